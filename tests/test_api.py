@@ -288,13 +288,11 @@ def test_evaluate_and_info() -> None:
     report = blurkit.evaluate(blurkit.read_records("pairs.h5"), metrics=["psnr-y"])
     assert ran.json[-1]["total"] == report.only.total
     assert ran.json[0] == report.images[0].as_dict()
-    runs = [{"one": r, "two": r} for r in blurkit.read_records("pairs.h5")]
-    compared = blurkit.evaluate(runs)
+    compared = blurkit.evaluate([{"one": r, "two": r} for r in blurkit.read_records("pairs.h5")])
     assert list(compared.runs) == ["one", "two"] and compared.comparison is not None
     for name in ("pairs.h5", "photo.png", "photos", "deblur.pt"):
         (told,) = done("info", name, "--json", "--size", "64x32").json
-        found = blurkit.info(name, size=(32, 64))
-        assert told == {"file": name, **json.loads(to_json(found))}
+        assert told == {"file": name, **json.loads(to_json(blurkit.info(name, size=(32, 64))))}
     with pytest.raises(blurkit.BlurkitError, match="no such file or folder"):
         blurkit.info("missing.h5")
 
@@ -340,8 +338,7 @@ def test_the_import_is_light() -> None:
         "names = set(blurkit.__all__) - {'__version__'}; "
         "assert all(callable(getattr(blurkit, name)) for name in names)"
     )
-    command = [sys.executable, "-c", script]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     with pytest.raises(AttributeError, match="no attribute 'blurr'"):
         blurkit.blurr  # noqa: B018

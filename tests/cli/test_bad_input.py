@@ -159,8 +159,7 @@ def test_checkpoints_that_are_none(tree: Path) -> None:
         "discriminator.pt": ["discriminator.pt: holds discriminator", "deblurring needs"],
         "unknown.pt": ["unknown.pt: no known network", "a.weight"],
     }.items():
-        ran = invoke("deblur", tree, "-c", name, "-o", "out/", "-q")
-        assert_refused(ran, *words)
+        assert_refused(invoke("deblur", tree, "-c", name, "-o", "out/", "-q"), *words)
     assert not marker.exists()
     assert not Path("out").exists()
 
@@ -241,6 +240,5 @@ def test_helper_files_that_are_missing(tree: Path) -> None:
         ("--average", "2", "--response", "none.txt"): "none.txt: no such response file",
     }
     assert_each_refused(cases, *command, status=1)
-    ran = invoke(*command, "--list", "none.txt")
-    assert_failed(ran, tree.name, "none.txt: no such list file")
+    assert_failed(invoke(*command, "--list", "none.txt"), tree.name, "none.txt: no such list file")
     assert files() == {}

@@ -143,8 +143,7 @@ def test_a_killed_run_loses_one_record_of_a_shard(one_thread: None, checkpoint: 
     assert not output.exists()
     with unfinished.open("ab") as file:  # as if it had been killed while it wrote
         file.write(unfinished.read_bytes()[:5000])
-    ran = done(*options[:-2], "-o", output, "--resume")
-    assert "finished before" in ran.lines[-1]
+    assert "finished before" in done(*options[:-2], "-o", output, "--resume").lines[-1]
     whole, resumed = records("whole.h5"), records(output)
     for record in (*whole, *resumed):
         del record.attrs["restored_seconds"]

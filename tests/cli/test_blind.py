@@ -122,13 +122,11 @@ def test_large_photos_are_searched_in_tiles(kernel: Path) -> None:
     (record,) = records(output)
     assert record.images["restored"].shape == (300, 260, 3)
     assert "tiles=4" in record.attrs["restored_with"]
-    refused = blind(*command, "--keep-kernel", "--force")
-    assert_failed(refused, "photo", "in 4 tiles", "--tile")
+    assert_failed(blind(*command, "--keep-kernel", "--force"), "photo", "in 4 tiles", "--tile")
 
 
 def test_the_record_tells_how_and_keeps_the_blur(kernel: Path, photos: Path) -> None:
-    command = [photos / "0.png", "-c", kernel, *QUICK, "--seed", 7]
-    record = recorded(photos.parent / "a.h5", *command)
+    record = recorded(photos.parent / "a.h5", photos / "0.png", "-c", kernel, *QUICK, "--seed", 7)
     assert record.attrs["restored_by"] == "kernel.pt"
     assert "operator=kernel-space" in record.attrs["restored_with"]
     assert "seed=7" in record.attrs["restored_with"]
@@ -258,8 +256,7 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path) -> None:
     assert "continue with --resume" in told and "Traceback" not in told
     assert (out / "0.png").exists() and (out / "1.state.pt").exists()
     assert not (out / "1.png").exists()
-    other = blind(*command, "--seed", 3, "--resume")
-    assert_failed(other, "1", "was searched with seed 0 (now 3)")
+    assert_failed(blind(*command, "--seed", 3, "--resume"), "1", "was searched with seed 0 (now 3)")
     (out / "2.png").unlink()
     resumed = searched(*command, "--resume")
     assert "1: resumed at iteration" in resumed.err and "finished already" in resumed.err
@@ -513,10 +510,8 @@ def test_nothing_is_overwritten(photos: Path) -> None:
     image, output, log = photos / "0.png", Path("out.png"), Path("log.jsonl")
     searched(image, *PLAIN, "-o", output, "--log", log)
     assert_failed(blind(image, *PLAIN, "-o", output), "0", "out.png: exists already")
-    again = blind(image, *PLAIN, "-o", "new.png", "--log", log)
-    assert_refused(again, "log.jsonl: exists already")
+    assert_refused(blind(image, *PLAIN, "-o", "new.png", "--log", log), "log.jsonl: exists already")
     Path("new.state.pt").write_bytes(b"not one")
-    kept = blind(image, *PLAIN, "-o", "new.png")
-    assert_failed(kept, "0", "new.state.pt", "--resume", "--force")
+    assert_failed(blind(image, *PLAIN, "-o", "new.png"), "0", "new.state.pt", "--resume", "--force")
     resumed = blind(image, *PLAIN, "-o", "new.png", "--resume")
     assert_failed(resumed, "0", "new.state.pt: is not a checkpoint")

@@ -95,8 +95,7 @@ def test_folders_are_paired_by_name() -> None:
     assert [row["name"] for row in rows] == ["in/0", "in/1", "in/2"]
     for number, row in enumerate(rows):
         assert row["distance"] == distance(blurred(photo(number)), photo(number))
-    mean = np.mean([row["distance"] for row in rows])
-    assert last["total"]["distance"] == pytest.approx(mean)
+    assert last["total"]["distance"] == pytest.approx(np.mean([row["distance"] for row in rows]))
     part, _ = done(*command, "--part", "2/3").json
     assert part["name"] == "in/1"
 
@@ -140,8 +139,7 @@ def test_decoupling_with_a_network_that_adds_nothing(shard: Path, still: Path) -
     assert last["protocol"]["pairs"] == "halves"
     for words in ("2.7200", "5.3900", "mean of 2", "standard deviation", "times as far"):
         assert words in ran.err, ran.err
-    again = invoke("contextual-sim", shard, *options, "-q")
-    assert_failed(again, "scene0/0", "--force")
+    assert_failed(invoke("contextual-sim", shard, *options, "-q"), "scene0/0", "--force")
 
 
 def test_decoupling_from_a_stream_in_parts(shard: Path, still: Path) -> None:

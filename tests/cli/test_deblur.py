@@ -100,8 +100,7 @@ def test_every_kind_of_picture(checkpoint: Path) -> None:
     write(folder / "plain.bmp", image)
     (folder / "deep.png").write_bytes(imagecodecs.png_encode(deep))
     tifffile.imwrite(folder / "deep16.tif", deep, photometric="rgb")
-    values = image.astype(np.float32) / 255
-    tifffile.imwrite(folder / "float.tiff", values, photometric="rgb")
+    tifffile.imwrite(folder / "float.tiff", image.astype(np.float32) / 255, photometric="rgb")
     profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
     exif = PIL.Image.Exif()
     exif[274] = 6  # the camera was turned
@@ -210,8 +209,7 @@ WRONG = {
 
 
 def test_wrong_options_are_told_in_one_line(checkpoint: Path, tree: Path) -> None:
-    command = "deblur", tree, "-c", checkpoint, "-o", "out/"
-    assert_each_refused(WRONG, *command)
+    assert_each_refused(WRONG, "deblur", tree, "-c", checkpoint, "-o", "out/")
     assert files() == {}
 
 

@@ -86,8 +86,7 @@ def test_a_shard_a_stream_and_a_tree(tree: Path, shard: Path) -> None:
     *rows, last = ran.json
     for row, record in zip(rows, records(shard), strict=True):
         assert row["name"] == record.name and row["psnr"] == row["psnr_blur"]
-        images = record.images["blur"], record.images["sharp"]
-        assert (row["psnr"], row["ssim"]) == expected(*images)
+        assert (row["psnr"], row["ssim"]) == expected(record.images["blur"], record.images["sharp"])
     total = last["total"]
     assert total["images"] == 4 and "8 bits" in last["protocol"]["values"]
     for key in ("psnr", "ssim"):
@@ -263,8 +262,7 @@ def test_the_cost_of_a_network(checkpoint: Path) -> None:
     }
     assert_each_refused(sizes, *command, checkpoint)
     assert_refused(invoke(*command, "no.pt"), "no.pt: no such checkpoint")
-    refused = invoke("eval", "-", "-c", "-")
-    assert_refused(refused, "standard input can be read only once", status=2)
+    assert_refused(invoke("eval", "-", "-c", "-"), "standard input can be read only once", status=2)
 
 
 WRONG = {

@@ -335,8 +335,7 @@ def streaming(square: Path, picky: Path, pairs: Path) -> Iterable[subprocess.Pop
     started = start("eval", *given, env=ENVIRONMENT, stdin=subprocess.PIPE, cwd=pairs)
     started.stdin.write(Path("0.h5").read_bytes())
     started.stdin.flush()
-    first = json.loads(started.stdout.readline())
-    assert [*first["runs"]] == ["square.onnx", "picky.onnx"]
+    assert [*json.loads(started.stdout.readline())["runs"]] == ["square.onnx", "picky.onnx"]
     yield started
     started.kill()
     started.communicate()

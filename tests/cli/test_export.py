@@ -47,8 +47,7 @@ def test_an_exported_network_deblurs_as_its_checkpoint_does(
     checkpoint: Path, exported: Path, photo: Path
 ) -> None:
     for name, weights in {"torch": checkpoint, "onnx": exported}.items():
-        exact = "--precision", "fp32", "-o", f"{name}.png"
-        done("deblur", photo, "-c", weights, *exact)
+        done("deblur", photo, "-c", weights, "--precision", "fp32", "-o", f"{name}.png")
     most, fraction = difference(Path("torch.png"), Path("onnx.png"))
     assert most <= 1 and fraction < 1e-3
     assert difference(photo, Path("onnx.png"))[1] > 0.5
@@ -131,8 +130,7 @@ def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path) -> None:
         "express LightKernelSpace",
     }
     assert_each_refused(refused, "export", status=1)
-    wrong = invoke("export", checkpoint, "-o", "net.pt")
-    assert_refused(wrong, "name an ONNX file", status=2)
+    assert_refused(invoke("export", checkpoint, "-o", "net.pt"), "name an ONNX file", status=2)
     assert not output.exists()
 
     output.write_bytes(b"no network")

@@ -113,8 +113,7 @@ def test_one_random_blur_is_drawn_for_a_film(films: Path) -> None:
     done("reblur", still, "--random", "-o", "out/", "--frames")
     first, second = (Path(f"out/still/00000{n}.png") for n in (0, 1))
     assert first.read_bytes() == second.read_bytes()
-    copies = ("--copies", 2, "-o", "copies/")
-    done("reblur", still, "--random", *copies)
+    done("reblur", still, "--random", "--copies", 2, "-o", "copies/")
     assert len(files("copies")) == 4
 
 
@@ -140,8 +139,7 @@ def test_eval_of_film_against_film(films: Path) -> None:
     for name, film in (("run", blurry), ("reference", sharp)):
         Path(name).mkdir()
         (Path(name) / "a.mp4").write_bytes(film.read_bytes())
-    reference = Path("reference")
-    runs = invoke("eval", "run", "--reference", reference, "--json").json
+    runs = invoke("eval", "run", "--reference", Path("reference"), "--json").json
     assert runs[-1]["total"]["psnr"] == pytest.approx(total["total"]["psnr"])
     short = make_video(Path("short.mp4"), pictures(3))
     assert_failed(invoke("eval", short, sharp), "1 failed, 3 evaluated", "has 3 frames, but")
@@ -173,8 +171,7 @@ def test_prepare_reads_films_frame_by_frame(films: Path) -> None:
 
 def test_a_damaged_film_does_not_stop_the_others(films: Path, checkpoint: Path) -> None:
     Path("in").mkdir()
-    movflags = {"movflags": "faststart"}
-    damaged = make_video(Path("in/a.mp4"), pictures(12), options=movflags)
+    damaged = make_video(Path("in/a.mp4"), pictures(12), options={"movflags": "faststart"})
     damaged.write_bytes(damaged.read_bytes()[:-3000])
     Path("in/b.mp4").write_bytes((films / "sound.mp4").read_bytes())
     Path("in/c.mp4").write_bytes(b"broken")

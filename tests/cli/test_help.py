@@ -68,8 +68,7 @@ def test_help_names_every_command_in_three_ways() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_lines_are_the_first_ones_of_the_commands(name: str) -> None:
     """The list of commands has them without importing any of these."""
-    line = COMMANDS[name][1]
-    assert load_command(name).help.splitlines()[0] == line
+    assert load_command(name).help.splitlines()[0] == COMMANDS[name][1]
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,7 @@ def test_two_runs(two_runs: Path) -> None:
 
 def test_names_are_harmless(two_runs: Path) -> None:
     pair = {"restored": blurred(photo(0)), "sharp": photo(0)}
-    scenes = [Record(EVIL, pair), Record("plain", pair)]
-    blurkit.write_records(scenes, two_runs / "evil.h5")
+    blurkit.write_records([Record(EVIL, pair), Record("plain", pair)], two_runs / "evil.h5")
     done("eval", "evil.h5", "--html", "report", "-q")
     page = Page(two_runs / "report/index.html")
     assert [tag for tag, _ in page.tags].count("script") == 2, "the data and ours"
@@ -125,8 +124,7 @@ def test_names_are_harmless(two_runs: Path) -> None:
 
 
 def test_deblur_and_python(checkpoint: Path, tree: Path) -> None:
-    command = ["deblur", tree, "-c", checkpoint, "-o", "out.h5", "--json"]
-    ran = done(*command, "--html", "report")
+    ran = done("deblur", tree, "-c", checkpoint, "-o", "out.h5", "--json", "--html", "report")
     page = Page(Path("report/index.html"))
     by_name = {image["name"]: image for image in page.data["report"]["images"]}
     for line in ran.json:
@@ -139,8 +137,7 @@ def test_deblur_and_python(checkpoint: Path, tree: Path) -> None:
 
     made = blurkit.html_report(records("out.h5"), Path("again"))
     assert made == Path("again/index.html")
-    again = Page(made)
-    assert again.data == page.data
+    assert Page(made).data == page.data
     with pytest.raises(blurkit.BlurkitError, match="no record to report"):
         blurkit.html_report([], Path("empty"))
 

@@ -138,8 +138,7 @@ def test_what_is_not_read_is_counted(checkpoint: Path) -> None:
 
 
 def test_texts_do_not_count(checkpoint: Path) -> None:
-    names = ("notes.txt", "x.json", "a.md", "b.csv", "c.zip", "Makefile")
-    folder = planted(Path("photos"), *names)
+    folder = planted(Path("photos"), "notes.txt", "x.json", "a.md", "b.csv", "c.zip", "Makefile")
     done("deblur", folder, "-c", checkpoint, "-o", "out/", "-q")
 
 

@@ -165,8 +165,7 @@ def test_a_shard(shard: Path) -> None:
     sides = {"width": {"min": 64, "max": 64}, "height": {"min": 48, "max": 48}}
     images = {"count": 4, **sides, "channels": [3], "types": ["uint8"]}
     assert found["images"] == {"blur": images, "sharp": images}
-    psnr = {"count": 4, "min": min(values), "max": max(values)}
-    assert found["attributes"]["psnr_blur"] == psnr
+    assert found["attributes"]["psnr_blur"] == {"count": 4, "min": min(values), "max": max(values)}
     assert found["attributes"]["sequence"]["examples"] == ["scene0", "scene1"]
     assert found["image_bytes"] == 8 * 48 * 64 * 3
     assert found["file_bytes"] == shard.stat().st_size and found["compression"] is None
@@ -227,8 +226,7 @@ def test_streams_and_checkpoints_through_a_pipe(tree: Path, shard: Path, checkpo
     assert found["images"] == told(shard)["images"]
     saved = told(Path("s.stream"))
     assert saved["records"] == 4 and saved["attributes"] == found["attributes"]
-    nothing = run("info", "-", "-q")
-    assert_failed(nothing, "stream", "the command before this one sent nothing")
+    assert_failed(run("info", "-", "-q"), "stream", "the command before this one sent nothing")
     ran = run("info", "-", "--json", input=checkpoint.read_bytes())
     assert_done(ran)
     assert ran.json[0] == told(checkpoint) | {"file": "-"}
@@ -263,8 +261,7 @@ def test_images() -> None:
     exif = PIL.Image.Exif()
     exif[274] = 6
     icc = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    image = PIL.Image.fromarray(photo(3))
-    image.save("turned.jpg", exif=exif.tobytes(), icc_profile=icc)
+    PIL.Image.fromarray(photo(3)).save("turned.jpg", exif=exif.tobytes(), icc_profile=icc)
     found = told(Path("turned.jpg"))
     assert (found["kind"], found["width"], found["height"]) == ("image", 48, 64)  # as shown
     assert (found["channels"], found["type"], found["alpha"]) == (3, "uint8", False)

@@ -83,8 +83,7 @@ def test_beyond_both_ends(joint: Path, pair: tuple[Path, Path]) -> None:
     ran = invoke("interpolate", *pair, "-c", joint, "-q", *beyond, *FP32)
     assert (ran.status, ran.out, ran.err) == (0, b"", "")
     for n in range(11):
-        amount = -0.25 + n * 0.25
-        assert_made(imageio.imread(f"frames/blurry/{n:02}.png"), between(amount))
+        assert_made(imageio.imread(f"frames/blurry/{n:02}.png"), between(-0.25 + n * 0.25))
     assert len(files("frames")) == 11
 
 
@@ -121,8 +120,7 @@ def test_deblurring_and_circles(joint: Path, pair: tuple[Path, Path]) -> None:
 
 def test_many_pairs_from_folders_shards_and_streams(joint: Path, shard: Path) -> None:
     command = ("interpolate", "--steps", 3, "-c", joint, *FP32)
-    sheets = ("--sheet", "sheets/", "--json")
-    ran = done(*command, shard, "-o", "frames.h5", *sheets)
+    ran = done(*command, shard, "-o", "frames.h5", "--sheet", "sheets/", "--json")
     names = [f"{r.name}/{n}" for r in records(shard) for n in range(3)]
     assert [row["name"] for row in ran.json[:-1]] == names
     assert ran.json[-1]["total"]["pairs"] == 4
@@ -137,8 +135,7 @@ def test_many_pairs_from_folders_shards_and_streams(joint: Path, shard: Path) ->
         for role in ("blur", "sharp"):
             write(f"{role}/{record.name}.png", record.images[role])
     done(*command, "blur", "sharp", "-q", "-o", "frames/")
-    piped = shell(f"blurkit {' '.join(map(str, command))} - -q -o - < {shard} > s.h5")
-    assert_done(piped)
+    assert_done(shell(f"blurkit {' '.join(map(str, command))} - -q -o - < {shard} > s.h5"))
     for streamed, frame in zip(records("s.h5"), frames, strict=True):
         assert streamed.name == frame.name
         image = imageio.imread(f"frames/{frame.name}.png")
@@ -287,8 +284,7 @@ def test_bad_pairs(joint: Path, pair: tuple[Path, Path]) -> None:
         write(f"s/{number}.png", photo(number, 48, 60 if number == 1 else 64))
     Path("b/2.png").write_text("no image")
     write("s/3.png", photo(3))
-    sides = (Path("b"), Path("s"), "--steps", 2)
-    ran = invoke(*command, *sides, "-o", "out/")
+    ran = invoke(*command, Path("b"), Path("s"), "--steps", 2, "-o", "out/")
     assert_failed(ran, "1", "blur is 64x48, sharp is 60x48")
     assert_failed(ran, "2", "2.png: is not an image")
     assert_failed(ran, "3", "no partner of that name")

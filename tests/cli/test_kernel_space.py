@@ -69,8 +69,7 @@ def test_transfer(space: Path) -> None:
     blur = blurred(sharp)
     for name, image in (("a", photo(0)), ("s", sharp), ("b", blur)):
         write(f"{name}.png", image)
-    given = ("a.png", "s.png", "b.png", "-c", space, "--json", *FP32)
-    ran = done("transfer", *given)
+    ran = done("transfer", "a.png", "s.png", "b.png", "-c", space, "--json", *FP32)
     made = imageio.imread("a.transferred.png")
     code = code_of(sharp, blur)
     assert_made(made, blurred_by(photo(0), code))
@@ -118,8 +117,7 @@ def test_pairs_that_are_none(space: Path, photos: Path) -> None:
     size = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
     for start, first in ((("transfer", photos / "0.png"), "0/"), (("reblur",), "")):
         output = Path(f"{start[0]}.h5")
-        ran = invoke(*start, pairs, "-c", space, "-o", output, "-q")
-        assert_failed(ran, f"{first}bad", size)
+        assert_failed(invoke(*start, pairs, "-c", space, "-o", output, "-q"), f"{first}bad", size)
         assert [r.name for r in records(output)] == [f"{first}good"]
 
 
@@ -131,8 +129,7 @@ def test_the_system_chooses_the_weights(
     transfer = ("transfer", one, shard)
 
     def ship(file: Path) -> None:
-        system = replace(folder.SYSTEM, weights=str(file))
-        monkeypatch.setattr(folder, "SYSTEM", system)
+        monkeypatch.setattr(folder, "SYSTEM", replace(folder.SYSTEM, weights=str(file)))
 
     ship(variational)
     ran = done(*transfer, "-o", "o.h5", "--system", "kernel-space")
@@ -232,16 +229,14 @@ def convolved(image: np.ndarray, psf: np.ndarray) -> np.ndarray:
 
 def test_kernels_are_convolved_with(photos: Path) -> None:
     np.save("k.npy", 3 * kernel())
-    command = ("reblur", photos, "--kernel", "k.npy", "-o", "o.h5")
-    ran = done(*command, "--json")
+    ran = done("reblur", photos, "--kernel", "k.npy", "-o", "o.h5", "--json")
     assert [row.get("like") for row in ran.json] == ["k", "k", "k", None]
     assert [line.split()[0] for line in ran.lines] == ["wrote", "reblurred"]
     for number, record in enumerate(records("o.h5")):
         assert_made(record.images["reblurred"], convolved(photo(number), kernel()))
         assert record.attrs["reblurred_by"] == "convolution"
         assert record.attrs["reblurred_like"] == "k"
-    held = Record("found", {}, {"kernel": kernel().astype(np.float32)})
-    shard = shard_of(Path("k.h5"), held)
+    shard = shard_of(Path("k.h5"), Record("found", {}, {"kernel": kernel().astype(np.float32)}))
     done("reblur", photos / "1.png", "--kernel", shard, "-q")
     assert_made(imageio.imread(photos / "1.reblurred.png"), convolved(photo(1), kernel()))
 
@@ -250,8 +245,7 @@ def test_light_and_many_kernels(photos: Path) -> None:
     cells = np.empty((1, 2), object)
     cells[0, 0], cells[0, 1] = kernel(1), kernel(2)
     scipy.io.savemat("k.mat", {"kernels": cells})
-    command = ("reblur", photos, "--kernel", "k.mat", "--gamma", 2.2, "-q")
-    ran = invoke(*command, "-o", "o.h5")
+    ran = invoke("reblur", photos, "--kernel", "k.mat", "--gamma", 2.2, "-q", "-o", "o.h5")
     assert_failed(ran, "2", "no blur is left; --kernel holds 2")
     first, second = records("o.h5")
     np.save("k1.npy", kernel(1))
@@ -281,8 +275,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_blur_of_a_pair_is_found(space: Path, pairs: Path) -> None:
     command = ("reblur", pairs, "--search", "-c", space, "-o", "o.h5", *FP32)
-    search = ("--iterations", 40, "--kernel-rate", 3e-3, "--seed", 3)
-    ran = invoke(*command, *search, "--json")
+    ran = invoke(*command, "--iterations", 40, "--kernel-rate", 3e-3, "--seed", 3, "--json")
     assert_failed(ran, "half", "record 'half' holds sharp", "blur is needed")
     known, gray = records("o.h5")
     for row, record in zip(ran.json, (known, gray), strict=False):
@@ -305,8 +298,7 @@ def test_a_search_depends_on_seed_and_name(space: Path) -> None:
         before = [Record(f"before-{number}", images)] if number else []
         source = shard_of(Path(f"{number}.h5"), *before, Record(name, images))
         options = ("--search", "-c", space, "--iterations", 2, "--seed", seed, *FP32)
-        found = results(f"{number}-out.h5", "reblur", source, *options)
-        made.append(found[-1].images["reblurred"])
+        made.append(results(f"{number}-out.h5", "reblur", source, *options)[-1].images["reblurred"])
     np.testing.assert_array_equal(made[0], made[1])
     assert (made[0] != made[2]).any() and (made[0] != made[3]).any()
 
@@ -364,8 +356,7 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path) -> None:
         assert record.attrs["transferred_by"] == "kernel.pt"
         expected = psnr(photo(number), record.images["blur"])
         assert record.attrs["psnr_blur"] == pytest.approx(expected)
-    options = ("--jobs", 1, "--limit", 1, "--crop", 16)
-    tiles = results("cut.h5", *command, *options)
+    tiles = results("cut.h5", *command, "--jobs", 1, "--limit", 1, "--crop", 16)
     np.testing.assert_array_equal(tiles[0].images["blur"], made[0].images["blur"][:16, :16])
     assert len(tiles) == 3 * 12
 
@@ -376,8 +367,7 @@ def test_what_a_variational_space_draws_is_the_photos_own(
     options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)
     whole = results("all.h5", "prepare", photos, *options)
     (photos / "1.png").unlink()
-    two = results("two.h5", "prepare", photos, *options)
-    assert_same_records([whole[0], whole[2]], two)
+    assert_same_records([whole[0], whole[2]], results("two.h5", "prepare", photos, *options))
     held = records(shard)
     for number in range(3):
         generator = np.random.default_rng([5, zlib.crc32(b"%d" % number), 0])
@@ -401,8 +391,7 @@ def test_prepare_goes_on_and_resumes(space: Path, photos: Path, shard: Path) -> 
     results("parts", *rotated, "--limit", 2)
     assert_same_records(whole, results("parts", *rotated, "--resume"))
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
-    ran = invoke(*command, "-q", "-o", "o.h5")
-    assert_failed(ran, "1", "damaged or truncated")
+    assert_failed(invoke(*command, "-q", "-o", "o.h5"), "1", "damaged or truncated")
     assert [r.name for r in records("o.h5")] == ["0", "2"]
 
 

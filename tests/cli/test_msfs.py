@@ -76,8 +76,7 @@ def test_it_tiles_and_goes_on_after_a_bad_file(released: Path) -> None:
     for number in range(2):
         write(f"photos/{number}.png", blurred(photo(number, 75, 101)))
     Path("photos/broken.png").write_bytes(b"no image")
-    output = ("--tile", 32, "-o", "out.h5", "-q")
-    ran = invoke("deblur", "photos", "-c", released, *output)
+    ran = invoke("deblur", "photos", "-c", released, "--tile", 32, "-o", "out.h5", "-q")
     assert_failed(ran, "broken", "broken.png")
     made = records("out.h5")
     assert [r.images["restored"].shape for r in made] == [(75, 101, 3)] * 2

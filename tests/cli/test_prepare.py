@@ -43,8 +43,7 @@ def assert_psnrs(folder: Path, expected: dict[str, float], split: str = "*") -> 
     found = {}
     for path in sorted(folder.glob(f"{split}-*.h5")):
         with h5py.File(path) as file:
-            attrs = {"format": b"blurkit", "version": 2, "records": len(file)}
-            assert dict(file.attrs) == attrs
+            assert dict(file.attrs) == {"format": b"blurkit", "version": 2, "records": len(file)}
             for group in file.values():
                 found[group.attrs["name"].decode()] = float(group.attrs["attr:psnr_blur"])
     assert found == pytest.approx(expected, abs=0.0051)
@@ -94,8 +93,7 @@ def test_validation_takes_whole_sequences() -> None:
 
 
 def test_tiles(tree: Path) -> None:
-    options = ["--crop", 40, "--stride", 16, "--limit", 1]
-    tiles = results("tiles.h5", "prepare", tree, *options)
+    tiles = results("tiles.h5", "prepare", tree, "--crop", 40, "--stride", 16, "--limit", 1)
     (whole,) = results("whole.h5", "prepare", tree, "--limit", 1)
     corners = [(top, left) for top in (0, 8) for left in (0, 16, 24)]
     assert len({tile.name for tile in tiles}) == 6
@@ -239,8 +237,7 @@ def test_blur_light_noise_and_compression_as_asked_for(photos: Path) -> None:
 
 def test_kernel_files(shared_data: Path, photos: Path) -> None:
     options = ("--synthesize", "shake", "--copies", 3, "--jobs", 1, "--kernels")
-    path = shared_data / "kernels/Levin09.mat"
-    made = results("k.h5", "prepare", photos, *options, path)
+    made = results("k.h5", "prepare", photos, *options, shared_data / "kernels/Levin09.mat")
     names = {record.attrs["kernel_name"] for record in made}
     assert len(made) == 12 and len(names) > 4
     assert names <= {f"Levin09-{number}" for number in range(1, 9)}
@@ -269,8 +266,7 @@ def test_contact_sheet(photos: Path) -> None:
     for number, record in enumerate(made[:2]):  # the first pairs, side by side, as they are
         left = number * (2 * 64 + 8 + 8)
         np.testing.assert_array_equal(picture[:48, left : left + 64], record.images["sharp"])
-        blur = picture[:48, left + 72 : left + 136]
-        np.testing.assert_array_equal(blur, record.images["blur"])
+        np.testing.assert_array_equal(picture[:48, left + 72 : left + 136], record.images["blur"])
         assert picture[48:64, left : left + 136].min() < 128  # a caption below
     before = files()
     other = (*command, "-o", "b.h5", "--sheet")
@@ -297,8 +293,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path) -> None:
     options: list[Any] = ["--average", 3, "--stride", 2, "--interpolate"]
     for jobs, start in ((1, invoke), (2, run)):
-        output = ("-o", f"{jobs}.h5", "--json")
-        ran = start("prepare", clip, *options, 8, *output, "--jobs", jobs)
+        ran = start("prepare", clip, *options, 8, "-o", f"{jobs}.h5", "--json", "--jobs", jobs)
         assert_failed(ran, "1 failed, 3 prepared: clip/5", "clip/5: left out", "from frame 2 to 3")
         assert "left out: 1 (named above)" in ran.err
         assert ran.json[0]["left_out"] == ["clip/5"]
@@ -327,8 +322,7 @@ def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path) -> None:
 
 def test_without_opencv(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    options = ("--average", 3, "--interpolate", 8, "-o", "x.h5")
-    ran = invoke("prepare", clip, *options)
+    ran = invoke("prepare", clip, "--average", 3, "--interpolate", 8, "-o", "x.h5")
     assert_refused(ran, "error: --interpolate needs OpenCV", "pip install 'blurkit[align]'")
     assert files() == {}
 

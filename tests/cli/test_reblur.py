@@ -94,8 +94,7 @@ def test_one_reference_per_photo_in_order(
 ) -> None:
     named = [argument for path in references for argument in ("--like", path)]
     for number, given in enumerate((named, ["--like", references[0].parent])):
-        command = ("reblur", *photos[:3], *given, "-c", joint, *FP32)
-        made = results(f"{number}.h5", *command)
+        made = results(f"{number}.h5", "reblur", *photos[:3], *given, "-c", joint, *FP32)
         assert len(made) == 3
         for n, record in enumerate(made):
             assert record.attrs["reblurred_like"] == f"{n}"
@@ -132,8 +131,7 @@ def test_more_photos_than_references(
     assert sorted(files("out")) == ["0.png", "1.png", "2.png"]
     drawn = []
     for seed in (0, 0, 5):
-        options = ("--shuffle", "--seed", seed, "--force", *FP32)
-        made = results("drawn.h5", *command, *options)
+        made = results("drawn.h5", *command, "--shuffle", "--seed", seed, "--force", *FP32)
         drawn.append([r.attrs["reblurred_like"] for r in made])
         assert sorted(drawn[-1][:3]) == ["0", "1", "2"]
         for n, record in enumerate(made):
@@ -198,8 +196,7 @@ def test_a_swapped_data_set(joint: Path, training_shards: Path) -> None:
         np.testing.assert_array_equal(first.images["blur"], second.images["blur"])
     refused = invoke(*command, "-o", "swapped/")
     assert_refused(refused, "holds 2 shards already; give --resume to continue them")
-    again = results("swapped", *command, "--force", "--seed", 4)
-    assert len(again) == len(before)
+    assert len(results("swapped", *command, "--force", "--seed", 4)) == len(before)
 
 
 def test_depth_alpha_and_metadata_are_the_photos_own(joint: Path) -> None:
@@ -214,11 +211,9 @@ def test_depth_alpha_and_metadata_are_the_photos_own(joint: Path) -> None:
     profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
     exif = PIL.Image.Exif()
     exif[274], exif[271] = 6, "A camera"
-    turned = PIL.Image.fromarray(image)
-    turned.save("in/turned.jpg", exif=exif, icc_profile=profile)
+    PIL.Image.fromarray(image).save("in/turned.jpg", exif=exif, icc_profile=profile)
     reference = write("like.png", blurred(photo(30))[:, :, :1].repeat(4, axis=2))
-    command = ("reblur", Path("in"), "--like", reference, "-c", joint, "-q", *FP32)
-    done(*command, "-o", "out/")
+    done("reblur", Path("in"), "--like", reference, "-c", joint, "-q", *FP32, "-o", "out/")
     guide = imageio.imread(reference)[:, :, :3]
     made = {path.stem: read_image(path) for path in Path("out").iterdir()}
     assert made["deep"].pixels.dtype == np.uint16
@@ -251,8 +246,7 @@ def stroke(length: int, degrees: float) -> np.ndarray:
 
 def shaken(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """An 8-bit photo whose light was blurred by a kernel."""
-    light = (image / 255) ** 2.2
-    blurred = scipy.ndimage.convolve(light, kernel[:, :, None], mode="nearest")
+    blurred = scipy.ndimage.convolve((image / 255) ** 2.2, kernel[:, :, None], mode="nearest")
     return np.rint(255 * np.clip(blurred, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
@@ -373,8 +367,7 @@ def test_records_that_lack_an_image(joint: Path, shard: Path) -> None:
 def test_an_exchange_that_cannot_be(joint: Path) -> None:
     plant_pair("one/test", "s/0")
     cases = {(o,): "--shuffle needs two records at least" for o in ("o/", "o.h5", "-")}
-    command = ("reblur", "one", "--shuffle", "-c", joint, "-q", "-o")
-    assert_each_refused(cases, *command, status=1)
+    assert_each_refused(cases, "reblur", "one", "--shuffle", "-c", joint, "-q", "-o", status=1)
     assert [path.name for path in Path().iterdir()] == ["one"]
 
 

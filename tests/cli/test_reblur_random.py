@@ -60,8 +60,7 @@ def by_code(image: np.ndarray, seed: int, name: str, scale: float) -> np.ndarray
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Way:
     """Noise for a BGAN."""
-    path = bgans.saved(tmp_path_factory.mktemp("bgan") / "bgan.pt")
-    return Way("--noise", path, 1.0, by_noise)
+    return Way("--noise", bgans.saved(tmp_path_factory.mktemp("bgan") / "bgan.pt"), 1.0, by_noise)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +104,7 @@ def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
     assert [r.name for r in copies[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     for record in copies:
         image = photo(int(record.name[0]))
-        wanted = way.blurred(image, 7, record.name, way.scale)
-        assert_made(record.images["reblurred"], wanted)
+        assert_made(record.images["reblurred"], way.blurred(image, 7, record.name, way.scale))
         np.testing.assert_array_equal(record.images["sharp"], image)
         told = {
             "reblurred_like": way.option[2:],
@@ -138,8 +136,7 @@ def test_images_beside_photos_and_in_folders(noise: Way, photos: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0, 2.5])
 def test_how_wide_the_draws_are(way: Way, photos: Path, scale: float) -> None:
-    options = ("--random-scale", scale, *way.options)
-    (record,) = results("o.h5", "reblur", photos / "1.png", *options)
+    (record,) = results("o.h5", "reblur", photos / "1.png", "--random-scale", scale, *way.options)
     assert record.attrs["reblurred_scale"] == scale
     assert_made(record.images["reblurred"], way.blurred(photo(1), 0, "1", scale))
 
@@ -180,8 +177,7 @@ def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
         assert pair.attrs["blur_from"] == "noise" and "reblurred_like" not in pair.attrs
         drawn = record.attrs["reblurred_noise"]
         np.testing.assert_array_equal(pair.attrs["reblurred_noise"], drawn)
-    piped = shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5")
-    assert_done(piped)
+    assert_done(shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5"))
     assert_same_records(timeless(pairs), timeless(records("piped.h5")))
     assert_refused(invoke(*paired), "holds 1 shards already")
     done(*paired, "--force")

@@ -51,8 +51,7 @@ def test_every_field_is_an_option_with_the_papers_value(
     text = " ".join(re.sub(r"-\n\s+", "-", shown).split())
     for name, value in recipe.resolve("paper").as_dict().items():
         flag = f"--{name.replace('_', '-')}"
-        told = rf"{flag}[ /][^\[]*\[paper: {re.escape(str(value))}\]"
-        assert re.search(told, text), name
+        assert re.search(rf"{flag}[ /][^\[]*\[paper: {re.escape(str(value))}\]", text), name
 
 
 @pytest.mark.parametrize(
@@ -67,8 +66,7 @@ def test_a_dry_run_prints_the_configuration_and_touches_nothing(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    given = ("nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
-    ran = done("train-reblur", *given)
+    ran = done("train-reblur", "nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
     (shown,) = ran.json
     estimate = shown.pop("estimate")
     expected = ReblurConfiguration.resolve(preset, batch=2)
@@ -82,8 +80,7 @@ def test_a_dry_run_prints_the_configuration_and_touches_nothing(
 
 
 def test_a_dry_run_of_stage_2_takes_its_width_from_the_encoder(stage_1: Path) -> None:
-    given = ("--encoder", stage_1, "--batch", 2, "--dry-run", "-q")
-    ran = done("train-deblur", *given)
+    ran = done("train-deblur", "--encoder", stage_1, "--batch", 2, "--dry-run", "-q")
     (shown,) = ran.json
     assert (ran.err, shown["width"], shown["batch"]) == ("", 8, 2)
     assert 0 < shown["estimate"]["trained"] < shown["estimate"]["parameters"]["deblur"]
@@ -148,8 +145,7 @@ def test_the_perceptual_loss_trains(training_shards: Path) -> None:
     done("train-reblur", training_shards, *QUICK, "--iterations", 2, *features, "-o", output)
     losses = [line["losses"]["perceptual"] for line in read_log(output)]
     assert len(losses) == 2 and min(losses) > 0
-    title = load_checkpoint(output).provenance["features"]
-    assert title == "VGG-11 with batch normalisation"
+    assert load_checkpoint(output).provenance["features"] == "VGG-11 with batch normalisation"
 
 
 def test_automatic_features_go_on_without_and_force_begins_again(
@@ -285,8 +281,7 @@ def test_files_without_a_configuration(stage_2: Path, stage_1: Path) -> None:
         (stage_1,): "enc.pt: not options of this training of --system msdi: ",
     }
     cases |= {(f"{name}.json",): "is neither what --dry-run prints nor" for name in range(4)}
-    command = ("train-deblur", "--dry-run", "-q", "--config")
-    assert_each_refused(cases, *command, status=1)
+    assert_each_refused(cases, "train-deblur", "--dry-run", "-q", "--config", status=1)
 
 
 # ---- shards and encoders that do not serve -------------------------------------------------------
@@ -383,8 +378,7 @@ def test_no_feature_network_and_no_connection(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    options = (*QUICK, "--perceptual", "features", "-o", "x.pt")
-    ran = invoke("train-reblur", training_shards, *options)
+    ran = invoke("train-reblur", training_shards, *QUICK, "--perceptual", "features", "-o", "x.pt")
     assert_refused(ran, "vgg19", "--features FILE", "BLURKIT_FEATURES", "--perceptual none")
     assert files() == {}
 

@@ -45,8 +45,7 @@ def photos() -> Path:
 
 def test_a_photo_and_a_pair_of_another_size(joint: Path, pair: tuple[Path, Path]) -> None:
     write("a.png", photo(0))
-    given = ("a.png", "b_sharp.png", "b_blur.png", "-c", joint, "--json", *FP32)
-    ran = done("transfer", *given)
+    ran = done("transfer", "a.png", "b_sharp.png", "b_blur.png", "-c", joint, "--json", *FP32)
     sharp, blur = map(imageio.imread, pair)
     assert_made(imageio.imread("a.transferred.png"), like(photo(0), blur))
     (row,) = ran.json

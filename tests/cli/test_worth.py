@@ -47,8 +47,7 @@ def test_deblur_reports_sharpness(checkpoint: Path) -> None:
         assert line[key] == record.attrs[key] == expected
     change = record.images["restored"].astype(float) - record.images["blur"]
     assert line["restored_change"] == pytest.approx(np.sqrt((change**2).mean()), abs=1e-3)
-    ran = done(*command, "out.png")
-    assert f"photo: sharpness {line['sharpness_before']:.2f} -> " in ran.err
+    assert f"photo: sharpness {line['sharpness_before']:.2f} -> " in done(*command, "out.png").err
     assert done(*command, "q.png", "-q").err == ""
 
 
@@ -72,8 +71,7 @@ def test_warnings_of_long_blur() -> None:
     assert restoration_warnings(restored(blurred(sharp), sharp)) == []
     (warning,) = restoration_warnings(restored(long, blurred(long)))
     assert "still looks blurry" in warning
-    estimated = restored(long, sharp, blur_length=40.0, blur_trust=0.9)
-    (warning,) = restoration_warnings(estimated)
+    (warning,) = restoration_warnings(restored(long, sharp, blur_length=40.0, blur_trust=0.9))
     assert "a blur of 40 pixels is longer than" in warning
     known = restored(long, sharp, blur_length=40.0, blur_trust=1.0)
     assert restoration_warnings(known) == [], "a known kernel may be long"
@@ -98,8 +96,7 @@ def test_reblur_warns_where_it_came_no_nearer(joint: Path) -> None:
     """The guide shows something else: its sharpness decides."""
     sharp = write("sharp.png", blurred(photo(0)))
     guide = write("guide.png", blurred(blurred(blurred(photo(3)))))
-    command = ["reblur", sharp, "--like", guide, "-c", joint, "-o", "a.h5"]
-    line = done(*command, "--json").json[0]
+    line = done("reblur", sharp, "--like", guide, "-c", joint, "-o", "a.h5", "--json").json[0]
     (record,) = records("a.h5")
     before, after = (sharpness(record.images[role]) for role in ("sharp", "reblurred"))
     like = sharpness(imageio.imread(guide))
@@ -128,8 +125,7 @@ def test_frames_that_reach_the_blur_are_not_warned_of() -> None:
     """A blur that the weights know: amount 1 is nearer to the blurry photo than the sharp one."""
     image = skimage.data.astronaut()[:256, :256]
     sharp = write("sharp.png", image)
-    moved = uniform_filter1d(uniform_filter1d(image, 9, axis=1), 3, axis=0)
-    blur = write("blurry.png", moved)
+    blur = write("blurry.png", uniform_filter1d(uniform_filter1d(image, 9, axis=1), 3, axis=0))
     ran = done("interpolate", blur, sharp, "--steps", 2, "-o", "frames/")
     assert "warning" not in ran.err and "for 1 of 1 pairs" in ran.err
     assert psnr(blur, Path("frames/blurry/1.png")) > psnr(blur, sharp)

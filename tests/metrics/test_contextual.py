@@ -130,16 +130,6 @@ def test_the_formula_on_random_features(distance: str, h: float) -> None:
     assert found == pytest.approx(by_hand(x, y, h, distance), rel=1e-9)
 
 
-@pytest.mark.parametrize("distance", ["cosine", "l1", "l2"])
-def test_the_formula_on_photos(network: FeatureNetwork, distance: str) -> None:
-    blurred, sharp = photo_pair()
-    found = ContextualSimilarity(network, 0.5, distance)(blurred, sharp)
-    expected = by_hand(maps(network, blurred), maps(network, sharp), 0.5, distance)
-    assert found.similarity == pytest.approx(expected, rel=1e-3)
-    assert found.distance == pytest.approx(-math.log(expected + 1e-5), rel=1e-3)
-    assert found.positions == (24 * 24, 24 * 24)
-
-
 def test_it_has_a_direction() -> None:
     x, y, expected = oracle.features("cx0")
     a, b = torch.from_numpy(x).double(), torch.from_numpy(y).double()
@@ -222,13 +212,6 @@ def test_the_default_layer_and_normalisation(vgg11: Path) -> None:
     assert default.layers == ("relu3_2",) and default.normalise
     squeeze = vgg11.with_name("squeezenet1_1_caffe_features.safetensors")
     assert contextual_network(squeeze).layers == ("fire3",)
-
-
-def test_the_protocol_says_what_was_measured(network: FeatureNetwork) -> None:
-    told = ContextualSimilarity(network, 0.5, "l2").protocol(256, "blur", "sharp")
-    assert "relu3_2" in told["features"] and "VGG-11" in told["features"]
-    assert (told["bandwidth"], told["distance"]) == ("0.5", "l2")
-    assert told["pixels"] == "central 256x256"
 
 
 def test_wrong_options_and_images(network: FeatureNetwork, vgg11: Path) -> None:

@@ -214,8 +214,7 @@ def test_runs_and_targets() -> None:
     sharp = PHOTO[:64, :64]
     shared = {"sharp": sharp, "blur": soft(sharp)}
     study = Frequency(Measures(), patch=32)
-    scene = {run: Record("a", {"restored": sharp, **shared}) for run in ("x", "y")}
-    study.add(scene)
+    study.add({run: Record("a", {"restored": sharp, **shared}) for run in ("x", "y")})
     rows = study.rows()
     named = [(row.run, row.image) for row in rows]
     assert named == [("", "blur"), ("x", "restored"), ("y", "restored")]

@@ -59,10 +59,8 @@ def test_a_file_is_fetched_once_and_its_digest_is_recorded(
     file = fetched(address)
     assert file.read_bytes() == DATA and file.name == "net.pth"
     assert kept(cache) == ["net.pth", "net.pth.sha256"]
-    told = capsys.readouterr().err
-    assert f"fetched {address} (3.0 MB, SHA-256 {DIGEST}) to {file}" in told
-    check = subprocess.run(["sha256sum", "-c", "net.pth.sha256"], cwd=file.parent)
-    assert check.returncode == 0
+    assert f"fetched {address} (3.0 MB, SHA-256 {DIGEST}) to {file}" in capsys.readouterr().err
+    assert subprocess.run(["sha256sum", "-c", "net.pth.sha256"], cwd=file.parent).returncode == 0
     requests = len(server.requests)
     server.shutdown()
     assert fetched(address) == fetched(address, [DIGEST.upper()]) == file
