@@ -21,7 +21,6 @@ import blurkit
 from blurkit import load
 from blurkit.data.prepare import Preparation
 from blurkit.engine.engine import Engine
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.values import to_json
@@ -34,15 +33,11 @@ from tests.cli import bgans
 from tests.cli.command import blurred, photo, records, write
 from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
-from tests.engine.networks import steered
+from tests.engine.networks import steered, stored
 from tests.pages import blocks
 from tests.shared import ROOT, shared_folder
 
 BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
-
-
-def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         whole.train()(torch.rand(2, 3, 64, 64))  # settles the spectral norms
     for name, networks in {"enc": steered(1).roles(), "deblur": {"deblur": whole}}.items():
-        states = {role: state(network) for role, network in networks.items()}
-        save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), folder / f"{name}.pt")
+        stored(folder / f"{name}.pt", networks, crop=64)
     saved(folder / "kernel.pt", variational=True)
     bgans.saved(folder / "bgan.pt")
     write(folder / "sharp.png", photo(5, 64, 80))

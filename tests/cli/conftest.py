@@ -33,8 +33,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small MSDI-Net that nearly returns its input and works in tiles of 64 pixels."""
     import torch
 
-    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
     from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
+    from tests.engine.networks import stored
 
     torch.manual_seed(0)
     network = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
@@ -42,22 +42,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network.train()(torch.rand(2, 3, 64, 64))  # settles the spectral norms
         network.last.weight.mul_(0.05)
         network.last.bias.zero_()
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    save_checkpoint(Checkpoint({"deblur": state}, "msdi", {"crop": 64}), path)
-    return path
+    return stored(tmp_path_factory.mktemp("checkpoint") / "tiny.pt", {"deblur": network}, crop=64)
 
 
 @pytest.fixture(scope="session")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks of the joint stage, `steered()`, that work in tiles of 64 pixels."""
-    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-    from tests.engine.networks import steered
+    from tests.engine.networks import steered, stored
 
-    path = tmp_path_factory.mktemp("joint") / "enc.pt"
-    states = {
-        role: {key: value.clone() for key, value in network.state_dict().items()}
-        for role, network in steered().roles().items()
-    }
-    save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), path)
-    return path
+    return stored(tmp_path_factory.mktemp("joint") / "enc.pt", steered().roles(), crop=64)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import blurkit
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, PriorUpsampling
 from blurkit.tasks.decoupling import PAPER
 from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.engine.networks import stored
 from tests.shared import shared_folder
 
 
@@ -32,16 +32,8 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.zeros_(generator.last.weight)
     torch.nn.init.zeros_(generator.last.bias)
     parts = {"encoder": DegradationEncoder(1, 4), "latents": PriorUpsampling(1, 4)}
-    return save(tmp_path_factory.mktemp("still") / "enc.pt", **parts, reblur=generator)
-
-
-def save(path: Path, **networks: torch.nn.Module) -> Path:
-    states = {
-        role: {key: value.clone() for key, value in network.state_dict().items()}
-        for role, network in networks.items()
-    }
-    save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), path)
-    return path
+    path = tmp_path_factory.mktemp("still") / "enc.pt"
+    return stored(path, {**parts, "reblur": generator}, crop=64)
 
 
 @pytest.fixture
@@ -170,7 +162,7 @@ def test_wrong_options(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alone = save(Path("alone.pt"), encoder=DegradationEncoder(1, 4))
+    alone = stored(Path("alone.pt"), {"encoder": DegradationEncoder(1, 4)}, crop=64)
     network = ("--decoupling", "-c", still)
     wrong = {
         (*two_images, "--bandwidth", 0): "--bandwidth 0",

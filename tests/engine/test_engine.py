@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.engine.engine import Canvas, Engine, run_slices, slices, starts, window
+from blurkit.engine.engine import Canvas, Engine, run_slices, slices, window
 from blurkit.engine.torch_runner import (
     LocalMean,
     fold_spectral_norm,
