@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import assert_done, plant_tree
+from tests.cli.command import assert_done, photo, plant_tree, write
 from tests.cli.invoke import invoke
 
 
@@ -12,6 +12,14 @@ from tests.cli.invoke import invoke
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test runs in a folder of its own, which is empty."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos(inside: None) -> Path:
+    """A folder of three sharp photos of 64x48."""
+    for number in range(3):
+        write(f"photos/{number}.png", photo(number))
+    return Path("photos")
 
 
 @pytest.fixture(scope="session")

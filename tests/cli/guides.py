@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import skimage.metrics
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +53,11 @@ def expected(
     generator = joint.inverse_generator if role == "reblur" else joint.generator
     assert generator is not None and isinstance(z, Tensor)
     return pixels(generator(tensor(image), joint.prior_upsampling(z)), image)
+
+
+def psnr(image: np.ndarray, target: np.ndarray) -> float:
+    """By scikit-image, in decibels."""
+    return float(skimage.metrics.peak_signal_noise_ratio(target, image))
 
 
 def assert_made(image: np.ndarray, wanted: np.ndarray) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.ndimage
-import skimage.metrics
 import torch
 
 from blurkit.io.records import Record
@@ -27,7 +26,7 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.guides import FP32, assert_made
+from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
 
@@ -42,23 +41,11 @@ def variational(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("space") / "variational.pt", variational=True)
 
 
-@pytest.fixture
-def photos() -> Path:
-    """A folder of three sharp photos of 64x48."""
-    for number in range(3):
-        write(f"photos/{number}.png", photo(number))
-    return Path("photos")
-
-
 def shard_of(path: Path, *held: Record) -> Path:
     with ShardWriter(path) as writer:
         for record in held:
             writer.write(record)
     return path
-
-
-def psnr(image: np.ndarray, target: np.ndarray) -> float:
-    return float(skimage.metrics.peak_signal_noise_ratio(target, image))
 
 
 # ---- the blur of a pair --------------------------------------------------------------------------

@@ -15,10 +15,8 @@ import skimage.metrics
 
 import blurkit
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.images import read_image
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter
 from blurkit.tasks.reblur import EstimatedBlur, exchange
 from tests.cli import bgans, kernel_spaces
 from tests.cli.command import (
@@ -34,25 +32,26 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.guides import FP32, assert_made, expected, official
+from tests.cli.guides import FP32, assert_made, expected, official, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
-from tests.engine.networks import steered
+from tests.engine.networks import steered, stored
 
 
 def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
     return expected("reblur", image, (1, guide))
 
 
-@pytest.fixture
-def photos() -> list[Path]:
-    """Four sharp photos."""
-    return [write(f"photos/{n}.png", photo(n)) for n in range(4)]
+PHOTOS = [Path(f"photos/{n}.png") for n in range(4)]
+REFERENCES = [Path(f"blurry/{n}.png") for n in range(3)]
 
 
 @pytest.fixture
-def references() -> list[Path]:
-    """Three other photos, blurred."""
-    return [write(f"blurry/{n}.png", blurred(photo(n + 20))) for n in range(3)]
+def photos(inside: None) -> None:
+    """Four sharp photos, and blurry ones of something else to blur them like."""
+    for n, path in enumerate(PHOTOS):
+        write(path, photo(n))
+    for n, path in enumerate(REFERENCES):
+        write(path, blurred(photo(n + 20)))
 
 
 # ---- whose blur ----------------------------------------------------------------------------------
@@ -77,55 +76,47 @@ def test_one_photo_like_another(joint: Path) -> None:
     done(*command, "-q", "--force")
 
 
-def test_one_reference_for_many_photos(
-    joint: Path, photos: list[Path], references: list[Path]
-) -> None:
+def test_one_reference_for_many_photos(joint: Path, photos: None) -> None:
     for options in ((), ("--shuffle",)):
         folder = Path(f"out{len(options)}")
-        given = ("--like", references[1], "-c", joint, "-o", f"{folder}/", "-q", *FP32)
-        done("reblur", photos[0].parent, *given, *options)
+        given = ("--like", REFERENCES[1], "-c", joint, "-o", f"{folder}/", "-q", *FP32)
+        done("reblur", "photos", *given, *options)
         assert sorted(files(folder)) == [f"{n}.png" for n in range(4)]
         for n in range(4):
             assert_made(imageio.imread(folder / f"{n}.png"), like(photo(n), blurred(photo(21))))
 
 
-def test_one_reference_per_photo_in_order(
-    joint: Path, photos: list[Path], references: list[Path]
-) -> None:
-    named = [argument for path in references for argument in ("--like", path)]
-    for number, given in enumerate((named, ["--like", references[0].parent])):
-        made = results(f"{number}.h5", "reblur", *photos[:3], *given, "-c", joint, *FP32)
+def test_one_reference_per_photo_in_order(joint: Path, photos: None) -> None:
+    named = [argument for path in REFERENCES for argument in ("--like", path)]
+    for number, given in enumerate((named, ["--like", "blurry"])):
+        made = results(f"{number}.h5", "reblur", *PHOTOS[:3], *given, "-c", joint, *FP32)
         assert len(made) == 3
         for n, record in enumerate(made):
             assert record.attrs["reblurred_like"] == f"{n}"
             assert_made(record.images["reblurred"], like(photo(n), blurred(photo(n + 20))))
 
 
-def test_a_bad_photo_or_reference_shifts_no_other(
-    joint: Path, photos: list[Path], references: list[Path]
-) -> None:
-    common = ("--like", references[0].parent, "-c", joint, "-q", *FP32)
-    ran = invoke("reblur", photos[0], "missing.png", photos[2], *common, "-o", "out/")
+def test_a_bad_photo_or_reference_shifts_no_other(joint: Path, photos: None) -> None:
+    common = ("--like", "blurry", "-c", joint, "-q", *FP32)
+    ran = invoke("reblur", PHOTOS[0], "missing.png", PHOTOS[2], *common, "-o", "out/")
     assert_refused(ran, "missing.png: no such file or folder")  # all behind it would be shifted
-    photos[0].write_bytes(photos[0].read_bytes()[:900])
-    ran = invoke("reblur", *photos[:3], *common, "-o", "out/")
-    assert_failed(ran, "0", str(photos[0]), "damaged or truncated")
+    PHOTOS[0].write_bytes(PHOTOS[0].read_bytes()[:900])
+    ran = invoke("reblur", *PHOTOS[:3], *common, "-o", "out/")
+    assert_failed(ran, "0", str(PHOTOS[0]), "damaged or truncated")
     assert ran.lines[-1] == "1 failed, 2 reblurred: 0"
     for n in (1, 2):
         made = imageio.imread(f"out/{n}.png")
         assert_made(made, like(photo(n), blurred(photo(n + 20))))
-    references[1].write_bytes(b"no image")
-    ran = invoke("reblur", *photos[1:], *common, "-o", "more/")
-    assert_failed(ran, "2", str(references[1]), "is not an image")
+    REFERENCES[1].write_bytes(b"no image")
+    ran = invoke("reblur", *PHOTOS[1:], *common, "-o", "more/")
+    assert_failed(ran, "2", str(REFERENCES[1]), "is not an image")
     assert sorted(files("more")) == ["1.png", "3.png"]
     made = imageio.imread("more/3.png")
     assert_made(made, like(photo(3), blurred(photo(22))))
 
 
-def test_more_photos_than_references(
-    joint: Path, photos: list[Path], references: list[Path]
-) -> None:
-    command = ("reblur", photos[0].parent, "--like", references[0].parent, "-c", joint, "-q")
+def test_more_photos_than_references(joint: Path, photos: None) -> None:
+    command = ("reblur", "photos", "--like", "blurry", "-c", joint, "-q")
     ran = invoke(*command, "-o", "out/")
     assert_failed(ran, "3", "error: 3: no blur is left; --like holds 3 images")
     assert sorted(files("out")) == ["0.png", "1.png", "2.png"]
@@ -151,12 +142,9 @@ def test_records_reblur_themselves(joint: Path, shard: Path, tree: Path) -> None
         sharp, blur = source.images["sharp"], source.images["blur"]
         assert row["name"] == row["like"] == record.name == source.name
         assert_made(record.images["reblurred"], like(sharp, blur))
-        for key, image in (
-            ("reblurred_psnr", record.images["reblurred"]),
-            ("reblurred_psnr_sharp", sharp),
-        ):
-            psnr = skimage.metrics.peak_signal_noise_ratio(blur, image)
-            assert row[key] == record.attrs[key] == pytest.approx(psnr)
+        for end, image in (("", record.images["reblurred"]), ("_sharp", sharp)):
+            key = f"reblurred_psnr{end}"
+            assert row[key] == record.attrs[key] == pytest.approx(psnr(image, blur))
     means = {k: np.mean([r[k] for r in rows]) for k in ("reblurred_psnr", "reblurred_psnr_sharp")}
     assert last["total"] == pytest.approx({"images": 4, **means})
     assert f"{means['reblurred_psnr']:.2f}" in ran.err and "how close the reblurred" in ran.err
@@ -271,8 +259,7 @@ def test_the_direction_of_blur_survives(folder: Path) -> None:
         found = done(*given, "--method", method, "-o", output).json[0]
         assert not found["warnings"]
         assert ("reblurred_length" in found) == (method == "auto")
-        made = imageio.imread(output)[16:-16, 16:-16]
-        scores[method] = skimage.metrics.peak_signal_noise_ratio(wanted, made)
+        scores[method] = psnr(imageio.imread(output)[16:-16, 16:-16], wanted)
         if method == "auto":
             assert abs(found["reblurred_angle"] - 30) < 6
             assert abs(found["reblurred_length"] - 13) < 3
@@ -316,7 +303,7 @@ def test_many_photos_like_one_take_one_estimate() -> None:
 # ---- references and records that do not serve ----------------------------------------------------
 
 
-def test_references_that_are_none(joint: Path, photos: list[Path], shard: Path) -> None:
+def test_references_that_are_none(joint: Path, photos: None, shard: Path) -> None:
     Path("empty").mkdir()
     Path("text.png").write_text("no image")
     Path("notes.txt").write_text("no image")
@@ -340,12 +327,9 @@ def test_records_that_lack_an_image(joint: Path, shard: Path) -> None:
     ran = invoke("reblur", one, "-c", joint, "-q")
     assert_refused(ran, "0.png: holds no pair of a sharp and a blurry image; name what to")
     one.unlink()
-    mixed = Path("mixed.h5")
-    whole = records(shard)
+    mixed, whole = Path("mixed.h5"), records(shard)
     del whole[1].images["blur"], whole[2].images["sharp"]
-    with ShardWriter(mixed) as writer:
-        for record in whole:
-            writer.write(record)
+    blurkit.write_records(whole, mixed)
     for command, kept in {
         ("reblur",): ["scene0/0", "scene1/1"],
         ("interpolate", "--steps", 1): ["scene0/0/0", "scene1/1/0"],
@@ -377,8 +361,7 @@ def test_an_exchange_that_cannot_be(joint: Path) -> None:
 def test_checkpoints_that_do_not_reblur(joint: Path, checkpoint: Path, shard: Path) -> None:
     roles = steered().roles()
     for lacking in ("reblur", "encoder"):
-        states = {k: dict(n.state_dict()) for k, n in roles.items() if k != lacking}
-        save_checkpoint(Checkpoint(states, "msdi", {}), Path(f"no-{lacking}.pt"))
+        stored(Path(f"no-{lacking}.pt"), {k: n for k, n in roles.items() if k != lacking})
     small = official(Path("small.pth"), steered(width=4).net_prior)
     needed = "reblurring needs an encoder, latents and a reblurring generator"
     cases: dict[tuple[object, ...], str] = {
@@ -393,22 +376,16 @@ def test_checkpoints_that_do_not_reblur(joint: Path, checkpoint: Path, shard: Pa
     assert_each_refused(cases, "reblur", shard, "-o", "o.h5", "-q", status=1)
     Path("garbage.pt").write_bytes(os.urandom(500))
     before = files()
-    cases = {
-        (output, "-c", name): words
-        for output in ("out.h5", "out/", "-")
-        for name, words in {
-            "missing.pt": "no such checkpoint",
-            "garbage.pt": "not a checkpoint",
-        }.items()
-    }
+    cases = {("missing.pt",): "no such checkpoint", ("garbage.pt",): "not a checkpoint"}
     for command in (("reblur", shard), ("transfer", shard, shard), ("interpolate", shard)):
-        assert_each_refused(cases, *command, "-q", "-o", status=1)
+        for output in ("out.h5", "out/", "-"):
+            assert_each_refused(cases, *command, "-q", "-o", output, "-c", status=1)
     assert files() == before
 
 
-def test_wrong_usage(joint: Path, shard: Path, photos: list[Path]) -> None:
+def test_wrong_usage(joint: Path, shard: Path, photos: None) -> None:
     """Of every way to blur."""
-    one, kernel = photos[0], write("kernel.png", photo(1, 5, 5)[:, :, 0])
+    one, kernel = PHOTOS[0], write("kernel.png", photo(1, 5, 5)[:, :, 0])
     bgan = bgans.saved(Path("bgan.pt"))
     space = kernel_spaces.saved(Path("space.pt"))
     before = files()

@@ -9,7 +9,6 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-import skimage.metrics
 import torch
 
 from blurkit.data.sampler import CropSampler
@@ -28,7 +27,7 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.guides import FP32, assert_made
+from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import done, invoke, results
 
 
@@ -74,14 +73,6 @@ def random(tmp_path_factory: pytest.TempPathFactory) -> Way:
 def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.getfixturevalue(request.param)
     return found
-
-
-@pytest.fixture
-def photos() -> Path:
-    """A folder of three sharp photos of 64x48."""
-    for number in range(3):
-        write(f"photos/{number}.png", photo(number))
-    return Path("photos")
 
 
 def timeless(made: list[Record]) -> list[Record]:
@@ -155,7 +146,7 @@ def test_pipes(noise: Way, tree: Path, shard: Path) -> None:
     made = timeless(records("blurred.h5"))
     assert_same_records(made, timeless(results("whole.h5", *command)))
     for record, row in zip(made, piped.json, strict=False):
-        expected = decibels(record.images["sharp"], record.images["reblurred"])
+        expected = psnr(record.images["sharp"], record.images["reblurred"])
         assert row["name"] == record.name and row["psnr"] == pytest.approx(expected)
     for first, second in zip(made, records("p.h5"), strict=True):
         np.testing.assert_array_equal(first.images["reblurred"], second.images["reblurred"])
@@ -209,18 +200,14 @@ def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path) -> None:
 # ---- how much they differ ------------------------------------------------------------------------
 
 
-def decibels(first: np.ndarray, second: np.ndarray) -> float:
-    return float(skimage.metrics.peak_signal_noise_ratio(first, second))
-
-
 def expected_means(made: list[Record], copies: int) -> dict[str, float]:
     """What the versions of each photo, one photo after another, come to."""
     groups = [made[first : first + copies] for first in range(0, len(made), copies)]
     pairs = [
-        np.mean([decibels(a.images["reblurred"], b.images["reblurred"]) for a, b in found])
+        np.mean([psnr(a.images["reblurred"], b.images["reblurred"]) for a, b in found])
         for found in (list(combinations(group, 2)) for group in groups)
     ]
-    near = [decibels(r.images["sharp"], r.images["reblurred"]) for r in made]
+    near = [psnr(r.images["sharp"], r.images["reblurred"]) for r in made]
     return {"pairwise_psnr": float(np.mean(pairs)), "psnr_sharp": float(np.mean(near))}
 
 
@@ -256,8 +243,8 @@ def test_bad_photos_in_a_batch(noise: Way, photos: Path) -> None:
         for name in ("0", "0-1", "0-2", "2-1", "2-2")
     }
     # What is left of each photo is measured, and no photo's versions are held to another's.
-    first = [decibels(made[a], made[b]) for a, b in combinations(("0", "0-1", "0-2"), 2)]
-    expected = np.mean([np.mean(first), decibels(made["2-1"], made["2-2"])])
+    first = [psnr(made[a], made[b]) for a, b in combinations(("0", "0-1", "0-2"), 2)]
+    expected = np.mean([np.mean(first), psnr(made["2-1"], made["2-2"])])
     total = ran.json[-1]["total"]
     assert total["photos"] == 2 and total["pairwise_psnr"] == pytest.approx(expected)
 

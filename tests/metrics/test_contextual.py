@@ -15,11 +15,7 @@ from torch import Tensor
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import to_float
 from blurkit.metrics import contextual
-from blurkit.metrics.contextual import (
-    ContextualSimilarity,
-    contextual_network,
-    feature_similarity,
-)
+from blurkit.metrics.contextual import ContextualSimilarity, contextual_network, feature_similarity
 from blurkit.nn.features import FeatureNetwork, features_from_state_dict
 from tests.io.scenes import PEAK_MEGABYTES
 from tests.metrics import oracle

@@ -76,12 +76,6 @@ def test_the_numbers_are_those_of_the_crops(measure: ContextualSimilarity, crop:
         np.testing.assert_allclose(found.pictures.images[key], image, atol=1)
 
 
-def test_a_record_without_blur_is_named(measure: ContextualSimilarity) -> None:
-    engine = torch_engine(Mixed(), Placement("cpu", "fp32", 64))
-    with pytest.raises(BlurkitError, match="'x' holds sharp; blur is needed"):
-        decouple(A, Record("x", {"sharp": B.images["sharp"]}), engine, measure, 64)
-
-
 def test_the_summary() -> None:
     rows = [dict(zip(PAPER, values, strict=True)) for values in ([1, 2, 4, 6], [3, 2, 8, 4.0])]
     found = summary(rows)

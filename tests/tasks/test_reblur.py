@@ -123,9 +123,7 @@ def test_a_swapped_pair_is_one_to_train_on(engine: Engine) -> None:
     record.attrs |= {"split": "train", "kernel": np.eye(3), "seed": 1, "psnr_blur": 20.0}
     made = reblur(record, scene("t/b", 2), engine, "enc.pt")
     pair = swapped(made)
-    assert pair.name == "a" and list(pair.images) == ["blur", "sharp"]
+    assert list(pair.images) == ["blur", "sharp"] and "reblurred_like" not in pair.attrs
     np.testing.assert_array_equal(pair.images["blur"], made.images["reblurred"])
-    np.testing.assert_array_equal(pair.images["sharp"], record.images["sharp"])
-    assert pair.attrs["blur_from"] == "t/b" and "reblurred_like" not in pair.attrs
     assert pair.attrs.keys().isdisjoint({"kernel", "seed", "psnr_blur"}), "these told of the old"
-    assert pair.attrs["split"] == "train" and pair.attrs["reblurred_by"] == "enc.pt"
+    assert pair.attrs["blur_from"] == "t/b" and pair.attrs["reblurred_by"] == "enc.pt"
