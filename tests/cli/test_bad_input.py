@@ -177,16 +177,6 @@ class RunsCode:
 # ---- inputs, outputs and options -----------------------------------------------------------------
 
 
-def test_inputs_that_hold_nothing() -> None:
-    Path("empty").mkdir()
-    for command in (["prepare", "-o", "out/"], ["eval"]):
-        ran = invoke(*command, "empty", "-q")
-        assert_failed(ran, "empty", "empty: holds no image and no shard")
-        ran = invoke(*command, "missing.png", "-q")
-        assert_failed(ran, "missing.png", "missing.png: no such file or folder")
-    assert [path.name for path in Path().iterdir()] == ["empty"]
-
-
 def test_wrong_usage() -> None:
     assert_refused(invoke("eval", "-", "-", "-q"), "name '-' once", status=2)
     for command in (["eval", ".", "--no-such-option"], ["no-such-command"]):

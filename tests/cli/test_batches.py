@@ -198,7 +198,7 @@ for line in sys.stdin:
 """
 
 READERS = ("deblur {}", "deblur {} -o new/", "reblur {} --random", "interpolate {} -o new/")
-READERS += ("transfer {} photo.png photo.png",)
+READERS += ("transfer {} photo.png photo.png", "prepare {} -o new/", "eval {}")
 UNREADABLE = {
     "missing.jpg": "missing.jpg: no such file",
     "empty": "empty: holds no image",
@@ -218,7 +218,6 @@ REFUSED = {
     "interpolate no.png photo.png": "no.png: no such file",
     "interpolate photo.png no.png": "no.png: no such file",
     "interpolate photo.png b.png -o b.png": "b.png: exists already; give --force",
-    "eval no.png": "no.png: no such file",
     "eval photo.png no.png": "no.png: no such file",
     "eval photo.png b.png --metric no": "--metric no: choose from",
     "eval photo.png b.png -o x.txt": "-o x.txt: name a file that ends in",
@@ -226,7 +225,6 @@ REFUSED = {
     "eval photo.png b.png --lpips no.pth": "no.pth: no such file (from --lpips)",
     "eval photo.png b.png --html b.png": "--html b.png: is a file",
     "eval --merge no.json": "no.json: cannot be read",
-    "prepare no/": "no/: no such file",
     "prepare photo.png -o b.png": "b.png",
     "train-deblur no.h5 -o x.pt": "--encoder FILE: name the checkpoint",
     "train-deblur no.h5 --encoder no.pt -o x.pt": "no.pt: no such file (from --encoder)",

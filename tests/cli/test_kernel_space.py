@@ -153,8 +153,7 @@ def test_codes_of_a_shard(space: Path, photos: Path) -> None:
     codes = np.random.default_rng(0).standard_normal((3, CODE, 2, 2)).astype(np.float32)
     held = [Record(f"k{n}", {"blur": photo(9)}, {"kernel": code}) for n, code in enumerate(codes)]
     one = shard_of(Path("one.h5"), held[1])
-    three = shard_of(Path("three.h5"), *held)
-    for shard, of in ((one, [1, 1, 1]), (three, [0, 1, 2])):
+    for shard, of in ((one, [1, 1, 1]), (shard_of(Path("three.h5"), *held), [0, 1, 2])):
         command = ("reblur", photos, "--kernel", shard, "-c", space, *FP32)
         made = results(f"{shard.stem}-out.h5", *command)
         for number, (record, which) in enumerate(zip(made, of, strict=True)):

@@ -13,11 +13,9 @@ from blurkit.io.images import read_image
 from blurkit.systems.msfs.networks import MSFSNet
 from tests.cli.command import (
     assert_done,
-    assert_failed,
     assert_refused,
     blurred,
     photo,
-    records,
     shell,
     write,
 )
@@ -70,17 +68,6 @@ def test_whole_images_are_what_the_network_gives(
     found = read_image(Path("a.deblurred.png")).pixels
     assert found.shape == image.shape and np.abs(found - wanted).max() <= 1
     assert np.abs(found.astype(int) - image).max() > 1
-
-
-def test_it_tiles_and_goes_on_after_a_bad_file(released: Path) -> None:
-    for number in range(2):
-        write(f"photos/{number}.png", blurred(photo(number, 75, 101)))
-    Path("photos/broken.png").write_bytes(b"no image")
-    ran = invoke("deblur", "photos", "-c", released, "--tile", 32, "-o", "out.h5", "-q")
-    assert_failed(ran, "broken", "broken.png")
-    made = records("out.h5")
-    assert [r.images["restored"].shape for r in made] == [(75, 101, 3)] * 2
-    assert all("protocol=tiles tile=32" in r.attrs["restored_with"] for r in made)
 
 
 def test_it_is_known_and_needs_no_encoder(released: Path, stage_1: Path) -> None:

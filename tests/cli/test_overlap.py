@@ -60,8 +60,7 @@ def test_work_overlaps_with_reading_and_writing() -> None:
             read[number].set()
             yield Record(str(number)), lambda number=number: work(number)
 
-    finished = run(jobs(), sink)
-    assert [record.name for record in finished] == sink.names == [*"01234"]
+    assert [record.name for record in run(jobs(), sink)] == sink.names == [*"01234"]
     assert all(met)
     assert threading.active_count() == threads
 

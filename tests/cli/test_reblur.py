@@ -457,18 +457,3 @@ def test_wrong_usage(joint: Path, shard: Path, photos: None) -> None:
     assert files() == before
     ran = invoke("reblur", shard, "-c", joint, "-o", "one.png", "-q")
     assert ran.status == 2 and "is one image, but there are more" in ran.err
-
-
-# ---- ends ----------------------------------------------------------------------------------------
-
-
-def test_a_full_disk(joint: Path, small_disk: Path) -> None:
-    """Four swapped pairs of 380 KiB each."""
-    for number in range(4):
-        for role in ("blur", "sharp"):
-            write(f"in/test/s/{role}/{number}.bmp", photo(number, 180, 360))
-    command = ("reblur", Path("in"), "--shuffle", "-c", joint, "-q", "--tile", 192, "-o")
-    for output in ("shards/", "one.h5"):
-        ran = invoke(*command, f"{small_disk}/{output}")
-        assert_refused(ran, "the disk is full; free some space")
-        assert files(small_disk) == {}

@@ -247,11 +247,3 @@ def test_bad_photos_in_a_batch(noise: Way, photos: Path) -> None:
     expected = np.mean([np.mean(first), psnr(made["2-1"], made["2-2"])])
     total = ran.json[-1]["total"]
     assert total["photos"] == 2 and total["pairwise_psnr"] == pytest.approx(expected)
-
-
-def test_info(noise: Way) -> None:
-    network = done("info", noise.checkpoint, "--json").json[0]["networks"]["bgan"]
-    told = {"network": "BGAN", "width": 8, "blocks": 1, "noise": 4}
-    assert {key: network[key] for key in told} == told
-    # 3x3 kernels: 7 to 8 channels, six times 8 to 8, 8 to 3; and a bias for each channel.
-    assert network["parameters"] == 9 * (56 + 6 * 64 + 24) + 7 * 8 + 3

@@ -359,8 +359,7 @@ def test_outputs_that_exist_or_cannot_be_written(training_shards: Path) -> None:
 
 
 def test_resuming_another_run(training_shards: Path) -> None:
-    output = Path("enc.pt")
-    options: list[Any] = [*JOINT, "-o", output]
+    options: list[Any] = [*JOINT, "-o", Path("enc.pt")]
     train("train-reblur", training_shards, *options, "--minutes", 1e-9)  # its first step
     before = files()
     changed = ("--resume", "--batch", 4, "--ema", 0.5)

@@ -38,8 +38,7 @@ def sharpness(image: np.ndarray) -> float:
 
 
 def test_deblur_reports_sharpness(checkpoint: Path) -> None:
-    source = write("photo.png", blurred(photo(0)))
-    command = ["deblur", source, "-c", checkpoint, "-o"]
+    command = ["deblur", write("photo.png", blurred(photo(0))), "-c", checkpoint, "-o"]
     (line,) = done(*command, "out.h5", "--json").json
     (record,) = records("out.h5")
     for key, role in (("sharpness_before", "blur"), ("sharpness_after", "restored")):

@@ -122,8 +122,7 @@ def multiple(path: Path) -> Path:
     small = "x"
     for seed in range(3):
         small = graph.convolution(small, step=2, seed=seed)
-    large = graph("Resize", small, "", graph.weight([1, 1, 8, 8]), mode="nearest")
-    back = graph("Add", "x", large)
+    back = graph("Add", "x", graph("Resize", small, "", graph.weight([1, 1, 8, 8]), mode="nearest"))
     return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
 
 
