@@ -73,13 +73,15 @@ def inside(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def x(files: Path) -> SimpleNamespace:
-    """What calls are given: images and records."""
+    """What calls are given: images and records, and models, which are read when they are needed."""
     images = {path.stem: imageio.imread(path) for path in files.glob("*.png")}
     (pair,) = blurkit.read_records("pairs.h5")
     (sharp,) = blurkit.read_records("sharp.png", image="sharp")
     (other,) = blurkit.read_records("other.png", image="sharp")
     both = {"sharp": images["sharp"], "blur": images["blurry"]}
-    return SimpleNamespace(**images, pair=pair, both=both, sharp_record=sharp, other_record=other)
+    models = {name: load(f"{name}.pt") for name in ("enc", "kernel", "bgan")}
+    found = {"pair": pair, "both": both, "sharp_record": sharp, "other_record": other}
+    return SimpleNamespace(**images, **found, **models, net=load("deblur.pt"), default=load())
 
 
 # ---- what commands give --------------------------------------------------------------------------
@@ -90,7 +92,7 @@ SWEEP = "interpolate photo.png sharp.png -c enc.pt"
 THREE = "transfer other.png sharp.png photo.png"
 NOISE = "reblur sharp.png --noise -c bgan.pt"
 CALLS: dict[str, Callable[[Any], Any]] = {
-    DEBLUR: lambda x: load("deblur.pt").deblur(x.photo),
+    DEBLUR: lambda x: x.net.deblur(x.photo),
     f"{DEBLUR} --tile 32 --overlap 8": lambda x: load("deblur.pt", tile=32, overlap=8).deblur(
         x.photo
     ),
@@ -101,48 +103,42 @@ CALLS: dict[str, Callable[[Any], Any]] = {
         "deblur.pt", precision="fp32", device="cpu"
     ).deblur(x.photo),
     f"{DEBLUR} --encoder enc.pt": lambda x: load("deblur.pt", ["enc.pt"]).deblur(x.photo),
-    "deblur photo.png": lambda x: load().deblur(x.photo),
-    "deblur photo.png --method network": lambda x: load().deblur(x.photo, method="network"),
-    "deblur pairs.h5 -c deblur.pt": lambda x: load("deblur.pt").deblur(x.pair),
-    "reblur other.png --like photo.png": lambda x: load().reblur(x.other, x.photo),
-    "reblur other.png --like photo.png -c enc.pt": lambda x: load("enc.pt").reblur(
-        x.other, x.photo
-    ),
-    "reblur pairs.h5 -c enc.pt": lambda x: load("enc.pt").reblur(x.pair, x.pair),
-    "reblur pairs.h5 --search --iterations 2 -c kernel.pt": lambda x: load("kernel.pt").retrieve(
+    "deblur photo.png": lambda x: x.default.deblur(x.photo),
+    "deblur photo.png --method network": lambda x: x.default.deblur(x.photo, method="network"),
+    "deblur pairs.h5 -c deblur.pt": lambda x: x.net.deblur(x.pair),
+    "reblur other.png --like photo.png": lambda x: x.default.reblur(x.other, x.photo),
+    "reblur other.png --like photo.png -c enc.pt": lambda x: x.enc.reblur(x.other, x.photo),
+    "reblur pairs.h5 -c enc.pt": lambda x: x.enc.reblur(x.pair, x.pair),
+    "reblur pairs.h5 --search --iterations 2 -c kernel.pt": lambda x: x.kernel.retrieve(
         x.pair, iterations=2
     ),
-    f"{SPACE} --like pairs.h5": lambda x: load("kernel.pt").reblur(x.sharp, x.pair),
-    "transfer sharp.png pairs.h5 -c kernel.pt": lambda x: load("kernel.pt").transfer(
-        x.sharp, x.pair
-    ),
-    f"{SPACE} --random --seed 4 --random-scale 2": lambda x: load("kernel.pt").random_blur(
+    f"{SPACE} --like pairs.h5": lambda x: x.kernel.reblur(x.sharp, x.pair),
+    "transfer sharp.png pairs.h5 -c kernel.pt": lambda x: x.kernel.transfer(x.sharp, x.pair),
+    f"{SPACE} --random --seed 4 --random-scale 2": lambda x: x.kernel.random_blur(
         x.sharp_record, seed=4, scale=2
     ),
-    f"{SPACE} --kernel code.h5": lambda x: load("kernel.pt").apply_kernel(x.sharp, BLUR_CODE),
-    "reblur sharp.png --kernel k.npy": lambda x: load().apply_kernel(x.sharp, np.eye(5)),
-    "reblur sharp.png --kernel k.npy --gamma 2.2": lambda x: load().apply_kernel(
+    f"{SPACE} --kernel code.h5": lambda x: x.kernel.apply_kernel(x.sharp, BLUR_CODE),
+    "reblur sharp.png --kernel k.npy": lambda x: x.default.apply_kernel(x.sharp, np.eye(5)),
+    "reblur sharp.png --kernel k.npy --gamma 2.2": lambda x: x.default.apply_kernel(
         x.sharp, np.eye(5), gamma=2.2
     ),
-    NOISE: lambda x: load("bgan.pt").random_blur(x.sharp_record),
-    f"{NOISE} --seed 4 --random-scale 0.5": lambda x: load("bgan.pt").random_blur(
+    NOISE: lambda x: x.bgan.random_blur(x.sharp_record),
+    f"{NOISE} --seed 4 --random-scale 0.5": lambda x: x.bgan.random_blur(
         x.sharp_record, seed=4, scale=0.5
     ),
-    THREE: lambda x: load().transfer(x.other, x.both),
-    f"{THREE} -c enc.pt": lambda x: load("enc.pt").transfer(x.other, x.both),
-    "transfer other.png pairs.h5 -c enc.pt": lambda x: load("enc.pt").transfer(
-        x.other_record, x.pair
-    ),
-    f"{SWEEP} --steps 3 --from -0.5 --to 2": lambda x: load("enc.pt").interpolate(
+    THREE: lambda x: x.default.transfer(x.other, x.both),
+    f"{THREE} -c enc.pt": lambda x: x.enc.transfer(x.other, x.both),
+    "transfer other.png pairs.h5 -c enc.pt": lambda x: x.enc.transfer(x.other_record, x.pair),
+    f"{SWEEP} --steps 3 --from -0.5 --to 2": lambda x: x.enc.interpolate(
         x.sharp, x.photo, steps=3, first=-0.5, last=2
     ),
-    f"{SWEEP} --steps 2 --spherical": lambda x: load("enc.pt").interpolate(
+    f"{SWEEP} --steps 2 --spherical": lambda x: x.enc.interpolate(
         x.sharp, x.photo, steps=2, spherical=True
     ),
-    f"{SWEEP} --steps 2 --deblur": lambda x: load("enc.pt").interpolate(
+    f"{SWEEP} --steps 2 --deblur": lambda x: x.enc.interpolate(
         x.sharp, x.photo, steps=2, deblur=True
     ),
-    "interpolate pairs.h5 -c enc.pt": lambda x: load("enc.pt").interpolate(x.pair, x.pair),
+    "interpolate pairs.h5 -c enc.pt": lambda x: x.enc.interpolate(x.pair, x.pair),
 }
 """Commands, and calls that make the same."""
 
@@ -179,15 +175,13 @@ def test_an_encoder_of_another_file_and_amounts_change_the_result(x: SimpleNames
 
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
-    r"--strength 1\.1: must be from 0": lambda x: load().deblur(x.photo, strength=1.1),
-    "takes the blur of a pair, sharp and blur": lambda x: load("kernel.pt").reblur(
-        x.sharp, x.photo
-    ),
+    r"--strength 1\.1: must be from 0": lambda x: x.default.deblur(x.photo, strength=1.1),
+    "takes the blur of a pair, sharp and blur": lambda x: x.kernel.reblur(x.sharp, x.photo),
     "a blur code, which needs the networks": lambda x: apply_kernel(x.sharp_record, BLUR_CODE),
-    "a kernel's sum is above 0, found 0": lambda x: load("kernel.pt").apply_kernel(
+    "a kernel's sum is above 0, found 0": lambda x: x.kernel.apply_kernel(
         x.sharp, np.zeros((3, 3))
     ),
-    "blur needs a BGAN, .* or a variational blur": lambda x: load("enc.pt").random_blur(x.sharp),
+    "blur needs a BGAN, .* or a variational blur": lambda x: x.enc.random_blur(x.sharp),
     "holds kernel_space .*, not --system msdi": lambda x: load("kernel.pt", system="msdi").reblur(
         x.sharp, x.pair
     ),
@@ -195,11 +189,11 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "--protocol whole: is for deblurring": lambda x: load("enc.pt", protocol="whole").reblur(
         x.photo, x.photo
     ),
-    r"\(H, W, 1\) or \(H, W, 3\)": lambda x: load().deblur(np.zeros((4, 4, 4), np.uint8)),
-    r"\(2, 4, 4, 3\)": lambda x: load().deblur(np.zeros((2, 4, 4, 3), np.uint8)),
-    "int64": lambda x: load().deblur(np.zeros((4, 4), np.int64)),
-    "values from 128 to 128; floats must be in": lambda x: load().deblur(np.full((4, 4), 128.0)),
-    "16 values are NaN": lambda x: load().deblur(np.full((4, 4), np.nan)),
+    r"\(H, W, 1\) or \(H, W, 3\)": lambda x: x.default.deblur(np.zeros((4, 4, 4), np.uint8)),
+    r"\(2, 4, 4, 3\)": lambda x: x.default.deblur(np.zeros((2, 4, 4, 3), np.uint8)),
+    "int64": lambda x: x.default.deblur(np.zeros((4, 4), np.int64)),
+    "values from 128 to 128; floats must be in": lambda x: x.default.deblur(np.full((4, 4), 128.0)),
+    "16 values are NaN": lambda x: x.default.deblur(np.full((4, 4), np.nan)),
 }
 
 

@@ -15,6 +15,13 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feature network is neither named nor kept from another program."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+
+
+@pytest.fixture
 def photos(inside: None) -> Path:
     """A folder of three sharp photos of 64x48."""
     for number in range(3):

@@ -482,17 +482,13 @@ def test_the_search_is_no_option_of_deblur(photos: Path) -> None:
     assert files(photos) == before
 
 
-def test_wrong_files_are_one_line(
-    checkpoint: Path, kernel: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+@pytest.mark.usefixtures("no_features")
+def test_wrong_files_are_one_line(checkpoint: Path, kernel: Path, photos: Path) -> None:
     image = photos / "0.png"
-    assert_refused(
-        blind(image, "-c", checkpoint), "tiny.pt: holds deblur", "--operator convolution"
-    )
-    official = blind(image, "-c", kernel, "--objective", "official")
-    assert_refused(official, "--features FILE", "--objective paper")
+    ran = blind(image, "-c", checkpoint)
+    assert_refused(ran, "tiny.pt: holds deblur", "--operator convolution")
+    ran = blind(image, "-c", kernel, "--objective", "official")
+    assert_refused(ran, "--features FILE", "--objective paper")
     style = blind(image, "-c", kernel, "--prior", "stylegan", "--generator", kernel)
     assert_refused(style, "no StyleGAN generator")
     code = Path("code.pth")

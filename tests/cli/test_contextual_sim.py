@@ -155,13 +155,7 @@ def test_bad_images(two_images: tuple[Path, Path], shard: Path) -> None:
     assert_failed(invoke("contextual-sim", speck, speck, "-q"), "speck", "cannot process an image")
 
 
-def test_wrong_options(
-    two_images: tuple[Path, Path],
-    shard: Path,
-    still: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_wrong_options(two_images: tuple[Path, Path], shard: Path, still: Path) -> None:
     alone = stored(Path("alone.pt"), {"encoder": DegradationEncoder(1, 4)}, crop=64)
     network = ("--decoupling", "-c", still)
     wrong = {
@@ -181,7 +175,8 @@ def test_wrong_options(
     }
     assert_each_refused(bad, "contextual-sim", status=1)
     assert files().keys() == {"blurry.png", "sharp.png", "alone.pt"}
-    monkeypatch.delenv("BLURKIT_FEATURES")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+
+
+def test_without_features(two_images: tuple[Path, Path], no_features: None) -> None:
     ran = invoke("contextual-sim", *two_images)
     assert_refused(ran, "--features FILE", "BLURKIT_FEATURES", "--download")

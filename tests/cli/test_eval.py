@@ -16,6 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from blurkit.nn.features import BACKBONES, FeatureNetwork
 from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
+from tests.cli.guides import psnr
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.metrics.oracle import noisy
 
@@ -58,10 +59,6 @@ def scores(*arguments: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def measured(*options: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Those of the two folders of 20 images."""
     return scores("restored", "sharp", *options)
-
-
-def psnr(image: np.ndarray, sharp: np.ndarray) -> float:
-    return float(peak_signal_noise_ratio(sharp, image))
 
 
 def expected(image: np.ndarray, sharp: np.ndarray) -> Any:

@@ -61,11 +61,8 @@ def test_every_field_is_an_option_with_the_papers_value(
         "small",
     ],
 )
-def test_a_dry_run_prints_the_configuration_and_touches_nothing(
-    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+@pytest.mark.usefixtures("no_features")
+def test_a_dry_run_prints_the_configuration_and_touches_nothing(preset: str) -> None:
     ran = done("train-reblur", "nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
     (shown,) = ran.json
     estimate = shown.pop("estimate")
@@ -148,11 +145,8 @@ def test_the_perceptual_loss_trains(training_shards: Path) -> None:
     assert load_checkpoint(output).provenance["features"] == "VGG-11 with batch normalisation"
 
 
-def test_automatic_features_go_on_without_and_force_begins_again(
-    training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+@pytest.mark.usefixtures("no_features")
+def test_automatic_features_go_on_without_and_force_begins_again(training_shards: Path) -> None:
     output = Path("enc.pt")
     for name in (output, beside(output, "state.pt")):
         name.write_bytes(b"old")
@@ -371,12 +365,11 @@ def test_resuming_another_run(training_shards: Path) -> None:
 # ---- features, numbers, choices ------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_features")
 def test_no_feature_network_and_no_connection(
-    training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
     ran = invoke("train-reblur", training_shards, *QUICK, "--perceptual", "features", "-o", "x.pt")
     assert_refused(ran, "vgg19", "--features FILE", "BLURKIT_FEATURES", "--perceptual none")
     assert files() == {}
