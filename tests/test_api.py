@@ -295,14 +295,6 @@ def test_prepare(tmp_path: Path) -> None:
     assert [r.name for r in blurkit.prepare("photos")] == ["0", "1"]
 
 
-def test_export(x: SimpleNamespace, tmp_path: Path) -> None:
-    told = blurkit.export("deblur.pt", tmp_path / "net.onnx")
-    assert (told.use, told.tile) == ("deblurring", 64)
-    by_onnx = load(tmp_path / "net.onnx").deblur(x.photo)
-    by_torch = load("deblur.pt", precision="fp32").deblur(x.photo)
-    assert np.abs(by_onnx.astype(int) - by_torch).max() <= 1
-
-
 def test_reading_stops_or_goes_on(tmp_path: Path) -> None:
     shutil.copytree("photos", tmp_path / "photos")
     (tmp_path / "photos/0.png").write_bytes(b"no image")

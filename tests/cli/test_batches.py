@@ -22,6 +22,8 @@ from tests.cli.command import (
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.test_interrupts import wait_for
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def plant(folder: Path, count: int, side: int = 48) -> Path:
     for number in range(count):
@@ -130,7 +132,7 @@ def test_pairs_of_an_interpolation_are_resumed(joint: Path, tree: Path) -> None:
     assert made["scene0/1/0.png"] == whole["scene0/1/0.png"]
 
 
-def test_a_killed_run_loses_one_record_of_a_shard(one_thread: None, checkpoint: Path) -> None:
+def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
     folder, output = plant(Path("in"), 4, 64), Path("out.h5")
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
     done(*options, "whole.h5")
@@ -159,9 +161,7 @@ def test_a_killed_run_loses_one_record_of_a_shard(one_thread: None, checkpoint: 
 
 
 @pytest.mark.slow
-def test_parts_that_are_killed_and_resumed_make_the_files_of_one_run(
-    one_thread: None, checkpoint: Path
-) -> None:
+def test_killed_and_resumed_parts_make_one_run(checkpoint: Path) -> None:
     folder = plant(Path("in"), 24, 128)
     options = ["-c", checkpoint, "-q"]
     done("deblur", folder, "-o", "whole/", *options)

@@ -69,7 +69,7 @@ def test_a_folder_keeps_names_and_sizes(checkpoint: Path) -> None:
         assert_restored(Path("out") / path.relative_to(Path("in")), path, 0.2)
 
 
-def test_a_dataset_a_shard_and_a_stream_give_the_same(
+def test_datasets_shards_and_streams_give_the_same(
     checkpoint: Path, tree: Path, shard: Path
 ) -> None:
     options = ["-c", checkpoint, "-q", "-o"]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import av
@@ -13,6 +12,7 @@ import pytest
 from blurkit.data.sources import read_records
 from tests.cli.command import assert_failed, files, start
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.test_interrupts import wait_for
 from tests.io.films import (
     PHOTO,
     UNEVEN,
@@ -188,9 +188,7 @@ def test_a_damaged_film_does_not_stop_the_others(films: Path, checkpoint: Path) 
 def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) -> None:
     source = make_video(Path("a.mp4"), pictures(20) * 10)
     ran = start("deblur", source, "-c", checkpoint, "-o", "out" / "b.mp4")
-    patience = time.monotonic() + 60
-    while not list(Path().glob("out/.b.mp4.*.partial")) and time.monotonic() < patience:
-        time.sleep(0.05)
+    wait_for(lambda: any(Path().glob("out/.b.mp4.*.partial")), 60)
     os.kill(ran.pid, stop)
     ran.communicate()
     assert not Path("out/b.mp4").exists()

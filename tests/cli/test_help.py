@@ -108,7 +108,7 @@ def test_every_option_has_help_and_is_on_its_page(name: str) -> None:
             assert not flag or re.search(rf"(^|[\s`]){option}\b", section), option
 
 
-def test_pages_are_up_to_date_and_keep_what_is_written_by_hand(
+def test_pages_are_up_to_date_and_keep_handwriting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks are filled in, all else stays, and a stale page is told by the check."""

@@ -347,7 +347,7 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path) -> None:
     assert len(tiles) == 3 * 12
 
 
-def test_what_a_variational_space_draws_is_the_photos_own(
+def test_a_variational_space_draws_for_each_photo(
     variational: Path, photos: Path, shard: Path
 ) -> None:
     options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)

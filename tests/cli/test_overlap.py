@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
 from blurkit.io.streams import shard_bytes
 from tests.cli.command import ENVIRONMENT, photo, start, write
+from tests.cli.test_interrupts import wait_for
 
 PATIENCE = 20.0
 """Seconds after which something that was to happen meanwhile has not happened."""
@@ -103,10 +103,8 @@ def test_a_signal_keeps_what_is_finished(
         write(f"in/{index:02}.png", photo(index, 200, 200))
     folder = Path("out")
     process = start("deblur", "in", "-c", checkpoint, "-o", f"{folder}/{output}")
-    latest = time.monotonic() + 60
-    while not any(path.stat().st_size > 10_000 for path in folder.glob("*" if output else "[!.]*")):
-        assert process.poll() is None and time.monotonic() < latest
-        time.sleep(0.005)
+    found = "*" if output else "[!.]*"
+    wait_for(lambda: any(path.stat().st_size > 10_000 for path in folder.glob(found)), 60)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.splitlines()[-1]) == (status, last)

@@ -22,19 +22,21 @@ from tests.cli.command import (
 from tests.cli.guides import FP32, assert_made, expected, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 
+Pair = tuple[Path, Path]
+
 
 def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
     return expected("reblur", image, (1, guide))
 
 
 @pytest.fixture
-def pair() -> tuple[Path, Path]:
+def pair() -> Pair:
     """The sharp and the blurry image of a scene, 56x40."""
     sharp = photo(30, 40, 56)
     return write("b_sharp.png", sharp), write("b_blur.png", blurred(sharp))
 
 
-def test_a_photo_and_a_pair_of_another_size(joint: Path, pair: tuple[Path, Path]) -> None:
+def test_a_photo_and_a_pair_of_another_size(joint: Path, pair: Pair) -> None:
     write("a.png", photo(0))
     ran = done("transfer", "a.png", "b_sharp.png", "b_blur.png", "-c", joint, "--json", *FP32)
     sharp, blur = map(imageio.imread, pair)
@@ -49,9 +51,7 @@ def test_a_photo_and_a_pair_of_another_size(joint: Path, pair: tuple[Path, Path]
     assert "how well the blur is reproduced" in ran.err and "b_sharp" in ran.err
 
 
-def test_folders_and_streams_give_all_of_a_with_the_blur_of_all_of_b(
-    joint: Path, photos: Path, shard: Path
-) -> None:
+def test_all_of_a_get_the_blur_of_all_of_b(joint: Path, photos: Path, shard: Path) -> None:
     names = ("scene0/0", "scene1/1")
     held = {r.name: r.images["blur"] for r in records(shard)}
     for record in records(shard):
@@ -94,9 +94,7 @@ def test_pairs_of_one_name_keep_their_own_numbers(joint: Path, photos: Path) -> 
         assert row["reblurred_psnr_sharp"] == pytest.approx(expected)
 
 
-def test_the_kernel_space_transfers_by_default_and_the_output_says_so(
-    photos: Path, pair: tuple[Path, Path]
-) -> None:
+def test_the_kernel_space_transfers_by_default(photos: Path, pair: Pair) -> None:
     """It compares both images of the pair, which are always given; MSDI-Net reads one."""
 
     said, output = [], Path("o.png")
@@ -119,9 +117,7 @@ def test_the_kernel_space_transfers_by_default_and_the_output_says_so(
 # ---- what is wrong -------------------------------------------------------------------------------
 
 
-def test_bad_photos_and_pairs_go_on(
-    joint: Path, photos: Path, pair: tuple[Path, Path], shard: Path
-) -> None:
+def test_bad_photos_and_pairs_go_on(joint: Path, photos: Path, pair: Pair, shard: Path) -> None:
     one, output = photos / "0.png", Path("o.h5")
     common = ("-c", joint, "-q", "--force", "-o")
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
@@ -142,7 +138,7 @@ def test_bad_photos_and_pairs_go_on(
 
 
 def test_what_is_refused(
-    joint: Path, photos: Path, pair: tuple[Path, Path], shard: Path, checkpoint: Path,
+    joint: Path, photos: Path, pair: Pair, shard: Path, checkpoint: Path,
 ) -> None:  # fmt: skip
     Path("empty").mkdir()
     Path("text.png").write_text("no image")

@@ -15,6 +15,7 @@ import pytest
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.tasks import fetch
 from blurkit.tasks.fetch import fetched
+from tests.cli.test_interrupts import wait_for
 from tests.tasks.server import SLOW, Server, serving
 
 DATA = np.random.default_rng(0).bytes(3_000_001)
@@ -221,10 +222,7 @@ def test_an_interrupt_leaves_no_file(how: signal.Signals, server: Server, cache:
     environment = os.environ | {"BLURKIT_CACHE": str(cache)}
     command = [sys.executable, "-m", "blurkit", "info", address]
     started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not any(name.endswith(".partial") for name in kept(cache)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: any(name.endswith(".partial") for name in kept(cache)))
     started.send_signal(how)
     error = started.communicate(timeout=20)[1]
     if how != signal.SIGKILL:
