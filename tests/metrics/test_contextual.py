@@ -17,6 +17,7 @@ from blurkit.io.records import to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network, feature_similarity
 from blurkit.nn.features import FeatureNetwork, features_from_state_dict
+from tests.cli.command import blurred
 from tests.io.scenes import PEAK_MEGABYTES
 from tests.metrics import oracle
 from tests.shared import shared_folder
@@ -60,8 +61,7 @@ def by_hand(x: np.ndarray, y: np.ndarray, h: float, distance: str = "cosine") ->
 def photo_pair(side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """A blurred crop of a photo and the crop itself."""
     sharp = skimage.data.astronaut()[40 : 40 + side, 150 : 150 + side]
-    moved = [np.roll(sharp, step, axis=1).astype(np.uint16) for step in range(7)]
-    return (np.sum(moved, axis=0) // 7).astype(np.uint8), sharp
+    return blurred(sharp), sharp
 
 
 def maps(network: FeatureNetwork, image: np.ndarray) -> np.ndarray:
@@ -85,23 +85,10 @@ def test_parity_on_features(name: str, h: float) -> None:
         assert itself == pytest.approx(expected["cx_self_pytorch_h0.5"], abs=tolerance)
 
 
-def synthetic_vgg19() -> dict[str, Tensor]:
-    """VGG-19's convolutions by the recipe of the fixtures."""
-    stream = np.random.RandomState(104)
-    sizes = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), *3 * [(256, 256)]]
-    sizes += [(256, 512), *7 * [(512, 512)]]
-    indices = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
-    state_dict = {}
-    for index, (narrow, wide) in zip(indices, sizes, strict=True):
-        weight = stream.standard_normal((wide, narrow, 3, 3)) * np.sqrt(2 / (9 * narrow))
-        bias = stream.standard_normal(wide) * 0.05
-        state_dict[f"features.{index}.weight"] = torch.from_numpy(weight.astype(np.float32))
-        state_dict[f"features.{index}.bias"] = torch.from_numpy(bias.astype(np.float32))
-    return state_dict
-
-
 def test_parity_on_photos() -> None:
-    network = features_from_state_dict(synthetic_vgg19(), ("contextual",))
+    weights = oracle.synthetic_backbone("VGG-19", 104)
+    state_dict = {key: torch.from_numpy(values) for key, values in weights.items()}
+    network = features_from_state_dict(state_dict, ("contextual",))
     assert (network.name, network.layers) == ("VGG-19", ("relu3_4",))
     network.normalise = True
     measure = ContextualSimilarity(network, bandwidth=0.5)
@@ -170,10 +157,10 @@ def test_the_same_image_is_at_zero(network: FeatureNetwork) -> None:
 
 
 def test_a_blurred_image_is_nearer_to_itself_than_to_another(network: FeatureNetwork) -> None:
-    blurred, sharp = photo_pair(128)
+    blurry, sharp = photo_pair(128)
     other = skimage.data.chelsea()[80:208, 120:248]
     measure = ContextualSimilarity(network)
-    same, different = measure(blurred, sharp).distance, measure(blurred, other).distance
+    same, different = measure(blurry, sharp).distance, measure(blurry, other).distance
     assert 0 < same < different / 1.6
     assert different < math.log(32 * 32)
 
@@ -192,10 +179,10 @@ def test_gray_images_and_images_of_two_sizes(network: FeatureNetwork) -> None:
 
 
 def test_layers_are_summed(vgg11: Path) -> None:
-    blurred, sharp = photo_pair()
+    blurry, sharp = photo_pair()
 
     def found(*layers: str) -> Any:
-        return ContextualSimilarity(contextual_network(vgg11, layers))(blurred, sharp)
+        return ContextualSimilarity(contextual_network(vgg11, layers))(blurry, sharp)
 
     both, one, two = found("relu2_1", "relu3_2"), found("relu2_1"), found("relu3_2")
     assert both.distance == pytest.approx(one.distance + two.distance)
