@@ -34,7 +34,6 @@ from tests.cli.command import blurred, photo, records, write
 from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
 from tests.engine.networks import steered, stored
-from tests.pages import blocks
 from tests.shared import ROOT, shared_folder
 
 BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
@@ -42,7 +41,7 @@ BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.flo
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny networks and photos under the names that docs/python.md uses."""
+    """Tiny networks and photos."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
     whole = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
@@ -53,12 +52,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved(folder / "kernel.pt", variational=True)
     bgans.saved(folder / "bgan.pt")
     write(folder / "sharp.png", photo(5, 64, 80))
-    for name in ("photo.png", "blurry.png", "photo.jpg"):
+    for name in ("photo.png", "blurry.png"):
         write(folder / name, blurred(photo(5, 64, 80)))
     write(folder / "other.png", photo(50, 60, 56))
     for number in range(2):
-        for name in ("photos", "blurry"):
-            write(folder / f"{name}/{number}.png", blurred(photo(number)))
+        write(folder / f"photos/{number}.png", blurred(photo(number)))
     pair = Record("a/b", {"sharp": photo(7), "blur": blurred(photo(7))}, {"number": 3})
     blurkit.write_records([pair], folder / "pairs.h5")
     blurkit.write_records([Record("k", {}, {"kernel": BLUR_CODE})], folder / "code.h5")
@@ -338,21 +336,3 @@ def test_type_checkers_see_the_calls(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     notes = re.findall(r'note: Revealed type is "(\S+?)[\["]', told)
     assert notes == ["blurkit.io.records.Record", "numpy.ndarray"], told
-
-
-@pytest.mark.slow  # test_docs.py runs it as written, in the samples
-def test_all_python_of_the_page_runs_on_tiny_files(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS")
-    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
-    shutil.copy("deblur.pt", tmp_path / "msdi.pt")
-    shutil.copy(weights / "vgg11_bn_trunk.safetensors", tmp_path / "features.safetensors")
-    monkeypatch.chdir(tmp_path)
-    found = [b.text for b in blocks(ROOT / "docs/python.md") if b.language == "python"]
-    exec("\n".join(text for text in found if "https://" not in text), {})
-    told = capsys.readouterr().out
-    assert "(0 is the same), CX " in told and "missing.pt: no such checkpoint" in told
-    assert "a/b (48, 64, 3) deconvolution.pt" in told
-    for name in ("restored.png", "0-restored.png", "1-restored.png", "restored.h5", "mine.h5"):
-        assert (tmp_path / name).is_file()

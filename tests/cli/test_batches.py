@@ -160,24 +160,6 @@ def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
     assert [record.name for record in records(output)] == [*"0123", "9"]
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_parts_make_one_run(checkpoint: Path) -> None:
-    folder = plant(Path("in"), 24, 128)
-    options = ["-c", checkpoint, "-q"]
-    done("deblur", folder, "-o", "whole/", *options)
-    for number in range(1, 5):
-        command = ["deblur", folder, "-o", "parts/", *options]
-        command += ["--part", f"{number}/4", "--resume"]
-        process, before = start(*command), len(files("parts"))
-        # The options are a file, too.
-        wait_for(lambda enough=before + 2: len(files("parts")) >= enough, 60)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        done(*command)
-    made = files("parts")
-    assert made.pop(".options.json") and made == files("whole")
-
-
 # ---- errors first --------------------------------------------------------------------------------
 
 HEAVY = ("torch", "torchvision", "scipy", "skimage", "cv2", "tifffile", "imagecodecs", "imageio")

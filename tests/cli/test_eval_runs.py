@@ -54,9 +54,8 @@ RUNS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """The current folder: each run's folder, blur/ and sharp/."""
-    monkeypatch.chdir(tmp_path)
     for number in range(IMAGES):
         write(tmp_path / f"sharp/s/{number}.png", photo(number))
         write(tmp_path / f"blur/s/{number}.png", blurred(photo(number)))
@@ -194,9 +193,8 @@ PAIRS = 4
 
 
 @pytest.fixture
-def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pairs(tmp_path: Path) -> Path:
     """The current folder: pairs of blurry/ and sharp/."""
-    monkeypatch.chdir(tmp_path)
     for number in range(PAIRS):
         write(tmp_path / f"blurry/{number}.png", blurred(photo(number)))
         write(tmp_path / f"sharp/{number}.png", photo(number))

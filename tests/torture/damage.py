@@ -39,7 +39,7 @@ from blurkit.training.state import STATE_VERSION, read_state
 from tests.io import scenes
 from tests.torture.campaign import Campaign, Case
 
-# ---- what disks, copies and memory do to bytes, and worse -----------------------------------------
+# ---- what disks, copies and memory do to bytes, and worse ----------------------------------------
 
 HEAD = 1 << 16
 """So many bytes from the start hold most of a format's structures."""
