@@ -59,7 +59,7 @@ def test_gopro_tree(shared_data: Path) -> None:
     test = told["splits"]["test"]
     assert (test["records"], test["sizes"], test["bytes"]) == (4, {"1280x720": 4}, 4 * 5529600)
     assert test["psnr_blur"] == pytest.approx(np.mean(list(GOPRO.values())), abs=0.01)
-    assert told["shards"] == [str(Path("gopro/test-00000.h5"))]
+    assert told["shards"] == ["gopro/test-00000.h5"]
     assert told["left_out"] == []
 
 
