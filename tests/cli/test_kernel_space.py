@@ -126,7 +126,7 @@ def test_the_system_chooses_the_weights(
     )
     assert records("o.h5")[0].attrs["reblurred_by"] == "variational.pt"
     done("reblur", one, "--random", "-o", "r.png", "-q")
-    ship(Path("kernel_space.pt"))
+    ship(Path("kernel_space.pt").absolute())
     output = ("-o", "new.h5")
     for given in (
         (*transfer, "--system", "kernel-space"),
