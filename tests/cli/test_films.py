@@ -187,7 +187,7 @@ def test_a_damaged_film_does_not_stop_the_others(films: Path, checkpoint: Path) 
 )
 def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) -> None:
     source = make_video(Path("a.mp4"), pictures(20) * 10)
-    ran = start("deblur", source, "-c", checkpoint, "-o", "out" / "b.mp4")
+    ran = start("deblur", source, "-c", checkpoint, "-o", "out/b.mp4")
     wait_for(lambda: any(Path().glob("out/.b.mp4.*.partial")), 60)
     os.kill(ran.pid, stop)
     ran.communicate()
@@ -196,7 +196,7 @@ def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) ->
     assert left == [] or stop == signal.SIGKILL
     if left:  # the next run removes what a killed one has left
         short = make_video(Path("short.mp4"), pictures(2))
-        done("deblur", short, "-c", checkpoint, "-o", "out" / "b.mp4")
+        done("deblur", short, "-c", checkpoint, "-o", "out/b.mp4")
         assert [*files("out")] == ["b.mp4"]
 
 

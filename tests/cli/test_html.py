@@ -177,7 +177,7 @@ def test_large_pictures_are_shrunk() -> None:
     wide = np.tile(photo(0, 400, 400), (2, 5, 1))
     scene = Record("a", {"blur": wide, "restored": wide}, {"restored_strength": 1.0})
     page = Page(blurkit.html_report([scene], Path("report")))
-    with Image.open("report" / page.data["images"][0]["pictures"][0]["file"]) as shown:
+    with Image.open(Path("report") / page.data["images"][0]["pictures"][0]["file"]) as shown:
         assert shown.size == (1280, 512)
 
 
