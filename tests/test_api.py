@@ -21,7 +21,6 @@ import blurkit
 from blurkit import load
 from blurkit.data.prepare import Preparation
 from blurkit.engine.engine import Engine
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.metrics.psnr import psnr
 from blurkit.reports.values import to_json
@@ -34,37 +33,30 @@ from tests.cli import bgans
 from tests.cli.command import blurred, photo, records, write
 from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
-from tests.engine.networks import steered
-from tests.pages import blocks
+from tests.engine.networks import steered, stored
 from tests.shared import ROOT, shared_folder
 
 BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
 
 
-def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in network.state_dict().items()}
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny networks and photos under the names that docs/python.md uses."""
+    """Tiny networks and photos."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
     whole = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
     with torch.no_grad():
         whole.train()(torch.rand(2, 3, 64, 64))  # settles the spectral norms
     for name, networks in {"enc": steered(1).roles(), "deblur": {"deblur": whole}}.items():
-        states = {role: state(network) for role, network in networks.items()}
-        save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), folder / f"{name}.pt")
+        stored(folder / f"{name}.pt", networks, crop=64)
     saved(folder / "kernel.pt", variational=True)
     bgans.saved(folder / "bgan.pt")
     write(folder / "sharp.png", photo(5, 64, 80))
-    for name in ("photo.png", "blurry.png", "photo.jpg"):
+    for name in ("photo.png", "blurry.png"):
         write(folder / name, blurred(photo(5, 64, 80)))
     write(folder / "other.png", photo(50, 60, 56))
     for number in range(2):
-        for name in ("photos", "blurry"):
-            write(folder / f"{name}/{number}.png", blurred(photo(number)))
+        write(folder / f"photos/{number}.png", blurred(photo(number)))
     pair = Record("a/b", {"sharp": photo(7), "blur": blurred(photo(7))}, {"number": 3})
     blurkit.write_records([pair], folder / "pairs.h5")
     blurkit.write_records([Record("k", {}, {"kernel": BLUR_CODE})], folder / "code.h5")
@@ -79,13 +71,15 @@ def inside(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def x(files: Path) -> SimpleNamespace:
-    """What calls are given: images and records."""
+    """What calls are given: images and records, and models, which are read when they are needed."""
     images = {path.stem: imageio.imread(path) for path in files.glob("*.png")}
     (pair,) = blurkit.read_records("pairs.h5")
     (sharp,) = blurkit.read_records("sharp.png", image="sharp")
     (other,) = blurkit.read_records("other.png", image="sharp")
     both = {"sharp": images["sharp"], "blur": images["blurry"]}
-    return SimpleNamespace(**images, pair=pair, both=both, sharp_record=sharp, other_record=other)
+    models = {name: load(f"{name}.pt") for name in ("enc", "kernel", "bgan")}
+    found = {"pair": pair, "both": both, "sharp_record": sharp, "other_record": other}
+    return SimpleNamespace(**images, **found, **models, net=load("deblur.pt"), default=load())
 
 
 # ---- what commands give --------------------------------------------------------------------------
@@ -96,7 +90,7 @@ SWEEP = "interpolate photo.png sharp.png -c enc.pt"
 THREE = "transfer other.png sharp.png photo.png"
 NOISE = "reblur sharp.png --noise -c bgan.pt"
 CALLS: dict[str, Callable[[Any], Any]] = {
-    DEBLUR: lambda x: load("deblur.pt").deblur(x.photo),
+    DEBLUR: lambda x: x.net.deblur(x.photo),
     f"{DEBLUR} --tile 32 --overlap 8": lambda x: load("deblur.pt", tile=32, overlap=8).deblur(
         x.photo
     ),
@@ -107,48 +101,42 @@ CALLS: dict[str, Callable[[Any], Any]] = {
         "deblur.pt", precision="fp32", device="cpu"
     ).deblur(x.photo),
     f"{DEBLUR} --encoder enc.pt": lambda x: load("deblur.pt", ["enc.pt"]).deblur(x.photo),
-    "deblur photo.png": lambda x: load().deblur(x.photo),
-    "deblur photo.png --method network": lambda x: load().deblur(x.photo, method="network"),
-    "deblur pairs.h5 -c deblur.pt": lambda x: load("deblur.pt").deblur(x.pair),
-    "reblur other.png --like photo.png": lambda x: load().reblur(x.other, x.photo),
-    "reblur other.png --like photo.png -c enc.pt": lambda x: load("enc.pt").reblur(
-        x.other, x.photo
-    ),
-    "reblur pairs.h5 -c enc.pt": lambda x: load("enc.pt").reblur(x.pair, x.pair),
-    "reblur pairs.h5 --search --iterations 2 -c kernel.pt": lambda x: load("kernel.pt").retrieve(
+    "deblur photo.png": lambda x: x.default.deblur(x.photo),
+    "deblur photo.png --method network": lambda x: x.default.deblur(x.photo, method="network"),
+    "deblur pairs.h5 -c deblur.pt": lambda x: x.net.deblur(x.pair),
+    "reblur other.png --like photo.png": lambda x: x.default.reblur(x.other, x.photo),
+    "reblur other.png --like photo.png -c enc.pt": lambda x: x.enc.reblur(x.other, x.photo),
+    "reblur pairs.h5 -c enc.pt": lambda x: x.enc.reblur(x.pair, x.pair),
+    "reblur pairs.h5 --search --iterations 2 -c kernel.pt": lambda x: x.kernel.retrieve(
         x.pair, iterations=2
     ),
-    f"{SPACE} --like pairs.h5": lambda x: load("kernel.pt").reblur(x.sharp, x.pair),
-    "transfer sharp.png pairs.h5 -c kernel.pt": lambda x: load("kernel.pt").transfer(
-        x.sharp, x.pair
-    ),
-    f"{SPACE} --random --seed 4 --random-scale 2": lambda x: load("kernel.pt").random_blur(
+    f"{SPACE} --like pairs.h5": lambda x: x.kernel.reblur(x.sharp, x.pair),
+    "transfer sharp.png pairs.h5 -c kernel.pt": lambda x: x.kernel.transfer(x.sharp, x.pair),
+    f"{SPACE} --random --seed 4 --random-scale 2": lambda x: x.kernel.random_blur(
         x.sharp_record, seed=4, scale=2
     ),
-    f"{SPACE} --kernel code.h5": lambda x: load("kernel.pt").apply_kernel(x.sharp, BLUR_CODE),
-    "reblur sharp.png --kernel k.npy": lambda x: load().apply_kernel(x.sharp, np.eye(5)),
-    "reblur sharp.png --kernel k.npy --gamma 2.2": lambda x: load().apply_kernel(
+    f"{SPACE} --kernel code.h5": lambda x: x.kernel.apply_kernel(x.sharp, BLUR_CODE),
+    "reblur sharp.png --kernel k.npy": lambda x: x.default.apply_kernel(x.sharp, np.eye(5)),
+    "reblur sharp.png --kernel k.npy --gamma 2.2": lambda x: x.default.apply_kernel(
         x.sharp, np.eye(5), gamma=2.2
     ),
-    NOISE: lambda x: load("bgan.pt").random_blur(x.sharp_record),
-    f"{NOISE} --seed 4 --random-scale 0.5": lambda x: load("bgan.pt").random_blur(
+    NOISE: lambda x: x.bgan.random_blur(x.sharp_record),
+    f"{NOISE} --seed 4 --random-scale 0.5": lambda x: x.bgan.random_blur(
         x.sharp_record, seed=4, scale=0.5
     ),
-    THREE: lambda x: load().transfer(x.other, x.both),
-    f"{THREE} -c enc.pt": lambda x: load("enc.pt").transfer(x.other, x.both),
-    "transfer other.png pairs.h5 -c enc.pt": lambda x: load("enc.pt").transfer(
-        x.other_record, x.pair
-    ),
-    f"{SWEEP} --steps 3 --from -0.5 --to 2": lambda x: load("enc.pt").interpolate(
+    THREE: lambda x: x.default.transfer(x.other, x.both),
+    f"{THREE} -c enc.pt": lambda x: x.enc.transfer(x.other, x.both),
+    "transfer other.png pairs.h5 -c enc.pt": lambda x: x.enc.transfer(x.other_record, x.pair),
+    f"{SWEEP} --steps 3 --from -0.5 --to 2": lambda x: x.enc.interpolate(
         x.sharp, x.photo, steps=3, first=-0.5, last=2
     ),
-    f"{SWEEP} --steps 2 --spherical": lambda x: load("enc.pt").interpolate(
+    f"{SWEEP} --steps 2 --spherical": lambda x: x.enc.interpolate(
         x.sharp, x.photo, steps=2, spherical=True
     ),
-    f"{SWEEP} --steps 2 --deblur": lambda x: load("enc.pt").interpolate(
+    f"{SWEEP} --steps 2 --deblur": lambda x: x.enc.interpolate(
         x.sharp, x.photo, steps=2, deblur=True
     ),
-    "interpolate pairs.h5 -c enc.pt": lambda x: load("enc.pt").interpolate(x.pair, x.pair),
+    "interpolate pairs.h5 -c enc.pt": lambda x: x.enc.interpolate(x.pair, x.pair),
 }
 """Commands, and calls that make the same."""
 
@@ -185,15 +173,13 @@ def test_an_encoder_of_another_file_and_amounts_change_the_result(x: SimpleNames
 
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
-    r"--strength 1\.1: must be from 0": lambda x: load().deblur(x.photo, strength=1.1),
-    "takes the blur of a pair, sharp and blur": lambda x: load("kernel.pt").reblur(
-        x.sharp, x.photo
-    ),
+    r"--strength 1\.1: must be from 0": lambda x: x.default.deblur(x.photo, strength=1.1),
+    "takes the blur of a pair, sharp and blur": lambda x: x.kernel.reblur(x.sharp, x.photo),
     "a blur code, which needs the networks": lambda x: apply_kernel(x.sharp_record, BLUR_CODE),
-    "a kernel's sum is above 0, found 0": lambda x: load("kernel.pt").apply_kernel(
+    "a kernel's sum is above 0, found 0": lambda x: x.kernel.apply_kernel(
         x.sharp, np.zeros((3, 3))
     ),
-    "blur needs a BGAN, .* or a variational blur": lambda x: load("enc.pt").random_blur(x.sharp),
+    "blur needs a BGAN, .* or a variational blur": lambda x: x.enc.random_blur(x.sharp),
     "holds kernel_space .*, not --system msdi": lambda x: load("kernel.pt", system="msdi").reblur(
         x.sharp, x.pair
     ),
@@ -201,11 +187,11 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "--protocol whole: is for deblurring": lambda x: load("enc.pt", protocol="whole").reblur(
         x.photo, x.photo
     ),
-    r"\(H, W, 1\) or \(H, W, 3\)": lambda x: load().deblur(np.zeros((4, 4, 4), np.uint8)),
-    r"\(2, 4, 4, 3\)": lambda x: load().deblur(np.zeros((2, 4, 4, 3), np.uint8)),
-    "int64": lambda x: load().deblur(np.zeros((4, 4), np.int64)),
-    "values from 128 to 128; floats must be in": lambda x: load().deblur(np.full((4, 4), 128.0)),
-    "16 values are NaN": lambda x: load().deblur(np.full((4, 4), np.nan)),
+    r"\(H, W, 1\) or \(H, W, 3\)": lambda x: x.default.deblur(np.zeros((4, 4, 4), np.uint8)),
+    r"\(2, 4, 4, 3\)": lambda x: x.default.deblur(np.zeros((2, 4, 4, 3), np.uint8)),
+    "int64": lambda x: x.default.deblur(np.zeros((4, 4), np.int64)),
+    "values from 128 to 128; floats must be in": lambda x: x.default.deblur(np.full((4, 4), 128.0)),
+    "16 values are NaN": lambda x: x.default.deblur(np.full((4, 4), np.nan)),
 }
 
 
@@ -288,13 +274,11 @@ def test_evaluate_and_info() -> None:
     report = blurkit.evaluate(blurkit.read_records("pairs.h5"), metrics=["psnr-y"])
     assert ran.json[-1]["total"] == report.only.total
     assert ran.json[0] == report.images[0].as_dict()
-    runs = [{"one": r, "two": r} for r in blurkit.read_records("pairs.h5")]
-    compared = blurkit.evaluate(runs)
+    compared = blurkit.evaluate([{"one": r, "two": r} for r in blurkit.read_records("pairs.h5")])
     assert list(compared.runs) == ["one", "two"] and compared.comparison is not None
     for name in ("pairs.h5", "photo.png", "photos", "deblur.pt"):
         (told,) = done("info", name, "--json", "--size", "64x32").json
-        found = blurkit.info(name, size=(32, 64))
-        assert told == {"file": name, **json.loads(to_json(found))}
+        assert told == {"file": name, **json.loads(to_json(blurkit.info(name, size=(32, 64))))}
     with pytest.raises(blurkit.BlurkitError, match="no such file or folder"):
         blurkit.info("missing.h5")
 
@@ -307,14 +291,6 @@ def test_prepare(tmp_path: Path) -> None:
     for one, other in zip(made, records(tmp_path / "out.h5"), strict=True):
         same_but_for_time(one, other)
     assert [r.name for r in blurkit.prepare("photos")] == ["0", "1"]
-
-
-def test_export(x: SimpleNamespace, tmp_path: Path) -> None:
-    told = blurkit.export("deblur.pt", tmp_path / "net.onnx")
-    assert (told.use, told.tile) == ("deblurring", 64)
-    by_onnx = load(tmp_path / "net.onnx").deblur(x.photo)
-    by_torch = load("deblur.pt", precision="fp32").deblur(x.photo)
-    assert np.abs(by_onnx.astype(int) - by_torch).max() <= 1
 
 
 def test_reading_stops_or_goes_on(tmp_path: Path) -> None:
@@ -340,8 +316,7 @@ def test_the_import_is_light() -> None:
         "names = set(blurkit.__all__) - {'__version__'}; "
         "assert all(callable(getattr(blurkit, name)) for name in names)"
     )
-    command = [sys.executable, "-c", script]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     with pytest.raises(AttributeError, match="no attribute 'blurr'"):
         blurkit.blurr  # noqa: B018
@@ -361,21 +336,3 @@ def test_type_checkers_see_the_calls(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     notes = re.findall(r'note: Revealed type is "(\S+?)[\["]', told)
     assert notes == ["blurkit.io.records.Record", "numpy.ndarray"], told
-
-
-@pytest.mark.slow  # test_docs.py runs it as written, in the samples
-def test_all_python_of_the_page_runs_on_tiny_files(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS")
-    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
-    shutil.copy("deblur.pt", tmp_path / "msdi.pt")
-    shutil.copy(weights / "vgg11_bn_trunk.safetensors", tmp_path / "features.safetensors")
-    monkeypatch.chdir(tmp_path)
-    found = [b.text for b in blocks(ROOT / "docs/python.md") if b.language == "python"]
-    exec("\n".join(text for text in found if "https://" not in text), {})
-    told = capsys.readouterr().out
-    assert "(0 is the same), CX " in told and "missing.pt: no such checkpoint" in told
-    assert "a/b (48, 64, 3) deconvolution.pt" in told
-    for name in ("restored.png", "0-restored.png", "1-restored.png", "restored.h5", "mine.h5"):
-        assert (tmp_path / name).is_file()

@@ -18,7 +18,7 @@ from blurkit.data.collection import find_two_sides
 from blurkit.data.layouts import find_scenes
 from blurkit.data.prepare import Preparation
 from blurkit.data.sources import read_records
-from blurkit.engine.engine import starts, window
+from blurkit.engine.engine import starts
 from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError, printable
 from blurkit.io.image_sinks import ImageFolder
@@ -50,12 +50,7 @@ def test_tiles_cover_a_side_and_overlap(length: int, tile: tuple[int, int]) -> N
     places = starts(length, size, overlap)
     assert places[0] == 0 and max(length - size, 0) == places[-1]
     assert all(0 < there - here <= size - overlap for here, there in pairwise(places))
-
-
-@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(0, 32))
-def test_weights_of_a_tile_are_positive(tile: tuple[int, int], overlap: int) -> None:
-    weights = window(tile, min(overlap, min(tile) // 2))
-    assert weights.min() > 0 and np.isfinite(weights).all()
+    assert len(places) == max(1, -(-(length - overlap) // (size - overlap))), "as few as can be"
 
 
 class Same(torch.nn.Module):
@@ -154,8 +149,7 @@ def test_a_sequence_is_never_divided(part: float, seed: int, names: list[str]) -
     for name in names:
         frames = [Record(f"{name}/{n}", {}, {"sequence": name}) for n in range(5)]
         assert len({preparation.split_of(frame) for frame in frames}) == 1
-        test = Record(name, {}, {"sequence": name, "split": "test"})
-        assert preparation.split_of(test) == "test"
+        assert preparation.split_of(Record(name, {}, {"sequence": name, "split": "test"})) == "test"
 
 
 # ---- depths --------------------------------------------------------------------------------------

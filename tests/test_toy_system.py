@@ -189,15 +189,3 @@ def test_a_foreign_file_of_it_is_recognised(
         assert_done(run("deblur", "pairs/blur", "-c", checkpoint, *options, output))
     for own, foreign in zip(*(records(house / f"{n}.h5") for n in ("own", "foreign")), strict=True):
         np.testing.assert_array_equal(own.images["restored"], foreign.images["restored"])
-
-
-def test_its_option_is_not_another_systems_of_that_name(run: Callable[..., Ran]) -> None:
-    """MSFS-Net's --layers is one of two words, the toy's is a number."""
-    toy = run("train-deblur", "--system", "toy", "--help").out.decode()
-    assert re.search(r"--layers\s+(INTEGER|<int>)", toy) and "Convolutions of the toy" in toy
-    other = run("train-deblur", "--system", "msfs", "--help-all").out.decode()
-    assert re.search(r"--layers\s+[<\[]paper\|official[>\]]", other)
-    assert "Convolutions of the toy" not in other
-    for system, layers in (("toy", "paper"), ("msfs", "3")):
-        ran = run("train-deblur", "shards", "--system", system, "--layers", layers)
-        assert ran.status == 2 and "--layers" in ran.err

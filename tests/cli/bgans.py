@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.systems.dbgan.networks import BGAN
-from tests.cli.guides import tensor
+from tests.cli.guides import pixels, tensor
+from tests.engine.networks import stored
 
 REACH = 8
 """Pixels to each side that the small BGAN sees: its convolutions are eight, of 3x3."""
@@ -26,9 +26,7 @@ def bgan() -> BGAN:
 
 def saved(path: Path) -> Path:
     """A checkpoint of `bgan`, which works in tiles of 64 pixels."""
-    state = {key: value.clone() for key, value in bgan().state_dict().items()}
-    save_checkpoint(Checkpoint({"bgan": state}, "bgan", {"crop": 64}), path)
-    return path
+    return stored(path, {"bgan": bgan()}, "bgan", crop=64)
 
 
 def noise_of(seed: int, name: str) -> np.ndarray:
@@ -40,6 +38,4 @@ def noise_of(seed: int, name: str) -> np.ndarray:
 @torch.inference_mode()
 def blurred_by(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """BGAN of an image of at most 64x64 and its noise, (H, W, 3) times 255, as float."""
-    made = bgan()(tensor(image), torch.from_numpy(noise[None]))
-    pixels: np.ndarray = made[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255
-    return pixels[: image.shape[0], : image.shape[1]]
+    return pixels(bgan()(tensor(image), torch.from_numpy(noise[None])), image)

@@ -49,7 +49,7 @@ def run(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran:
     return _run(["blurkit", *map(str, arguments)], input, cwd)
 
 
-def shell(script: str, cwd: Path, timeout: float = 300) -> Ran:
+def shell(script: str, cwd: Path | None = None, timeout: float = 300) -> Ran:
     """A line of bash with pipes, failing as its last failing stage does; `timeout` in seconds."""
     return _run(["bash", "-o", "pipefail", "-c", script], b"", cwd, timeout)
 
@@ -103,14 +103,14 @@ def assert_failed(ran: Ran, name: str, *words: str) -> None:
     assert any(all(word in line for word in words) for line in before), ran.err
 
 
-def records(*paths: Path) -> list[Record]:
+def records(*paths: str | Path) -> list[Record]:
     """The records of some shards, or of streams saved to files."""
     return list(read_records(paths))
 
 
-def shard_records(folder: Path) -> list[Record]:
+def shard_records(folder: str | Path) -> list[Record]:
     """The records of a folder of shards."""
-    return records(*sorted(folder.glob("*.h5")))
+    return records(*sorted(Path(folder).glob("*.h5")))
 
 
 def assert_same_records(first: list[Record], second: list[Record]) -> None:
@@ -125,11 +125,11 @@ def assert_same_records(first: list[Record], second: list[Record]) -> None:
             assert np.array_equal(value, b.attrs[key]), key
 
 
-def files(folder: Path) -> dict[str, str]:
+def files(folder: str | Path = ".") -> dict[str, str]:
     """Every file below a folder, hidden ones too, with a digest of its bytes."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(Path(folder).rglob("*"))
         if path.is_file()
     }
 
@@ -146,23 +146,24 @@ def blurred(image: np.ndarray) -> np.ndarray:
     return (np.sum(moved, axis=0) // 5).astype(np.uint8)
 
 
-def write(path: Path, image: np.ndarray) -> Path:
+def write(name: str | Path, image: np.ndarray) -> Path:
     """Save an image, making its folders."""
+    path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     imageio.imwrite(path, image)
     return path
 
 
-def plant_pair(root: Path, name: str, number: int = 0, **size: int) -> None:
+def plant_pair(root: str | Path, name: str, number: int = 0, **size: int) -> None:
     """A blurred and a sharp image of one scene in a GoPro tree: SEQUENCE/{blur,sharp}/NAME.png."""
     sequence, _, stem = name.rpartition("/")
     sharp = photo(number, **size)
-    write(root / sequence / "blur" / f"{stem}.png", blurred(sharp))
-    write(root / sequence / "sharp" / f"{stem}.png", sharp)
+    write(Path(root, sequence, "blur", f"{stem}.png"), blurred(sharp))
+    write(Path(root, sequence, "sharp", f"{stem}.png"), sharp)
 
 
-def plant_tree(root: Path, count: int, **size: int) -> Path:
+def plant_tree(root: str | Path, count: int, **size: int) -> Path:
     """A GoPro tree of `count` test pairs, two to a sequence."""
     for number in range(count):
-        plant_pair(root / "test", f"scene{number // 2}/{number % 2}", number, **size)
-    return root
+        plant_pair(Path(root, "test"), f"scene{number // 2}/{number % 2}", number, **size)
+    return Path(root)

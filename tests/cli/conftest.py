@@ -4,8 +4,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import assert_done, plant_tree
+from tests.cli.command import assert_done, photo, plant_tree, write
 from tests.cli.invoke import invoke
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in a folder of its own, which is empty."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feature network is neither named nor kept from another program."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+
+
+@pytest.fixture
+def photos(inside: None) -> Path:
+    """A folder of three sharp photos of 64x48."""
+    for number in range(3):
+        write(f"photos/{number}.png", photo(number))
+    return Path("photos")
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +48,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small MSDI-Net that nearly returns its input and works in tiles of 64 pixels."""
     import torch
 
-    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
     from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
+    from tests.engine.networks import stored
 
     torch.manual_seed(0)
     network = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
@@ -36,22 +57,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network.train()(torch.rand(2, 3, 64, 64))  # settles the spectral norms
         network.last.weight.mul_(0.05)
         network.last.bias.zero_()
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    save_checkpoint(Checkpoint({"deblur": state}, "msdi", {"crop": 64}), path)
-    return path
+    return stored(tmp_path_factory.mktemp("checkpoint") / "tiny.pt", {"deblur": network}, crop=64)
 
 
 @pytest.fixture(scope="session")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks of the joint stage, `steered()`, that work in tiles of 64 pixels."""
-    from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-    from tests.engine.networks import steered
+    from tests.engine.networks import steered, stored
 
-    path = tmp_path_factory.mktemp("joint") / "enc.pt"
-    states = {
-        role: {key: value.clone() for key, value in network.state_dict().items()}
-        for role, network in steered().roles().items()
-    }
-    save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), path)
-    return path
+    return stored(tmp_path_factory.mktemp("joint") / "enc.pt", steered().roles(), crop=64)

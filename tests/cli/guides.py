@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import skimage.metrics
 import torch
 from torch import Tensor, nn
 
@@ -19,14 +20,20 @@ def model() -> JointModel:
     return steered()
 
 
-def tensor(image: np.ndarray) -> Tensor:
-    """(H, W, C) of 8 or 16 bits as (1, 3, H, W) in [0, 1], padded by reflection to 64 pixels."""
+def tensor(image: np.ndarray, least: int = 64, multiple: int = 64) -> Tensor:
+    """(H, W, C) of 8 or 16 bits as (1, 3, H, W) in [0, 1], with its sides padded by reflection."""
     values = image.astype(np.float32) / np.iinfo(image.dtype).max
     if values.ndim == 2 or values.shape[2] == 1:
         values = np.stack([values.reshape(values.shape[:2])] * 3, axis=2)
-    below, right = 64 - values.shape[0], 64 - values.shape[1]
-    padded = np.pad(values, ((0, below), (0, right), (0, 0)), mode="reflect")
+    more = [(0, max(least, -(-side // multiple) * multiple) - side) for side in values.shape[:2]]
+    padded = np.pad(values, (*more, (0, 0)), mode="reflect")
     return torch.from_numpy(padded.transpose(2, 0, 1)[None].copy())
+
+
+def pixels(made: Tensor, image: np.ndarray) -> np.ndarray:
+    """What a network made of `tensor(image)`, (1, 3, H, W), as (H, W, 3) times 255, in float."""
+    values: np.ndarray = made[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255
+    return values[: image.shape[0], : image.shape[1]]
 
 
 @torch.inference_mode()
@@ -45,9 +52,12 @@ def expected(
     z = sum(weight * joint.net_prior(tensor(guide)) for weight, guide in guides)
     generator = joint.inverse_generator if role == "reblur" else joint.generator
     assert generator is not None and isinstance(z, Tensor)
-    made = generator(tensor(image), joint.prior_upsampling(z))
-    pixels: np.ndarray = made[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255
-    return pixels[: image.shape[0], : image.shape[1]]
+    return pixels(generator(tensor(image), joint.prior_upsampling(z)), image)
+
+
+def psnr(image: np.ndarray, target: np.ndarray) -> float:
+    """By scikit-image, in decibels."""
+    return float(skimage.metrics.peak_signal_noise_ratio(target, image))
 
 
 def assert_made(image: np.ndarray, wanted: np.ndarray) -> None:

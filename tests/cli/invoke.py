@@ -48,9 +48,9 @@ def done(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran
     return ran
 
 
-def results(output: Path, *arguments: object) -> list[Record]:
+def results(output: str | Path, *arguments: object) -> list[Record]:
     """The records of `blurkit ARGUMENTS -q -o OUTPUT`: a shard, or without suffix a folder."""
-    if output.suffix:
+    if Path(output).suffix:
         done(*arguments, "-q", "-o", output)
         return records(output)
     done(*arguments, "-q", "-o", f"{output}/")
@@ -58,10 +58,7 @@ def results(output: Path, *arguments: object) -> list[Record]:
 
 
 def assert_each_refused(
-    cases: Mapping[Any, str],
-    *command: object,
-    status: int = 2,
-    cwd: Path | None = None,
+    cases: Mapping[Any, str], *command: object, status: int = 2, cwd: Path | None = None
 ) -> None:
     """The command with each of the options is refused, in one line with the words of the case."""
     for options, words in cases.items():

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.systems.kernel_space.networks import KernelSpace
+from tests.cli import guides
+from tests.engine.networks import stored
 
 CODE = 16
 
@@ -26,19 +27,12 @@ def kernel_space(variational: bool = False) -> KernelSpace:
 
 def saved(path: Path, variational: bool = False) -> Path:
     """A checkpoint of `kernel_space`."""
-    state = {k: v.clone() for k, v in kernel_space(variational).state_dict().items()}
-    save_checkpoint(Checkpoint({"kernel_space": state}, "kernel-space"), path)
-    return path
+    return stored(path, {"kernel_space": kernel_space(variational)}, "kernel-space")
 
 
 def tensor(image: np.ndarray) -> Tensor:
     """(H, W, C) of 8 bits as (1, 3, H, W) in [0, 1], reflected to multiples of 128, 256 or more."""
-    values = image.astype(np.float32) / 255
-    if values.ndim == 2 or values.shape[2] == 1:
-        values = np.stack([values.reshape(values.shape[:2])] * 3, axis=2)
-    below, right = (max(256, -(-side // 128) * 128) - side for side in values.shape[:2])
-    padded = np.pad(values, ((0, below), (0, right), (0, 0)), mode="reflect")
-    return torch.from_numpy(padded.transpose(2, 0, 1)[None].copy())
+    return guides.tensor(image, 256, 128)
 
 
 @torch.inference_mode()
@@ -50,6 +44,4 @@ def code_of(sharp: np.ndarray, blur: np.ndarray) -> Tensor:
 @torch.inference_mode()
 def blurred_by(image: np.ndarray, code: Tensor, variational: bool = False) -> np.ndarray:
     """F of an image and a code that fits it, (H, W, 3) times 255, as float."""
-    made = kernel_space(variational).blur(tensor(image), code)
-    pixels: np.ndarray = made[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255
-    return pixels[: image.shape[0], : image.shape[1]]
+    return guides.pixels(kernel_space(variational).blur(tensor(image), code), image)

@@ -51,7 +51,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_deblur_with_an_address_and_then_without_the_network(
+def test_deblur_with_an_address_then_offline(
     server: Server, checkpoint: Path, joint: Path, folder: Path
 ) -> None:
     given = "-c", server.address("/files/tiny.pt"), "--encoder", server.address("/files/enc.pt")

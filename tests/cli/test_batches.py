@@ -22,6 +22,8 @@ from tests.cli.command import (
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.test_interrupts import wait_for
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def plant(folder: Path, count: int, side: int = 48) -> Path:
     for number in range(count):
@@ -29,53 +31,51 @@ def plant(folder: Path, count: int, side: int = 48) -> Path:
     return folder
 
 
-def test_files_of_one_stem_have_a_result_each(checkpoint: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
+def test_files_of_one_stem_have_a_result_each(checkpoint: Path) -> None:
+    folder = Path("in")
     for number, name in enumerate(("b.png", "b.tif", "b.bmp", "c.png")):
         write(folder / name, photo(number))
     results = ["b.bmp", "b.png", "b.tif", "c.png"]
     options = ["-c", checkpoint, "-q"]
-    done("deblur", folder, *options, "-o", f"{tmp_path}/out/")
-    assert [*files(tmp_path / "out")] == results
+    done("deblur", folder, *options, "-o", "out/")
+    assert [*files("out")] == results
     named = [folder / name for name in ("c.png", "b.tif", "b.png", "b.bmp")]
-    done("deblur", *named, *options, "-o", f"{tmp_path}/other/")
-    assert files(tmp_path / "other") == files(tmp_path / "out")
+    done("deblur", *named, *options, "-o", "other/")
+    assert files("other") == files("out")
     done("deblur", folder, *options)
     beside = [f"{name[0]}.deblurred{name[1:]}" for name in results]
     assert {*files(folder)} == {*results, *beside}
-    *rows, _ = done("eval", tmp_path / "out", folder, "--json", "-q").json
+    *rows, _ = done("eval", "out", folder, "--json", "-q").json
     assert {row["name"] for row in rows} == {"b.bmp", "b.png", "b.tif", "c"}
     assert min(row["psnr"] for row in rows) > 30
 
 
-def test_parts_make_the_files_of_one_run(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = plant(tmp_path / "in", 6)
+def test_parts_make_the_files_of_one_run(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plant(Path("in"), 6)
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
-    done(*options, f"{tmp_path}/whole/")
+    done(*options, "whole/")
     write(folder / "00.png", photo(9))  # what one machine lists, but no other
-    done(*options, f"{tmp_path}/parts/", "--part", "1/3")
+    done(*options, "parts/", "--part", "1/3")
     (folder / "00.png").unlink()
-    (tmp_path / "parts/00.png").unlink(missing_ok=True)
+    Path("parts/00.png").unlink(missing_ok=True)
     for part in (2, 3):
-        done(*options, f"{tmp_path}/parts/", "--part", f"{part}/3")
-    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+        done(*options, "parts/", "--part", f"{part}/3")
+    assert files("parts") == files("whole")
     refused = invoke("deblur", folder, "--part", "auto")
     assert_refused(refused, "--part auto: none of RANK, ", "is set", status=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        told = done("prepare", folder / "0.png", "--part", "auto", "-o", tmp_path / f"{rank}.h5")
+        told = done("prepare", folder / "0.png", "--part", "auto", "-o", f"{rank}.h5")
     assert "part 2/2 (RANK=1, WORLD_SIZE=2)" in told.lines
-    assert len([*tmp_path.glob("?.h5")]) == 1
+    assert len([*Path().glob("?.h5")]) == 1
 
 
 # ---- resuming ------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_resumed(checkpoint: Path, tmp_path: Path) -> None:
-    folder, output = plant(tmp_path / "in", 4), tmp_path / "out"
+def test_a_folder_is_resumed(checkpoint: Path) -> None:
+    folder, output = plant(Path("in"), 4), Path("out")
     command = ["deblur", folder, "-c", checkpoint, "-o", f"{output}/"]
     done(*command)
     whole = files(output)
@@ -102,9 +102,9 @@ def test_a_folder_is_resumed(checkpoint: Path, tmp_path: Path) -> None:
     assert files(output).keys() == whole.keys()
 
 
-def test_images_beside_and_other_commands_are_resumed(joint: Path, tmp_path: Path) -> None:
+def test_images_beside_and_other_commands_are_resumed(joint: Path) -> None:
     for name, *more in (("reblur", "--like", "B"), ("transfer", "A", "B", "--system", "msdi")):
-        folder = plant(tmp_path / name, 2, 64)
+        folder = plant(Path(name), 2, 64)
         pair = {"A": folder / "0.png", "B": folder / "1.png"}
         command = [name, folder, *(pair.get(word, word) for word in more), "-c", joint, "-q"]
         done(*command)
@@ -119,27 +119,25 @@ def test_images_beside_and_other_commands_are_resumed(joint: Path, tmp_path: Pat
         assert files(folder) == before
 
 
-def test_pairs_of_an_interpolation_are_resumed(joint: Path, tree: Path, tmp_path: Path) -> None:
-    command = ["interpolate", tree, "-c", joint, "--steps", 2, "-q", "-o", f"{tmp_path}/out/"]
+def test_pairs_of_an_interpolation_are_resumed(joint: Path, tree: Path) -> None:
+    command = ["interpolate", tree, "-c", joint, "--steps", 2, "-q", "-o", "out/"]
     done(*command)
-    whole = files(tmp_path / "out")
-    (tmp_path / "out/scene0/1/0.png").unlink()
-    (tmp_path / "out/scene0/0/1.png").write_bytes(b"finished")
+    whole = files("out")
+    Path("out/scene0/1/0.png").unlink()
+    Path("out/scene0/0/1.png").write_bytes(b"finished")
     done(*command, "--resume")
-    assert (tmp_path / "out/scene0/0/1.png").read_bytes() == b"finished"
-    made = files(tmp_path / "out")
+    assert Path("out/scene0/0/1.png").read_bytes() == b"finished"
+    made = files("out")
     assert made.keys() == whole.keys() | {".options.json"}
     assert made["scene0/1/0.png"] == whole["scene0/1/0.png"]
 
 
-def test_a_killed_run_loses_one_record_of_a_shard(
-    one_thread: None, checkpoint: Path, tmp_path: Path
-) -> None:
-    folder, output = plant(tmp_path / "in", 4, 64), tmp_path / "out.h5"
+def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
+    folder, output = plant(Path("in"), 4, 64), Path("out.h5")
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
-    done(*options, tmp_path / "whole.h5")
+    done(*options, "whole.h5")
     process = start(*options, output, "--resume")
-    unfinished = tmp_path / ".out.h5.unfinished"
+    unfinished = Path(".out.h5.unfinished")
     record = 2 * 64 * 64 * 3  # bytes
     wait_for(lambda: unfinished.is_file() and unfinished.stat().st_size > record, 60)
     process.send_signal(signal.SIGKILL)
@@ -147,13 +145,12 @@ def test_a_killed_run_loses_one_record_of_a_shard(
     assert not output.exists()
     with unfinished.open("ab") as file:  # as if it had been killed while it wrote
         file.write(unfinished.read_bytes()[:5000])
-    ran = done(*options[:-2], "-o", output, "--resume")
-    assert "finished before" in ran.lines[-1]
-    whole, resumed = records(tmp_path / "whole.h5"), records(output)
+    assert "finished before" in done(*options[:-2], "-o", output, "--resume").lines[-1]
+    whole, resumed = records("whole.h5"), records(output)
     for record in (*whole, *resumed):
         del record.attrs["restored_seconds"]
     assert_same_records(resumed, whole)
-    left = {path.name for path in tmp_path.iterdir()}
+    left = {path.name for path in Path().iterdir()}
     assert left == {"in", "out.h5", "whole.h5", ".out.h5.options.json"}
     before = output.read_bytes()
     done(*options, output, "--resume")
@@ -161,26 +158,6 @@ def test_a_killed_run_loses_one_record_of_a_shard(
     write(folder / "9.png", photo(9))
     done(*options, output, "--resume")
     assert [record.name for record in records(output)] == [*"0123", "9"]
-
-
-@pytest.mark.slow
-def test_parts_that_are_killed_and_resumed_make_the_files_of_one_run(
-    one_thread: None, checkpoint: Path, tmp_path: Path
-) -> None:
-    folder = plant(tmp_path / "in", 24, 128)
-    options = ["-c", checkpoint, "-q"]
-    done("deblur", folder, "-o", f"{tmp_path}/whole/", *options)
-    for number in range(1, 5):
-        command = ["deblur", folder, "-o", f"{tmp_path}/parts/", *options]
-        command += ["--part", f"{number}/4", "--resume"]
-        process, before = start(*command), len(files(tmp_path / "parts"))
-        # The options are a file, too.
-        wait_for(lambda enough=before + 2: len(files(tmp_path / "parts")) >= enough, 60)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        done(*command)
-    made = files(tmp_path / "parts")
-    assert made.pop(".options.json") and made == files(tmp_path / "whole")
 
 
 # ---- errors first --------------------------------------------------------------------------------
@@ -203,7 +180,7 @@ for line in sys.stdin:
 """
 
 READERS = ("deblur {}", "deblur {} -o new/", "reblur {} --random", "interpolate {} -o new/")
-READERS += ("transfer {} photo.png photo.png",)
+READERS += ("transfer {} photo.png photo.png", "prepare {} -o new/", "eval {}")
 UNREADABLE = {
     "missing.jpg": "missing.jpg: no such file",
     "empty": "empty: holds no image",
@@ -223,7 +200,6 @@ REFUSED = {
     "interpolate no.png photo.png": "no.png: no such file",
     "interpolate photo.png no.png": "no.png: no such file",
     "interpolate photo.png b.png -o b.png": "b.png: exists already; give --force",
-    "eval no.png": "no.png: no such file",
     "eval photo.png no.png": "no.png: no such file",
     "eval photo.png b.png --metric no": "--metric no: choose from",
     "eval photo.png b.png -o x.txt": "-o x.txt: name a file that ends in",
@@ -231,7 +207,6 @@ REFUSED = {
     "eval photo.png b.png --lpips no.pth": "no.pth: no such file (from --lpips)",
     "eval photo.png b.png --html b.png": "--html b.png: is a file",
     "eval --merge no.json": "no.json: cannot be read",
-    "prepare no/": "no/: no such file",
     "prepare photo.png -o b.png": "b.png",
     "train-deblur no.h5 -o x.pt": "--encoder FILE: name the checkpoint",
     "train-deblur no.h5 --encoder no.pt -o x.pt": "no.pt: no such file (from --encoder)",
@@ -256,11 +231,8 @@ REFUSED = {
 }
 
 
-def test_what_cannot_work_is_refused_without_torch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_work_is_refused_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process runs all commands in turn, which takes less time than a process for each."""
-    monkeypatch.chdir(tmp_path)
     results = [f"there/photo.{done}.png" for done in ("deblurred", "reblurred", "transferred")]
     for number, name in enumerate(("photo.png", "b.png", "there/photo.png", "out/photo.png")):
         write(Path(name), photo(number))
@@ -268,7 +240,7 @@ def test_what_cannot_work_is_refused_without_torch(
         write(Path(name), photo(0))
     Path("empty").mkdir()
     Path("notes.txt").write_text("no image")
-    before = files(tmp_path)
+    before = files()
     unreadable = [(line.format(n), words) for line in READERS for n, words in UNREADABLE.items()]
     cases = [*unreadable, *REFUSED.items(), ("deblur there/photo.png --resume", "")]
     environment = {k: v for k, v in ENVIRONMENT.items() if k != "BLURKIT_LPIPS"}
@@ -289,4 +261,4 @@ def test_what_cannot_work_is_refused_without_torch(
         assert status == 1
         assert f"1 failed, 0 {line.split()[0].removesuffix('e')[:6]}" in lines[-1], (line, lines)
     assert finished[1][0] == 0 and finished[1][1][-1].endswith(", 1 finished before")
-    assert files(tmp_path) == before
+    assert files() == before

@@ -87,48 +87,46 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def photos(one_thread: None, tmp_path: Path) -> Path:
+def photos(one_thread: None) -> Path:
     """Three photos of 64x48; torch has one thread, as in the processes that tests start."""
     for number in range(3):
-        write(tmp_path / "photos" / f"{number}.png", photo(number))
-    return tmp_path / "photos"
+        write(Path("photos") / f"{number}.png", photo(number))
+    return Path("photos")
 
 
 # ---- pictures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 330), (64, 65), (1, 3)])
-def test_any_size_comes_back(kernel: Path, tmp_path: Path, height: int, width: int) -> None:
-    source = write(tmp_path / "photo.png", photo(0, height, width))
+def test_any_size_comes_back(kernel: Path, height: int, width: int) -> None:
+    source = write("photo.png", photo(0, height, width))
     (line,) = searched(source, "-c", kernel, *QUICK, "--json").json
-    image = imageio.imread(tmp_path / "photo.deblurred.png")
+    image = imageio.imread("photo.deblurred.png")
     assert image.shape == (height, width, 3) and image.dtype == np.uint8
     assert (line["width"], line["height"], line["iterations"]) == (width, height, 3)
     assert line["objective"] > 0 and line["diverged"] is None
 
 
-def test_gray_and_16_bits_stay(tmp_path: Path) -> None:
+def test_gray_and_16_bits_stay() -> None:
     gray = (photo(0).mean(2) * 257).astype(np.uint16)
-    image = restored(tmp_path / "out.png", write(tmp_path / "gray.png", gray), *PLAIN)
+    image = restored(Path("out.png"), write("gray.png", gray), *PLAIN)
     assert image.shape == gray.shape and image.dtype == np.uint16
     assert len(np.unique(image % 257)) > 100
 
 
-def test_large_photos_are_searched_in_tiles(kernel: Path, tmp_path: Path) -> None:
-    source, output = write(tmp_path / "photo.png", photo(0, 300, 260)), tmp_path / "out.h5"
+def test_large_photos_are_searched_in_tiles(kernel: Path) -> None:
+    source, output = write("photo.png", photo(0, 300, 260)), Path("out.h5")
     command = [source, "-c", kernel, *QUICK, "-o", output, "--tile", 256, "--batch", 4]
     command += ["--iterations", 1]
     searched(*command)
     (record,) = records(output)
     assert record.images["restored"].shape == (300, 260, 3)
     assert "tiles=4" in record.attrs["restored_with"]
-    refused = blind(*command, "--keep-kernel", "--force")
-    assert_failed(refused, "photo", "in 4 tiles", "--tile")
+    assert_failed(blind(*command, "--keep-kernel", "--force"), "photo", "in 4 tiles", "--tile")
 
 
 def test_the_record_tells_how_and_keeps_the_blur(kernel: Path, photos: Path) -> None:
-    command = [photos / "0.png", "-c", kernel, *QUICK, "--seed", 7]
-    record = recorded(photos.parent / "a.h5", *command)
+    record = recorded(photos.parent / "a.h5", photos / "0.png", "-c", kernel, *QUICK, "--seed", 7)
     assert record.attrs["restored_by"] == "kernel.pt"
     assert "operator=kernel-space" in record.attrs["restored_with"]
     assert "seed=7" in record.attrs["restored_with"]
@@ -181,16 +179,16 @@ def test_strength_mixes(photos: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_a_stylegan_makes_the_pictures(tmp_path: Path) -> None:
-    generator = tmp_path / "stylegan2.pt"  # for images of 64x64
+def test_a_stylegan_makes_the_pictures() -> None:
+    generator = Path("stylegan2.pt")  # for images of 64x64
     save_checkpoint(Checkpoint({"generator": style_network().state_dict()}, "stylegan2"), generator)
-    fitting = write(tmp_path / "in/face.png", photo(0, 64, 64))
-    write(tmp_path / "in/wide.png", photo(0, 64, 80))
-    style = ["--prior", "stylegan", "--generator", generator, "-o", f"{tmp_path}/out/"]
-    turns = search_config(tmp_path, gaussian_samples=1000, image_steps=2, kernel_steps=2)
+    fitting = write("in/face.png", photo(0, 64, 64))
+    write("in/wide.png", photo(0, 64, 80))
+    style = ["--prior", "stylegan", "--generator", generator, "-o", "out/"]
+    turns = search_config(Path(), gaussian_samples=1000, image_steps=2, kernel_steps=2)
     ran = blind(fitting.parent, *PLAIN, *style, *turns)
     assert_failed(ran, "wide", "is 80x64", "photos of 64x64")
-    face = imageio.imread(tmp_path / "out/face.png")
+    face = imageio.imread("out/face.png")
     assert face.shape == (64, 64, 3)
     assert all((line > 0).any() for line in (*face, *face.swapaxes(0, 1)))
 
@@ -245,9 +243,9 @@ def test_it_runs_in_a_pipe(photos: Path) -> None:
 # ---- stopped and resumed -------------------------------------------------------------------------
 
 
-def test_a_stopped_search_of_a_folder_is_continued(photos: Path, tmp_path: Path) -> None:
-    options = [*SLOW, *search_config(tmp_path, average_decay=0.9)]
-    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log.jsonl"
+def test_a_stopped_search_of_a_folder_is_continued(photos: Path) -> None:
+    options = [*SLOW, *search_config(Path(), average_decay=0.9)]
+    whole, out, log = Path("whole"), Path("out"), Path("log.jsonl")
     searched(photos, *options, "-o", f"{whole}/")
     command = [photos, *options, "-o", f"{out}/"]
     process = start(*BLIND, *command, "--log", log, "--quiet")
@@ -258,8 +256,7 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path, tmp_path: Path)
     assert "continue with --resume" in told and "Traceback" not in told
     assert (out / "0.png").exists() and (out / "1.state.pt").exists()
     assert not (out / "1.png").exists()
-    other = blind(*command, "--seed", 3, "--resume")
-    assert_failed(other, "1", "was searched with seed 0 (now 3)")
+    assert_failed(blind(*command, "--seed", 3, "--resume"), "1", "was searched with seed 0 (now 3)")
     (out / "2.png").unlink()
     resumed = searched(*command, "--resume")
     assert "1: resumed at iteration" in resumed.err and "finished already" in resumed.err
@@ -270,10 +267,10 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_stopped_shard_is_whole_and_continued(photos: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
+def test_a_stopped_shard_is_whole_and_continued(photos: Path) -> None:
+    log = Path("log.jsonl")
     options = [*SLOW, "--log", log]
-    whole, out = tmp_path / "whole.h5", tmp_path / "out.h5"
+    whole, out = Path("whole.h5"), Path("out.h5")
     searched(photos, *options, "-o", whole)
     once = [line.split('"name"')[1] for line in log.read_text().splitlines()]
     log.unlink()
@@ -289,14 +286,14 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path, tmp_path: Path) ->
         del record.attrs["restored_seconds"]
     assert_same_records(wanted, found)
     assert [line.split('"name"')[1] for line in log.read_text().splitlines()] == once
-    assert not (tmp_path / "out.state.pt").exists()
+    assert not Path("out.state.pt").exists()
 
 
 @pytest.mark.slow
-def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path, tmp_path: Path) -> None:
-    state, log = tmp_path / "run.pt", tmp_path / "log.jsonl"
+def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path) -> None:
+    state, log = Path("run.pt"), Path("log.jsonl")
     command = [*BLIND, photos, *SLOW, "--quiet", "-o", "-", "--state", state]
-    stream = tmp_path / "stream.h5"
+    stream = Path("stream.h5")
     with stream.open("wb") as file:
         process = start(*command, "--log", log, stdout=file)
         wait_for(lambda: log.exists() and '"name": "1"' in log.read_text(), 60)
@@ -318,15 +315,13 @@ MOVES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 
 
 @pytest.fixture
-def source(one_thread: None, tmp_path: Path) -> Path:
+def source(one_thread: None) -> Path:
     """A photo of 200x160."""
-    return write(tmp_path / "photo.png", photo(0, 160, 200))
+    return write("photo.png", photo(0, 160, 200))
 
 
-def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(
-    source: Path, tmp_path: Path
-) -> None:
-    found = tmp_path / "found.h5"
+def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(source: Path) -> None:
+    found = Path("found.h5")
     ran = searched(source, *PLAIN, *REGION, "--keep-kernel", "-o", found, "--json")
     (record,) = records(found)
     assert record.images["restored"].shape == (160, 200, 3)
@@ -336,14 +331,14 @@ def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(
     (line,) = ran.json
     assert (line["width"], line["height"], line["iterations"]) == (200, 160, 3)
     # The search saw the region alone.
-    part = write(tmp_path / "part/photo.png", photo(0, 160, 200)[30:78, 40:104])
-    alone = recorded(tmp_path / "cut.h5", part, *PLAIN)
+    part = write("part/photo.png", photo(0, 160, 200)[30:78, 40:104])
+    alone = recorded(Path("cut.h5"), part, *PLAIN)
     np.testing.assert_array_equal(record.attrs["kernel"], alone.attrs["kernel"])
     # What it found is undone everywhere, as the command for known kernels does.
-    np.save(tmp_path / "kernel.npy", record.attrs["kernel"])
-    known = ["--kernel", tmp_path / "kernel.npy", "--gamma", 1, "--precision", "fp32"]
-    done("deblur", source, *known, "-o", tmp_path / "known.png")
-    np.testing.assert_array_equal(imageio.imread(tmp_path / "known.png"), record.images["restored"])
+    np.save("kernel.npy", record.attrs["kernel"])
+    known = ["--kernel", "kernel.npy", "--gamma", 1, "--precision", "fp32"]
+    done("deblur", source, *known, "-o", "known.png")
+    np.testing.assert_array_equal(imageio.imread("known.png"), record.images["restored"])
     with pytest.warns(UserWarning, match="reproduce the photo|explains the region"):
         model = blurkit.load(precision="fp32")
         given = model.blind_deblur(record, region=(40, 30, 64, 48), **OPTIONS)
@@ -351,24 +346,24 @@ def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(
 
 
 def test_a_code_of_a_region_becomes_the_nearest_kernel(
-    source: Path, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blind_search, "NEAREST", replace(blind_search.NEAREST, iterations=2))
     options = ["-c", kernel, *QUICK, "--kernel-size", 5, *REGION]
-    warned = search_config(tmp_path, warn_below=60)
-    ran = searched(source, *options, *warned, "--keep-kernel", "-o", tmp_path / "out.png")
+    warned = search_config(Path(), warn_below=60)
+    ran = searched(source, *options, *warned, "--keep-kernel", "-o", "out.png")
     assert "one kernel explains the region with only" in ran.err
     assert "image and blur reproduce the photo with only" in ran.err
-    assert imageio.imread(tmp_path / "out.png").shape == (160, 200, 3)
-    assert imageio.imread(tmp_path / "out.blind/kernel.png").shape == (256, 256)
+    assert imageio.imread("out.png").shape == (160, 200, 3)
+    assert imageio.imread("out.blind/kernel.png").shape == (256, 256)
 
 
-def test_the_kernel_is_shown_beside_the_result(source: Path, tmp_path: Path) -> None:
+def test_the_kernel_is_shown_beside_the_result(source: Path) -> None:
     command = [source, *PLAIN, *REGION, "--keep-kernel"]
     searched(*command)
-    assert imageio.imread(tmp_path / "photo.deblurred.blind/kernel.png").shape == (40, 40)
-    searched(*command, "-o", tmp_path / "out.h5", "--save-to", tmp_path / "shown")
-    assert (tmp_path / "shown/photo.blind/kernel.png").exists()
+    assert imageio.imread("photo.deblurred.blind/kernel.png").shape == (40, 40)
+    searched(*command, "-o", "out.h5", "--save-to", "shown")
+    assert Path("shown/photo.blind/kernel.png").exists()
 
 
 def test_a_region_beyond_the_photo_is_reported(source: Path) -> None:
@@ -376,7 +371,7 @@ def test_a_region_beyond_the_photo_is_reported(source: Path) -> None:
     assert_failed(ran, "photo", "is 200x160, but --region ends at 214,48")
 
 
-def test_a_search_in_a_region_is_resumed(tmp_path: Path) -> None:
+def test_a_search_in_a_region_is_resumed() -> None:
     shared = context(iterations=20, patience=0)
     record = Record("photo", {"blur": astronaut(96, 96)})
     whole, half, rest = (TiledSearch(record, shared, region=(10, 20, 64, 64)) for _ in range(3))
@@ -384,7 +379,7 @@ def test_a_search_in_a_region_is_resumed(tmp_path: Path) -> None:
     half.searches[0].begin()
     for _ in range(12):
         advance(half.searches)
-    saved, file = SavedSearches({"region": "10,20,64,64"}), tmp_path / "state.pt"
+    saved, file = SavedSearches({"region": "10,20,64,64"}), Path("state.pt")
     saved.save(file, [half])
     rest.load_state_dict(saved.load(file).searches["photo"])
     assert rest.iteration == 10  # two of the steps were the warm-up
@@ -487,22 +482,18 @@ def test_the_search_is_no_option_of_deblur(photos: Path) -> None:
     assert files(photos) == before
 
 
-def test_wrong_files_are_one_line(
-    checkpoint: Path, kernel: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
+@pytest.mark.usefixtures("no_features")
+def test_wrong_files_are_one_line(checkpoint: Path, kernel: Path, photos: Path) -> None:
     image = photos / "0.png"
-    assert_refused(
-        blind(image, "-c", checkpoint), "tiny.pt: holds deblur", "--operator convolution"
-    )
-    official = blind(image, "-c", kernel, "--objective", "official")
-    assert_refused(official, "--features FILE", "--objective paper")
+    ran = blind(image, "-c", checkpoint)
+    assert_refused(ran, "tiny.pt: holds deblur", "--operator convolution")
+    ran = blind(image, "-c", kernel, "--objective", "official")
+    assert_refused(ran, "--features FILE", "--objective paper")
     style = blind(image, "-c", kernel, "--prior", "stylegan", "--generator", kernel)
     assert_refused(style, "no StyleGAN generator")
-    code = tmp_path / "code.pth"
+    code = Path("code.pth")
     torch.save(torch.zeros(1, 512, 2, 2), code)
-    started = search_config(tmp_path, start_code_file=str(code))
+    started = search_config(Path(), start_code_file=str(code))
     longer = blind(image, "-c", kernel, *started)
     assert_refused(longer, "a blur code of 512 values; this kernel space needs 16")
     torch.save({"code": 1}, code)
@@ -511,14 +502,12 @@ def test_wrong_files_are_one_line(
     assert_refused(blind(image, "-c", kernel, *started), "code.pth: no such file (start_code_file)")
 
 
-def test_nothing_is_overwritten(photos: Path, tmp_path: Path) -> None:
-    image, output, log = photos / "0.png", tmp_path / "out.png", tmp_path / "log.jsonl"
+def test_nothing_is_overwritten(photos: Path) -> None:
+    image, output, log = photos / "0.png", Path("out.png"), Path("log.jsonl")
     searched(image, *PLAIN, "-o", output, "--log", log)
     assert_failed(blind(image, *PLAIN, "-o", output), "0", "out.png: exists already")
-    again = blind(image, *PLAIN, "-o", tmp_path / "new.png", "--log", log)
-    assert_refused(again, "log.jsonl: exists already")
-    (tmp_path / "new.state.pt").write_bytes(b"not one")
-    kept = blind(image, *PLAIN, "-o", tmp_path / "new.png")
-    assert_failed(kept, "0", "new.state.pt", "--resume", "--force")
-    resumed = blind(image, *PLAIN, "-o", tmp_path / "new.png", "--resume")
+    assert_refused(blind(image, *PLAIN, "-o", "new.png", "--log", log), "log.jsonl: exists already")
+    Path("new.state.pt").write_bytes(b"not one")
+    assert_failed(blind(image, *PLAIN, "-o", "new.png"), "0", "new.state.pt", "--resume", "--force")
+    resumed = blind(image, *PLAIN, "-o", "new.png", "--resume")
     assert_failed(resumed, "0", "new.state.pt: is not a checkpoint")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import blurkit
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, PriorUpsampling
 from blurkit.tasks.decoupling import PAPER
 from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.engine.networks import stored
 from tests.shared import shared_folder
 
 
@@ -32,22 +32,14 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.zeros_(generator.last.weight)
     torch.nn.init.zeros_(generator.last.bias)
     parts = {"encoder": DegradationEncoder(1, 4), "latents": PriorUpsampling(1, 4)}
-    return save(tmp_path_factory.mktemp("still") / "enc.pt", **parts, reblur=generator)
-
-
-def save(path: Path, **networks: torch.nn.Module) -> Path:
-    states = {
-        role: {key: value.clone() for key, value in network.state_dict().items()}
-        for role, network in networks.items()
-    }
-    save_checkpoint(Checkpoint(states, "msdi", {"crop": 64}), path)
-    return path
+    path = tmp_path_factory.mktemp("still") / "enc.pt"
+    return stored(path, {**parts, "reblur": generator}, crop=64)
 
 
 @pytest.fixture
-def two_images(tmp_path: Path) -> tuple[Path, Path]:
+def two_images() -> tuple[Path, Path]:
     sharp = photo(1)
-    return write(tmp_path / "blurry.png", blurred(sharp)), write(tmp_path / "sharp.png", sharp)
+    return write("blurry.png", blurred(sharp)), write("sharp.png", sharp)
 
 
 def distance(x: np.ndarray, y: np.ndarray, **options: Any) -> Any:
@@ -71,9 +63,9 @@ def test_two_images(two_images: tuple[Path, Path], features: Path) -> None:
         assert words in ran.err.replace("\n", " ")
 
 
-def test_images_of_two_sizes_and_options(tmp_path: Path) -> None:
+def test_images_of_two_sizes_and_options() -> None:
     small, large = photo(1, 40, 40), photo(1, 80, 96)
-    pair = write(tmp_path / "small.png", small), write(tmp_path / "large.png", large)
+    pair = write("small.png", small), write("large.png", large)
     row, _ = done("contextual-sim", *pair, "--json", "-q").json
     assert row["positions"] == [100, 20 * 24] and row["distance"] == distance(small, large)
     options = ("--crop", 32, "--layer", "relu2_1", "--bandwidth", 0.5, "--distance", "l2")
@@ -84,19 +76,18 @@ def test_images_of_two_sizes_and_options(tmp_path: Path) -> None:
     assert "relu2_1" in last["protocol"]["features"]
 
 
-def test_folders_are_paired_by_name(tmp_path: Path) -> None:
+def test_folders_are_paired_by_name() -> None:
     for number in range(3):
-        write(tmp_path / f"x/in/{number}.png", blurred(photo(number)))
-        write(tmp_path / f"y/in/{number}.bmp", photo(number))
-    command = ["contextual-sim", tmp_path / "x", tmp_path / "y", "--json", "-q"]
+        write(f"x/in/{number}.png", blurred(photo(number)))
+        write(f"y/in/{number}.bmp", photo(number))
+    command = ["contextual-sim", Path("x"), Path("y"), "--json", "-q"]
     ran = done(*command)
     assert ran.err == ""
     *rows, last = ran.json
     assert [row["name"] for row in rows] == ["in/0", "in/1", "in/2"]
     for number, row in enumerate(rows):
         assert row["distance"] == distance(blurred(photo(number)), photo(number))
-    mean = np.mean([row["distance"] for row in rows])
-    assert last["total"]["distance"] == pytest.approx(mean)
+    assert last["total"]["distance"] == pytest.approx(np.mean([row["distance"] for row in rows]))
     part, _ = done(*command, "--part", "2/3").json
     assert part["name"] == "in/1"
 
@@ -115,10 +106,8 @@ def test_trees_shards_and_streams_agree_and_images_can_be_named(tree: Path, shar
 # ---- decoupling ----------------------------------------------------------------------------------
 
 
-def test_decoupling_with_a_network_that_adds_nothing(
-    shard: Path, still: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "pictures"
+def test_decoupling_with_a_network_that_adds_nothing(shard: Path, still: Path) -> None:
+    folder = Path("pictures")
     options = ("--decoupling", "-c", still, "--precision", "fp32", "--pictures", folder)
     ran = done("contextual-sim", shard, *options, "--json")
     *rows, last = ran.json
@@ -142,8 +131,7 @@ def test_decoupling_with_a_network_that_adds_nothing(
     assert last["protocol"]["pairs"] == "halves"
     for words in ("2.7200", "5.3900", "mean of 2", "standard deviation", "times as far"):
         assert words in ran.err, ran.err
-    again = invoke("contextual-sim", shard, *options, "-q")
-    assert_failed(again, "scene0/0", "--force")
+    assert_failed(invoke("contextual-sim", shard, *options, "-q"), "scene0/0", "--force")
 
 
 def test_decoupling_from_a_stream_in_parts(shard: Path, still: Path) -> None:
@@ -159,22 +147,16 @@ def test_decoupling_from_a_stream_in_parts(shard: Path, still: Path) -> None:
 # ---- bad input -----------------------------------------------------------------------------------
 
 
-def test_bad_images(two_images: tuple[Path, Path], tmp_path: Path, shard: Path) -> None:
+def test_bad_images(two_images: tuple[Path, Path], shard: Path) -> None:
     assert_failed(invoke("contextual-sim", two_images[0], "-q"), "blurry", "sharp is needed")
     lacking = invoke("contextual-sim", shard, "--images", "restored", "sharp", "-q")
     assert_failed(lacking, "scene0/0", "restored is needed")
-    speck = write(tmp_path / "speck.png", photo(1, 2, 2))
+    speck = write("speck.png", photo(1, 2, 2))
     assert_failed(invoke("contextual-sim", speck, speck, "-q"), "speck", "cannot process an image")
 
 
-def test_wrong_options(
-    two_images: tuple[Path, Path],
-    shard: Path,
-    still: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    alone = save(tmp_path / "alone.pt", encoder=DegradationEncoder(1, 4))
+def test_wrong_options(two_images: tuple[Path, Path], shard: Path, still: Path) -> None:
+    alone = stored(Path("alone.pt"), {"encoder": DegradationEncoder(1, 4)}, crop=64)
     network = ("--decoupling", "-c", still)
     wrong = {
         (*two_images, "--bandwidth", 0): "--bandwidth 0",
@@ -185,15 +167,16 @@ def test_wrong_options(
     }
     assert_each_refused(wrong, "contextual-sim")
     bad = {
-        (two_images[0], tmp_path / "no.png"): "no.png",
+        (two_images[0], Path("no.png")): "no.png",
         (*two_images, "--layer", "conv9"): "relu1_1, relu2_1",
         (*two_images, "--features", "no.pth"): "no.pth: no such file (from --features)",
         (two_images[0], *network): "pairs of two records; 1 found",
         (shard, "--decoupling", "-c", alone): "reblurring needs",
     }
     assert_each_refused(bad, "contextual-sim", status=1)
-    assert files(tmp_path).keys() == {"blurry.png", "sharp.png", "alone.pt"}
-    monkeypatch.delenv("BLURKIT_FEATURES")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    assert files().keys() == {"blurry.png", "sharp.png", "alone.pt"}
+
+
+def test_without_features(two_images: tuple[Path, Path], no_features: None) -> None:
     ran = invoke("contextual-sim", *two_images)
     assert_refused(ran, "--features FILE", "BLURKIT_FEATURES", "--download")

@@ -54,9 +54,8 @@ RUNS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """The current folder: each run's folder, blur/ and sharp/."""
-    monkeypatch.chdir(tmp_path)
     for number in range(IMAGES):
         write(tmp_path / f"sharp/s/{number}.png", photo(number))
         write(tmp_path / f"blur/s/{number}.png", blurred(photo(number)))
@@ -194,9 +193,8 @@ PAIRS = 4
 
 
 @pytest.fixture
-def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pairs(tmp_path: Path) -> Path:
     """The current folder: pairs of blurry/ and sharp/."""
-    monkeypatch.chdir(tmp_path)
     for number in range(PAIRS):
         write(tmp_path / f"blurry/{number}.png", blurred(photo(number)))
         write(tmp_path / f"sharp/{number}.png", photo(number))
@@ -335,8 +333,7 @@ def streaming(square: Path, picky: Path, pairs: Path) -> Iterable[subprocess.Pop
     started = start("eval", *given, env=ENVIRONMENT, stdin=subprocess.PIPE, cwd=pairs)
     started.stdin.write(Path("0.h5").read_bytes())
     started.stdin.flush()
-    first = json.loads(started.stdout.readline())
-    assert [*first["runs"]] == ["square.onnx", "picky.onnx"]
+    assert [*json.loads(started.stdout.readline())["runs"]] == ["square.onnx", "picky.onnx"]
     yield started
     started.kill()
     started.communicate()

@@ -240,8 +240,7 @@ def test_dbgan(training_shards: Path, dbgan_run: Path) -> None:
     assert list(found) == ["DBGAN(-)", "DBGAN", "DBGAN(+)", "blurry"]
     assert (found["DBGAN"][0], found["DBGAN(+)"][0]) == (30.43, 31.10)
     samples = records(dbgan_run / "samples.h5")
-    scenes = records(*sorted(training_shards.glob("val-*.h5")))
-    assert len(samples) == 4 * len(scenes)
+    assert len(samples) == 4 * len(records(*sorted(training_shards.glob("val-*.h5"))))
     made = checkpoints(dbgan_run)
     variants = {"bgan": None, "minus": "minus", "plain": "plain", "half": "plain", "plus": "plus"}
     steps = {"bgan": 2, "minus": 2, "plain": 2, "half": 1, "plus": 1}

@@ -32,8 +32,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "net.onnx"
-    told = done("export", checkpoint, "-o", path).lines
-    assert told == [f"wrote {path}: deblurring, images of multiples of 16 pixels"]
+    told = blurkit.export(checkpoint, path)
+    assert (told.use, told.tile) == ("deblurring", 64)
     return path
 
 
@@ -43,15 +43,14 @@ def difference(first: Path, second: Path) -> tuple[int, float]:
     return int(np.abs(a - b).max()), float((a != b).any(axis=2).mean())
 
 
-def test_an_exported_network_deblurs_as_its_checkpoint_does(
-    checkpoint: Path, exported: Path, photo: Path, tmp_path: Path
+def test_the_file_deblurs_as_its_checkpoint_does(
+    checkpoint: Path, exported: Path, photo: Path
 ) -> None:
     for name, weights in {"torch": checkpoint, "onnx": exported}.items():
-        exact = "--precision", "fp32", "-o", tmp_path / f"{name}.png"
-        done("deblur", photo, "-c", weights, *exact)
-    most, fraction = difference(tmp_path / "torch.png", tmp_path / "onnx.png")
+        done("deblur", photo, "-c", weights, "--precision", "fp32", "-o", f"{name}.png")
+    most, fraction = difference(Path("torch.png"), Path("onnx.png"))
     assert most <= 1 and fraction < 1e-3
-    assert difference(photo, tmp_path / "onnx.png")[1] > 0.5
+    assert difference(photo, Path("onnx.png"))[1] > 0.5
 
 
 def test_any_program_can_run_the_file(checkpoint: Path, exported: Path) -> None:
@@ -68,7 +67,7 @@ def test_any_program_can_run_the_file(checkpoint: Path, exported: Path) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--method", "network"]], ids=["-c", "shipped"])
 def test_torch_is_not_imported(
-    exported: Path, photo: Path, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+    exported: Path, photo: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a processor computes in bfloat16, the shipped weights run by torch."""
     given = options or ["-c", str(exported)]
@@ -80,39 +79,38 @@ def test_torch_is_not_imported(
         "except SystemExit as end: assert not end.code\n"
         "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
     )
-    arguments = ["deblur", str(photo), *given, "-o", str(tmp_path / "a.png"), "--device", "cpu"]
+    arguments = ["deblur", str(photo), *given, "-o", "a.png", "--device", "cpu"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a.png").exists()
+    assert Path("a.png").exists()
 
 
-def test_the_shipped_file_gives_what_the_shipped_checkpoint_gives(
-    photo: Path, tmp_path: Path
-) -> None:
+def test_the_shipped_file_gives_what_the_shipped_checkpoint_gives(photo: Path) -> None:
     """With an encoder, torch runs; it is the checkpoint's own."""
     weights = shipped_file("msdi")
     options = ["--method", "network", "--precision", "fp32", "--device", "cpu"]
-    done("deblur", photo, *options, "-o", tmp_path / "a.png")
-    done("deblur", photo, *options, "--encoder", weights, "-o", tmp_path / "b.png")
-    most, fraction = difference(tmp_path / "a.png", tmp_path / "b.png")
+    done("deblur", photo, *options, "-o", "a.png")
+    done("deblur", photo, *options, "--encoder", weights, "-o", "b.png")
+    most, fraction = difference(Path("a.png"), Path("b.png"))
     assert most <= 1 and fraction < 1e-3
 
 
-def test_the_same_from_python_and_in_half_the_size(
-    checkpoint: Path, exported: Path, photo: Path, tmp_path: Path
+def test_the_same_from_python_and_in_half_size(
+    checkpoint: Path, exported: Path, photo: Path
 ) -> None:
-    done("deblur", photo, "-c", exported, "-o", tmp_path / "a.png")
+    done("deblur", photo, "-c", exported, "-o", "a.png")
     model = blurkit.load(exported)
-    np.testing.assert_array_equal(model.deblur(PHOTO), imageio.imread(tmp_path / "a.png"))
+    np.testing.assert_array_equal(model.deblur(PHOTO), imageio.imread("a.png"))
     with pytest.raises(blurkit.BlurkitError, match="is not a checkpoint"):
         model.reblur(PHOTO, PHOTO)
     with pytest.raises(UsageError, match="no --encoder"):
         blurkit.load(exported, exported)
-    half = tmp_path / "half.onnx"
-    done("export", checkpoint, "--half", "-o", half, "-q")
+    half = Path("half.onnx")
+    ran = done("export", checkpoint, "--half", "-o", half)
+    assert ran.lines == [f"wrote {half}: deblurring, images of multiples of 16 pixels"]
     assert half.stat().st_size < 0.75 * exported.stat().st_size
-    done("deblur", photo, "-c", half, "-o", tmp_path / "half.png")
-    assert difference(tmp_path / "a.png", tmp_path / "half.png")[0] <= 3
+    done("deblur", photo, "-c", half, "-o", "half.png")
+    assert difference(Path("a.png"), Path("half.png"))[0] <= 3
 
 
 def test_what_the_file_says_of_itself(exported: Path) -> None:
@@ -123,18 +121,17 @@ def test_what_the_file_says_of_itself(exported: Path) -> None:
     assert (told["tile"], told["minimum"], told["multiple"]) == (64, 32, 16)
 
 
-def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path, tmp_path: Path) -> None:
-    output, role = tmp_path / "net.onnx", tmp_path / "role.onnx"
+def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path) -> None:
+    output, role = Path("net.onnx"), Path("role.onnx")
     refused = {
-        (tmp_path / "none.pt", "-o", output): "no such checkpoint",
+        (Path("none.pt"), "-o", output): "no such checkpoint",
         (checkpoint, "-o", exported): "exists already",
         (checkpoint, "--role", "reblur", "-o", output): "has no 'reblur'",
         (shipped_file("kernel-space"), "--role", "kernel_space", "-o", output): "ONNX cannot "
         "express LightKernelSpace",
     }
     assert_each_refused(refused, "export", status=1)
-    wrong = invoke("export", checkpoint, "-o", tmp_path / "net.pt")
-    assert_refused(wrong, "name an ONNX file", status=2)
+    assert_refused(invoke("export", checkpoint, "-o", "net.pt"), "name an ONNX file", status=2)
     assert not output.exists()
 
     output.write_bytes(b"no network")

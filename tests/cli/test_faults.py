@@ -20,5 +20,4 @@ STEPS = dict(zip(FAULTS, (4, 55, 9, 2), strict=True))
 def test_faults(name: str, tmp_path: Path) -> None:
     torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, tmp_path / "small.pth")
     quick = ("-c", tmp_path / "small.pth", "--tile", 64, "--device", "cpu", "-q")
-    command = commands(tmp_path, network=quick)[name]
-    assert every_fault(command, tmp_path / "runs", STEPS[name]) > 5
+    assert every_fault(commands(tmp_path, network=quick)[name], tmp_path / "runs", STEPS[name]) > 5

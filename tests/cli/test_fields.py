@@ -23,7 +23,6 @@ from blurkit.options import Options, option
 from blurkit.systems import system as descriptions
 from blurkit.systems.system import System, Training
 from blurkit.training.configuration import Configuration, TrainingInputs
-from tests.cli.invoke import invoke
 
 
 @dataclass(frozen=True)
@@ -209,12 +208,6 @@ def test_options_of_another_system_are_refused(toys: Toys) -> None:
         with pytest.raises(UsageError, match=words):
             command.command(arguments)
     command.command(["--system", "second", "--", "--alone"])
-
-
-def test_a_refused_option_is_one_line() -> None:
-    ran = invoke("train-deblur", "--system", "msfs", "--variant", "plus")
-    assert ran.status == 2
-    assert ran.lines == ["error: --variant is not an option of --system msfs"]
 
 
 @pytest.mark.parametrize("options", [DeblurOptions, ReblurOptions, EvaluationOptions])

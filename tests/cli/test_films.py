@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import av
@@ -13,6 +12,7 @@ import pytest
 from blurkit.data.sources import read_records
 from tests.cli.command import assert_failed, files, start
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.test_interrupts import wait_for
 from tests.io.films import (
     PHOTO,
     UNEVEN,
@@ -39,68 +39,68 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_of_photos_and_films(films: Path, checkpoint: Path, tmp_path: Path) -> None:
-    ran = done("deblur", films, "-c", checkpoint, "-o", f"{tmp_path}/out/")
-    assert files(tmp_path / "out").keys() == files(films).keys()
-    assert f"wrote {len(files(films))} files to {tmp_path}/out/" in ran.lines
+def test_a_folder_of_photos_and_films(films: Path, checkpoint: Path) -> None:
+    ran = done("deblur", films, "-c", checkpoint, "-o", "out/")
+    assert files("out").keys() == files(films).keys()
+    assert f"wrote {len(files(films))} files to out/" in ran.lines
     for name in ("sound.mp4", "uneven.mkv", "phone.mov"):
-        before, after = shown(films / name), shown(tmp_path / "out" / name)
+        before, after = shown(films / name), shown(Path("out") / name)
         assert (before.times, before.sound) == (after.times, after.sound)
-    assert shown(tmp_path / "out" / "phone.mov").size == (48, 64)
-    before, after = shown(films / "sound.mp4"), shown(tmp_path / "out" / "sound.mp4")
+    assert shown(Path("out") / "phone.mov").size == (48, 64)
+    before, after = shown(films / "sound.mp4"), shown(Path("out") / "sound.mp4")
     assert 25 < psnr(before.yuv, after.yuv) < 60
-    assert shown_animation(tmp_path / "out" / "moving.webp")[:2] == ([40, 80, 120, 60, 200], 2)
+    assert shown_animation(Path("out") / "moving.webp")[:2] == ([40, 80, 120, 60, 200], 2)
 
 
-def test_beside_its_source_and_as_a_file(films: Path, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes((films / "sound.mp4").read_bytes())
-    done("deblur", tmp_path / "a.mp4", "-c", checkpoint)
-    made = tmp_path / "a.deblurred.mp4"
+def test_beside_its_source_and_as_a_file(films: Path, checkpoint: Path) -> None:
+    Path("a.mp4").write_bytes((films / "sound.mp4").read_bytes())
+    done("deblur", "a.mp4", "-c", checkpoint)
+    made = Path("a.deblurred.mp4")
     assert len(shown(made).yuv) == 4
-    again = invoke("deblur", tmp_path / "a.mp4", "-c", checkpoint)
+    again = invoke("deblur", "a.mp4", "-c", checkpoint)
     assert_failed(again, "1 failed, 0 deblurred: a", "exists already")
-    output = tmp_path / "b.mp4"
-    done("deblur", tmp_path / "a.mp4", "-c", checkpoint, "-o", output, "--crf", 40)
+    output = Path("b.mp4")
+    done("deblur", "a.mp4", "-c", checkpoint, "-o", output, "--crf", 40)
     assert output.stat().st_size < made.stat().st_size
     # The next run on the folder has the same inputs.
-    again = invoke("deblur", tmp_path, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--json")
+    again = invoke("deblur", Path(), "-c", checkpoint, "-o", "out/", "--json")
     assert [line["name"] for line in again.json][:4] == [f"a/{n:06d}" for n in range(4)]
-    assert [*files(tmp_path / "out")] == ["a.mp4", "b.mp4"]
+    assert [*files("out")] == ["a.mp4", "b.mp4"]
 
 
-def test_frames_as_images_and_records(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_frames_as_images_and_records(films: Path, checkpoint: Path) -> None:
     film = films / "sound.mp4"
     names = [f"{number:06d}" for number in range(4)]
-    done("deblur", film, "-c", checkpoint, "-o", f"{tmp_path}/out/", "--frames")
-    assert [*files(tmp_path / "out")] == [f"sound/{name}.png" for name in names]
-    done("deblur", film, "-c", checkpoint, "-o", tmp_path / "a.h5")
-    (about,) = invoke("info", tmp_path / "a.h5", "--json").json
+    done("deblur", film, "-c", checkpoint, "-o", "out/", "--frames")
+    assert [*files("out")] == [f"sound/{name}.png" for name in names]
+    done("deblur", film, "-c", checkpoint, "-o", "a.h5")
+    (about,) = invoke("info", "a.h5", "--json").json
     assert (about["records"], about["attributes"]["film"]["examples"]) == (4, ["sound"])
     assert "sharpness_before" not in about["attributes"]  # it is nowhere shown
     # From records, the film is made again, as long as its source is there.
-    done("deblur", tmp_path / "a.h5", "-c", checkpoint, "-o", tmp_path / "a.mp4")
-    assert shown(tmp_path / "a.mp4").sound == shown(film).sound
+    done("deblur", "a.h5", "-c", checkpoint, "-o", "a.mp4")
+    assert shown(Path("a.mp4")).sound == shown(film).sound
 
 
-def test_what_cannot_be_one_film_is_refused_at_once(films: Path, tmp_path: Path) -> None:
-    out = ("-o", tmp_path / "out.mp4")
+def test_what_cannot_be_one_film_is_refused_at_once(films: Path) -> None:
+    out = ("-o", "out.mp4")
     cases: dict[tuple[object, ...], str] = {
         ("photo.png", "sound.mp4", *out): "out.mp4 is one film, but",
         ("sound.mp4", "uneven.mkv", *out): "out.mp4 is one film, but",
         ("photo.png", *out): "photo.png is not a film",
-        ("sound.mp4", "-o", tmp_path / "out.png"): "out.png cannot hold the film",
+        ("sound.mp4", "-o", "out.png"): "out.png cannot hold the film",
         ("pages.tif", *out): "out.mp4 cannot hold the film",
         ("sound.mp4", "--frames", *out): "--frames writes many images",
         ("sound.mp4", "--crf", "70", *out): "--crf 70: must be at least 0 and at most 63",
     }
     assert_each_refused(cases, "deblur", cwd=films)
-    assert not files(tmp_path)
+    assert not files()
 
 
-def test_reblur_gives_all_frames_one_blur(films: Path, tmp_path: Path) -> None:
-    kernel = tmp_path / "kernel.npy"
+def test_reblur_gives_all_frames_one_blur(films: Path) -> None:
+    kernel = Path("kernel.npy")
     np.save(kernel, np.full((1, 5), 0.2))
-    source, output = films / "sound.mp4", tmp_path / "a.mp4"
+    source, output = films / "sound.mp4", Path("a.mp4")
     done("reblur", source, "--kernel", kernel, "-o", output)
     for before, after in zip(shown(source).yuv, shown(output).yuv, strict=True):
         luma = before[:48].astype(float)
@@ -108,42 +108,40 @@ def test_reblur_gives_all_frames_one_blur(films: Path, tmp_path: Path) -> None:
         assert psnr([blurred], [after[4:44, 4:60]]) > 34
 
 
-def test_one_random_blur_is_drawn_for_a_film(films: Path, tmp_path: Path) -> None:
-    still = make_video(tmp_path / "still.mkv", [PHOTO[:96, :96]] * 2, codec="ffv1", audio=False)
-    done("reblur", still, "--random", "-o", f"{tmp_path}/out/", "--frames")
-    first, second = (tmp_path / f"out/still/00000{n}.png" for n in (0, 1))
+def test_one_random_blur_is_drawn_for_a_film(films: Path) -> None:
+    still = make_video(Path("still.mkv"), [PHOTO[:96, :96]] * 2, codec="ffv1", audio=False)
+    done("reblur", still, "--random", "-o", "out/", "--frames")
+    first, second = (Path(f"out/still/00000{n}.png") for n in (0, 1))
     assert first.read_bytes() == second.read_bytes()
-    copies = ("--copies", 2, "-o", f"{tmp_path}/copies/")
-    done("reblur", still, "--random", *copies)
-    assert len(files(tmp_path / "copies")) == 4
+    done("reblur", still, "--random", "--copies", 2, "-o", "copies/")
+    assert len(files("copies")) == 4
 
 
-def test_transfer_to_a_film(films: Path, joint: Path, tmp_path: Path) -> None:
-    PIL.Image.fromarray(PHOTO[:48, :64]).save(tmp_path / "sharp.png")
-    PIL.Image.fromarray(PHOTO[:48, 2:66]).save(tmp_path / "blurry.png")
-    pair = [tmp_path / "sharp.png", tmp_path / "blurry.png"]
-    output = tmp_path / "a.mp4"
+def test_transfer_to_a_film(films: Path, joint: Path) -> None:
+    PIL.Image.fromarray(PHOTO[:48, :64]).save("sharp.png")
+    PIL.Image.fromarray(PHOTO[:48, 2:66]).save("blurry.png")
+    pair = [Path("sharp.png"), Path("blurry.png")]
+    output = Path("a.mp4")
     done("transfer", films / "sound.mp4", *pair, "-c", joint, "-o", output)
     assert shown(output).sound == shown(films / "sound.mp4").sound
 
 
-def test_eval_of_film_against_film(films: Path, tmp_path: Path) -> None:
+def test_eval_of_film_against_film(films: Path) -> None:
     sharp = films / "sound.mp4"
-    blurry = tmp_path / "blurry.mp4"
-    np.save(tmp_path / "kernel.npy", np.full((1, 5), 0.2))
-    done("reblur", sharp, "--kernel", tmp_path / "kernel.npy", "-o", blurry)
+    blurry = Path("blurry.mp4")
+    np.save("kernel.npy", np.full((1, 5), 0.2))
+    done("reblur", sharp, "--kernel", "kernel.npy", "-o", blurry)
     *frames, total = invoke("eval", blurry, sharp, "--json").json
     rgb = [np.stack(_decoded(path)) for path in (blurry, sharp)]
     expected = [psnr([a], [b]) for a, b in zip(*rgb, strict=True)]
     np.testing.assert_allclose([line["psnr"] for line in frames], expected, atol=0.25)
     assert total["total"]["psnr"] == pytest.approx(np.mean(expected), abs=0.25)
     for name, film in (("run", blurry), ("reference", sharp)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.mp4").write_bytes(film.read_bytes())
-    reference = tmp_path / "reference"
-    runs = invoke("eval", tmp_path / "run", "--reference", reference, "--json").json
+        Path(name).mkdir()
+        (Path(name) / "a.mp4").write_bytes(film.read_bytes())
+    runs = invoke("eval", "run", "--reference", Path("reference"), "--json").json
     assert runs[-1]["total"]["psnr"] == pytest.approx(total["total"]["psnr"])
-    short = make_video(tmp_path / "short.mp4", pictures(3))
+    short = make_video(Path("short.mp4"), pictures(3))
     assert_failed(invoke("eval", short, sharp), "1 failed, 3 evaluated", "has 3 frames, but")
 
 
@@ -162,51 +160,44 @@ def test_info_describes_films(films: Path) -> None:
     assert (pages["frames"], pages["type"]) == (4, "uint16")
 
 
-def test_prepare_reads_films_frame_by_frame(films: Path, tmp_path: Path) -> None:
+def test_prepare_reads_films_frame_by_frame(films: Path) -> None:
     names = [films / "sound.mp4", films / "moving.webp"]
-    shard = tmp_path / "a.h5"
+    shard = Path("a.h5")
     done("prepare", *names, "--as", "sharp", "-o", shard, "--synthesize", "shake", "-q")
     (about,) = invoke("info", shard, "--json").json
     assert (about["records"], sorted(about["images"])) == (9, ["blur", "sharp"])
     assert "film" not in about["attributes"]  # they are photos now
 
 
-def test_a_damaged_film_does_not_stop_the_others(
-    films: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "in").mkdir()
-    movflags = {"movflags": "faststart"}
-    damaged = make_video(tmp_path / "in/a.mp4", pictures(12), options=movflags)
+def test_a_damaged_film_does_not_stop_the_others(films: Path, checkpoint: Path) -> None:
+    Path("in").mkdir()
+    damaged = make_video(Path("in/a.mp4"), pictures(12), options={"movflags": "faststart"})
     damaged.write_bytes(damaged.read_bytes()[:-3000])
-    (tmp_path / "in/b.mp4").write_bytes((films / "sound.mp4").read_bytes())
-    (tmp_path / "in/c.mp4").write_bytes(b"broken")
-    ran = invoke("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{tmp_path}/out/")
+    Path("in/b.mp4").write_bytes((films / "sound.mp4").read_bytes())
+    Path("in/c.mp4").write_bytes(b"broken")
+    ran = invoke("deblur", "in", "-c", checkpoint, "-o", "out/")
     assert_failed(ran, "2 failed, ", "a.mp4: cannot be decoded after frame")
     assert "c.mp4: is not a video that can be read" in ran.err
-    assert [*files(tmp_path / "out")] == ["a.mp4", "b.mp4"]
-    assert 0 < len(shown(tmp_path / "out/a.mp4").yuv) < 12
+    assert [*files("out")] == ["a.mp4", "b.mp4"]
+    assert 0 < len(shown(Path("out/a.mp4")).yuv) < 12
 
 
 @pytest.mark.parametrize(
     "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
 )
-def test_a_stopped_run_leaves_no_film(
-    stop: signal.Signals, checkpoint: Path, tmp_path: Path
-) -> None:
-    source = make_video(tmp_path / "a.mp4", pictures(20) * 10)
-    ran = start("deblur", source, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4")
-    patience = time.monotonic() + 60
-    while not list(tmp_path.glob("out/.b.mp4.*.partial")) and time.monotonic() < patience:
-        time.sleep(0.05)
+def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) -> None:
+    source = make_video(Path("a.mp4"), pictures(20) * 10)
+    ran = start("deblur", source, "-c", checkpoint, "-o", "out/b.mp4")
+    wait_for(lambda: any(Path().glob("out/.b.mp4.*.partial")), 60)
     os.kill(ran.pid, stop)
     ran.communicate()
-    assert not (tmp_path / "out/b.mp4").exists()
-    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert not Path("out/b.mp4").exists()
+    left = [path.name for path in Path("out").iterdir()]
     assert left == [] or stop == signal.SIGKILL
     if left:  # the next run removes what a killed one has left
-        short = make_video(tmp_path / "short.mp4", pictures(2))
-        done("deblur", short, "-c", checkpoint, "-o", tmp_path / "out" / "b.mp4")
-        assert [*files(tmp_path / "out")] == ["b.mp4"]
+        short = make_video(Path("short.mp4"), pictures(2))
+        done("deblur", short, "-c", checkpoint, "-o", "out/b.mp4")
+        assert [*files("out")] == ["b.mp4"]
 
 
 def test_the_total_counts_frames_where_films_state_them(films: Path) -> None:

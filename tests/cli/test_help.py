@@ -68,8 +68,7 @@ def test_help_names_every_command_in_three_ways() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_lines_are_the_first_ones_of_the_commands(name: str) -> None:
     """The list of commands has them without importing any of these."""
-    line = COMMANDS[name][1]
-    assert load_command(name).help.splitlines()[0] == line
+    assert load_command(name).help.splitlines()[0] == COMMANDS[name][1]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_every_option_has_help_and_is_on_its_page(name: str) -> None:
             assert not flag or re.search(rf"(^|[\s`]){option}\b", section), option
 
 
-def test_pages_are_up_to_date_and_keep_what_is_written_by_hand(
+def test_pages_are_up_to_date_and_keep_handwriting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks are filled in, all else stays, and a stale page is told by the check."""

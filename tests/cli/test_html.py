@@ -55,23 +55,21 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def two_runs(inside: None) -> None:
     """The current folder: three images of 64x48 in ours/, theirs/, blur/, sharp/; ours is best."""
     for number in range(3):
         sharp = photo(number)
         soft = ((blurred(sharp).astype(int) + sharp) // 2).astype(np.uint8)
         images = {"sharp": sharp, "ours": soft, "theirs": blurred(sharp)}
         for side, image in (images | {"blur": blurred(blurred(sharp))}).items():
-            write(tmp_path / side / f"{number}.png", image)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+            write(f"{side}/{number}.png", image)
 
 
-def test_eval_of_one_run(two_runs: Path) -> None:
+def test_eval_of_one_run(two_runs: None) -> None:
     command = ["eval", "ours", "sharp", "--blurry", "blur", "--confidence", 0.95, "--json"]
     plain, ran = done(*command), done(*command, "--html", "report")
     assert ran.out == plain.out and "wrote report/index.html" in ran.err
-    page = Page(two_runs / "report/index.html")
+    page = Page(Path("report/index.html"))
     *rows, last = ran.json
     assert page.data["report"] == {**last, "images": rows}
     shown = {f"{row['psnr']:.2f}" for row in rows} | {f"{last['total']['psnr']:.2f}"}
@@ -81,108 +79,105 @@ def test_eval_of_one_run(two_runs: Path) -> None:
         captions = [picture["caption"] for picture in image["pictures"]]
         assert captions == ["before", "ours", "reference"]
         for picture, side in zip(image["pictures"], ("blur", "ours", "sharp"), strict=True):
-            stored = imageio.imread(two_runs / "report" / picture["file"]).astype(int)
-            original = imageio.imread(two_runs / side / f"{image['name']}.png")
+            stored = imageio.imread(Path("report") / picture["file"]).astype(int)
+            original = imageio.imread(Path(side) / f"{image['name']}.png")
             assert stored.shape == original.shape and np.abs(stored - original).mean() < 6
     worst = [image["score"] for image in page.data["images"]]
     assert worst == sorted(worst) == pytest.approx(sorted(row["psnr"] for row in rows))
 
     # Nothing comes from elsewhere.
-    text = (two_runs / "report/index.html").read_text()
+    text = Path("report/index.html").read_text()
     assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
     named = page.sources() | {p["file"] for i in page.data["images"] for p in i["pictures"]}
     assert {f"report/{name}" for name in named} | {"report/index.html"} == {
-        f"report/{name}" for name in files(two_runs / "report")
+        f"report/{name}" for name in files("report")
     }
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert images and all(a["loading"] == "lazy" and a["alt"] == "" for a in images)
 
 
-def test_two_runs(two_runs: Path) -> None:
+def test_two_runs(two_runs: None) -> None:
     command = ["eval", "ours", "theirs", "--reference", "sharp", "--confidence", 0.95, "--json"]
     ran = done(*command, "--html", "report")
-    page = Page(two_runs / "report/index.html")
+    page = Page(Path("report/index.html"))
     *rows, last = ran.json
     assert page.data["report"] == {**last, "images": rows}
     assert {"ours", "theirs", "psnr, ours", "ssim, theirs", "wins"} <= {*page.cells}
     captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
     assert captions == ["ours", "theirs", "reference"]
-    text = (two_runs / "report/index.html").read_text()
+    text = Path("report/index.html").read_text()
     assert "Lowest psnr" in text and "Most changed" not in text, "there is no picture before"
     shared = [image["pictures"][2]["file"] for image in page.data["images"]]
     assert len({*shared}) == 3
 
 
-def test_names_are_harmless(two_runs: Path) -> None:
+def test_names_are_harmless(two_runs: None) -> None:
     pair = {"restored": blurred(photo(0)), "sharp": photo(0)}
-    scenes = [Record(EVIL, pair), Record("plain", pair)]
-    blurkit.write_records(scenes, two_runs / "evil.h5")
+    blurkit.write_records([Record(EVIL, pair), Record("plain", pair)], "evil.h5")
     done("eval", "evil.h5", "--html", "report", "-q")
-    page = Page(two_runs / "report/index.html")
+    page = Page(Path("report/index.html"))
     assert [tag for tag, _ in page.tags].count("script") == 2, "the data and ours"
     assert EVIL in page.cells, "shown as text"
     assert {image["name"] for image in page.data["images"]} == {EVIL, "plain"}
     assert all(re.fullmatch(r"[\w./]+", name) for name in page.sources())
 
 
-def test_deblur_and_python(checkpoint: Path, tree: Path, tmp_path: Path) -> None:
-    command = ["deblur", tree, "-c", checkpoint, "-o", tmp_path / "out.h5", "--json"]
-    ran = done(*command, "--html", tmp_path / "report")
-    page = Page(tmp_path / "report/index.html")
+def test_deblur_and_python(checkpoint: Path, tree: Path) -> None:
+    ran = done("deblur", tree, "-c", checkpoint, "-o", "out.h5", "--json", "--html", "report")
+    page = Page(Path("report/index.html"))
     by_name = {image["name"]: image for image in page.data["report"]["images"]}
     for line in ran.json:
         image = by_name[line["name"]]
         for key in ("sharpness_before", "sharpness_after", "restored_change"):
             assert image[key] == line[key]
-    scored = done("eval", tmp_path / "out.h5", "--json").json[:-1]
+    scored = done("eval", "out.h5", "--json").json[:-1]
     assert {n: i["psnr"] for n, i in by_name.items()} == {s["name"]: s["psnr"] for s in scored}
     assert "sharpness_after" in page.data["report"]["protocol"]
 
-    made = blurkit.html_report(records(tmp_path / "out.h5"), tmp_path / "again")
-    assert made == tmp_path / "again/index.html"
-    again = Page(made)
-    assert again.data == page.data
+    made = blurkit.html_report(records("out.h5"), Path("again"))
+    assert made == Path("again/index.html")
+    assert Page(made).data == page.data
     with pytest.raises(blurkit.BlurkitError, match="no record to report"):
-        blurkit.html_report([], tmp_path / "empty")
+        blurkit.html_report([], Path("empty"))
 
 
-def test_existing_folders(two_runs: Path) -> None:
+def test_existing_folders(two_runs: None) -> None:
     command = ["eval", "ours", "sharp", "-q", "--html"]
     done(*command, "report")
-    first = files(two_runs / "report")
+    first = files("report")
     refused = {
         ("report",): "report/index.html: exists already; give --force",
         ("sharp",): "sharp: holds other files (0.png)",
         ("ours/0.png",): "is a file",
     }
     assert_each_refused(refused, *command, status=1)
-    assert files(two_runs / "report") == first
+    assert files("report") == first
     done("eval", "theirs", "sharp", "-q", "--html", "report", "--force")
-    second = files(two_runs / "report")
+    second = files("report")
     assert len(second) == len(first) and second != first, "old pictures are gone"
 
 
-def test_what_cannot_be_scored_is_left_out(two_runs: Path) -> None:
-    write(two_runs / "ours/1.png", photo(1, 40, 64))
+def test_what_cannot_be_scored_is_left_out(two_runs: None) -> None:
+    write("ours/1.png", photo(1, 40, 64))
     ran = invoke("eval", "ours", "sharp", "--html", "report", "--json", "-q")
     assert_failed(ran, "1", "restored is 64x40")
-    page = Page(two_runs / "report/index.html")
+    page = Page(Path("report/index.html"))
     assert {image["name"] for image in page.data["images"]} == {"0", "2"}
 
 
-def test_the_pictures_are_no_input(checkpoint: Path, tmp_path: Path) -> None:
-    write(tmp_path / "in/photo.png", photo(0))
-    command = ["deblur", tmp_path / "in", "-c", checkpoint, "--html", tmp_path / "in/report"]
+def test_the_pictures_are_no_input(checkpoint: Path) -> None:
+    write("in/photo.png", photo(0))
+    command = ["deblur", Path("in"), "-c", checkpoint, "--html", "in/report"]
     done(*command)
     ran = done(*command, "--force", "--json")
     assert [line["name"] for line in ran.json] == ["photo"]
 
 
-def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
+def test_large_pictures_are_shrunk() -> None:
     wide = np.tile(photo(0, 400, 400), (2, 5, 1))
     scene = Record("a", {"blur": wide, "restored": wide}, {"restored_strength": 1.0})
-    page = Page(blurkit.html_report([scene], tmp_path / "report"))
-    with Image.open(tmp_path / "report" / page.data["images"][0]["pictures"][0]["file"]) as shown:
+    page = Page(blurkit.html_report([scene], Path("report")))
+    with Image.open(Path("report") / page.data["images"][0]["pictures"][0]["file"]) as shown:
         assert shown.size == (1280, 512)
 
 
@@ -195,7 +190,12 @@ def browse(page: Path, fragment: str, *options: str) -> str:
         pytest.skip(f"no {' or '.join(BROWSERS)} to open the report with")
     command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", *options]
     done = subprocess.run(
-        [*command, "--virtual-time-budget=3000", "--dump-dom", f"{page.as_uri()}#{fragment}"],
+        [
+            *command,
+            "--virtual-time-budget=3000",
+            "--dump-dom",
+            f"{page.absolute().as_uri()}#{fragment}",
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -204,11 +204,11 @@ def browse(page: Path, fragment: str, *options: str) -> str:
     return done.stdout
 
 
-def test_a_browser_shows_the_viewer(two_runs: Path) -> None:
+def test_a_browser_shows_the_viewer(two_runs: None) -> None:
     images = {"restored": blurred(photo(0)), "sharp": photo(0)}
     blurkit.write_records([Record(EVIL, images)], "evil.h5")
     done("eval", "evil.h5", "--html", "report", "-q")
-    page = two_runs / "report/index.html"
+    page = Path("report/index.html")
     document = browse(page, "0/side")
     dialog = document.partition("<dialog")[2].partition("</dialog>")[0]
     assert " open" in dialog.partition(">")[0]

@@ -30,40 +30,38 @@ def opened(data: bytes) -> PIL.Image.Image:
 # ---- pipes --------------------------------------------------------------------------------------
 
 
-def test_an_image_through_a_pipe(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+def test_an_image_through_a_pipe(checkpoint: Path, jpeg: Path) -> None:
     command = f"cat {jpeg} | blurkit deblur - -c {checkpoint} -q"
-    assert_done(shell(f"{command} -o x.png && {command} -o - --format png > z.png", tmp_path))
-    assert (tmp_path / "z.png").read_bytes() == (tmp_path / "x.png").read_bytes()
-    done("deblur", jpeg, "-c", checkpoint, "-o", tmp_path / "y.png", "-q")
-    with PIL.Image.open(tmp_path / "x.png") as x, PIL.Image.open(tmp_path / "y.png") as y:
+    assert_done(shell(f"{command} -o x.png && {command} -o - --format png > z.png"))
+    assert Path("z.png").read_bytes() == Path("x.png").read_bytes()
+    done("deblur", jpeg, "-c", checkpoint, "-o", "y.png", "-q")
+    with PIL.Image.open("x.png") as x, PIL.Image.open("y.png") as y:
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".avif", ".jxl", ".jp2", ".heic"])
-def test_every_format_is_recognised_by_its_bytes(tmp_path: Path, suffix: str) -> None:
+def test_every_format_is_recognised_by_its_bytes(suffix: str) -> None:
     if suffix == ".heic":
         pytest.importorskip("pillow_heif")
-    write_image(tmp_path / f"a{suffix}", photo(0))
-    data = (tmp_path / f"a{suffix}").read_bytes()
+    write_image(Path(f"a{suffix}"), photo(0))
+    data = Path(f"a{suffix}").read_bytes()
     (record,) = read_records(["-"], image="sharp", stdin=io.BytesIO(data))
     assert record.name == "stdin" and list(record.images) == ["sharp"]
     assert record.attrs["suffix"] == suffix and record.attrs["source"] == "stdin"
     assert np.abs(record.images["sharp"].astype(float) - photo(0)).mean() < 4
 
 
-def test_an_image_on_standard_output(
-    checkpoint: Path, joint: Path, jpeg: Path, tmp_path: Path
-) -> None:
+def test_an_image_on_standard_output(checkpoint: Path, joint: Path, jpeg: Path) -> None:
     ran = invoke("deblur", jpeg, "-c", checkpoint, "-q", "-o", "-", "--format", "tif")
-    done("deblur", jpeg, "-c", checkpoint, "-q", "-o", tmp_path / "x.tif")
+    done("deblur", jpeg, "-c", checkpoint, "-q", "-o", "x.tif")
     assert opened(ran.out).format == "TIFF"
-    assert ran.out == (tmp_path / "x.tif").read_bytes()
+    assert ran.out == Path("x.tif").read_bytes()
     for command in (("reblur", "-", "--like", jpeg), ("transfer", "-", jpeg, jpeg)):
         given = ("-c", joint, "-q", "-o", "-", "--format", "png")
         assert opened(done(*command, *given, input=jpeg.read_bytes()).out).size == (64, 48)
 
 
-def test_what_a_pipe_of_images_cannot_be(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+def test_what_a_pipe_of_images_cannot_be(checkpoint: Path, jpeg: Path) -> None:
     command = ("deblur", "-c", checkpoint, "-q", jpeg)
     cases = {
         ("-", "--format", "xcf"): "--format xcf: use one of png jpg",
@@ -73,15 +71,15 @@ def test_what_a_pipe_of_images_cannot_be(checkpoint: Path, jpeg: Path, tmp_path:
         ("-", "--format", "png", "--json"): "both write to standard output",
         ("x.gif",): "-o x.gif is one film, but",
     }
-    assert_each_refused(cases, *command, "-o", cwd=tmp_path)
-    (tmp_path / "c.jpg").write_bytes(jpeg.read_bytes())
-    ran = invoke(*command, "c.jpg", "-o", "-", "--format", "png", cwd=tmp_path)
+    assert_each_refused(cases, *command, "-o")
+    Path("c.jpg").write_bytes(jpeg.read_bytes())
+    ran = invoke(*command, "c.jpg", "-o", "-", "--format", "png")
     assert ran.status == 2 and "is one image, but there are more" in ran.err
-    assert [path.name for path in tmp_path.iterdir()] == ["c.jpg"]
+    assert [path.name for path in Path().iterdir()] == ["c.jpg"]
 
 
-def test_bytes_that_are_neither(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
-    command = ("deblur", "-", "-c", checkpoint, "-o", tmp_path / "x.png", "-q")
+def test_bytes_that_are_neither(checkpoint: Path, jpeg: Path) -> None:
+    command = ("deblur", "-", "-c", checkpoint, "-o", "x.png", "-q")
     for data, words in (
         (b"hello", "stdin: is neither a stream of records nor an image"),
         (jpeg.read_bytes()[:-200], "stdin: damaged or truncated"),
@@ -94,16 +92,16 @@ def test_bytes_that_are_neither(checkpoint: Path, jpeg: Path, tmp_path: Path) ->
 # ---- JPEG ---------------------------------------------------------------------------------------
 
 
-def test_a_jpeg_is_written_like_its_source(checkpoint: Path, jpeg: Path, tmp_path: Path) -> None:
+def test_a_jpeg_is_written_like_its_source(checkpoint: Path, jpeg: Path) -> None:
     command = f"blurkit deblur - -c {checkpoint} -q -o"
     script = (
         f"cat {jpeg} | {command} direct.jpg && cat {jpeg} | {command} fine.jpg --quality 98 && "
         f"blurkit prepare {jpeg} -o - -q | {command} shard.jpg"
     )
-    assert_done(shell(script, tmp_path))
+    assert_done(shell(script))
     with PIL.Image.open(jpeg) as source:
         for name, alike in (("direct", True), ("shard", True), ("fine", False)):
-            with PIL.Image.open(tmp_path / f"{name}.jpg") as written:
+            with PIL.Image.open(f"{name}.jpg") as written:
                 assert (written.quantization == source.quantization) == alike  # type: ignore[attr-defined]
                 assert (written.layer == source.layer) == alike  # type: ignore[attr-defined]
 
@@ -120,9 +118,9 @@ def planted(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_what_is_not_read_is_counted(checkpoint: Path, tmp_path: Path) -> None:
+def test_what_is_not_read_is_counted(checkpoint: Path) -> None:
     files = ("a.psd", "b.psd", "below/c.PSD", "d.xcf", "notes.txt", "x.json", "README", ".z.psd")
-    folder = planted(tmp_path / "photos", *files)
+    folder = planted(Path("photos"), *files)
     line = (
         "skipped 4: 3 .psd (not an image format that blurkit reads), "
         "1 .xcf (not an image format that blurkit reads)"
@@ -132,17 +130,16 @@ def test_what_is_not_read_is_counted(checkpoint: Path, tmp_path: Path) -> None:
         ["info", folder],
         ["eval", folder, folder],
     ):
-        ran = invoke(*command, "-q", cwd=tmp_path)
+        ran = invoke(*command, "-q")
         assert ran.status == 1 and ran.lines[-1] == line, ran.err
-    assert (tmp_path / "out" / "grey.png").exists()
-    ran = invoke("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q", cwd=tmp_path)
+    assert (Path("out") / "grey.png").exists()
+    ran = invoke("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q")
     assert_failed(ran, "a.psd", "film or shard that can be read; not an image")
 
 
-def test_texts_do_not_count(checkpoint: Path, tmp_path: Path) -> None:
-    names = ("notes.txt", "x.json", "a.md", "b.csv", "c.zip", "Makefile")
-    folder = planted(tmp_path / "photos", *names)
-    done("deblur", folder, "-c", checkpoint, "-o", "out/", "-q", cwd=tmp_path)
+def test_texts_do_not_count(checkpoint: Path) -> None:
+    folder = planted(Path("photos"), "notes.txt", "x.json", "a.md", "b.csv", "c.zip", "Makefile")
+    done("deblur", folder, "-c", checkpoint, "-o", "out/", "-q")
 
 
 WITHOUT_EXTRAS = """
@@ -158,10 +155,10 @@ for name in ("photos", "photos/a.heic"):
 """
 
 
-def test_the_line_says_what_to_install(tmp_path: Path) -> None:
-    planted(tmp_path / "photos", "a.heic", "b.HEIC", "c.cr2", "d.arw")
+def test_the_line_says_what_to_install() -> None:
+    planted(Path("photos"), "a.heic", "b.HEIC", "c.cr2", "d.arw")
     command = [sys.executable, "-c", WITHOUT_EXTRAS]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
+    ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert ran.stdout.split() == ["1", "1"]
     first, *others = ran.stderr.splitlines()
     assert first == (
@@ -174,11 +171,11 @@ def test_the_line_says_what_to_install(tmp_path: Path) -> None:
 # ---- results beside their photos ----------------------------------------------------------------
 
 
-def test_formats_that_are_not_written_become_others(checkpoint: Path, tmp_path: Path) -> None:
+def test_formats_that_are_not_written_become_others(checkpoint: Path) -> None:
     pytest.importorskip("rawpy")
     from tests.io.test_formats import write_raw
 
-    folder = tmp_path / "photos"
+    folder = Path("photos")
     folder.mkdir()
     write_raw(folder / "raw.dng", photo(0, 64, 64))
     PIL.Image.fromarray(photo(0)).save(folder / "still.gif")
@@ -190,7 +187,5 @@ def test_formats_that_are_not_written_become_others(checkpoint: Path, tmp_path: 
     assert {path.name for path in folder.iterdir()} == names
     with PIL.Image.open(folder / "raw.deblurred.tif") as written:
         assert written.tag_v2[258] == (16, 16, 16)  # type: ignore[attr-defined]
-    assert_done(
-        invoke("deblur", folder / "raw.dng", "-c", checkpoint, "-o", tmp_path / "x.jpg", "-q")
-    )
-    assert opened((tmp_path / "x.jpg").read_bytes()).format == "JPEG"
+    assert_done(invoke("deblur", folder / "raw.dng", "-c", checkpoint, "-o", "x.jpg", "-q"))
+    assert opened(Path("x.jpg").read_bytes()).format == "JPEG"

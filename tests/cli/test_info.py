@@ -52,12 +52,12 @@ def told(path: Path | str, *options: object) -> dict[str, Any]:
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
-def test_our_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+def test_our_checkpoint(checkpoint: Path) -> None:
     kept = load_checkpoint(checkpoint)
     kept.provenance = {"command": "train-deblur", "metrics": {"psnr": 30.5}}
     for name in ("x.pt", "x.safetensors"):
-        save_checkpoint(kept, tmp_path / name)
-        found = told(tmp_path / name)
+        save_checkpoint(kept, Path(name))
+        found = told(Path(name))
         assert found["kind"] == "checkpoint" and found["format"] == "blurkit-checkpoint 2"
         assert found["system"] == "msdi"
         assert found["configuration"] == {"crop": 64} and found["provenance"] == kept.provenance
@@ -102,8 +102,8 @@ def official(name: str, path: Path) -> Path:
         ),
     ],
 )
-def test_released_networks(name: str, wanted: dict[str, tuple[int, float]], tmp_path: Path) -> None:
-    found = told(official(name, tmp_path / "net.pth"))
+def test_released_networks(name: str, wanted: dict[str, tuple[int, float]]) -> None:
+    found = told(official(name, Path("net.pth")))
     assert found["format"] == "of another program" and found["system"] is None
     networks = found["networks"]
     costs = {role: (n["parameters"], round(n["gmacs"], 1)) for role, n in networks.items()}
@@ -116,13 +116,13 @@ def test_released_networks(name: str, wanted: dict[str, tuple[int, float]], tmp_
         assert networks["deblur"]["trainable"] == 135_429_766
 
 
-def test_parts_of_a_network(tmp_path: Path) -> None:
+def test_parts_of_a_network() -> None:
     """One has no forward to count, the other takes latents of another width."""
     generator = JointGenerator(8, 4, modulation="paper", latent_width=2)
     parts = {"blur_encoder": BlurEncoder(4), "deblur": generator}
     states = {role: dict(network.state_dict()) for role, network in parts.items()}
-    save_checkpoint(Checkpoint(states, "msdi"), tmp_path / "parts.pt")
-    networks = told(tmp_path / "parts.pt", "--size", "64x64")["networks"]
+    save_checkpoint(Checkpoint(states, "msdi"), Path("parts.pt"))
+    networks = told(Path("parts.pt"), "--size", "64x64")["networks"]
     assert networks["blur_encoder"]["network"] == "BlurEncoder"
     assert networks["blur_encoder"]["gmacs"] is None
     image, latents = networks["deblur"]["inputs"]
@@ -144,10 +144,10 @@ def test_feature_networks_and_heads_of_lpips() -> None:
     assert network["parameters"] == sum(channels.values())
 
 
-def test_state_dicts_of_no_known_network(tmp_path: Path) -> None:
+def test_state_dicts_of_no_known_network() -> None:
     state = {f"body.{n}.weight": torch.zeros(2, 3) for n in range(9)}
-    save_file(state, tmp_path / "other.safetensors")
-    network = told(tmp_path / "other.safetensors")["networks"]["network"]
+    save_file(state, Path("other.safetensors"))
+    network = told(Path("other.safetensors"))["networks"]["network"]
     assert "no known network has this state dict of 9 keys" in network["problem"]
     assert (network["tensors"], network["values"]) == (9, 54)
     assert len(network["first_keys"]) == 5 and set(network["first_keys"]) < set(state)
@@ -165,15 +165,14 @@ def test_a_shard(shard: Path) -> None:
     sides = {"width": {"min": 64, "max": 64}, "height": {"min": 48, "max": 48}}
     images = {"count": 4, **sides, "channels": [3], "types": ["uint8"]}
     assert found["images"] == {"blur": images, "sharp": images}
-    psnr = {"count": 4, "min": min(values), "max": max(values)}
-    assert found["attributes"]["psnr_blur"] == psnr
+    assert found["attributes"]["psnr_blur"] == {"count": 4, "min": min(values), "max": max(values)}
     assert found["attributes"]["sequence"]["examples"] == ["scene0", "scene1"]
     assert found["image_bytes"] == 8 * 48 * 64 * 3
     assert found["file_bytes"] == shard.stat().st_size and found["compression"] is None
 
 
-def test_a_varied_shard(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "varied.h5", "w", libver="v110") as file:
+def test_a_varied_shard() -> None:
+    with h5py.File("varied.h5", "w", libver="v110") as file:
         for number, (size, dtype) in enumerate([((30, 20), "uint16"), ((9, 70), "float32")]):
             group = file.create_group(f"{number:08d}")
             group.attrs["name"] = f"scene{number}"
@@ -182,7 +181,7 @@ def test_a_varied_shard(tmp_path: Path) -> None:
             group.create_dataset("blur", data=pixels, compression="gzip")
             group["attrs/kernel"] = np.zeros((3, 5))
         seal(file)
-    found = told(tmp_path / "varied.h5")
+    found = told(Path("varied.h5"))
     sides = {"width": {"min": 20, "max": 70}, "height": {"min": 9, "max": 30}}
     images = {"count": 2, **sides, "channels": [1, 3], "types": ["float32", "uint16"]}
     assert found["images"]["blur"] == images
@@ -193,9 +192,9 @@ def test_a_varied_shard(tmp_path: Path) -> None:
     assert found["compression"] == "gzip" and found["splits"] == {} and found["sequences"] == 0
 
 
-def test_pixels_of_a_shard_are_not_read(shard: Path, tmp_path: Path) -> None:
+def test_pixels_of_a_shard_are_not_read(shard: Path) -> None:
     """Else a changed one would be found."""
-    changed = tmp_path / "changed.h5"
+    changed = Path("changed.h5")
     shutil.copy(shard, changed)
     with h5py.File(changed, "r+") as file:
         file["00000000/blur"][3, 4] ^= 1
@@ -206,8 +205,8 @@ def test_pixels_of_a_shard_are_not_read(shard: Path, tmp_path: Path) -> None:
     done("info", shard, "--verify", "-q")
 
 
-def test_a_truncated_shard_tells_what_is_whole(shard: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut.h5"
+def test_a_truncated_shard_tells_what_is_whole(shard: Path) -> None:
+    cut = Path("cut.h5")
     cut.write_bytes(shard.read_bytes()[:-40_000])
     ran = invoke("info", cut, "--json", "-q")
     assert_failed(ran, "cut.h5", "truncated, 40000 bytes are missing; 2 records are whole")
@@ -219,41 +218,38 @@ def test_a_truncated_shard_tells_what_is_whole(shard: Path, tmp_path: Path) -> N
         assert_same(record, before)
 
 
-def test_streams_and_checkpoints_through_a_pipe(
-    tree: Path, shard: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    ran = shell(f"blurkit prepare {tree} -o - -q | tee s.stream | blurkit info - --json", tmp_path)
+def test_streams_and_checkpoints_through_a_pipe(tree: Path, shard: Path, checkpoint: Path) -> None:
+    ran = shell(f"blurkit prepare {tree} -o - -q | tee s.stream | blurkit info - --json")
     assert_done(ran)
     (found,) = ran.json
     assert found["kind"] == "stream" and found["records"] == 4
     assert found["images"] == told(shard)["images"]
-    saved = told(tmp_path / "s.stream")
+    saved = told(Path("s.stream"))
     assert saved["records"] == 4 and saved["attributes"] == found["attributes"]
-    nothing = run("info", "-", "-q")
-    assert_failed(nothing, "stream", "the command before this one sent nothing")
+    assert_failed(run("info", "-", "-q"), "stream", "the command before this one sent nothing")
     ran = run("info", "-", "--json", input=checkpoint.read_bytes())
     assert_done(ran)
     assert ran.json[0] == told(checkpoint) | {"file": "-"}
 
 
-def test_folders(tree: Path, shard: Path, tmp_path: Path) -> None:
+def test_folders(tree: Path, shard: Path) -> None:
     found = told(tree)
     assert found["kind"] == "folder" and found["layout"] == "pairs (blur, sharp), 4 scenes"
     assert found["images"] == told(shard)["images"] and found["splits"] == {"test": 4}
     found = told(tree / "test/scene0/sharp")
     assert found["layout"] == "photos, 2 scenes" and list(found["images"]) == ["image"]
     for name in ("a.h5", "b.h5"):
-        (tmp_path / name).write_bytes(shard.read_bytes())
-    found = told(tmp_path)
+        Path(name).write_bytes(shard.read_bytes())
+    found = told(Path())
     assert found["shards"] == 2 and found["records"] == 8
 
 
-def test_a_bad_image_in_a_folder(tmp_path: Path) -> None:
-    plant_tree(tmp_path, 2)
-    bad = next(tmp_path.rglob("blur/1.png"))
+def test_a_bad_image_in_a_folder() -> None:
+    plant_tree(Path(), 2)
+    bad = next(Path().rglob("blur/1.png"))
     bad.write_bytes(bad.read_bytes()[:300])
-    write(tmp_path / "test/scene0/blur/7.png", photo(7))
-    ran = invoke("info", tmp_path, "--json", "-q")
+    write("test/scene0/blur/7.png", photo(7))
+    ran = invoke("info", Path(), "--json", "-q")
     assert_failed(ran, "1", "1.png: damaged or truncated")
     assert ran.json[0]["records"] == 1 and len(ran.json[0]["problems"]) == 2
 
@@ -261,22 +257,21 @@ def test_a_bad_image_in_a_folder(tmp_path: Path) -> None:
 # ---- images --------------------------------------------------------------------------------------
 
 
-def test_images(tmp_path: Path) -> None:
+def test_images() -> None:
     exif = PIL.Image.Exif()
     exif[274] = 6
     icc = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    image = PIL.Image.fromarray(photo(3))
-    image.save(tmp_path / "turned.jpg", exif=exif.tobytes(), icc_profile=icc)
-    found = told(tmp_path / "turned.jpg")
+    PIL.Image.fromarray(photo(3)).save("turned.jpg", exif=exif.tobytes(), icc_profile=icc)
+    found = told(Path("turned.jpg"))
     assert (found["kind"], found["width"], found["height"]) == ("image", 48, 64)  # as shown
     assert (found["channels"], found["type"], found["alpha"]) == (3, "uint8", False)
     assert found["orientation"] == 6 and found["icc_profile_bytes"] == len(icc)
     assert found["exif_bytes"] == len(exif.tobytes())
-    assert found["file_bytes"] == (tmp_path / "turned.jpg").stat().st_size
+    assert found["file_bytes"] == Path("turned.jpg").stat().st_size
 
     deep = np.dstack([photo(3), photo(3)[:, :, :1]]).astype(np.uint16) * 257
-    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb", extrasamples=["unassalpha"])
-    found = told(tmp_path / "deep.tif")
+    tifffile.imwrite("deep.tif", deep, photometric="rgb", extrasamples=["unassalpha"])
+    found = told(Path("deep.tif"))
     assert (found["type"], found["alpha"], found["channels"]) == ("uint16", True, 3)
     assert found["orientation"] == 1 and found["exif_bytes"] == 0
 
@@ -284,40 +279,40 @@ def test_images(tmp_path: Path) -> None:
 # ---- all together --------------------------------------------------------------------------------
 
 
-def test_text_goes_to_standard_output(checkpoint: Path, shard: Path, tmp_path: Path) -> None:
-    ran = done("info", write(tmp_path / "a.png", blurred(photo(1))), checkpoint, shard)
+def test_text_goes_to_standard_output(checkpoint: Path, shard: Path) -> None:
+    ran = done("info", write("a.png", blurred(photo(1))), checkpoint, shard)
     assert ran.err == ""
     text = ran.out.decode()
     heads = [line for line in text.splitlines() if not line.startswith(" ")]
-    assert heads == [str(path) for path in (tmp_path / "a.png", checkpoint, shard)]
+    assert heads == [str(path) for path in (Path("a.png"), checkpoint, shard)]
     assert "\n  width: 64\n  height: 48\n" in text
     assert "\n      network: MSDINet\n" in text and "\n      inputs: 1x3x256x256\n" in text
     assert "    blur: count 4; width 64; height 48; channels 3; types uint8\n" in text
 
 
-def test_text_from_a_shard_does_nothing_to_the_terminal(tmp_path: Path) -> None:
+def test_text_from_a_shard_does_nothing_to_the_terminal() -> None:
     texts = ["\x1b[2Jgone", "two\nlines", os.fsdecode(b"caf\xe9.png"), "夜の写真", "x" * 1000]
-    with ShardWriter(tmp_path / "odd.h5") as writer:
+    with ShardWriter(Path("odd.h5")) as writer:
         for key, text in zip("abcde", texts, strict=True):
             writer.write(Record(key, {"blur": photo(1)}, {key: text}))
-    told = done("info", tmp_path / "odd.h5").out.decode().partition("attributes:")[2]
+    told = done("info", "odd.h5").out.decode().partition("attributes:")[2]
     shown = [r"\x1b[2Jgone", r"two\nlines", r"caf\udce9.png", "夜の写真", "x" * 100 + "..."]
     assert all(text in told for text in shown)
     assert "x" * 101 not in told and "\x1b" not in told
 
 
-def test_bad_files_are_named_and_the_rest_is_told(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no checkpoint")
-    (tmp_path / "empty.h5").write_bytes(b"")
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
-    (tmp_path / "nothing").mkdir()
-    torch.save({"step": 3}, tmp_path / "state.pt")
+def test_bad_files_are_named_and_the_rest_is_told(checkpoint: Path) -> None:
+    Path("notes.txt").write_text("no checkpoint")
+    Path("empty.h5").write_bytes(b"")
+    Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
+    Path("nothing").mkdir()
+    torch.save({"step": 3}, "state.pt")
     bad = ["notes.txt", "empty.h5", "broken.png", "nothing", "state.pt", "missing.pt", "x" * 300]
-    ran = invoke("info", *(tmp_path / name for name in bad), "", checkpoint, "--json", "-q")
+    ran = invoke("info", *(Path(name) for name in bad), "", checkpoint, "--json", "-q")
     assert ran.status == 1 and [line["file"] for line in ran.json] == [str(checkpoint)]
     assert len(ran.lines) == 9
     for name, line in zip(bad, ran.lines, strict=False):
-        assert line.startswith(f"error: {tmp_path / name}: ")
+        assert line.startswith(f"error: {Path(name)}: ")
     assert ran.lines[-1].startswith("8 failed, 1 inspected")
 
 

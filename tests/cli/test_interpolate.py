@@ -31,8 +31,8 @@ BLURRY = blurred(SHARP)
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
-    return write(tmp_path / "blurry.png", BLURRY), write(tmp_path / "sharp.png", SHARP)
+def pair() -> tuple[Path, Path]:
+    return write("blurry.png", BLURRY), write("sharp.png", SHARP)
 
 
 def between(amount: float, role: str = "reblur") -> np.ndarray:
@@ -78,39 +78,36 @@ def test_seven_frames_beside_the_photo(joint: Path, pair: tuple[Path, Path]) -> 
     assert_failed(again, "blurry/0", "blurry.interpolated-0.png: exists already; give --force")
 
 
-def test_beyond_both_ends(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    beyond = ("--from", -0.25, "--to", 2.25, "--steps", 11, "-o", f"{tmp_path}/frames/")
+def test_beyond_both_ends(joint: Path, pair: tuple[Path, Path]) -> None:
+    beyond = ("--from", -0.25, "--to", 2.25, "--steps", 11, "-o", "frames/")
     ran = invoke("interpolate", *pair, "-c", joint, "-q", *beyond, *FP32)
     assert (ran.status, ran.out, ran.err) == (0, b"", "")
     for n in range(11):
-        amount = -0.25 + n * 0.25
-        assert_made(imageio.imread(tmp_path / f"frames/blurry/{n:02}.png"), between(amount))
-    assert len(files(tmp_path / "frames")) == 11
+        assert_made(imageio.imread(f"frames/blurry/{n:02}.png"), between(-0.25 + n * 0.25))
+    assert len(files("frames")) == 11
 
 
-def test_the_ends_are_those_of_reblur_and_deblur(
-    joint: Path, pair: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_ends_are_those_of_reblur_and_deblur(joint: Path, pair: tuple[Path, Path]) -> None:
     common = ("-c", joint, "-q", *FP32)
     blurry, sharp = pair
     command = ("interpolate", *pair, *common, "--steps", 1, "--force")
-    output = tmp_path / "end.png"
+    output = Path("end.png")
     for amount, guide in enumerate((sharp, blurry)):
         done("reblur", sharp, "--like", guide, "-o", output, *common, "--force")
-        (frame,) = results(tmp_path / "frame.h5", *command, "--to", amount)
+        (frame,) = results("frame.h5", *command, "--to", amount)
         np.testing.assert_array_equal(frame.images["reblurred"], imageio.imread(output))
         assert frame.attrs["amount"] == amount
     done("deblur", blurry, "-o", output, *common, "--force")
-    (frame,) = results(tmp_path / "frame.h5", *command, "--deblur")
+    (frame,) = results("frame.h5", *command, "--deblur")
     np.testing.assert_array_equal(frame.images["restored"], imageio.imread(output))
     assert frame.attrs["restored_by"] == "enc.pt" and "reblurred" not in frame.images
 
 
-def test_deblurring_and_circles(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_deblurring_and_circles(joint: Path, pair: tuple[Path, Path]) -> None:
     command = ("interpolate", *pair, "--steps", 3, "-c", joint, *FP32, "--force")
     for key, role, options in (("reblurred", "reblur", ()), ("restored", "deblur", ("--deblur",))):
         straight, round_ = (
-            [r.images[key] for r in results(tmp_path / "o.h5", *command, *options, *way)]
+            [r.images[key] for r in results("o.h5", *command, *options, *way)]
             for way in ((), ("--spherical",))
         )
         for n, frame in enumerate(straight):
@@ -121,31 +118,27 @@ def test_deblurring_and_circles(joint: Path, pair: tuple[Path, Path], tmp_path: 
         assert differences[0] <= 1 < differences[1] and differences[2] <= 1
 
 
-def test_many_pairs_from_folders_shards_and_streams(
-    joint: Path, shard: Path, tmp_path: Path
-) -> None:
+def test_many_pairs_from_folders_shards_and_streams(joint: Path, shard: Path) -> None:
     command = ("interpolate", "--steps", 3, "-c", joint, *FP32)
-    sheets = ("--sheet", f"{tmp_path}/sheets/", "--json")
-    ran = done(*command, shard, "-o", tmp_path / "frames.h5", *sheets)
+    ran = done(*command, shard, "-o", "frames.h5", "--sheet", "sheets/", "--json")
     names = [f"{r.name}/{n}" for r in records(shard) for n in range(3)]
     assert [row["name"] for row in ran.json[:-1]] == names
     assert ran.json[-1]["total"]["pairs"] == 4
-    frames = records(tmp_path / "frames.h5")
+    frames = records("frames.h5")
     assert [frame.name for frame in frames] == names
-    assert sorted(files(tmp_path / "sheets")) == [f"{r.name}.png" for r in records(shard)]
+    assert sorted(files("sheets")) == [f"{r.name}.png" for r in records(shard)]
     for number, record in enumerate(records(shard)):
-        sheet = imageio.imread(tmp_path / f"sheets/{record.name}.png")
+        sheet = imageio.imread(f"sheets/{record.name}.png")
         for n in range(3):
             frame = frames[3 * number + n].images["reblurred"]
             np.testing.assert_array_equal(sheet[:48, 72 * n : 72 * n + 64], frame)
         for role in ("blur", "sharp"):
-            write(tmp_path / f"{role}/{record.name}.png", record.images[role])
-    done(*command, tmp_path / "blur", tmp_path / "sharp", "-q", "-o", f"{tmp_path}/frames/")
-    piped = shell(f"blurkit {' '.join(map(str, command))} - -q -o - < {shard} > s.h5", tmp_path)
-    assert_done(piped)
-    for streamed, frame in zip(records(tmp_path / "s.h5"), frames, strict=True):
+            write(f"{role}/{record.name}.png", record.images[role])
+    done(*command, "blur", "sharp", "-q", "-o", "frames/")
+    assert_done(shell(f"blurkit {' '.join(map(str, command))} - -q -o - < {shard} > s.h5"))
+    for streamed, frame in zip(records("s.h5"), frames, strict=True):
         assert streamed.name == frame.name
-        image = imageio.imread(tmp_path / f"frames/{frame.name}.png")
+        image = imageio.imread(f"frames/{frame.name}.png")
         np.testing.assert_array_equal(image, frame.images["reblurred"])
         np.testing.assert_array_equal(image, streamed.images["reblurred"])
 
@@ -154,13 +147,13 @@ def test_many_pairs_from_folders_shards_and_streams(
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
-def test_an_animation(joint: Path, pair: tuple[Path, Path], tmp_path: Path, suffix: str) -> None:
-    output = tmp_path / f"out/blur{suffix}"
+def test_an_animation(joint: Path, pair: tuple[Path, Path], suffix: str) -> None:
+    output = Path(f"out/blur{suffix}")
     command = ("interpolate", *pair, "-c", joint, "-o", output, *FP32)
-    ran = done(*command, "--steps", 4, "--fps", 5, "--sheet", tmp_path / "out/sheet.png")
+    ran = done(*command, "--steps", 4, "--fps", 5, "--sheet", "out/sheet.png")
     assert f"wrote {output}" in ran.err
-    assert sorted(files(tmp_path / "out")) == [f"blur{suffix}", "sheet.png"]
-    sheet = imageio.imread(tmp_path / "out/sheet.png")
+    assert sorted(files("out")) == [f"blur{suffix}", "sheet.png"]
+    sheet = imageio.imread("out/sheet.png")
     with PIL.Image.open(output) as animation:
         assert animation.n_frames == 4 and animation.size == (64, 48)  # type: ignore[attr-defined]
         for n in range(4):
@@ -174,17 +167,17 @@ def test_an_animation(joint: Path, pair: tuple[Path, Path], tmp_path: Path, suff
     assert_refused(invoke(*command, "-q"), f"blur{suffix}: exists already; give --force")
 
 
-def test_pictures_of_16_bits_and_gray(joint: Path, tmp_path: Path) -> None:
+def test_pictures_of_16_bits_and_gray(joint: Path) -> None:
     for name, image in (("sharp", SHARP), ("blurry", BLURRY)):
         deep = image[:, :, 1].astype(np.uint16) * 257
-        (tmp_path / f"{name}.png").write_bytes(imagecodecs.png_encode(deep))
-    pair = (tmp_path / "blurry.png", tmp_path / "sharp.png")
+        Path(f"{name}.png").write_bytes(imagecodecs.png_encode(deep))
+    pair = (Path("blurry.png"), Path("sharp.png"))
     command = ("interpolate", *pair, "--steps", 3, "-c", joint, "-q", *FP32)
     done(*command)
-    made = imageio.imread(tmp_path / "blurry.interpolated-2.png")
+    made = imageio.imread("blurry.interpolated-2.png")
     assert made.dtype == np.uint16 and made.shape == (48, 64)
-    done(*command, "-o", tmp_path / "blur.webp", "--sheet", tmp_path / "sheet.jpg")
-    with PIL.Image.open(tmp_path / "blur.webp") as animation:
+    done(*command, "-o", "blur.webp", "--sheet", "sheet.jpg")
+    with PIL.Image.open("blur.webp") as animation:
         animation.seek(2)
         shown = np.asarray(animation.convert("RGB"))
     np.testing.assert_allclose(shown[:, :, 0], made / 257, atol=0.51)
@@ -193,12 +186,12 @@ def test_pictures_of_16_bits_and_gray(joint: Path, tmp_path: Path) -> None:
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
-def test_official_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_official_files(pair: tuple[Path, Path]) -> None:
     first, second = steered(0), steered(1)
     torch.manual_seed(5)
     whole = MSDINet(first.net_prior, first.prior_upsampling, width=8, hidden=8).eval()
     joint, encoder, network = (
-        official(tmp_path / name, part)
+        official(Path(name), part)
         for name, part in (
             ("joint.pth", first),
             ("net_E.pth", second.net_prior),
@@ -209,7 +202,7 @@ def test_official_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
 
     def made(*options: object) -> list[np.ndarray]:
         key = "restored" if "--deblur" in options else "reblurred"
-        frames = results(tmp_path / "frames.h5", *command, *options, "--force")
+        frames = results("frames.h5", *command, *options, "--force")
         return [record.images[key] for record in frames]
 
     for frame, amount in zip(made("-c", joint), (0, 1), strict=True):
@@ -221,7 +214,7 @@ def test_official_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
     own = made("-c", network, "--deblur")
     other = made("-c", network, "--encoder", encoder, "--deblur")
     assert_made(own[1], restored_by(whole))
-    output = tmp_path / "restored.png"
+    output = Path("restored.png")
     deblur = ("deblur", pair[0], "-c", network, "--tile", 64, "-q", "-o", output, "--force", *FP32)
     for frames, options in ((own, ()), (other, ("--encoder", encoder))):
         done(*deblur, *options)
@@ -231,24 +224,24 @@ def test_official_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
         ("-c", network): "msdi_net.pth: holds deblur (MSDINet); interpolation needs",
         ("-c", encoder, "--deblur"): "net_E.pth: holds encoder (DegradationEncoder); interpol",
     }
-    assert_each_refused(cases, *command, "-o", tmp_path / "x.gif", status=1)
-    assert not (tmp_path / "x.gif").exists()
+    assert_each_refused(cases, *command, "-o", "x.gif", status=1)
+    assert not Path("x.gif").exists()
 
 
 # ---- what is wrong -------------------------------------------------------------------------------
 
 
-def test_wrong_usage(joint: Path, pair: tuple[Path, Path], shard: Path, tmp_path: Path) -> None:
-    before = files(tmp_path)
+def test_wrong_usage(joint: Path, pair: tuple[Path, Path], shard: Path) -> None:
+    before = files()
     several = "is one animation, but there are several pictures; name a folder/"
     cases: dict[tuple[object, ...], str] = {
-        (shard, "-o", tmp_path / "blur.gif"): several,
-        (shard, "-o", tmp_path / "blur.png"): several,
-        (shard, "-o", tmp_path / "f.h5", "--sheet", tmp_path / "s.png"): "s.png is one file, but "
+        (shard, "-o", "blur.gif"): several,
+        (shard, "-o", "blur.png"): several,
+        (shard, "-o", "f.h5", "--sheet", "s.png"): "s.png is one file, but "
         "there are several pictures; name a folder/",
-        (*pair, "-o", tmp_path / "blur.jpg"): "an animation is one of .gif .png .apng .webp",
-        (*pair, "-o", tmp_path / "blur.mp4"): "is a film, but",
-        (*pair, "--sheet", tmp_path / "s.gif"): "name an image, or a folder (end it with /)",
+        (*pair, "-o", "blur.jpg"): "an animation is one of .gif .png .apng .webp",
+        (*pair, "-o", "blur.mp4"): "is a film, but",
+        (*pair, "--sheet", "s.gif"): "name an image, or a folder (end it with /)",
         (*pair, "--from", "nan"): "--from and --to are finite numbers",
         (*pair, "--to", "inf"): "--from and --to are finite numbers",
         (*pair, "--json", "-o", "-"): "both write to standard output",
@@ -258,58 +251,55 @@ def test_wrong_usage(joint: Path, pair: tuple[Path, Path], shard: Path, tmp_path
     assert_each_refused(cases, "interpolate", "--steps", 2, "-c", joint, "-q")
     for options in (("--steps", 0), ("--fps", 0), ("--steps", "many")):
         assert invoke("interpolate", *pair, "-c", joint, *options).status == 2
-    assert files(tmp_path) == before
+    assert files() == before
 
 
-def test_existing_sheets_are_kept(
-    joint: Path, pair: tuple[Path, Path], shard: Path, tmp_path: Path
-) -> None:
-    sheet = write(tmp_path / "sheet.png", photo(9))
-    before = files(tmp_path)
+def test_existing_sheets_are_kept(joint: Path, pair: tuple[Path, Path], shard: Path) -> None:
+    sheet = write("sheet.png", photo(9))
+    before = files()
     ran = invoke("interpolate", *pair, "-c", joint, "-q", "--sheet", sheet)
     assert_refused(ran, "sheet.png: exists already; give --force")
-    assert files(tmp_path) == before
-    first = write(tmp_path / "sheets/scene0/0.png", photo(9))
-    given = (shard, "--steps", 2, "-o", tmp_path / "f.h5", "--sheet", f"{tmp_path}/sheets/")
+    assert files() == before
+    first = write("sheets/scene0/0.png", photo(9))
+    given = (shard, "--steps", 2, "-o", "f.h5", "--sheet", "sheets/")
     ran = invoke("interpolate", *given, "-c", joint, "-q")
     assert_failed(ran, "sheets/", "scene0/0.png: exists already")
-    assert len(files(tmp_path / "sheets")) == 4 and len(records(tmp_path / "f.h5")) == 8
+    assert len(files("sheets")) == 4 and len(records("f.h5")) == 8
     np.testing.assert_array_equal(imageio.imread(first), photo(9))
 
 
-def test_bad_pairs(joint: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    before = files(tmp_path)
+def test_bad_pairs(joint: Path, pair: tuple[Path, Path]) -> None:
+    before = files()
     command = ("interpolate", "-c", joint, "-q")
     cases: dict[tuple[object, ...], str] = {
         (): "blurry.png: holds no pair of a sharp and a blurry image",
-        (tmp_path / "missing.png",): "missing.png: no such file or folder",
+        (Path("missing.png"),): "missing.png: no such file or folder",
     }
     assert_each_refused(cases, *command, pair[0], status=1)
-    ran = invoke(*command, pair[0], tmp_path / "missing.h5")
+    ran = invoke(*command, pair[0], "missing.h5")
     assert_failed(ran, "missing.h5", "missing.h5: no such file or folder")
-    assert files(tmp_path) == before
+    assert files() == before
     for number in range(3):
-        write(tmp_path / f"b/{number}.png", blurred(photo(number)))
-        write(tmp_path / f"s/{number}.png", photo(number, 48, 60 if number == 1 else 64))
-    (tmp_path / "b/2.png").write_text("no image")
-    write(tmp_path / "s/3.png", photo(3))
-    sides = (tmp_path / "b", tmp_path / "s", "--steps", 2)
-    ran = invoke(*command, *sides, "-o", f"{tmp_path}/out/")
+        write(f"b/{number}.png", blurred(photo(number)))
+        write(f"s/{number}.png", photo(number, 48, 60 if number == 1 else 64))
+    Path("b/2.png").write_text("no image")
+    write("s/3.png", photo(3))
+    ran = invoke(*command, Path("b"), Path("s"), "--steps", 2, "-o", "out/")
     assert_failed(ran, "1", "blur is 64x48, sharp is 60x48")
     assert_failed(ran, "2", "2.png: is not an image")
     assert_failed(ran, "3", "no partner of that name")
     assert ran.lines[-1].startswith("3 failed, 1 interpolated")
-    assert sorted(files(tmp_path / "out")) == ["0/0.png", "0/1.png"]
+    assert sorted(files("out")) == ["0/0.png", "0/1.png"]
 
 
-def test_a_full_disk(joint: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk(joint: Path, small_disk: Path) -> None:
     sharp = np.random.default_rng(0).integers(0, 256, (320, 400, 3), np.uint8)
-    pair = write(tmp_path / "b.png", blurred(sharp)), write(tmp_path / "s.png", sharp)
+    pair = write("b.png", blurred(sharp)), write("s.png", sharp)
     command = ("interpolate", *pair, "--steps", 3, "--tile", 400, "-c", joint, "-q", "-o")
     for name in ("blur.webp", "frames.h5"):
         ran = invoke(*command, small_disk / name)
         assert_refused(ran, str(small_disk / name), "the disk is full; free some space")
         assert files(small_disk) == {}
-    ran = invoke(*command, tmp_path / "x.gif", "--sheet", small_disk / "sheet.png")
+    ran = invoke(*command, "x.gif", "--sheet", small_disk / "sheet.png")
     assert_refused(ran, "sheet.png: the disk is full; free some space")
     assert files(small_disk) == {}

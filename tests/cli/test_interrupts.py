@@ -65,81 +65,78 @@ def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "jobs", "ended"),
-    [(signal.SIGTERM, 1, TERMINATED), (signal.SIGINT, 2, INTERRUPTED)],
+    ("number", "jobs", "ended"), [(signal.SIGTERM, 1, TERMINATED), (signal.SIGINT, 2, INTERRUPTED)]
 )
 def test_a_stopped_preparation_is_continued(
-    large_tree: Path, whole: list[Record], tmp_path: Path, number: int, jobs: int, ended: Any
+    large_tree: Path, whole: list[Record], number: int, jobs: int, ended: Any
 ) -> None:
-    process = begun(large_tree, tmp_path, jobs)
+    process = begun(large_tree, Path(), jobs)
     process.send_signal(number)
     assert end(process) == ended
-    left = sorted(path.name for path in tmp_path.iterdir())
+    left = sorted(path.name for path in Path().iterdir())
     assert left == [f"test-{i:05d}.h5" for i in range(len(left))]
     assert 1 <= len(left) < len(whole)
-    assert_same_records(shard_records(tmp_path), whole[: len(left)])
-    done(*slowly(large_tree, tmp_path, jobs), "--resume")
-    assert_same_records(shard_records(tmp_path), whole)
+    assert_same_records(shard_records(Path()), whole[: len(left)])
+    done(*slowly(large_tree, Path(), jobs), "--resume")
+    assert_same_records(shard_records(Path()), whole)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_every_process_at_once(
-    large_tree: Path, tmp_path: Path, number: int, status: int
-) -> None:
+def test_a_signal_to_every_process_at_once(large_tree: Path, number: int, status: int) -> None:
     """So does a terminal send its interrupt, and a system that shuts down its end."""
-    process = begun(large_tree, tmp_path, 2)
+    process = begun(large_tree, Path(), 2)
     os.killpg(process.pid, number)
     ended, err = end(process)
     assert (ended, err.count("\n")) == (status, 1)
-    assert not list(tmp_path.glob(".*"))
+    assert not list(Path().glob(".*"))
 
 
-def test_an_interrupt_is_never_lost(large_tree: Path, tmp_path: Path) -> None:
+def test_an_interrupt_is_never_lost(large_tree: Path) -> None:
     """Wherever Python happens to be: raised in a destructor, an error would be dropped."""
     for tries in range(5):
-        process = begun(large_tree, tmp_path / str(tries), 1)
+        process = begun(large_tree, Path(str(tries)), 1)
         time.sleep(0.016 * tries)
         process.send_signal(signal.SIGINT)
         assert end(process) == INTERRUPTED
 
 
-def test_workers_end_with_their_parent(large_tree: Path, tmp_path: Path) -> None:
-    process = begun(large_tree, tmp_path, 2)
+def test_workers_end_with_their_parent(large_tree: Path) -> None:
+    process = begun(large_tree, Path(), 2)
     process.kill()
     assert end(process) == (-signal.SIGKILL, "")
 
 
-def test_a_killed_worker_is_told(large_tree: Path, tmp_path: Path) -> None:
-    process = begun(large_tree, tmp_path, 2)
+def test_a_killed_worker_is_told(large_tree: Path) -> None:
+    process = begun(large_tree, Path(), 2)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout.split()
     os.kill(int(workers[0]), signal.SIGKILL)
     status, err = end(process)
     assert status == 1
     assert err.startswith("error: a process was killed, perhaps for lack of memory")
-    assert not list(tmp_path.glob(".*"))
+    assert not list(Path().glob(".*"))
 
 
-def test_one_shard_that_is_stopped_leaves_what_was_there(large_tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "one.h5").write_bytes(b"what was there")
+def test_one_shard_that_is_stopped_leaves_what_was_there(large_tree: Path) -> None:
+    Path("one.h5").write_bytes(b"what was there")
     options = ["--compress", "--quiet", "--jobs", 1, "--force"]
-    process = start("prepare", large_tree, "-o", tmp_path / "one.h5", *options)
-    wait_for(lambda: any(tmp_path.glob(".one.h5.*.partial")))
+    process = start("prepare", large_tree, "-o", "one.h5", *options)
+    wait_for(lambda: any(Path().glob(".one.h5.*.partial")))
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     assert end(process) == TERMINATED
-    assert [path.name for path in tmp_path.iterdir()] == ["one.h5"]
-    assert (tmp_path / "one.h5").read_bytes() == b"what was there"
+    assert [path.name for path in Path().iterdir()] == ["one.h5"]
+    assert Path("one.h5").read_bytes() == b"what was there"
 
 
-def test_a_reader_that_is_interrupted_ends_its_writer(large_tree: Path, tmp_path: Path) -> None:
+def test_a_reader_that_is_interrupted_ends_its_writer(large_tree: Path) -> None:
     inputs = [large_tree / "test" / f"scene{i % 6}/sharp/{i % 2}.png" for i in range(2)]
     writer = start("prepare", *inputs, "-o", "-", "--crop", 32, "-q", "--jobs", 1)
-    reader = start("prepare", "-", "-o", tmp_path / "one.h5", "-q", stdin=writer.stdout)
+    reader = start("prepare", "-", "-o", "one.h5", "-q", stdin=writer.stdout)
     assert writer.stdout is not None and writer.stderr is not None
     writer.stdout.close()
-    wait_for(lambda: any(tmp_path.glob(".one.h5.*.partial")))
+    wait_for(lambda: any(Path().glob(".one.h5.*.partial")))
     reader.send_signal(signal.SIGINT)
     assert end(reader) == INTERRUPTED
     assert writer.stderr.read() == b""
     assert writer.wait(timeout=30) == 141
-    assert not list(tmp_path.iterdir())
+    assert not list(Path().iterdir())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.ndimage
-import skimage.metrics
 import torch
 
 from blurkit.io.records import Record
@@ -27,7 +26,7 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.guides import FP32, assert_made
+from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
 
@@ -42,14 +41,6 @@ def variational(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("space") / "variational.pt", variational=True)
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder of three sharp photos of 64x48."""
-    for number in range(3):
-        write(tmp_path / f"photos/{number}.png", photo(number))
-    return tmp_path / "photos"
-
-
 def shard_of(path: Path, *held: Record) -> Path:
     with ShardWriter(path) as writer:
         for record in held:
@@ -57,21 +48,16 @@ def shard_of(path: Path, *held: Record) -> Path:
     return path
 
 
-def psnr(image: np.ndarray, target: np.ndarray) -> float:
-    return float(skimage.metrics.peak_signal_noise_ratio(target, image))
-
-
 # ---- the blur of a pair --------------------------------------------------------------------------
 
 
-def test_transfer(space: Path, tmp_path: Path) -> None:
+def test_transfer(space: Path) -> None:
     sharp = photo(30, 200, 150)
     blur = blurred(sharp)
     for name, image in (("a", photo(0)), ("s", sharp), ("b", blur)):
-        write(tmp_path / f"{name}.png", image)
-    given = ("a.png", "s.png", "b.png", "-c", space, "--json", *FP32)
-    ran = done("transfer", *given, cwd=tmp_path)
-    made = imageio.imread(tmp_path / "a.transferred.png")
+        write(f"{name}.png", image)
+    ran = done("transfer", "a.png", "s.png", "b.png", "-c", space, "--json", *FP32)
+    made = imageio.imread("a.transferred.png")
     code = code_of(sharp, blur)
     assert_made(made, blurred_by(photo(0), code))
     other = blurred_by(photo(0), code_of(sharp, np.roll(sharp, 9, axis=0)))
@@ -82,68 +68,66 @@ def test_transfer(space: Path, tmp_path: Path) -> None:
     assert row["tile"] == 256 and f"{row['reblurred_psnr']:.2f}" in ran.err
 
 
-def test_own_blur_like_pairs_and_exchanged(photos: Path, shard: Path, tmp_path: Path) -> None:
-    space = tmp_path / "GOPRO_woVAE.pth"
+def test_own_blur_like_pairs_and_exchanged(photos: Path, shard: Path) -> None:
+    space = Path("GOPRO_woVAE.pth")
     torch.save(kernel_space().state_dict(), space)  # an official file
     command = ("reblur", shard, "-c", space, *FP32)
     held = {r.name: (r.images["sharp"], r.images["blur"]) for r in records(shard)}
-    for record in results(tmp_path / "own.h5", *command):
+    for record in results("own.h5", *command):
         wanted = blurred_by(held[record.name][0], code_of(*held[record.name]))
         assert_made(record.images["reblurred"], wanted)
         assert record.attrs["reblurred_psnr"] > 0
-    like = results(tmp_path / "like.h5", "reblur", photos, "--like", shard, "-c", space, *FP32)
+    like = results("like.h5", "reblur", photos, "--like", shard, "-c", space, *FP32)
     for number, (record, name) in enumerate(zip(like, held, strict=False)):
         wanted = blurred_by(photo(number), code_of(*held[name]))
         assert_made(record.images["reblurred"], wanted)
         assert record.attrs["reblurred_like"] == name
-    for record in results(tmp_path / "swapped", *command, "--shuffle"):
+    for record in results("swapped", *command, "--shuffle"):
         donor = record.attrs["blur_from"]
         assert donor != record.name
         wanted = blurred_by(record.images["sharp"], code_of(*held[donor]))
         assert_made(record.images["blur"], wanted)
 
 
-def test_pairs_that_are_none(space: Path, photos: Path, tmp_path: Path) -> None:
-    blurry = write(tmp_path / "blurry.png", blurred(photo(5)))
+def test_pairs_that_are_none(space: Path, photos: Path) -> None:
+    blurry = write("blurry.png", blurred(photo(5)))
     command = ("reblur", photos / "0.png", "-c", space, "-q")
     told = ("record 'blurry' holds blur", "takes the blur of a pair, sharp and blur")
     assert_failed(invoke(*command, "--like", blurry), "0", *told)
     told = ("0.png: holds no pair of a sharp and a blurry image", "with --like")
     assert_refused(invoke(*command), *told)
     pairs = shard_of(
-        tmp_path / "pairs.h5",
+        Path("pairs.h5"),
         Record("good", {"sharp": photo(5), "blur": blurred(photo(5))}),
         Record("bad", {"sharp": photo(6), "blur": photo(6, 40, 50)}),
     )
     size = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
     for start, first in ((("transfer", photos / "0.png"), "0/"), (("reblur",), "")):
-        output = tmp_path / f"{start[0]}.h5"
-        ran = invoke(*start, pairs, "-c", space, "-o", output, "-q")
-        assert_failed(ran, f"{first}bad", size)
+        output = Path(f"{start[0]}.h5")
+        assert_failed(invoke(*start, pairs, "-c", space, "-o", output, "-q"), f"{first}bad", size)
         assert [r.name for r in records(output)] == [f"{first}good"]
 
 
 def test_the_system_chooses_the_weights(
-    space: Path, variational: Path, joint: Path, photos: Path, shard: Path, tmp_path: Path,
+    space: Path, variational: Path, joint: Path, photos: Path, shard: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     one = photos / "0.png"
     transfer = ("transfer", one, shard)
 
     def ship(file: Path) -> None:
-        system = replace(folder.SYSTEM, weights=str(file))
-        monkeypatch.setattr(folder, "SYSTEM", system)
+        monkeypatch.setattr(folder, "SYSTEM", replace(folder.SYSTEM, weights=str(file)))
 
     ship(variational)
-    ran = done(*transfer, "-o", tmp_path / "o.h5", "--system", "kernel-space")
+    ran = done(*transfer, "-o", "o.h5", "--system", "kernel-space")
     assert ran.lines[0] == (
         "using the weights that come with blurkit (encoded blur kernel space, no date); "
         "-c names others"
     )
-    assert records(tmp_path / "o.h5")[0].attrs["reblurred_by"] == "variational.pt"
-    done("reblur", one, "--random", "-o", tmp_path / "r.png", "-q")
-    ship(tmp_path / "kernel_space.pt")
-    output = ("-o", tmp_path / "new.h5")
+    assert records("o.h5")[0].attrs["reblurred_by"] == "variational.pt"
+    done("reblur", one, "--random", "-o", "r.png", "-q")
+    ship(Path("kernel_space.pt").absolute())
+    output = ("-o", "new.h5")
     for given in (
         (*transfer, "--system", "kernel-space"),
         ("reblur", one, "--random"),
@@ -165,60 +149,58 @@ def test_the_system_chooses_the_weights(
 # ---- kernels and codes ---------------------------------------------------------------------------
 
 
-def test_codes_of_a_shard(space: Path, photos: Path, tmp_path: Path) -> None:
+def test_codes_of_a_shard(space: Path, photos: Path) -> None:
     codes = np.random.default_rng(0).standard_normal((3, CODE, 2, 2)).astype(np.float32)
     held = [Record(f"k{n}", {"blur": photo(9)}, {"kernel": code}) for n, code in enumerate(codes)]
-    one = shard_of(tmp_path / "one.h5", held[1])
-    three = shard_of(tmp_path / "three.h5", *held)
-    for shard, of in ((one, [1, 1, 1]), (three, [0, 1, 2])):
+    one = shard_of(Path("one.h5"), held[1])
+    for shard, of in ((one, [1, 1, 1]), (shard_of(Path("three.h5"), *held), [0, 1, 2])):
         command = ("reblur", photos, "--kernel", shard, "-c", space, *FP32)
-        made = results(tmp_path / f"{shard.stem}-out.h5", *command)
+        made = results(f"{shard.stem}-out.h5", *command)
         for number, (record, which) in enumerate(zip(made, of, strict=True)):
             code = torch.from_numpy(codes[which][None])
             assert_made(record.images["reblurred"], blurred_by(photo(number), code))
             assert record.attrs["reblurred_like"] == f"k{which}"
             assert record.attrs["reblurred_by"] == "kernel.pt"
     piped = shell(
-        f"blurkit reblur photos --kernel - -c {space} -o piped.h5 -q --precision fp32 < three.h5",
-        tmp_path,
+        f"blurkit reblur photos --kernel - -c {space} -o piped.h5 -q --precision fp32 < three.h5"
     )
     assert_done(piped)
-    for record, other in zip(records(tmp_path / "piped.h5"), made, strict=True):
+    for record, other in zip(records("piped.h5"), made, strict=True):
         np.testing.assert_array_equal(record.images["reblurred"], other.images["reblurred"])
 
 
-def test_a_code_of_another_photos_size_is_resized(space: Path, tmp_path: Path) -> None:
+def test_a_code_of_another_photos_size_is_resized(space: Path) -> None:
     code = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
-    shard = shard_of(tmp_path / "k.h5", Record("k", {}, {"kernel": code}))
+    shard = shard_of(Path("k.h5"), Record("k", {}, {"kernel": code}))
     image = photo(1, 200, 512)
-    path = write(tmp_path / "wide.png", image)
+    path = write("wide.png", image)
     done("reblur", path, "--kernel", shard, "-c", space, "--overlap", 0, "-q", *FP32)
     # Places lie at the middles of their 128 pixels: a quarter and three quarters of the way.
     across = np.clip((np.arange(4) + 0.5) / 4 * 2 - 0.5, 0, 1)
     wide = code[:, :, :1] * (1 - across) + code[:, :, 1:] * across
-    made = imageio.imread(tmp_path / "wide.reblurred.png")
+    made = imageio.imread("wide.reblurred.png")
     for half in (0, 1):
         part = torch.from_numpy(wide[None, :, :, 2 * half : 2 * half + 2].astype(np.float32))
         inside = slice(256 * half, 256 * half + 256)
         assert_made(made[:, inside], blurred_by(image[:, inside], part))
 
 
-def test_codes_that_do_not_fit(space: Path, photos: Path, tmp_path: Path) -> None:
+def test_codes_that_do_not_fit(space: Path, photos: Path) -> None:
     long = Record("long", {}, {"kernel": np.ones((CODE + 1, 2, 2), np.float32)})
     good = Record("good", {}, {"kernel": np.ones((CODE, 2, 2), np.float32)})
     flat = Record("flat", {}, {"kernel": np.ones(CODE, np.float32)})
-    shard = shard_of(tmp_path / "k.h5", long, good, flat)
-    command = ("reblur", photos, "-c", space, "-q", "-o", tmp_path / "o.h5", "--force", "--kernel")
+    shard = shard_of(Path("k.h5"), long, good, flat)
+    command = ("reblur", photos, "-c", space, "-q", "-o", "o.h5", "--force", "--kernel")
     ran = invoke(*command, shard)
     assert_failed(ran, "0", "long: a blur code of 17x2x2, but the network's codes have 16 values")
     assert_failed(ran, "2", "flat: a blur code of 16, but the network")
-    assert [r.name for r in records(tmp_path / "o.h5")] == ["1"]
-    ran = invoke(*command, shard_of(tmp_path / "two.h5", good, good))
+    assert [r.name for r in records("o.h5")] == ["1"]
+    ran = invoke(*command, shard_of(Path("two.h5"), good, good))
     assert_failed(ran, "2", "2: no blur is left; --kernel holds 2")
-    none = shard_of(tmp_path / "none.h5", Record("plain", {"sharp": photo(1)}))
+    none = shard_of(Path("none.h5"), Record("plain", {"sharp": photo(1)}))
     told = "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel"
     assert_refused(invoke(*command, none), told)
-    assert_refused(invoke(*command, tmp_path / "x.h5"), "x.h5")
+    assert_refused(invoke(*command, "x.h5"), "x.h5")
 
 
 def kernel(seed: int = 0) -> np.ndarray:
@@ -231,33 +213,30 @@ def convolved(image: np.ndarray, psf: np.ndarray) -> np.ndarray:
     return scipy.ndimage.convolve(image.astype(float), psf[:, :, None], mode="reflect")
 
 
-def test_kernels_are_convolved_with(photos: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "k.npy", 3 * kernel())
-    command = ("reblur", photos, "--kernel", tmp_path / "k.npy", "-o", tmp_path / "o.h5")
-    ran = done(*command, "--json")
+def test_kernels_are_convolved_with(photos: Path) -> None:
+    np.save("k.npy", 3 * kernel())
+    ran = done("reblur", photos, "--kernel", "k.npy", "-o", "o.h5", "--json")
     assert [row.get("like") for row in ran.json] == ["k", "k", "k", None]
     assert [line.split()[0] for line in ran.lines] == ["wrote", "reblurred"]
-    for number, record in enumerate(records(tmp_path / "o.h5")):
+    for number, record in enumerate(records("o.h5")):
         assert_made(record.images["reblurred"], convolved(photo(number), kernel()))
         assert record.attrs["reblurred_by"] == "convolution"
         assert record.attrs["reblurred_like"] == "k"
-    held = Record("found", {}, {"kernel": kernel().astype(np.float32)})
-    shard = shard_of(tmp_path / "k.h5", held)
+    shard = shard_of(Path("k.h5"), Record("found", {}, {"kernel": kernel().astype(np.float32)}))
     done("reblur", photos / "1.png", "--kernel", shard, "-q")
     assert_made(imageio.imread(photos / "1.reblurred.png"), convolved(photo(1), kernel()))
 
 
-def test_light_and_many_kernels(photos: Path, tmp_path: Path) -> None:
+def test_light_and_many_kernels(photos: Path) -> None:
     cells = np.empty((1, 2), object)
     cells[0, 0], cells[0, 1] = kernel(1), kernel(2)
-    scipy.io.savemat(tmp_path / "k.mat", {"kernels": cells})
-    command = ("reblur", photos, "--kernel", tmp_path / "k.mat", "--gamma", 2.2, "-q")
-    ran = invoke(*command, "-o", tmp_path / "o.h5")
+    scipy.io.savemat("k.mat", {"kernels": cells})
+    ran = invoke("reblur", photos, "--kernel", "k.mat", "--gamma", 2.2, "-q", "-o", "o.h5")
     assert_failed(ran, "2", "no blur is left; --kernel holds 2")
-    first, second = records(tmp_path / "o.h5")
-    np.save(tmp_path / "k1.npy", kernel(1))
-    options = ("--synthesize", "shake", "--kernels", tmp_path / "k1.npy", "--jobs", 1)
-    prepared = results(tmp_path / "p.h5", "prepare", photos, *options)[0]
+    first, second = records("o.h5")
+    np.save("k1.npy", kernel(1))
+    options = ("--synthesize", "shake", "--kernels", "k1.npy", "--jobs", 1)
+    prepared = results("p.h5", "prepare", photos, *options)[0]
     np.testing.assert_array_equal(first.images["reblurred"], prepared.images["blur"])
     light = convolved((photo(1) / 255) ** 2.2, kernel(2))
     assert_made(second.images["reblurred"], 255 * light ** (1 / 2.2))
@@ -280,12 +259,11 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_the_blur_of_a_pair_is_found(space: Path, pairs: Path, tmp_path: Path) -> None:
-    command = ("reblur", pairs, "--search", "-c", space, "-o", tmp_path / "o.h5", *FP32)
-    search = ("--iterations", 40, "--kernel-rate", 3e-3, "--seed", 3)
-    ran = invoke(*command, *search, "--json")
+def test_the_blur_of_a_pair_is_found(space: Path, pairs: Path) -> None:
+    command = ("reblur", pairs, "--search", "-c", space, "-o", "o.h5", *FP32)
+    ran = invoke(*command, "--iterations", 40, "--kernel-rate", 3e-3, "--seed", 3, "--json")
     assert_failed(ran, "half", "record 'half' holds sharp", "blur is needed")
-    known, gray = records(tmp_path / "o.h5")
+    known, gray = records("o.h5")
     for row, record in zip(ran.json, (known, gray), strict=False):
         images = record.images
         assert images["reblurred"].shape == images["sharp"].shape
@@ -299,24 +277,23 @@ def test_the_blur_of_a_pair_is_found(space: Path, pairs: Path, tmp_path: Path) -
     assert_failed(ran, "known", "the search diverged at iteration 9; try a smaller --kernel-rate")
 
 
-def test_a_search_depends_on_seed_and_name(space: Path, tmp_path: Path) -> None:
+def test_a_search_depends_on_seed_and_name(space: Path) -> None:
     images = {"sharp": photo(3), "blur": blurred(photo(3))}
     made = []
     for number, (name, seed) in enumerate((("a", 3), ("a", 3), ("a", 4), ("other", 3))):
         before = [Record(f"before-{number}", images)] if number else []
-        source = shard_of(tmp_path / f"{number}.h5", *before, Record(name, images))
+        source = shard_of(Path(f"{number}.h5"), *before, Record(name, images))
         options = ("--search", "-c", space, "--iterations", 2, "--seed", seed, *FP32)
-        found = results(tmp_path / f"{number}-out.h5", "reblur", source, *options)
-        made.append(found[-1].images["reblurred"])
+        made.append(results(f"{number}-out.h5", "reblur", source, *options)[-1].images["reblurred"])
     np.testing.assert_array_equal(made[0], made[1])
     assert (made[0] != made[2]).any() and (made[0] != made[3]).any()
 
 
-def test_eval_against_the_blur(tmp_path: Path) -> None:
+def test_eval_against_the_blur() -> None:
     sharp, blur = photo(0), blurred(photo(0))
     near = np.clip(blur.astype(int) + 3, 0, 255).astype(np.uint8)
     shard = shard_of(
-        tmp_path / "r.h5",
+        Path("r.h5"),
         Record("a", {"sharp": sharp, "blur": blur, "reblurred": near}),
         Record("b", {"sharp": photo(1), "blur": blurred(photo(1))}),
     )
@@ -337,7 +314,7 @@ def test_eval_against_the_blur(tmp_path: Path) -> None:
     assert last["protocol"]["compared"] == "reblurred with sharp"
     ran = invoke("eval", shard, "--json", "-q")
     assert "compared" not in ran.json[-1]["protocol"]
-    sides = [write(tmp_path / side / "a.png", photo(0)).parent for side in ("restored", "sharp")]
+    sides = [write(Path(side) / "a.png", photo(0)).parent for side in ("restored", "sharp")]
     cases: dict[tuple[object, ...], str] = dict.fromkeys(
         ((*sides,), (sides[0], "--reference", sides[1])),
         "--image and --target choose among the images of records",
@@ -348,12 +325,12 @@ def test_eval_against_the_blur(tmp_path: Path) -> None:
 # ---- training sets in a new domain ---------------------------------------------------------------
 
 
-def test_prepare_transfers(space: Path, photos: Path, shard: Path, tmp_path: Path) -> None:
+def test_prepare_transfers(space: Path, photos: Path, shard: Path) -> None:
     held = {record.name: record for record in records(shard)}
     command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--copies", 3, *FP32)
-    made = results(tmp_path / "1.h5", *command, "--jobs", 1)
-    assert_done(run(*command, "-q", "--jobs", 2, "-o", tmp_path / "2.h5"))
-    assert_same_records(made, records(tmp_path / "2.h5"))
+    made = results("1.h5", *command, "--jobs", 1)
+    assert_done(run(*command, "-q", "--jobs", 2, "-o", "2.h5"))
+    assert_same_records(made, records("2.h5"))
     assert [r.name for r in made[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     assert len({record.attrs["blur_from"] for record in made}) > 1
     for record in made:
@@ -365,20 +342,18 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path, tmp_path: Pat
         assert record.attrs["transferred_by"] == "kernel.pt"
         expected = psnr(photo(number), record.images["blur"])
         assert record.attrs["psnr_blur"] == pytest.approx(expected)
-    options = ("--jobs", 1, "--limit", 1, "--crop", 16)
-    tiles = results(tmp_path / "cut.h5", *command, *options)
+    tiles = results("cut.h5", *command, "--jobs", 1, "--limit", 1, "--crop", 16)
     np.testing.assert_array_equal(tiles[0].images["blur"], made[0].images["blur"][:16, :16])
     assert len(tiles) == 3 * 12
 
 
-def test_what_a_variational_space_draws_is_the_photos_own(
-    variational: Path, photos: Path, shard: Path, tmp_path: Path
+def test_a_variational_space_draws_for_each_photo(
+    variational: Path, photos: Path, shard: Path
 ) -> None:
     options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)
-    whole = results(tmp_path / "all.h5", "prepare", photos, *options)
+    whole = results("all.h5", "prepare", photos, *options)
     (photos / "1.png").unlink()
-    two = results(tmp_path / "two.h5", "prepare", photos, *options)
-    assert_same_records([whole[0], whole[2]], two)
+    assert_same_records([whole[0], whole[2]], results("two.h5", "prepare", photos, *options))
     held = records(shard)
     for number in range(3):
         generator = np.random.default_rng([5, zlib.crc32(b"%d" % number), 0])
@@ -395,24 +370,19 @@ def test_what_a_variational_space_draws_is_the_photos_own(
         assert np.abs(plain - wanted).mean() > 1, "the noise shows"
 
 
-def test_prepare_goes_on_and_resumes(
-    space: Path, photos: Path, shard: Path, tmp_path: Path
-) -> None:
+def test_prepare_goes_on_and_resumes(space: Path, photos: Path, shard: Path) -> None:
     command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--jobs", 1)
     rotated = (*command, "--shard-size", 1)
-    whole = results(tmp_path / "whole", *rotated)
-    results(tmp_path / "parts", *rotated, "--limit", 2)
-    assert_same_records(whole, results(tmp_path / "parts", *rotated, "--resume"))
+    whole = results("whole", *rotated)
+    results("parts", *rotated, "--limit", 2)
+    assert_same_records(whole, results("parts", *rotated, "--resume"))
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
-    ran = invoke(*command, "-q", "-o", tmp_path / "o.h5")
-    assert_failed(ran, "1", "damaged or truncated")
-    assert [r.name for r in records(tmp_path / "o.h5")] == ["0", "2"]
+    assert_failed(invoke(*command, "-q", "-o", "o.h5"), "1", "damaged or truncated")
+    assert [r.name for r in records("o.h5")] == ["0", "2"]
 
 
-def test_prepare_with_what_does_not_go_together(
-    space: Path, photos: Path, shard: Path, tmp_path: Path
-) -> None:
-    command = ("prepare", photos, "-o", tmp_path / "o.h5", "-q")
+def test_prepare_with_what_does_not_go_together(space: Path, photos: Path, shard: Path) -> None:
+    command = ("prepare", photos, "-o", "o.h5", "-q")
     needed = "-c, --device and --precision require --transfer-from"
     cases: dict[tuple[object, ...], str] = {
         ("--transfer-from", shard, "--synthesize", "shake"): "--transfer-from excludes",
@@ -424,6 +394,6 @@ def test_prepare_with_what_does_not_go_together(
     assert_each_refused(cases, *command)
     ran = invoke(*command, "--transfer-from", photos / "0.png", "-c", space, "--jobs", 1)
     assert_failed(ran, "2", "record '0' holds blur; this network takes the blur of a pair")
-    (tmp_path / "empty").mkdir()
-    ran = invoke(*command, "--transfer-from", tmp_path / "empty", "-c", space)
+    Path("empty").mkdir()
+    ran = invoke(*command, "--transfer-from", "empty", "-c", space)
     assert ran.status == 1 and "--transfer-from" in ran.lines[-1] and "no record" in ran.lines[-1]

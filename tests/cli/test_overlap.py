@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
 from blurkit.io.streams import shard_bytes
 from tests.cli.command import ENVIRONMENT, photo, start, write
+from tests.cli.test_interrupts import wait_for
 
 PATIENCE = 20.0
 """Seconds after which something that was to happen meanwhile has not happened."""
@@ -60,8 +60,7 @@ def test_work_overlaps_with_reading_and_writing() -> None:
             read[number].set()
             yield Record(str(number)), lambda number=number: work(number)
 
-    finished = run(jobs(), sink)
-    assert [record.name for record in finished] == sink.names == [*"01234"]
+    assert [record.name for record in run(jobs(), sink)] == sink.names == [*"01234"]
     assert all(met)
     assert threading.active_count() == threads
 
@@ -97,17 +96,15 @@ def test_a_result_does_not_wait_for_the_next_record_of_a_stream(checkpoint: Path
     [(signal.SIGINT, 130, b"interrupted", ""), (signal.SIGTERM, 143, b"terminated", "o.h5")],
 )
 def test_a_signal_keeps_what_is_finished(
-    number: signal.Signals, status: int, last: bytes, output: str, checkpoint: Path, tmp_path: Path
+    number: signal.Signals, status: int, last: bytes, output: str, checkpoint: Path
 ) -> None:
     """Whole images are kept, a part of a shard is not."""
     for index in range(20):
-        write(tmp_path / f"in/{index:02}.png", photo(index, 200, 200))
-    folder = tmp_path / "out"
-    process = start("deblur", tmp_path / "in", "-c", checkpoint, "-o", f"{folder}/{output}")
-    latest = time.monotonic() + 60
-    while not any(path.stat().st_size > 10_000 for path in folder.glob("*" if output else "[!.]*")):
-        assert process.poll() is None and time.monotonic() < latest
-        time.sleep(0.005)
+        write(f"in/{index:02}.png", photo(index, 200, 200))
+    folder = Path("out")
+    process = start("deblur", "in", "-c", checkpoint, "-o", f"{folder}/{output}")
+    found = "*" if output else "[!.]*"
+    wait_for(lambda: any(path.stat().st_size > 10_000 for path in folder.glob(found)), 60)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.splitlines()[-1]) == (status, last)

@@ -43,60 +43,58 @@ def assert_psnrs(folder: Path, expected: dict[str, float], split: str = "*") -> 
     found = {}
     for path in sorted(folder.glob(f"{split}-*.h5")):
         with h5py.File(path) as file:
-            attrs = {"format": b"blurkit", "version": 2, "records": len(file)}
-            assert dict(file.attrs) == attrs
+            assert dict(file.attrs) == {"format": b"blurkit", "version": 2, "records": len(file)}
             for group in file.values():
                 found[group.attrs["name"].decode()] = float(group.attrs["attr:psnr_blur"])
     assert found == pytest.approx(expected, abs=0.0051)
 
 
-def test_gopro_tree(shared_data: Path, tmp_path: Path) -> None:
+def test_gopro_tree(shared_data: Path) -> None:
     pairs = shared_data / "pairs"
-    ran = done("prepare", pairs / "gopro", "-o", f"{tmp_path}/gopro/", "--json", "--jobs", 1)
+    ran = done("prepare", pairs / "gopro", "-o", "gopro/", "--json", "--jobs", 1)
     assert ran.lines[0] == f"{pairs}/gopro: pairs (blur, sharp), 4 scenes"
-    assert [path.name for path in sorted((tmp_path / "gopro").iterdir())] == ["test-00000.h5"]
-    assert_psnrs(tmp_path / "gopro", GOPRO)
+    assert [path.name for path in sorted(Path("gopro").iterdir())] == ["test-00000.h5"]
+    assert_psnrs(Path("gopro"), GOPRO)
     (told,) = ran.json
     test = told["splits"]["test"]
     assert (test["records"], test["sizes"], test["bytes"]) == (4, {"1280x720": 4}, 4 * 5529600)
     assert test["psnr_blur"] == pytest.approx(np.mean(list(GOPRO.values())), abs=0.01)
-    assert told["shards"] == [str(tmp_path / "gopro/test-00000.h5")]
+    assert told["shards"] == ["gopro/test-00000.h5"]
     assert told["left_out"] == []
 
 
-def test_reds_tree(shared_data: Path, tmp_path: Path) -> None:
+def test_reds_tree(shared_data: Path) -> None:
     reds = shared_data / "pairs/reds_180p"
-    ran = done("prepare", reds, "-o", f"{tmp_path}/", "--jobs", 1)
+    ran = done("prepare", reds, "-o", "./", "--jobs", 1)
     assert "REDS" in ran.lines[0]
     val = {f"val/000/{number:08d}": value for number, value in enumerate(REDS_VAL, 13)}
-    assert_psnrs(tmp_path, val, "val")
+    assert_psnrs(Path(), val, "val")
     table = "".join(ran.err.split())
     assert "train│20│320x180" in table and "val│10│320x180" in table
-    first = records(tmp_path / "train-00000.h5")[0]
+    first = records("train-00000.h5")[0]
     source = reds / "train/train_blur/000/00000000.png"
     np.testing.assert_array_equal(first.images["blur"], imageio.imread(source))
     assert (first.attrs["sequence"], first.attrs["split"]) == ("000", "train")
-    few = results(tmp_path / "few.h5", "prepare", reds, "--limit", 3)
+    few = results("few.h5", "prepare", reds, "--limit", 3)
     assert [r.name for r in few] == [f"train/000/0000000{i}" for i in range(3)]
-    only = results(tmp_path / "only.h5", "prepare", reds, "--split", "val", "--limit", 3)
+    only = results("only.h5", "prepare", reds, "--split", "val", "--limit", 3)
     assert [r.attrs["split"] for r in only] == ["val"] * 3
 
 
-def test_validation_takes_whole_sequences(tmp_path: Path) -> None:
-    tree = plant_tree(tmp_path / "tree", 12, height=24, width=24)
+def test_validation_takes_whole_sequences() -> None:
+    tree = plant_tree("tree", 12, height=24, width=24)
     (tree / "test").rename(tree / "train")
     command = ("prepare", tree, "--validation", 0.5)
-    results(tmp_path / "split", *command)
-    train, val = (records(tmp_path / f"split/{split}-00000.h5") for split in ("train", "val"))
+    results("split", *command)
+    train, val = (records(f"split/{split}-00000.h5") for split in ("train", "val"))
     sequences = [{record.attrs["sequence"] for record in part} for part in (train, val)]
     assert sequences[0].isdisjoint(sequences[1]) and len(set.union(*sequences)) == 6
-    assert_same_records(results(tmp_path / "kept.h5", *command, "--split", "val"), val)
+    assert_same_records(results("kept.h5", *command, "--split", "val"), val)
 
 
-def test_tiles(tree: Path, tmp_path: Path) -> None:
-    options = ["--crop", 40, "--stride", 16, "--limit", 1]
-    tiles = results(tmp_path / "tiles.h5", "prepare", tree, *options)
-    (whole,) = results(tmp_path / "whole.h5", "prepare", tree, "--limit", 1)
+def test_tiles(tree: Path) -> None:
+    tiles = results("tiles.h5", "prepare", tree, "--crop", 40, "--stride", 16, "--limit", 1)
+    (whole,) = results("whole.h5", "prepare", tree, "--limit", 1)
     corners = [(top, left) for top in (0, 8) for left in (0, 16, 24)]
     assert len({tile.name for tile in tiles}) == 6
     for tile, (top, left) in zip(tiles, corners, strict=True):
@@ -105,22 +103,22 @@ def test_tiles(tree: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(tile.images[role], cut)
 
 
-def test_chosen_blur(tmp_path: Path) -> None:
-    plant_pair(tmp_path / "gopro/test", "scene/0")
-    scene = tmp_path / "gopro/test/scene"
+def test_chosen_blur() -> None:
+    plant_pair("gopro/test", "scene/0")
+    scene = Path("gopro/test/scene")
     (scene / "blur_gamma").mkdir()
     for path in (scene / "sharp").iterdir():
         (scene / "blur_gamma" / path.name).write_bytes(path.read_bytes())
     for blur, same in (("blur", False), ("blur_gamma", True)):
-        (record,) = results(tmp_path / f"{blur}.h5", "prepare", tmp_path / "gopro", "--blur", blur)
+        (record,) = results(f"{blur}.h5", "prepare", "gopro", "--blur", blur)
         assert record.name == "scene/0"
         assert np.array_equal(record.images["blur"], record.images["sharp"]) == same
 
 
-def test_photos_as_they_lie_in_a_package(tmp_path: Path) -> None:
+def test_photos_as_they_lie_in_a_package() -> None:
     """scikit-image's own folder: photos of every kind, among other files."""
     folder = Path(skimage.data.__file__).parent
-    photos = results(tmp_path / "p.h5", "prepare", folder, "--as", "sharp", "--jobs", 1)
+    photos = results("p.h5", "prepare", folder, "--as", "sharp", "--jobs", 1)
     names = {record.name for record in photos}
     assert names >= {"astronaut", "camera", "rocket", "horse", "multipage_rgb/000000"}
     assert all(record.images.keys() - {"alpha"} == {"sharp"} for record in photos)
@@ -129,34 +127,34 @@ def test_photos_as_they_lie_in_a_package(tmp_path: Path) -> None:
 # ---- the same however it is made -----------------------------------------------------------------
 
 
-def test_jobs_and_parts_make_the_same_shards(tree: Path, tmp_path: Path) -> None:
+def test_jobs_and_parts_make_the_same_shards(tree: Path) -> None:
     for jobs in (1, 2):
-        assert_done(run("prepare", tree, "-o", f"{tmp_path}/jobs{jobs}/", "--jobs", jobs, "-q"))
-    assert files(tmp_path / "jobs1") == files(tmp_path / "jobs2")
+        assert_done(run("prepare", tree, "-o", f"jobs{jobs}/", "--jobs", jobs, "-q"))
+    assert files("jobs1") == files("jobs2")
     for part in ("1/3", "2/3", "3/3"):
-        together = results(tmp_path / "parts", "prepare", tree, "--part", part)
-    assert sorted(files(tmp_path / "parts")) == [f"test-p{i}of3-00000.h5" for i in (1, 2, 3)]
+        together = results("parts", "prepare", tree, "--part", part)
+    assert sorted(files("parts")) == [f"test-p{i}of3-00000.h5" for i in (1, 2, 3)]
     together.sort(key=lambda record: record.name)
-    assert_same_records(together, shard_records(tmp_path / "jobs1"))
+    assert_same_records(together, shard_records("jobs1"))
 
 
-def test_existing_output(tree: Path, tmp_path: Path) -> None:
-    outputs = (tmp_path / "shards", tmp_path / "one.h5")
+def test_existing_output(tree: Path) -> None:
+    outputs = (Path("shards"), Path("one.h5"))
     for output in outputs:
         results(output, "prepare", tree)
-    before = files(tmp_path)
-    for output in (f"{tmp_path}/shards/", f"{tmp_path}/one.h5"):
+    before = files()
+    for output in ("shards/", "one.h5"):
         assert_refused(invoke("prepare", tree, "-o", output, "-q"), output.rstrip("/"), "--force")
-    assert files(tmp_path) == before
+    assert files() == before
     for output in outputs:
         assert len(results(output, "prepare", tree, "--force", "--limit", 1)) == 1
 
 
-def test_compressed_and_resumed_shards_hold_the_same(tmp_path: Path) -> None:
+def test_compressed_and_resumed_shards_hold_the_same() -> None:
     """Shards that end in the middle of a photo's tiles are continued with the next tile."""
-    tree = plant_tree(tmp_path / "tree", 5, height=480, width=480)
+    tree = plant_tree("tree", 5, height=480, width=480)
     command = ("prepare", tree, "--crop", 320, "--stride", 160, "--shard-size", 1, "--jobs", 1)
-    folder, small, cut = tmp_path / "whole", tmp_path / "small.h5", tmp_path / "cut"
+    folder, small, cut = Path("whole"), Path("small.h5"), Path("cut")
     whole = results(folder, *command)
     shards = sorted(folder.iterdir())
     assert [path.name for path in shards] == [f"test-{i:05d}.h5" for i in range(20)]
@@ -174,10 +172,8 @@ def test_compressed_and_resumed_shards_hold_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("missing", "whole"), [(15_000, 3), (40_000, 2)])
-def test_a_truncated_shard_is_rebuilt(
-    shard: Path, tmp_path: Path, missing: int, whole: int
-) -> None:
-    broken, rebuilt = tmp_path / "broken.h5", tmp_path / "rebuilt.h5"
+def test_a_truncated_shard_is_rebuilt(shard: Path, missing: int, whole: int) -> None:
+    broken, rebuilt = Path("broken.h5"), Path("rebuilt.h5")
     broken.write_bytes(shard.read_bytes()[:-missing])
     ran = invoke("prepare", broken, "-o", rebuilt, "-q")
     told = f"{missing} bytes are missing; {whole} records are whole; rebuild with: blurkit prepare"
@@ -197,7 +193,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path, tmp_path: Path) -> None:
+def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path) -> None:
     options = ["--synthesize", "realistic", "--copies", 6, "--noise", 0.01, "-q"]
     backwards = sorted(photos.iterdir(), reverse=True)
     made = {}
@@ -207,7 +203,7 @@ def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path, tmp_path:
         ("backwards", invoke, backwards, ["--jobs", 1]),
         ("other", invoke, [photos], ["--jobs", 1, "--seed", 7]),
     ):
-        output = tmp_path / f"{name}.h5"
+        output = Path(f"{name}.h5")
         assert_done(start("prepare", *inputs, "-o", output, *options, *more))
         made[name] = sorted(records(output), key=lambda record: record.name)
     one = made["one"]
@@ -221,11 +217,11 @@ def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path, tmp_path:
     assert len({record.images["blur"].tobytes() for record in one}) == 24
 
 
-def test_blur_light_noise_and_compression_as_asked_for(photos: Path, tmp_path: Path) -> None:
+def test_blur_light_noise_and_compression_as_asked_for(photos: Path) -> None:
     command = ("prepare", photos, "--jobs", 1, "--force")
     for kind in ("shake", "camera", "linear", "objects", "defocus"):
         options = ("--synthesize", kind, "--kernel-size", 5, 9)
-        for record in results(tmp_path / "k.h5", *command, *options):
+        for record in results("k.h5", *command, *options):
             assert record.attrs["blur_kind"] == kind
             assert 4 <= record.attrs["blur_extent"] <= 10
             assert 10 < record.attrs["psnr_blur"] < 50
@@ -233,54 +229,50 @@ def test_blur_light_noise_and_compression_as_asked_for(photos: Path, tmp_path: P
     options = ("--highlights", 4, "--noise", 0.01, "--shot", 0.001, "--jpeg", 50, 60)
     options = (*options, "--synthesize", "camera", "--gamma", 2.0, "--scale", 0.5, 0.5)
     told = {"blur_highlights": 4, "noise": 0.01, "blur_shot": 0.001, "gamma": 2.0, "scale": 0.5}
-    for record in results(tmp_path / "k.h5", *command, *options):
+    for record in results("k.h5", *command, *options):
         assert {key: record.attrs[key] for key in told} == told
         assert 50 <= record.attrs["blur_jpeg"] <= 60
         assert record.images["blur"].shape == record.images["sharp"].shape == (24, 32, 3)
 
 
-def test_kernel_files(shared_data: Path, photos: Path, tmp_path: Path) -> None:
+def test_kernel_files(shared_data: Path, photos: Path) -> None:
     options = ("--synthesize", "shake", "--copies", 3, "--jobs", 1, "--kernels")
-    path = shared_data / "kernels/Levin09.mat"
-    made = results(tmp_path / "k.h5", "prepare", photos, *options, path)
+    made = results("k.h5", "prepare", photos, *options, shared_data / "kernels/Levin09.mat")
     names = {record.attrs["kernel_name"] for record in made}
     assert len(made) == 12 and len(names) > 4
     assert names <= {f"Levin09-{number}" for number in range(1, 9)}
 
 
-def test_a_response_curve_is_kept(photos: Path, tmp_path: Path) -> None:
+def test_a_response_curve_is_kept(photos: Path) -> None:
     curve = np.linspace(0, 1, 256) ** 2
-    np.savetxt(tmp_path / "curve.txt", curve)
+    np.savetxt("curve.txt", curve)
     command = ("prepare", photos, "--synthesize", "camera", "--jobs", 1)
-    response = results(tmp_path / "r.h5", *command, "--response", tmp_path / "curve.txt")
-    for by_curve, by_gamma in zip(
-        response, results(tmp_path / "g.h5", *command, "--gamma", 2), strict=True
-    ):
+    response = results("r.h5", *command, "--response", "curve.txt")
+    for by_curve, by_gamma in zip(response, results("g.h5", *command, "--gamma", 2), strict=True):
         np.testing.assert_allclose(by_curve.attrs["blur_response"], curve)
         difference = by_curve.images["blur"].astype(int) - by_gamma.images["blur"]
         assert np.abs(difference).max() <= 1  # the curve is a table of that gamma
-    (tmp_path / "none.txt").write_text("1 2 3")
-    ran = invoke(*command, "--response", tmp_path / "none.txt", "-o", tmp_path / "x.h5")
+    Path("none.txt").write_text("1 2 3")
+    ran = invoke(*command, "--response", "none.txt", "-o", "x.h5")
     assert_refused(ran, "none.txt: a response curve has 256 increasing values")
 
 
-def test_contact_sheet(photos: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "sheet.png"
+def test_contact_sheet(photos: Path) -> None:
+    sheet = Path("sheet.png")
     command = ("prepare", photos, "--synthesize", "realistic", "--copies", 2, "--jobs", 1, "-q")
-    made = results(tmp_path / "a.h5", *command, "--sheet", sheet)
+    made = results("a.h5", *command, "--sheet", sheet)
     picture = imageio.imread(sheet)
     assert picture.shape[2] == 3
     for number, record in enumerate(made[:2]):  # the first pairs, side by side, as they are
         left = number * (2 * 64 + 8 + 8)
         np.testing.assert_array_equal(picture[:48, left : left + 64], record.images["sharp"])
-        blur = picture[:48, left + 72 : left + 136]
-        np.testing.assert_array_equal(blur, record.images["blur"])
+        np.testing.assert_array_equal(picture[:48, left + 72 : left + 136], record.images["blur"])
         assert picture[48:64, left : left + 136].min() < 128  # a caption below
-    before = files(tmp_path)
-    other = (*command, "-o", tmp_path / "b.h5", "--sheet")
+    before = files()
+    other = (*command, "-o", "b.h5", "--sheet")
     assert_refused(invoke(*other, sheet), "sheet.png: exists already")
     assert_refused(invoke(*other, "s.txt"), "--sheet s.txt: name an image file", status=2)
-    assert files(tmp_path) == before
+    assert files() == before
     done(*other, sheet, "--force")
 
 
@@ -298,16 +290,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path, tmp_path: Path) -> None:
+def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path) -> None:
     options: list[Any] = ["--average", 3, "--stride", 2, "--interpolate"]
     for jobs, start in ((1, invoke), (2, run)):
-        output = ("-o", tmp_path / f"{jobs}.h5", "--json")
-        ran = start("prepare", clip, *options, 8, *output, "--jobs", jobs)
+        ran = start("prepare", clip, *options, 8, "-o", f"{jobs}.h5", "--json", "--jobs", jobs)
         assert_failed(ran, "1 failed, 3 prepared: clip/5", "clip/5: left out", "from frame 2 to 3")
         assert "left out: 1 (named above)" in ran.err
         assert ran.json[0]["left_out"] == ["clip/5"]
-    made = records(tmp_path / "1.h5")
-    assert_same_records(made, records(tmp_path / "2.h5"))
+    made = records("1.h5")
+    assert_same_records(made, records("2.h5"))
     assert [record.name for record in made] == ["clip/1", "clip/3", "clip/7"]
     for record in made:
         told = {"average": 3, "stride": 2, "interpolate": 8, "samples": 17, "gamma": 2.2}
@@ -319,28 +310,27 @@ def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path, tmp_path: Path) ->
     inner = np.s_[:, 16:-16]
     assert np.abs(made[0].images["blur"][inner] - blur[inner]).mean() < 2
     np.testing.assert_array_equal(made[0].images["sharp"], imageio.imread(clip / "1.png"))
-    for record in results(tmp_path / "a.h5", "prepare", clip, *options, 2, "--agreement", 0):
+    for record in results("a.h5", "prepare", clip, *options, 2, "--agreement", 0):
         assert record.name != "clip/5" or record.attrs["flow_agreement"] < 0.3
-    assert len(records(tmp_path / "a.h5")) == 4
-    plain = results(tmp_path / "plain.h5", "prepare", clip, "--average", 3)
+    assert len(records("a.h5")) == 4
+    plain = results("plain.h5", "prepare", clip, "--average", 3)
     for steps in (0, 1):  # nothing in between
         again = ("prepare", clip, "--average", 3, "--interpolate", steps, "--force")
-        assert_same_records(plain, results(tmp_path / "again.h5", *again))
+        assert_same_records(plain, results("again.h5", *again))
     assert "interpolate" not in plain[0].attrs
 
 
-def test_without_opencv(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opencv(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    options = ("--average", 3, "--interpolate", 8, "-o", tmp_path / "x.h5")
-    ran = invoke("prepare", clip, *options)
+    ran = invoke("prepare", clip, "--average", 3, "--interpolate", 8, "-o", "x.h5")
     assert_refused(ran, "error: --interpolate needs OpenCV", "pip install 'blurkit[align]'")
-    assert files(tmp_path) == {}
+    assert files() == {}
 
 
 # ---- options -------------------------------------------------------------------------------------
 
 
-def test_wrong_usage(photos: Path, tmp_path: Path) -> None:
+def test_wrong_usage(photos: Path) -> None:
     shake = ("--synthesize", "shake")
     cases = {
         ("--interpolate", 8): "--interpolate requires --average",
@@ -365,8 +355,8 @@ def test_wrong_usage(photos: Path, tmp_path: Path) -> None:
         ("--response", "curve.txt"): "--response requires --average",
         ("-o", "pairs.h5", "--resume"): "--resume requires a folder",
     }
-    assert_each_refused(cases, "prepare", photos, "-o", "out/", "-q", cwd=tmp_path)
-    ran = invoke("prepare", photos, "-o", "x.h5", "--synthesize", "spin", cwd=tmp_path)
+    assert_each_refused(cases, "prepare", photos, "-o", "out/", "-q")
+    ran = invoke("prepare", photos, "-o", "x.h5", "--synthesize", "spin")
     assert ran.status == 2 and "spin" in ran.err
     assert invoke("prepare").status == 2
-    assert files(tmp_path) == {}
+    assert files() == {}

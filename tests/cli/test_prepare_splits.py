@@ -266,8 +266,7 @@ def test_lists_as_other_programs_write_them(damage: Callable[[str], str], tmp_pa
     for path in lists:
         path.write_bytes(path.read_bytes().decode("utf-8-sig").encode("utf-16"))
     assert find_scenes(data).items == found.items
-    given = find_scenes(data, lists=lists)
-    assert sorted(map(str, given.items)) == sorted(map(str, found.items))
+    assert sorted(map(str, find_scenes(data, lists=lists).items)) == sorted(map(str, found.items))
 
 
 def test_absolute_paths_paths_that_go_up_and_names_with_blanks(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-import skimage.metrics
 import torch
 
 from blurkit.data.sampler import CropSampler
@@ -28,7 +27,7 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.guides import FP32, assert_made
+from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import done, invoke, results
 
 
@@ -60,8 +59,7 @@ def by_code(image: np.ndarray, seed: int, name: str, scale: float) -> np.ndarray
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Way:
     """Noise for a BGAN."""
-    path = bgans.saved(tmp_path_factory.mktemp("bgan") / "bgan.pt")
-    return Way("--noise", path, 1.0, by_noise)
+    return Way("--noise", bgans.saved(tmp_path_factory.mktemp("bgan") / "bgan.pt"), 1.0, by_noise)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +75,6 @@ def way(request: pytest.FixtureRequest) -> Way:
     return found
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder of three sharp photos of 64x48."""
-    for number in range(3):
-        write(tmp_path / f"photos/{number}.png", photo(number))
-    return tmp_path / "photos"
-
-
 def timeless(made: list[Record]) -> list[Record]:
     """The records without the seconds that each took."""
     for record in made:
@@ -95,9 +85,9 @@ def timeless(made: list[Record]) -> list[Record]:
 # ---- what is drawn -------------------------------------------------------------------------------
 
 
-def test_several_blurs_of_each_photo(way: Way, photos: Path, tmp_path: Path) -> None:
+def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
     one, again, other, copies = (
-        timeless(results(tmp_path / f"{n}.h5", "reblur", photos, *way.options, "--seed", *options))
+        timeless(results(f"{n}.h5", "reblur", photos, *way.options, "--seed", *options))
         for n, options in enumerate([(7,), (7,), (8,), (7, "--copies", 3)])
     )
     assert_same_records(one, again)
@@ -105,8 +95,7 @@ def test_several_blurs_of_each_photo(way: Way, photos: Path, tmp_path: Path) -> 
     assert [r.name for r in copies[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     for record in copies:
         image = photo(int(record.name[0]))
-        wanted = way.blurred(image, 7, record.name, way.scale)
-        assert_made(record.images["reblurred"], wanted)
+        assert_made(record.images["reblurred"], way.blurred(image, 7, record.name, way.scale))
         np.testing.assert_array_equal(record.images["sharp"], image)
         told = {
             "reblurred_like": way.option[2:],
@@ -124,22 +113,21 @@ def test_several_blurs_of_each_photo(way: Way, photos: Path, tmp_path: Path) -> 
             assert np.abs(difference).mean() > 0.5, "every draw is another blur"
 
 
-def test_images_beside_photos_and_in_folders(noise: Way, photos: Path, tmp_path: Path) -> None:
+def test_images_beside_photos_and_in_folders(noise: Way, photos: Path) -> None:
     command = ("reblur", photos, *noise.options, "--copies", 2, "-q")
     done(*command)
     beside = {path: digest for path, digest in files(photos).items() if "reblurred" in path}
     assert sorted(beside) == [f"{n}.reblurred{copy}.png" for n in range(3) for copy in ("-1", "")]
-    done(*command, "-o", f"{tmp_path}/out/")
-    in_folder = files(tmp_path / "out")
+    done(*command, "-o", "out/")
+    in_folder = files("out")
     assert sorted(in_folder) == [f"{n}{copy}.png" for n in range(3) for copy in ("-copy1", "")]
     assert [*beside.values()] == [*in_folder.values()], "the same bytes"
     assert_failed(invoke(*command), "0", "exists already; give --force")
 
 
 @pytest.mark.parametrize("scale", [0, 2.5])
-def test_how_wide_the_draws_are(way: Way, photos: Path, tmp_path: Path, scale: float) -> None:
-    options = ("--random-scale", scale, *way.options)
-    (record,) = results(tmp_path / "o.h5", "reblur", photos / "1.png", *options)
+def test_how_wide_the_draws_are(way: Way, photos: Path, scale: float) -> None:
+    (record,) = results("o.h5", "reblur", photos / "1.png", "--random-scale", scale, *way.options)
     assert record.attrs["reblurred_scale"] == scale
     assert_made(record.images["reblurred"], way.blurred(photo(1), 0, "1", scale))
 
@@ -147,31 +135,30 @@ def test_how_wide_the_draws_are(way: Way, photos: Path, tmp_path: Path, scale: f
 # ---- pipes and data sets -------------------------------------------------------------------------
 
 
-def test_pipes(noise: Way, tree: Path, shard: Path, tmp_path: Path) -> None:
+def test_pipes(noise: Way, tree: Path, shard: Path) -> None:
     piped = shell(
         f"blurkit prepare {tree} -o - -q | blurkit reblur - --noise -c {noise.checkpoint} --seed 3 "
         "-o - -q | tee blurred.h5 | blurkit eval - --json -q && "
-        f"cat {noise.checkpoint} | blurkit reblur {shard} --noise -c - -o p.h5 --seed 3 -q",
-        tmp_path,
+        f"cat {noise.checkpoint} | blurkit reblur {shard} --noise -c - -o p.h5 --seed 3 -q"
     )
     assert_done(piped)
     command = ("reblur", shard, "--noise", "-c", noise.checkpoint, "--seed", 3)
-    made = timeless(records(tmp_path / "blurred.h5"))
-    assert_same_records(made, timeless(results(tmp_path / "whole.h5", *command)))
+    made = timeless(records("blurred.h5"))
+    assert_same_records(made, timeless(results("whole.h5", *command)))
     for record, row in zip(made, piped.json, strict=False):
-        expected = decibels(record.images["sharp"], record.images["reblurred"])
+        expected = psnr(record.images["sharp"], record.images["reblurred"])
         assert row["name"] == record.name and row["psnr"] == pytest.approx(expected)
-    for first, second in zip(made, records(tmp_path / "p.h5"), strict=True):
+    for first, second in zip(made, records("p.h5"), strict=True):
         np.testing.assert_array_equal(first.images["reblurred"], second.images["reblurred"])
 
 
-def test_pairs_to_train_on(noise: Way, photos: Path, tmp_path: Path) -> None:
+def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
     command = ("reblur", photos, *noise.options, "--copies", 2, "--seed", 5)
-    images = results(tmp_path / "images.h5", *command)
-    paired = (*command, "--pairs", "-q", "-o", f"{tmp_path}/pairs/")
+    images = results("images.h5", *command)
+    paired = (*command, "--pairs", "-q", "-o", "pairs/")
     ran = done(*paired, "--json")
-    assert [*files(tmp_path / "pairs")] == ["train-00000.h5"]
-    pairs = shard_records(tmp_path / "pairs")
+    assert [*files("pairs")] == ["train-00000.h5"]
+    pairs = shard_records("pairs")
     assert [r.name for r in pairs] == [f"{n}{copy}" for n in range(3) for copy in ("", "-copy1")]
     assert [row.get("like") for row in ran.json] == 6 * ["noise"] + [None]
     for pair, record in zip(pairs, images, strict=True):
@@ -181,32 +168,31 @@ def test_pairs_to_train_on(noise: Way, photos: Path, tmp_path: Path) -> None:
         assert pair.attrs["blur_from"] == "noise" and "reblurred_like" not in pair.attrs
         drawn = record.attrs["reblurred_noise"]
         np.testing.assert_array_equal(pair.attrs["reblurred_noise"], drawn)
-    piped = shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5", tmp_path)
-    assert_done(piped)
-    assert_same_records(timeless(pairs), timeless(records(tmp_path / "piped.h5")))
+    assert_done(shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5"))
+    assert_same_records(timeless(pairs), timeless(records("piped.h5")))
     assert_refused(invoke(*paired), "holds 1 shards already")
     done(*paired, "--force")
-    sampler = CropSampler(sorted((tmp_path / "pairs").glob("*.h5")), 32, ("blur", "sharp"))
+    sampler = CropSampler(sorted(Path("pairs").glob("*.h5")), 32, ("blur", "sharp"))
     blur, sharp = sampler.batch(0, 0, 4)
     assert len(sampler) == 6 and blur.shape == sharp.shape == (4, 32, 32, 3)
     assert np.abs(blur.astype(int) - sharp).mean() > 1
     options = ["--system", "msfs", "--preset", "small", "--width", 4, "--batch", 2, "--crop", 32]
     options += ["--iterations", 1, "--validate-on", 0, "--device", "cpu", "-q"]
-    done("train-deblur", tmp_path / "pairs", *options, "-o", tmp_path / "d.pt")
+    done("train-deblur", "pairs", *options, "-o", "d.pt")
 
 
-def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path, tmp_path: Path) -> None:
+def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path) -> None:
     """--pairs goes with every way to blur."""
-    blurry = write(tmp_path / "blurry.png", blurred(photo(9)))
-    np.save(tmp_path / "k.npy", np.eye(5))
+    blurry = write("blurry.png", blurred(photo(9)))
+    np.save("k.npy", np.eye(5))
     for options, like in (
         (("--like", blurry, "-c", joint), "blurry"),
-        (("--kernel", tmp_path / "k.npy"), "k"),
+        (("--kernel", "k.npy"), "k"),
         (random.options, "random"),
     ):
         common = ("reblur", photos, *options)
-        pairs = results(tmp_path / like, *common, "--pairs")
-        for pair, record in zip(pairs, results(tmp_path / f"{like}.h5", *common), strict=True):
+        pairs = results(Path(like), *common, "--pairs")
+        for pair, record in zip(pairs, results(f"{like}.h5", *common), strict=True):
             assert list(pair.images) == ["blur", "sharp"] and pair.attrs["blur_from"] == like
             np.testing.assert_array_equal(pair.images["blur"], record.images["reblurred"])
 
@@ -214,32 +200,28 @@ def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path, tmp_path: 
 # ---- how much they differ ------------------------------------------------------------------------
 
 
-def decibels(first: np.ndarray, second: np.ndarray) -> float:
-    return float(skimage.metrics.peak_signal_noise_ratio(first, second))
-
-
 def expected_means(made: list[Record], copies: int) -> dict[str, float]:
     """What the versions of each photo, one photo after another, come to."""
     groups = [made[first : first + copies] for first in range(0, len(made), copies)]
     pairs = [
-        np.mean([decibels(a.images["reblurred"], b.images["reblurred"]) for a, b in found])
+        np.mean([psnr(a.images["reblurred"], b.images["reblurred"]) for a, b in found])
         for found in (list(combinations(group, 2)) for group in groups)
     ]
-    near = [decibels(r.images["sharp"], r.images["reblurred"]) for r in made]
+    near = [psnr(r.images["sharp"], r.images["reblurred"]) for r in made]
     return {"pairwise_psnr": float(np.mean(pairs)), "psnr_sharp": float(np.mean(near))}
 
 
-def test_how_much_copies_differ(way: Way, photos: Path, tmp_path: Path) -> None:
-    output = ("-o", tmp_path / "out.h5", "--force", "--json")
+def test_how_much_copies_differ(way: Way, photos: Path) -> None:
+    output = ("-o", "out.h5", "--force", "--json")
     command = ("reblur", photos, *way.options, "--copies", 3)
     ran = done(*command, *output)
-    means = expected_means(records(tmp_path / "out.h5"), 3)
+    means = expected_means(records("out.h5"), 3)
     wanted = {"images": 9, "photos": 3, "identical": 0, **means}
     assert ran.json[-1]["total"] == pytest.approx(wanted)
     assert "how much the versions of a photo differ" in ran.err
     for mean in means.values():
         assert f"{mean:.2f}" in ran.err
-    pairs = done(*command, "-q", "--pairs", "-o", f"{tmp_path}/pairs/", "--json")
+    pairs = done(*command, "-q", "--pairs", "-o", "pairs/", "--json")
     assert pairs.json[-1] == ran.json[-1] and pairs.err == ""
     total = done(*command, *output, "--random-scale", 0).json[-1]["total"]
     assert (total["identical"], total["pairwise_psnr"]) == (3, None)
@@ -261,15 +243,7 @@ def test_bad_photos_in_a_batch(noise: Way, photos: Path) -> None:
         for name in ("0", "0-1", "0-2", "2-1", "2-2")
     }
     # What is left of each photo is measured, and no photo's versions are held to another's.
-    first = [decibels(made[a], made[b]) for a, b in combinations(("0", "0-1", "0-2"), 2)]
-    expected = np.mean([np.mean(first), decibels(made["2-1"], made["2-2"])])
+    first = [psnr(made[a], made[b]) for a, b in combinations(("0", "0-1", "0-2"), 2)]
+    expected = np.mean([np.mean(first), psnr(made["2-1"], made["2-2"])])
     total = ran.json[-1]["total"]
     assert total["photos"] == 2 and total["pairwise_psnr"] == pytest.approx(expected)
-
-
-def test_info(noise: Way) -> None:
-    network = done("info", noise.checkpoint, "--json").json[0]["networks"]["bgan"]
-    told = {"network": "BGAN", "width": 8, "blocks": 1, "noise": 4}
-    assert {key: network[key] for key in told} == told
-    # 3x3 kernels: 7 to 8 channels, six times 8 to 8, 8 to 3; and a bias for each channel.
-    assert network["parameters"] == 9 * (56 + 6 * 64 + 24) + 7 * 8 + 3

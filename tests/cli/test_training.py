@@ -21,19 +21,11 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
-from tests.cli.command import assert_done, assert_refused, files, photo, run
+from tests.cli.command import assert_done, assert_refused, files, photo, run, write
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import shared_folder
 from tests.tools.pack import pack
-from tests.training.runs import (
-    DEBLUR,
-    JOINT,
-    STEPS,
-    assert_same_bits,
-    beside,
-    read_log,
-    train,
-)
+from tests.training.runs import DEBLUR, JOINT, STEPS, assert_same_bits, beside, read_log, train
 
 RECIPES: list[tuple[str, type[Configuration]]] = [
     ("train-reblur", ReblurConfiguration),
@@ -50,7 +42,7 @@ QUICK = (*JOINT, *ONE_STEP)
 
 
 @pytest.mark.parametrize(("command", "recipe"), RECIPES)
-def test_every_field_is_an_option_with_the_papers_value(
+def test_fields_are_options_with_the_papers_values(
     command: str, recipe: type[Configuration]
 ) -> None:
     shown = invoke(command, "--system", recipe.system, "--help-all").out.decode()
@@ -59,8 +51,7 @@ def test_every_field_is_an_option_with_the_papers_value(
     text = " ".join(re.sub(r"-\n\s+", "-", shown).split())
     for name, value in recipe.resolve("paper").as_dict().items():
         flag = f"--{name.replace('_', '-')}"
-        told = rf"{flag}[ /][^\[]*\[paper: {re.escape(str(value))}\]"
-        assert re.search(told, text), name
+        assert re.search(rf"{flag}[ /][^\[]*\[paper: {re.escape(str(value))}\]", text), name
 
 
 @pytest.mark.parametrize(
@@ -70,13 +61,9 @@ def test_every_field_is_an_option_with_the_papers_value(
         "small",
     ],
 )
-def test_a_dry_run_prints_the_configuration_and_touches_nothing(
-    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    given = ("nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
-    ran = done("train-reblur", *given, cwd=tmp_path)
+@pytest.mark.usefixtures("no_features")
+def test_a_dry_run_prints_the_configuration_and_touches_nothing(preset: str) -> None:
+    ran = done("train-reblur", "nowhere/", "--preset", preset, "--batch", 2, "--dry-run")
     (shown,) = ran.json
     estimate = shown.pop("estimate")
     expected = ReblurConfiguration.resolve(preset, batch=2)
@@ -86,24 +73,21 @@ def test_a_dry_run_prints_the_configuration_and_touches_nothing(
     # The table for people is on standard error, with small numbers as they are.
     assert f"{expected.final_learning_rate}" in ran.err
     assert f"{estimate['trained']:,}" in ran.err
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path().iterdir()) == []
 
 
-def test_a_dry_run_of_stage_2_takes_its_width_from_the_encoder(
-    stage_1: Path, tmp_path: Path
-) -> None:
-    given = ("--encoder", stage_1, "--batch", 2, "--dry-run", "-q")
-    ran = done("train-deblur", *given, cwd=tmp_path)
+def test_a_dry_run_of_stage_2_takes_its_width_from_the_encoder(stage_1: Path) -> None:
+    ran = done("train-deblur", "--encoder", stage_1, "--batch", 2, "--dry-run", "-q")
     (shown,) = ran.json
     assert (ran.err, shown["width"], shown["batch"]) == ("", 8, 2)
     assert 0 < shown["estimate"]["trained"] < shown["estimate"]["parameters"]["deblur"]
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path().iterdir()) == []
 
 
 # ---- what is left behind -------------------------------------------------------------------------
 
 
-def test_a_checkpoint_its_log_and_its_pictures(
+def test_what_trainings_leave_behind(
     training_shards: Path, joint_run: Path, deblur_run: Path
 ) -> None:
     joint = {
@@ -141,33 +125,28 @@ def test_a_checkpoint_its_log_and_its_pictures(
         assert not beside(path, "state.pt").exists()
 
 
-def test_a_checkpoint_through_a_pipe(training_shards: Path, tmp_path: Path) -> None:
-    ran = run("train-reblur", training_shards, *QUICK, "-o", "-", cwd=tmp_path)
+def test_a_checkpoint_through_a_pipe(training_shards: Path) -> None:
+    ran = run("train-reblur", training_shards, *QUICK, "-o", "-")
     assert_done(ran)
-    (tmp_path / "piped.pt").write_bytes(ran.out)
-    assert "reblur" in load_checkpoint(tmp_path / "piped.pt").networks
-    assert list(files(tmp_path)) == ["piped.pt", "train.log.jsonl"]
-    photos = sorted(training_shards.glob("val-*.h5"))
-    assert_done(run("deblur", *photos, "-c", "-", "-o", tmp_path / "out.h5", input=ran.out))
+    Path("piped.pt").write_bytes(ran.out)
+    assert "reblur" in load_checkpoint(Path("piped.pt")).networks
+    assert list(files()) == ["piped.pt", "train.log.jsonl"]
+    done("deblur", write("photo.png", photo(0)), "-c", "-", "-o", "out.h5", input=ran.out)
 
 
-def test_the_perceptual_loss_trains(training_shards: Path, tmp_path: Path) -> None:
+def test_the_perceptual_loss_trains(training_shards: Path) -> None:
     weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    output = tmp_path / "enc.pt"
+    output = Path("enc.pt")
     features = ("--perceptual", "features", "--features", weights)
     done("train-reblur", training_shards, *QUICK, "--iterations", 2, *features, "-o", output)
     losses = [line["losses"]["perceptual"] for line in read_log(output)]
     assert len(losses) == 2 and min(losses) > 0
-    title = load_checkpoint(output).provenance["features"]
-    assert title == "VGG-11 with batch normalisation"
+    assert load_checkpoint(output).provenance["features"] == "VGG-11 with batch normalisation"
 
 
-def test_automatic_features_go_on_without_and_force_begins_again(
-    training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    output = tmp_path / "enc.pt"
+@pytest.mark.usefixtures("no_features")
+def test_automatic_features_go_on_without_and_force_begins_again(training_shards: Path) -> None:
+    output = Path("enc.pt")
     for name in (output, beside(output, "state.pt")):
         name.write_bytes(b"old")
     options = [o for o in QUICK if o != "-q"] + ["--perceptual", "auto", "--force"]
@@ -175,14 +154,14 @@ def test_automatic_features_go_on_without_and_force_begins_again(
     assert "no feature network found: training without the perceptual loss" in ran.err
     assert "perceptual" not in read_log(output)[0]["losses"]
     assert load_checkpoint(output).provenance["iterations"] == 1
-    assert list(files(tmp_path)) == ["enc.log.jsonl", "enc.pt"]
+    assert list(files()) == ["enc.log.jsonl", "enc.pt"]
 
 
 def test_training_begins_with_the_networks_of_another_checkpoint(
-    training_shards: Path, joint_run: Path, deblur_run: Path, tmp_path: Path
+    training_shards: Path, joint_run: Path, deblur_run: Path
 ) -> None:
     """At a learning rate of 0 they are what comes out; packed weights lack the encoder inside."""
-    packed, output = tmp_path / "packed.pt", tmp_path / "deblur.pt"
+    packed, output = Path("packed.pt"), Path("deblur.pt")
     save_checkpoint(pack([load_checkpoint(joint_run), load_checkpoint(deblur_run)], {}), packed)
     short = [*DEBLUR, *ONE_STEP]
     still = [*("--learning-rate", 0, "--final-learning-rate", 0)]
@@ -198,7 +177,7 @@ def test_training_begins_with_the_networks_of_another_checkpoint(
     before = output.read_bytes()
     wrong = {
         ("--start", deblur_run, "--hidden", 4): "its deblur is another network than this",
-        ("--start", tmp_path / "none.pt"): "none.pt: no such",
+        ("--start", "none.pt"): "none.pt: no such",
     }
     assert_each_refused(wrong, *command, "-o", output, "--force", status=1)
     assert output.read_bytes() == before
@@ -211,18 +190,16 @@ MSFS = ["--system", "msfs", "--preset", "small", *NARROW, "--crop", 32, "--batch
 
 
 @pytest.fixture
-def printed(tmp_path: Path) -> Path:
+def printed() -> Path:
     """What a dry run of a step of MSFS-Net printed."""
-    path = tmp_path / "msfs.json"
+    path = Path("msfs.json")
     options = ("--iterations", 1, "--ema", 0.5, "--dry-run", "-q")
     path.write_bytes(done("train-deblur", *MSFS, *options).out)
     return path
 
 
-def test_a_run_is_repeated_by_one_file(
-    printed: Path, training_shards: Path, tmp_path: Path
-) -> None:
-    first, again, other = (tmp_path / f"{name}.pt" for name in ("first", "again", "other"))
+def test_a_run_is_repeated_by_one_file(printed: Path, training_shards: Path) -> None:
+    first, again, other = (Path(f"{name}.pt") for name in ("first", "again", "other"))
     learn = ["train-deblur", training_shards, "--device", "cpu", "--validate-on", 0, "-q"]
     done(*learn, "--config", printed, "-o", first)
     shown = json.loads(printed.read_text())
@@ -249,12 +226,12 @@ def test_stage_2_is_repeated_with_its_encoder(stage_1: Path, stage_2: Path) -> N
         assert {**shown, **load_checkpoint(path).configuration} == shown
 
 
-def test_help_and_defaults_are_those_of_the_files_system(printed: Path, tmp_path: Path) -> None:
+def test_help_and_defaults_are_those_of_the_files_system(printed: Path) -> None:
     text = done("train-deblur", "--config", printed, "--help").out.decode()
     assert "Options of --system msfs" in text and "--encoder-blocks" in text
     shown = json.loads(printed.read_text())
     del shown["cross_scale"], shown["estimate"]  # as in an older file
-    old = tmp_path / "old.json"
+    old = Path("old.json")
     old.write_text(json.dumps(shown, indent=2))
     (shown,) = done("train-deblur", "--config", old, "--dry-run", "-q").json
     assert shown["cross_scale"] is True and shown["ema"] == 0.5
@@ -276,19 +253,19 @@ def test_help_and_defaults_are_those_of_the_files_system(printed: Path, tmp_path
     ],
 )
 def test_what_does_not_fit_is_refused(
-    changed: dict[str, Any], given: list[Any], words: str, status: int, tmp_path: Path
+    changed: dict[str, Any], given: list[Any], words: str, status: int
 ) -> None:
-    file = tmp_path / "x.json"
+    file = Path("x.json")
     file.write_text(json.dumps({"system": "msfs", **MSFSConfiguration().as_dict(), **changed}))
     ran = invoke("train-deblur", "--config", file, *given, "--dry-run", "-q")
     assert_refused(ran, words, status=status)
 
 
-def test_files_without_a_configuration(stage_2: Path, stage_1: Path, tmp_path: Path) -> None:
+def test_files_without_a_configuration(stage_2: Path, stage_1: Path) -> None:
     for name, content in enumerate((b"text", b"[1]", b"\xff\xfe", b"")):
-        (tmp_path / f"{name}.json").write_bytes(content)
+        Path(f"{name}.json").write_bytes(content)
     network = load_checkpoint(stage_2).networks["deblur"]
-    save_checkpoint(Checkpoint({"deblur": network}), tmp_path / "bare.pt")
+    save_checkpoint(Checkpoint({"deblur": network}), Path("bare.pt"))
     cases: dict[tuple[object, ...], str] = {
         ("no.json",): "no.json: no such file (from --config)",
         ("no.pt",): "no.pt: no such checkpoint",
@@ -297,8 +274,7 @@ def test_files_without_a_configuration(stage_2: Path, stage_1: Path, tmp_path: P
         (stage_1,): "enc.pt: not options of this training of --system msdi: ",
     }
     cases |= {(f"{name}.json",): "is neither what --dry-run prints nor" for name in range(4)}
-    command = ("train-deblur", "--dry-run", "-q", "--config")
-    assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+    assert_each_refused(cases, "train-deblur", "--dry-run", "-q", "--config", status=1)
 
 
 # ---- shards and encoders that do not serve -------------------------------------------------------
@@ -313,29 +289,27 @@ def one_shard(folder: Path, *images: str, name: str = "train-0.h5") -> Path:
     return folder
 
 
-def test_shards_that_do_not_serve(tmp_path: Path) -> None:
-    one_shard(tmp_path / "blurry", "blur")
-    one_shard(tmp_path / "test", "blur", "sharp", name="test-0.h5")
-    cut = one_shard(tmp_path / "cut", "blur", "sharp") / "train-0.h5"
+def test_shards_that_do_not_serve() -> None:
+    one_shard(Path("blurry"), "blur")
+    one_shard(Path("test"), "blur", "sharp", name="test-0.h5")
+    cut = one_shard(Path("cut"), "blur", "sharp") / "train-0.h5"
     cut.write_bytes(cut.read_bytes()[:-500])
-    before = files(tmp_path)
+    before = files()
     cases = {
         ("nowhere",): "nowhere: no such shard or folder; ",
         ("test",): "test: holds no train-*.h5; make them with: blurkit prepare",
         ("blurry",): "train-0.h5: no record holds blur and sharp",
         ("cut",): "train-0.h5: ",
     }
-    assert_each_refused(cases, "train-reblur", *QUICK, "-o", "x.pt", status=1, cwd=tmp_path)
-    assert files(tmp_path) == before
+    assert_each_refused(cases, "train-reblur", *QUICK, "-o", "x.pt", status=1)
+    assert files() == before
 
 
-def test_encoders_that_do_not_serve(
-    training_shards: Path, stage_1: Path, stage_2: Path, tmp_path: Path
-) -> None:
-    part, garbage, absent = (tmp_path / f"{n}.pt" for n in ("part", "garbage", "absent"))
+def test_encoders_that_do_not_serve(training_shards: Path, stage_1: Path, stage_2: Path) -> None:
+    part, garbage, absent = (Path(f"{n}.pt") for n in ("part", "garbage", "absent"))
     save_checkpoint(Checkpoint({"encoder": load_checkpoint(stage_1).networks["encoder"]}), part)
     garbage.write_bytes(os.urandom(1000))
-    command = ("train-deblur", training_shards, *DEBLUR, "-o", tmp_path / "x.pt")
+    command = ("train-deblur", training_shards, *DEBLUR, "-o", "x.pt")
     assert_refused(invoke(*command), "--encoder FILE", "train-reblur", status=2)
     needed = "needs encoder and latents"
     for options, words in (
@@ -347,18 +321,18 @@ def test_encoders_that_do_not_serve(
         ([stage_1, "--width", 16], ["its latents have width 8, the network 16"]),
     ):
         assert_refused(invoke(*command, "--encoder", *options), *words)
-    assert list(files(tmp_path)) == ["garbage.pt", "part.pt"]
+    assert list(files()) == ["garbage.pt", "part.pt"]
 
 
 # ---- outputs and resuming ------------------------------------------------------------------------
 
 
-def test_outputs_that_exist_or_cannot_be_written(training_shards: Path, tmp_path: Path) -> None:
+def test_outputs_that_exist_or_cannot_be_written(training_shards: Path) -> None:
     command = ("train-reblur", training_shards, *QUICK, "-o")
     for name in ("enc.pt", "old.state.pt", "train.state.pt", "file"):
-        (tmp_path / name).write_bytes(b"precious")
-    (tmp_path / "folder.pt").mkdir()
-    before = files(tmp_path)
+        Path(name).write_bytes(b"precious")
+    Path("folder.pt").mkdir()
+    before = files()
     cases = {
         ("enc.pt",): "enc.pt: exists already; give --force",
         ("old.pt",): "old.state.pt: holds the state of a stopped run; continue it with --resume",
@@ -367,52 +341,49 @@ def test_outputs_that_exist_or_cannot_be_written(training_shards: Path, tmp_path
         ("enc.pt", "--resume"): "enc.pt is finished",
         ("new.pt", "--resume"): "new.state.pt: no saved state to resume; run without --resume",
     }
-    assert_each_refused(cases, *command, status=1, cwd=tmp_path)
+    assert_each_refused(cases, *command, status=1)
     names = ("x.txt", "folder", "folder.pt")
     cases = {(name,): f"{name}: name a checkpoint ending in .pt" for name in names}
-    assert_each_refused(cases, *command, cwd=tmp_path)
-    assert files(tmp_path) == before
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "enc.state.pt")
-    ran = invoke(*command, "enc.pt", "--resume", cwd=tmp_path)
+    assert_each_refused(cases, *command)
+    assert files() == before
+    torch.save({"weights": torch.zeros(1)}, Path("enc.state.pt"))
+    ran = invoke(*command, "enc.pt", "--resume")
     assert_refused(ran, "enc.state.pt: is not the saved state of a training run")
 
 
-def test_resuming_another_run(training_shards: Path, tmp_path: Path) -> None:
-    output = tmp_path / "enc.pt"
-    options: list[Any] = [*JOINT, "-o", output]
+def test_resuming_another_run(training_shards: Path) -> None:
+    options: list[Any] = [*JOINT, "-o", Path("enc.pt")]
     train("train-reblur", training_shards, *options, "--minutes", 1e-9)  # its first step
-    before = files(tmp_path)
+    before = files()
     changed = ("--resume", "--batch", 4, "--ema", 0.5)
     words = ("was trained with batch 2 (now 4), ema 0.9 (now 0.5)", "same options")
     assert_refused(invoke("train-reblur", training_shards, *options, *changed), *words)
-    assert files(tmp_path) == before
+    assert files() == before
 
 
 # ---- features, numbers, choices ------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_features")
 def test_no_feature_network_and_no_connection(
-    training_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("BLURKIT_FEATURES", raising=False)
-    options = (*QUICK, "--perceptual", "features", "-o", tmp_path / "x.pt")
-    ran = invoke("train-reblur", training_shards, *options)
+    ran = invoke("train-reblur", training_shards, *QUICK, "--perceptual", "features", "-o", "x.pt")
     assert_refused(ran, "vgg19", "--features FILE", "BLURKIT_FEATURES", "--perceptual none")
-    assert files(tmp_path) == {}
+    assert files() == {}
 
 
-def test_a_loss_that_is_not_finite(training_shards: Path, tmp_path: Path) -> None:
-    wild = ["--learning-rate", 1e30, "--iterations", 4, "-o", tmp_path / "x.pt"]
+def test_a_loss_that_is_not_finite(training_shards: Path) -> None:
+    wild = ["--learning-rate", 1e30, "--iterations", 4, "-o", "x.pt"]
     ran = invoke("train-reblur", training_shards, *QUICK, *wild)
     assert_refused(ran, "step ", "loss is not finite", "lower --learning-rate", "--force")
-    assert not (tmp_path / "x.pt").exists()
+    assert not Path("x.pt").exists()
 
 
-def test_wrong_usage(training_shards: Path, tmp_path: Path) -> None:
-    command = ("train-reblur", training_shards, *QUICK, "-o", tmp_path / "x.pt")
-    absent = ("--features", tmp_path / "absent.pth", "--perceptual")
+def test_wrong_usage(training_shards: Path) -> None:
+    command = ("train-reblur", training_shards, *QUICK, "-o", "x.pt")
+    absent = ("--features", "absent.pth", "--perceptual")
     told = "absent.pth: no such file (from --features)"
     cases = {(*absent, "features"): told, (*absent, "auto"): told}
     assert_each_refused(cases, *command, status=1)
@@ -433,4 +404,4 @@ def test_wrong_usage(training_shards: Path, tmp_path: Path) -> None:
         ran = invoke("train-reblur", *choice)
         assert ran.status == 2 and ran.out == b""
         assert ran.lines[-1].startswith("Error: ") and choice[0] in ran.lines[-1]
-    assert files(tmp_path) == {}
+    assert files() == {}

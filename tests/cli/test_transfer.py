@@ -5,7 +5,6 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-import skimage.metrics
 
 from blurkit.systems.system import shipped_file
 from tests.cli.command import (
@@ -20,8 +19,10 @@ from tests.cli.command import (
     shell,
     write,
 )
-from tests.cli.guides import FP32, assert_made, expected
+from tests.cli.guides import FP32, assert_made, expected, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+
+Pair = tuple[Path, Path]
 
 
 def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
@@ -29,96 +30,74 @@ def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
+def pair() -> Pair:
     """The sharp and the blurry image of a scene, 56x40."""
     sharp = photo(30, 40, 56)
-    return write(tmp_path / "b_sharp.png", sharp), write(tmp_path / "b_blur.png", blurred(sharp))
+    return write("b_sharp.png", sharp), write("b_blur.png", blurred(sharp))
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder of three photos of 64x48."""
-    for number in range(3):
-        write(tmp_path / f"photos/{number}.png", photo(number))
-    return tmp_path / "photos"
-
-
-def test_a_photo_and_a_pair_of_another_size(
-    joint: Path, pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    write(tmp_path / "a.png", photo(0))
-    given = ("a.png", "b_sharp.png", "b_blur.png", "-c", joint, "--json", *FP32)
-    ran = done("transfer", *given, cwd=tmp_path)
+def test_a_photo_and_a_pair_of_another_size(joint: Path, pair: Pair) -> None:
+    write("a.png", photo(0))
+    ran = done("transfer", "a.png", "b_sharp.png", "b_blur.png", "-c", joint, "--json", *FP32)
     sharp, blur = map(imageio.imread, pair)
-    assert_made(imageio.imread(tmp_path / "a.transferred.png"), like(photo(0), blur))
+    assert_made(imageio.imread("a.transferred.png"), like(photo(0), blur))
     (row,) = ran.json
     assert (row["name"], row["like"], row["width"], row["height"]) == ("a", "b_sharp", 64, 48)
     reproduced = np.rint(like(sharp, blur)).astype(np.uint8)
-    for key, image, tolerance in (
-        ("reblurred_psnr", reproduced, 0.02),
-        ("reblurred_psnr_sharp", sharp, 1e-9),
-    ):
-        psnr = skimage.metrics.peak_signal_noise_ratio(blur, image)
-        assert row[key] == pytest.approx(psnr, abs=tolerance)
-        assert f"{row[key]:.2f}" in ran.err
+    for end, image, tolerance in (("", reproduced, 0.02), ("_sharp", sharp, 1e-9)):
+        found = row[f"reblurred_psnr{end}"]
+        assert found == pytest.approx(psnr(image, blur), abs=tolerance)
+        assert f"{found:.2f}" in ran.err
     assert "how well the blur is reproduced" in ran.err and "b_sharp" in ran.err
 
 
-def test_folders_and_streams_give_all_of_a_with_the_blur_of_all_of_b(
-    joint: Path, photos: Path, shard: Path, tmp_path: Path
-) -> None:
+def test_all_of_a_get_the_blur_of_all_of_b(joint: Path, photos: Path, shard: Path) -> None:
     names = ("scene0/0", "scene1/1")
     held = {r.name: r.images["blur"] for r in records(shard)}
     for record in records(shard):
         for role in ("blur", "sharp") if record.name in names else ():
-            write(tmp_path / f"b/{role}/{record.name}.png", record.images[role])
-    sides = (tmp_path / "b/sharp", tmp_path / "b/blur")
+            write(f"b/{role}/{record.name}.png", record.images[role])
+    sides = (Path("b/sharp"), Path("b/blur"))
     command = ("transfer", photos, "-c", joint, *FP32)
-    rows = done(*command, *sides, "-o", f"{tmp_path}/out/", "-q", "--json").json
+    rows = done(*command, *sides, "-o", "out/", "-q", "--json").json
     made = [(n, name) for n in range(3) for name in names]
     assert [(row["name"], row["like"]) for row in rows] == [
         (f"{n}/{name}", name) for n, name in made
     ]
-    assert sorted(files(tmp_path / "out")) == [f"{n}/{name}.png" for n, name in made]
+    assert sorted(files("out")) == [f"{n}/{name}.png" for n, name in made]
     for n, name in made:
-        assert_made(imageio.imread(tmp_path / f"out/{n}/{name}.png"), like(photo(n), held[name]))
-    for record in results(tmp_path / "b.h5", *command, tmp_path / "b"):
-        image = imageio.imread(tmp_path / f"out/{record.name}.png")
+        assert_made(imageio.imread(f"out/{n}/{name}.png"), like(photo(n), held[name]))
+    for record in results("b.h5", *command, "b"):
+        image = imageio.imread(f"out/{record.name}.png")
         np.testing.assert_array_equal(record.images["reblurred"], image)
         assert record.attrs["reblurred_psnr"] > 0 and "reblurred_seconds" in record.attrs
     piped = shell(
         f"blurkit transfer photos/2.png - -c {joint} -o - -q < {shard} | "
-        f"blurkit transfer - photos/0.png photos/1.png -c {joint} -o again.h5 -q",
-        tmp_path,
+        f"blurkit transfer - photos/0.png photos/1.png -c {joint} -o again.h5 -q"
     )
     assert_done(piped)
-    again = records(tmp_path / "again.h5")
+    again = records("again.h5")
     assert [record.name for record in again] == [f"2/{name}" for name in held]
     assert {record.attrs["reblurred_like"] for record in again} == {"0"}
 
 
-def test_pairs_of_one_name_keep_their_own_numbers(
-    joint: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_pairs_of_one_name_keep_their_own_numbers(joint: Path, photos: Path) -> None:
     numbers = (3, 7)
     for number in numbers:
-        plant_pair(tmp_path / f"{number}/test", "s/0", number)
-        results(tmp_path / f"in/{number}.h5", "prepare", tmp_path / f"{number}", "--jobs", 1)
-    given = (photos / "0.png", tmp_path / "in", "-c", joint, "-o", tmp_path / "out.h5")
+        plant_pair(f"{number}/test", "s/0", number)
+        results(f"in/{number}.h5", "prepare", f"{number}", "--jobs", 1)
+    given = (photos / "0.png", Path("in"), "-c", joint, "-o", "out.h5")
     rows = done("transfer", *given, "-q", "--json").json
     assert [row["like"] for row in rows] == ["s/0", "s/0"]
     for row, number in zip(rows, numbers, strict=True):
-        sharp = photo(number)
-        psnr = skimage.metrics.peak_signal_noise_ratio(blurred(sharp), sharp)
-        assert row["reblurred_psnr_sharp"] == pytest.approx(psnr)
+        expected = psnr(photo(number), blurred(photo(number)))
+        assert row["reblurred_psnr_sharp"] == pytest.approx(expected)
 
 
-def test_the_kernel_space_transfers_by_default_and_the_output_says_so(
-    photos: Path, pair: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_kernel_space_transfers_by_default(photos: Path, pair: Pair) -> None:
     """It compares both images of the pair, which are always given; MSDI-Net reads one."""
 
-    said, output = [], tmp_path / "o.png"
+    said, output = [], Path("o.png")
     command = ("transfer", photos / "0.png", *pair, "-o", output, "--force", *FP32)
 
     def image(*options: object) -> np.ndarray:
@@ -138,48 +117,45 @@ def test_the_kernel_space_transfers_by_default_and_the_output_says_so(
 # ---- what is wrong -------------------------------------------------------------------------------
 
 
-def test_bad_photos_and_pairs_go_on(
-    joint: Path, photos: Path, pair: tuple[Path, Path], shard: Path, tmp_path: Path
-) -> None:
-    one, output = photos / "0.png", tmp_path / "o.h5"
+def test_bad_photos_and_pairs_go_on(joint: Path, photos: Path, pair: Pair, shard: Path) -> None:
+    one, output = photos / "0.png", Path("o.h5")
     common = ("-c", joint, "-q", "--force", "-o")
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
-    ran = invoke("transfer", photos, *pair, *common, f"{tmp_path}/out/")
+    ran = invoke("transfer", photos, *pair, *common, "out/")
     assert_failed(ran, "1", "1.png", "damaged or truncated")
     assert ran.lines[-1] == "1 failed, 2 transferred: 1"
-    (tmp_path / "cut.h5").write_bytes(shard.read_bytes()[:-40_000])
-    ran = invoke("transfer", one, tmp_path / "cut.h5", *common, output)
+    Path("cut.h5").write_bytes(shard.read_bytes()[:-40_000])
+    ran = invoke("transfer", one, "cut.h5", *common, output)
     assert_failed(ran, "cut.h5", "truncated, 40000 bytes are missing")
     assert len(records(output)) == 2
     for name in ("s/a", "b/a", "s/c", "s/lonely"):
-        write(tmp_path / f"{name}.png", photo(3))
-    write(tmp_path / "b/c.png", photo(3, 40, 40))
-    ran = invoke("transfer", one, tmp_path / "s", tmp_path / "b", *common, output)
+        write(f"{name}.png", photo(3))
+    write("b/c.png", photo(3, 40, 40))
+    ran = invoke("transfer", one, "s", "b", *common, output)
     assert_failed(ran, "c", "sharp is 64x48, blur is 40x40")
     assert_failed(ran, "lonely", "no partner of that name")
     assert [r.name for r in records(output)] == ["0/a"]
 
 
 def test_what_is_refused(
-    joint: Path, photos: Path, pair: tuple[Path, Path], shard: Path, checkpoint: Path,
-    tmp_path: Path,
+    joint: Path, photos: Path, pair: Pair, shard: Path, checkpoint: Path,
 ) -> None:  # fmt: skip
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.png").write_text("no image")
+    Path("empty").mkdir()
+    Path("text.png").write_text("no image")
     sharp, blur = pair
-    small = write(tmp_path / "small.png", photo(1, 20, 20))
-    before = files(tmp_path)
+    small = write("small.png", photo(1, 20, 20))
+    before = files()
     one = photos / "0.png"
     command = ("transfer", one, "-c", joint, "-q")
     cases: dict[tuple[object, ...], str] = {
-        (sharp, tmp_path / "missing.png"): "missing.png: no such file or folder",
-        (tmp_path / "missing.png", blur): "missing.png: no such file or folder",
-        (sharp, tmp_path / "text.png"): "text.png: is not an image",
+        (sharp, Path("missing.png")): "missing.png: no such file or folder",
+        (Path("missing.png"), blur): "missing.png: no such file or folder",
+        (sharp, Path("text.png")): "text.png: is not an image",
         (sharp, small): "must have the same size",
         (sharp,): "b_sharp.png: holds no pair of a sharp and a blurry image",
         (*pair, "-c", checkpoint): "holds deblur (MSDINet); reblurring needs an encoder, latents",
     }
-    assert_each_refused(cases, *command, "-o", f"{tmp_path}/out/", status=1)
+    assert_each_refused(cases, *command, "-o", "out/", status=1)
     takes = "transfer takes A B_SHARP B_BLUR, or A PAIRS"
     cases = {
         (): takes,
@@ -190,12 +166,12 @@ def test_what_is_refused(
     assert_each_refused(cases, *command)
     ran = invoke("transfer", "-", "-", "-c", joint, "-q")
     assert_refused(ran, "standard input can be read only once", status=2)
-    ran = invoke(*command, tmp_path / "empty")
+    ran = invoke(*command, "empty")
     assert ran.status == 1 and "empty: holds no image and no shard" in ran.err
     assert ran.lines[-1].endswith("empty: holds no pair of a sharp and a blurry image")
-    ran = invoke("transfer", tmp_path / "missing.png", *pair, "-c", joint, "-q")
+    ran = invoke("transfer", "missing.png", *pair, "-c", joint, "-q")
     assert_failed(ran, "missing.png", "no such file or folder")
-    assert files(tmp_path) == before
+    assert files() == before
     existing = write(photos / "0.transferred.png", photo(0)).read_bytes()
     ran = invoke(*command, *pair)
     assert_failed(ran, "0", "0.transferred.png: exists already; give --force")

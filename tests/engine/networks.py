@@ -1,11 +1,14 @@
 """Small networks with known answers."""
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.nn.size import SizeRequirement
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
@@ -91,6 +94,17 @@ class Guide(nn.Module):
     def forward(self, image: Tensor, *guides: Tensor) -> Tensor:
         """Return the last of `guides`, (N, 3, H, W)."""
         return guides[-1]
+
+
+def stored(
+    path: Path, networks: Mapping[str, nn.Module], system: str = "msdi", **configuration: Any
+) -> Path:
+    """A checkpoint of networks by role."""
+    states = {
+        role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()
+    }
+    save_checkpoint(Checkpoint(states, system, configuration), path)
+    return path
 
 
 def steered(seed: int = 0, version: Literal[1, 2] = 1, width: int = 8) -> JointModel:

@@ -93,8 +93,7 @@ def signed(path: Path) -> Path:
     graph = Graph()
     smaller = graph("Mul", graph.residual("x"), graph.weight(4))
     smaller = graph("Div", smaller, graph.weight(4))
-    limits = graph.weight(-1), graph.weight(1)
-    graph("Clip", graph("Sub", smaller, graph.weight(0.3)), *limits)
+    graph("Clip", graph("Sub", smaller, graph.weight(0.3)), graph.weight(-1), graph.weight(1))
     graph("Add", graph.nodes[-1].output[0], graph.weight(0.3))
     return graph.write(path, {"x": PHOTOS}, {graph.nodes[-1].output[0]: PHOTOS})
 
@@ -123,9 +122,7 @@ def multiple(path: Path) -> Path:
     small = "x"
     for seed in range(3):
         small = graph.convolution(small, step=2, seed=seed)
-    scales = graph.weight([1, 1, 8, 8])
-    large = graph("Resize", small, "", scales, mode="nearest")
-    back = graph("Add", "x", large)
+    back = graph("Add", "x", graph("Resize", small, "", graph.weight([1, 1, 8, 8]), mode="nearest"))
     return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
 
 
@@ -328,6 +325,5 @@ def test_a_damaged_file_and_wrong_options_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_named_range_is_not_tried(tmp_path: Path) -> None:
-    path = negative(tmp_path / "net.onnx")
-    result = deblurred(path, tmp_path, "--value-range", "-1..1")
+    result = deblurred(negative(tmp_path / "net.onnx"), tmp_path, "--value-range", "-1..1")
     assert np.abs(result - (255.0 - PHOTO)).max() <= 1

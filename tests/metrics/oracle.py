@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from blurkit.nn.features import BACKBONES
 from tests.shared import shared_folder
@@ -58,7 +59,9 @@ def synthetic_backbone(name: str, seed: int) -> dict[str, np.ndarray]:
     backbone = next(backbone for backbone in BACKBONES if backbone.name == name)
     rng = np.random.RandomState(seed)
     weights = {}
-    for number, layer in enumerate(backbone.build()):
+    with torch.device("meta"):
+        layers = backbone.build()
+    for number, layer in enumerate(layers):
         for key, tensor in layer.state_dict().items():
             shape = tuple(tensor.shape)
             scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.05

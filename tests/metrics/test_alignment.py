@@ -1,8 +1,5 @@
 """RealBlur's aligned scores: the reference numbers, and what alignment is to undo."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import skimage.data
@@ -10,7 +7,6 @@ from scipy.ndimage import shift
 
 from blurkit.errors import BlurkitError
 from blurkit.metrics.psnr import psnr
-from tests.cli.command import ENVIRONMENT
 from tests.metrics.oracle import shifted_pairs
 
 pytest.importorskip("cv2")
@@ -56,16 +52,3 @@ def test_what_cannot_be_aligned() -> None:
         align(np.full_like(photo, 100), photo)
     with pytest.raises(BlurkitError, match="sizes differ"):
         align(photo[1:], photo)
-
-
-def test_without_opencv() -> None:
-    """Only what aligns asks for it, in one line."""
-    script = (
-        "import sys; sys.modules['cv2'] = None; from blurkit.metrics.scores import Measures; "
-        "Measures(); Measures(metrics=['aligned'])"
-    )
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "BlurkitError" in done.stderr.splitlines()[-1]
-    assert "pip install 'blurkit[align]'" in done.stderr.splitlines()[-1]

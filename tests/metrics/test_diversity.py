@@ -79,15 +79,6 @@ def test_photos_one_after_another() -> None:
     }
 
 
-def test_only_identical_versions_have_no_mean() -> None:
-    diversity = Diversity()
-    for image in (versions(1)[0], versions(1)[0]):
-        diversity.add("x", image, PHOTO)
-    told = diversity.summary()
-    assert (told["photos"], told["identical"], told["pairwise_psnr"]) == (1, 1, None)
-    assert told["psnr_sharp"] == pytest.approx(decibels(PHOTO, versions(1)[0]))
-
-
 def test_a_photo_that_is_done_is_let_go() -> None:
     diversity = Diversity()
     held = []

@@ -52,8 +52,7 @@ def test_the_plain_values_are_those_of_the_command(folders: None, runs: tuple[st
     options = ["--reference", "sharp", "--blurry", "blur", "--by-sequence", "--confidence", 0.9]
     files = ["s.json", "s.csv", "s.md"]
     options += ["--seed", 3, "--frequency", *(word for file in files for word in ("-o", file))]
-    ran = done("eval", *runs, *options, "--json", "-q")
-    *images, last = ran.json
+    *images, last = done("eval", *runs, *options, "--json", "-q").json
     found = json.loads(to_json(report.as_dict()))
     assert list(found) == [*last, "images"]
     assert found.pop("images") == images

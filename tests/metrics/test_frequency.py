@@ -76,10 +76,6 @@ def test_divergences_along_the_last_axis() -> None:
     found = jensen_shannon(first, second)
     assert found.shape == (2, 5, 4)
     np.testing.assert_allclose(found, jensenshannon(first, second, 2, axis=-1) ** 2, rtol=1e-9)
-    # Written out: the entropy of the mixture less the mean of the entropies.
-    p, q = first[0, 0, 0] / first[0, 0, 0].sum(), second[0, 0, 0] / second[0, 0, 0].sum()
-    mixed, *parts = (-sum(v * np.log2(v) for v in d if v > 0) for d in ((p + q) / 2, p, q))
-    assert found[0, 0, 0] == pytest.approx(mixed - np.mean(parts))
     np.testing.assert_array_equal(jensen_shannon(second, first), found)
     assert jensen_shannon(np.array([3, 0, 0]), np.array([0, 5, 1])) == 1
     for factor in (1, 3, 7):
@@ -214,8 +210,7 @@ def test_runs_and_targets() -> None:
     sharp = PHOTO[:64, :64]
     shared = {"sharp": sharp, "blur": soft(sharp)}
     study = Frequency(Measures(), patch=32)
-    scene = {run: Record("a", {"restored": sharp, **shared}) for run in ("x", "y")}
-    study.add(scene)
+    study.add({run: Record("a", {"restored": sharp, **shared}) for run in ("x", "y")})
     rows = study.rows()
     named = [(row.run, row.image) for row in rows]
     assert named == [("", "blur"), ("x", "restored"), ("y", "restored")]

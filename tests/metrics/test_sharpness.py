@@ -34,10 +34,8 @@ def test_the_depth_does_not_matter() -> None:
 
 def test_blur_lowers_it_in_any_direction() -> None:
     once = blurred(ASTRONAUT)
-    twice = blurred(once)
-    assert sharpness(ASTRONAUT) > sharpness(once) > sharpness(twice)
-    turned = np.rot90(once)
-    assert sharpness(turned) == pytest.approx(sharpness(once), abs=0.01)
+    assert sharpness(ASTRONAUT) > sharpness(once) > sharpness(blurred(once))
+    assert sharpness(np.rot90(once)) == pytest.approx(sharpness(once), abs=0.01)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 90, 1), (64, 64, 3)])
@@ -75,8 +73,7 @@ def test_known_pictures() -> None:
     stripes = np.zeros((6, 8, 3), np.uint8)
     stripes[:, ::2] = 255
     assert gradient_energy(stripes) == 1
-    checks = np.indices((6, 8)).sum(0)[:, :, None].astype(np.uint8) % 2 * 255
-    assert gradient_energy(checks) == 2
+    assert gradient_energy(np.indices((6, 8)).sum(0)[:, :, None].astype(np.uint8) % 2 * 255) == 2
     ramp = np.linspace(0, 1, 11, dtype=np.float32)[:, None, None]
     assert gradient_energy(ramp) == pytest.approx(0.01)
     assert gradient_energy(ramp / 2 + 0.5) == pytest.approx(0.0025)

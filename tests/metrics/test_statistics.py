@@ -75,8 +75,7 @@ def test_intervals_cover_as_often_as_they_say() -> None:
     assert wide[0] < low < high < wide[1]
     drawn = np.random.default_rng(2).normal(30, 2, (100, 30))
     found = [intervals(rows(*values), 0.9, seed)["psnr"] for seed, values in enumerate(drawn)]
-    covered = sum(low <= 30 <= high for low, high in filter(None, found))
-    assert 78 <= covered <= 97
+    assert 78 <= sum(low <= 30 <= high for low, high in filter(None, found)) <= 97
 
 
 def test_intervals_are_drawn_from_the_seed() -> None:
@@ -90,8 +89,7 @@ def test_intervals_are_drawn_from_the_seed() -> None:
 
 
 def test_wins_and_cases() -> None:
-    runs = {"a": rows(30, 20, 10, 25, math.inf), "b": rows(31, 20, 9, 27, 40)}
-    found = compare(runs)
+    found = compare({"a": rows(30, 20, 10, 25, math.inf), "b": rows(31, 20, 9, 27, 40)})
     assert found.wins == {"a": 3, "b": 3}
     assert [case.name for case in found.worst] == ["2", "1", "3"]
     assert [case.name for case in found.best] == ["4", "0", "3"]

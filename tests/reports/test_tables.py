@@ -20,8 +20,7 @@ def printed(width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_a_table_too_wide_for_its_terminal_is_turned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = printed(120, capsys, monkeypatch)
-    assert "│ first.pt    │   10.50 │   11.50 │" in wide
+    assert "│ first.pt    │   10.50 │   11.50 │" in printed(120, capsys, monkeypatch)
     narrow = printed(60, capsys, monkeypatch).splitlines()
     assert narrow[2] == "┃ network ┃ first.pt ┃ second.onnx ┃"
     assert narrow[4:12] == [

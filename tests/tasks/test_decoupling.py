@@ -52,8 +52,7 @@ def test_pairs_of_halves_neighbours_and_shuffled() -> None:
 
 @pytest.mark.parametrize("crop", [64, 0, 500])
 def test_the_numbers_are_those_of_the_crops(measure: ContextualSimilarity, crop: int) -> None:
-    engine = torch_engine(Mixed(), Placement("cpu", "fp32", 256))
-    found = decouple(A, B, engine, measure, crop)
+    found = decouple(A, B, torch_engine(Mixed(), Placement("cpu", "fp32", 256)), measure, crop)
     height, width = (64, 64) if crop == 64 else (110, 130)
 
     def middle(image: np.ndarray) -> np.ndarray:
@@ -75,12 +74,6 @@ def test_the_numbers_are_those_of_the_crops(measure: ContextualSimilarity, crop:
     assert found.pictures.name == "s/a"
     for key, image in zip(SHOWN, (sharp_a, blur_a, blur_b, reblurred), strict=True):
         np.testing.assert_allclose(found.pictures.images[key], image, atol=1)
-
-
-def test_a_record_without_blur_is_named(measure: ContextualSimilarity) -> None:
-    engine = torch_engine(Mixed(), Placement("cpu", "fp32", 64))
-    with pytest.raises(BlurkitError, match="'x' holds sharp; blur is needed"):
-        decouple(A, Record("x", {"sharp": B.images["sharp"]}), engine, measure, 64)
 
 
 def test_the_summary() -> None:

@@ -15,6 +15,7 @@ import pytest
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.tasks import fetch
 from blurkit.tasks.fetch import fetched
+from tests.cli.test_interrupts import wait_for
 from tests.tasks.server import SLOW, Server, serving
 
 DATA = np.random.default_rng(0).bytes(3_000_001)
@@ -59,10 +60,8 @@ def test_a_file_is_fetched_once_and_its_digest_is_recorded(
     file = fetched(address)
     assert file.read_bytes() == DATA and file.name == "net.pth"
     assert kept(cache) == ["net.pth", "net.pth.sha256"]
-    told = capsys.readouterr().err
-    assert f"fetched {address} (3.0 MB, SHA-256 {DIGEST}) to {file}" in told
-    check = subprocess.run(["sha256sum", "-c", "net.pth.sha256"], cwd=file.parent)
-    assert check.returncode == 0
+    assert f"fetched {address} (3.0 MB, SHA-256 {DIGEST}) to {file}" in capsys.readouterr().err
+    assert subprocess.run(["sha256sum", "-c", "net.pth.sha256"], cwd=file.parent).returncode == 0
     requests = len(server.requests)
     server.shutdown()
     assert fetched(address) == fetched(address, [DIGEST.upper()]) == file
@@ -223,10 +222,7 @@ def test_an_interrupt_leaves_no_file(how: signal.Signals, server: Server, cache:
     environment = os.environ | {"BLURKIT_CACHE": str(cache)}
     command = [sys.executable, "-m", "blurkit", "info", address]
     started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not any(name.endswith(".partial") for name in kept(cache)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: any(name.endswith(".partial") for name in kept(cache)))
     started.send_signal(how)
     error = started.communicate(timeout=20)[1]
     if how != signal.SIGKILL:

@@ -13,7 +13,6 @@ from blurkit.errors import BlurkitError
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,
-    JointModel,
     MSDINet,
     PriorUpsampling,
 )
@@ -21,10 +20,6 @@ from blurkit.tasks.inspect import macs, parameters
 from tests.io.scenes import PEAK_MEGABYTES
 
 PHOTO = (1, 3, 256, 256)
-
-
-def gigamacs(count: int) -> float:
-    return round(count / 1e9, 1)
 
 
 def test_a_small_network_by_hand() -> None:
@@ -40,33 +35,6 @@ def test_a_small_network_by_hand() -> None:
     per_image = 16 * 20 * (8 * 3 * 9 + 8 * 2 * 9 + 8 * 4 * 4) + 4 * 10
     assert macs(network, (2, 3, 32, 40)) == 2 * per_image
     assert parameters(network) == (216 + 8) + (144 + 8) + (128 + 4) + (40 + 10)
-
-
-@pytest.mark.parametrize(
-    ("version", "count", "whole", "encoder", "latents"),
-    [(1, 246_864_134, 332.8, 5.6, 20.6), (2, 330_616_070, 338.9, 14.2, 18.1)],
-)
-def test_the_released_deblurring_networks(
-    version: int, count: int, whole: float, encoder: float, latents: float
-) -> None:
-    with torch.device("meta"):
-        network = MSDINet(DegradationEncoder(version), PriorUpsampling(version))
-    assert parameters(network) == count
-    assert gigamacs(macs(network, PHOTO)) == whole
-    assert gigamacs(macs(network.net_prior, PHOTO)) == encoder
-    map_shape = (1, 256, 4, 4) if version == 1 else (1, 2048, 8, 8)
-    assert gigamacs(macs(network.prior_upsampling, map_shape)) == latents
-
-
-def test_the_released_joint_model() -> None:
-    with torch.device("meta"):
-        joint = JointModel(
-            DegradationEncoder(2), PriorUpsampling(2), JointGenerator(), JointGenerator()
-        )
-    latents = [(1, 64 << scale, 256 >> scale, 256 >> scale) for scale in range(4)]
-    assert parameters(joint) == 284_184_198
-    assert gigamacs(macs(joint, PHOTO, PHOTO)) == 221.9
-    assert gigamacs(macs(joint.generator, PHOTO, latents)) == 94.8
 
 
 def test_the_encoder_costs_the_same_for_every_size() -> None:

@@ -114,8 +114,7 @@ def test_how_near_its_own_blur_it_comes(engine: Engine, channels: int) -> None:
         expected = skimage.metrics.peak_signal_noise_ratio(blur, image)
         assert made.attrs[key] == pytest.approx(expected)
         assert reproduce(record, engine)[key] == pytest.approx(expected)
-    same = Record("s", {"blur": blur, "sharp": blur})
-    assert set(reproduce(same, engine).values()) == {math.inf}
+    assert set(reproduce(Record("s", {"blur": blur, "sharp": blur}), engine).values()) == {math.inf}
 
 
 def test_a_swapped_pair_is_one_to_train_on(engine: Engine) -> None:
@@ -124,9 +123,7 @@ def test_a_swapped_pair_is_one_to_train_on(engine: Engine) -> None:
     record.attrs |= {"split": "train", "kernel": np.eye(3), "seed": 1, "psnr_blur": 20.0}
     made = reblur(record, scene("t/b", 2), engine, "enc.pt")
     pair = swapped(made)
-    assert pair.name == "a" and list(pair.images) == ["blur", "sharp"]
+    assert list(pair.images) == ["blur", "sharp"] and "reblurred_like" not in pair.attrs
     np.testing.assert_array_equal(pair.images["blur"], made.images["reblurred"])
-    np.testing.assert_array_equal(pair.images["sharp"], record.images["sharp"])
-    assert pair.attrs["blur_from"] == "t/b" and "reblurred_like" not in pair.attrs
     assert pair.attrs.keys().isdisjoint({"kernel", "seed", "psnr_blur"}), "these told of the old"
-    assert pair.attrs["split"] == "train" and pair.attrs["reblurred_by"] == "enc.pt"
+    assert pair.attrs["blur_from"] == "t/b" and pair.attrs["reblurred_by"] == "enc.pt"

@@ -243,8 +243,7 @@ def write(path: Path, tag: int, force: bool, wait: float) -> None:
     time.sleep(wait)
     with ShardWriter(path, force) as writer:
         for number in range(3):
-            image = np.full((16, 16, 3), tag, np.uint8)
-            writer.write(Record(f"{tag}/{number}", {"blur": image}))
+            writer.write(Record(f"{tag}/{number}", {"blur": np.full((16, 16, 3), tag, np.uint8)}))
             time.sleep(wait)
 
 

@@ -35,8 +35,7 @@ from tests.io.test_checkpoints import Malicious
 from tests.io.test_image_errors import BAD, floats, gif, png, tiff
 from tests.io.test_shards import CASES, GOOD, SECRET, write_hostile, written
 from tests.torture.campaign import Campaign, Case
-from tests.torture.damage import clear
-from tests.torture.mutations import corrupted
+from tests.torture.damage import clear, corrupted
 
 MEMORY = 12 << 30
 """The bytes of address space that reading a hostile file may take."""
