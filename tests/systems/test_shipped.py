@@ -267,12 +267,3 @@ def test_random_blur_of_the_shipped_weights_is_motion_without_fringes() -> None:
     assert sum(percent > 0 for percent in directions) >= 3
     assert max(fringes(image) for image in made) <= 5
     assert max(weave(to_float(image)) for image in made) < 0.03
-
-
-def test_the_direction_of_a_blur_is_measured() -> None:
-    photo = to_float(np.repeat(skimage.data.gravel()[:180, :320, None], 3, axis=2))
-    for step, wanted in (((0, 1), 0), ((1, 1), 45), ((1, 0), 90), ((-1, 1), 135)):
-        moved = [np.roll(photo, (n * step[0], n * step[1]), (0, 1)) for n in range(7)]
-        anisotropy, direction = along(np.mean(moved, axis=0), photo)
-        assert anisotropy > 0.4 and direction == pytest.approx(wanted, abs=8)
-    assert along(photo, photo)[0] == pytest.approx(0, abs=1e-6)
