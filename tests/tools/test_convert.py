@@ -1,4 +1,4 @@
-"""Converted checkpoints: half the size, compressed, described, referred to by ONNX files."""
+"""Converted checkpoints: halved, widened, compressed, described, referred to by ONNX files."""
 
 import csv
 import shutil
@@ -16,11 +16,10 @@ from blurkit.systems.system import WEIGHTS
 from blurkit.training.state import STATE_VERSION
 from tests.cli.command import assert_done, photo, write
 from tests.cli.invoke import invoke
-from tests.engine.networks import steered
 from tests.shared import ROOT
 from tests.tools.convert import card, main
 from tests.tools.pack import pack
-from tests.tools.test_pack import first_stage, second_stage, whole
+from tests.tools.test_pack import first_stage, second_stage, steered, whole
 
 # ---- halved --------------------------------------------------------------------------------------
 
@@ -51,6 +50,28 @@ def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
         for checkpoint in found:
             made = load_networks(checkpoint)["deblur"].eval()(photo, [])
             torch.testing.assert_close(made, wanted, atol=2e-3, rtol=0)
+
+
+# ---- widened -------------------------------------------------------------------------------------
+
+
+def test_a_wider_network_computes_the_same_and_its_copies_learn_different_things(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(3)
+    narrow, wide = (JointGenerator(width, injection="none", unshuffle=2) for width in (4, 8))
+    trained, output = tmp_path / "narrow.pt", tmp_path / "wide.pt"
+    save_checkpoint(Checkpoint({"deblur": narrow.state_dict()}, "msdi"), trained)
+    assert main(["widen", str(trained), "-o", str(output)]) == 0
+    wide.load_state_dict(load_checkpoint(output).networks["deblur"])
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    made = wide(image)
+    torch.testing.assert_close(made, narrow(image), atol=1e-5, rtol=1e-5)
+    assert main(["widen", str(trained), "-o", str(output)]) == 1  # exists
+    made.square().mean().backward()
+    gradient = wide.get_parameter("down_path_1.0.conv_1.weight").grad
+    assert gradient is not None
+    assert (gradient[0::2] - gradient[1::2]).abs().max() > 0.01 * gradient.abs().max()
 
 
 # ---- compressed ----------------------------------------------------------------------------------
@@ -176,10 +197,12 @@ def test_errors_are_one_line(
     weights.write_bytes(b"no weights")
     torch.save({"step": 1}, tmp_path / "y.state.pt")
     broken = write(tmp_path / "broken.png", photo(0)).rename(tmp_path / "broken.onnx")
-    halve = ("-o", tmp_path / "out.pt")
+    save_checkpoint(Checkpoint({"network": {"a": torch.ones(2, 2)}}), tmp_path / "other_network.pt")
+    out = ("-o", tmp_path / "out.pt")
     for arguments, words in (
-        (("halve", tmp_path / "no.state.pt", *halve), "no such file"),
-        (("halve", tmp_path / "y.state.pt", *halve), "is not the saved state"),
+        (("widen", tmp_path / "other_network.pt", *out), "holds no deblurring network of MSDI-Net"),
+        (("halve", tmp_path / "no.state.pt", *out), "no such file"),
+        (("halve", tmp_path / "y.state.pt", *out), "is not the saved state"),
         (("compress", weights), str(weights)),
         (("refer", network, weights), "contains no weights of"),
         (("refer", network, exported.with_suffix(".pt")), "has to be in the folder"),
