@@ -36,9 +36,7 @@ def gopro(plant: Plant, plant_pairs: Plant) -> None:
 
 
 @pytest.mark.parametrize("root", ["", "test", "test/GOPR0384_11_00"])
-def test_gopro_names_are_the_same_from_any_of_its_folders(
-    root: str, tmp_path: Path, gopro: None
-) -> None:
+def test_gopro_names_are_the_same_from_any_folder(root: str, tmp_path: Path, gopro: None) -> None:
     found = find_scenes(tmp_path / "GOPRO_Large" / root)
     names = [scene.name for scene in found.items]
     assert names == ["GOPR0384_11_00/000001", "GOPR0384_11_00/000002"]
@@ -128,9 +126,7 @@ def test_photos_keep_their_relative_paths(tmp_path: Path, plant: Plant) -> None:
     assert names.index("walk/2") < names.index("walk/10")
 
 
-def test_missing_partners_and_strays_are_named(
-    tmp_path: Path, plant: Plant, plant_pairs: Plant
-) -> None:
+def test_lone_images_and_strays_are_named(tmp_path: Path, plant: Plant, plant_pairs: Plant) -> None:
     plant_pairs("blur/1.png", "sharp/1.png", 1)
     plant("blur/2.png", 2)
     plant("sharp/3.png", 3)

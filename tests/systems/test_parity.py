@@ -184,8 +184,9 @@ def lists(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 
 
 def reblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    """By the generator that blurs alone: `msdi_deblur_joint` has the other one."""
     inputs = fixture.inputs()
-    return [network(inputs["blur"], inputs["sharp"])[1]]
+    return [network.reblur(inputs["sharp"], network.latents(inputs["blur"]))]
 
 
 def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
