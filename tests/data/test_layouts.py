@@ -44,13 +44,6 @@ def test_gopro_names_are_the_same_from_any_folder(root: str, tmp_path: Path, gop
     assert found.layouts[0] == "GoPro (blur, sharp)"
 
 
-def test_gopro_blur_gamma_is_chosen_by_name(tmp_path: Path, gopro: None) -> None:
-    found = find_scenes(tmp_path, blur="blur_gamma")
-    assert {scene.files["blur"].parent.name for scene in found.items} == {"blur_gamma"}
-    assert len(found.items) == 2
-    assert found.left_out == []
-
-
 def test_a_folder_that_is_not_there_is_not_replaced_by_another(tmp_path: Path, gopro: None) -> None:
     with pytest.raises(BlurkitError, match="no folder 'blur_jpeg'; choose --blur blur or --blur b"):
         find_scenes(tmp_path, blur="blur_jpeg")
