@@ -232,18 +232,6 @@ def test_it_reblurs_real_pairs_as_they_are(pairs: Path, tmp_path: Path) -> None:
         assert own > psnr(others[record.name], record.images["blur"]) + 1
 
 
-def test_new_blurs_are_drawn(tmp_path: Path) -> None:
-    sharp = photo(1, 256, 256)
-    made = ["reblur", write(tmp_path / "sharp.png", sharp), "--random", "--copies", 3]
-    ran = done(*made, "-o", f"{tmp_path}/drawn/")
-    assert ran.lines[0].startswith(KERNEL_SPACE)
-    drawn = [imageio.imread(path) for path in sorted((tmp_path / "drawn").iterdir())]
-    assert len(drawn) == 3
-    for number, image in enumerate(drawn):
-        assert 12 < psnr(image, sharp) < 40
-        assert all(psnr(image, other) < 45 for other in drawn[:number])
-
-
 def test_info_tells_of_the_kernel_space() -> None:
     (told,) = invoke("info", shipped_file("kernel-space"), "--json", "-q").json
     assert list(told["networks"]) == ["kernel_space", "codes"] and told["system"] == "kernel-space"
