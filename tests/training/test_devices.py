@@ -63,13 +63,14 @@ def stage_1() -> dict[str, nn.Module]:
 
 
 DEEP = partial(features, PRE_ACTIVATION)
+SHALLOW = {"encoder_blocks": 1, "latent_blocks": 1, "decoder_blocks": 1}
 MINUS = {"variant": "minus", "traditional_loss": "wgan-gp"}
 RECIPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "joint": ("joint", features, {"perceptual": "features"}),
     "deblur": ("deblur", stage_1, {"frequency_weight": 0.1}),
     "deblur with all layers": ("deblur", stage_1, {"crop": 128, "blur_layers": "all"}),
-    "msfs": ("msfs", None, {"preset": "paper"}),
-    "msfs official": ("msfs", None, {"preset": "official"}),
+    "msfs": ("msfs", None, SHALLOW | {"preset": "paper"}),
+    "msfs official": ("msfs", None, SHALLOW | {"preset": "official"}),
     "kernel space": ("kernel-space", None, {"preset": "paper"}),
     "light kernel space": ("kernel-space", None, {"variational": False}),
     "bgan": ("bgan", DEEP, {"perceptual": "features", "noise_tries": 2}),

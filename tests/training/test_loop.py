@@ -36,9 +36,7 @@ LEARNING: dict[str, Any] = {
 }
 
 
-def test_clipping_bounds_the_norm_of_each_optimisers_gradients(
-    training_shards: Path, tmp_path: Path
-) -> None:
+def test_clipping_bounds_each_optimisers_gradients(training_shards: Path, tmp_path: Path) -> None:
     """Under descent at rate 1 from a known start, a step is as long as its gradient."""
     tiny = {"real_share": 0.0, "discriminator": "spectral", "initial_deviation": 0.3, "ema": 0.0}
     tiny |= {"iterations": 1, "final_learning_rate": 0.0}
@@ -58,9 +56,7 @@ def test_clipping_bounds_the_norm_of_each_optimisers_gradients(
     assert lengths[2:] == pytest.approx([0.01, 0.01], rel=1e-3)
 
 
-def test_averaged_weights_are_what_their_definition_says(
-    training_shards: Path, tmp_path: Path
-) -> None:
+def test_averaged_weights_are_those_of_the_formula(training_shards: Path, tmp_path: Path) -> None:
     """e_0 = w_0, e_k = 0.7 e_(k-1) + 0.3 w_k; statistics and spectral norms are the last ones."""
 
     def weights(steps: int, ema: float, **options: Any) -> dict[str, Tensor]:
@@ -147,7 +143,7 @@ def kept(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output
 
 
-def test_the_kept_are_those_of_runs_that_ended_there(
+def test_the_kept_are_of_runs_ended_there(
     kept: Path, training_shards: Path, tmp_path: Path
 ) -> None:
     scores = {line["step"]: line["validation"] for line in read_log(kept) if "validation" in line}
@@ -174,9 +170,7 @@ def test_the_best_is_not_replaced_by_a_worse_one(training_shards: Path, tmp_path
     assert f"the best so far, saved as {beside(output, 'best.pt')}" in ran.err
 
 
-def test_a_resumed_run_goes_on_with_its_own(
-    kept: Path, training_shards: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_keeps_its_own(kept: Path, training_shards: Path, tmp_path: Path) -> None:
     pieces = scored(training_shards, tmp_path / "x.pt", 4, "--save-every", 2)
     for _ in range(3):
         done(*pieces, "--minutes", 1e-9)
@@ -187,9 +181,7 @@ def test_a_resumed_run_goes_on_with_its_own(
             assert_same_bits(tmp_path / name, kept.with_name(name))
 
 
-def test_a_killed_run_that_kept_something_can_be_resumed(
-    training_shards: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_that_kept_some_can_be_resumed(training_shards: Path, tmp_path: Path) -> None:
     """Long before its first regular save."""
     output = tmp_path / "x.pt"
     rarely = scored(training_shards, output, 8, "--save-minutes", 60)
