@@ -173,9 +173,7 @@ def test_mixed_depths_become_float(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf"])
-def test_compressed_shards_are_the_same(
-    tmp_path: Path, shards: list[Path], compression: str
-) -> None:
+def test_packed_shards_are_the_same(tmp_path: Path, shards: list[Path], compression: str) -> None:
     packed = write_shard(
         tmp_path / "packed.h5", [located(n) for n in range(7)], compression=compression
     )

@@ -330,9 +330,7 @@ def test_damaged_animations_and_pages_are_reported(tmp_path: Path) -> None:
         next(read_film(tmp_path / "c.mp4"))
 
 
-def test_max_pixels_bounds_whole_animations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_max_pixels_bound_whole_animations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(tmp_path / "a.mp4")
     make_animation(tmp_path / "a.gif")
     monkeypatch.setattr(paths, "most_pixels", 3 * 64 * 48)

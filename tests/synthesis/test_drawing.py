@@ -200,9 +200,7 @@ def test_the_record_tells_how_it_was_blurred(record: Record) -> None:
 
 
 @pytest.mark.parametrize("kind", [*BLUR_KINDS])
-def test_a_record_tells_how_to_make_it_again(
-    record: Record, tmp_path: Path, kind: BlurKind
-) -> None:
+def test_a_record_says_how_to_make_it_again(record: Record, tmp_path: Path, kind: BlurKind) -> None:
     curve = np.linspace(0, 1, 256) ** 1.8
     options = [Synthesis(kind), Synthesis(kind, response=curve, highlights=3.0, noise=0.01)]
     made = [synthesize(record, s, copy=copy) for s in options for copy in range(4)]

@@ -143,9 +143,7 @@ def kept(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output
 
 
-def test_the_kept_are_of_runs_ended_there(
-    kept: Path, training_shards: Path, tmp_path: Path
-) -> None:
+def test_kept_are_of_runs_that_end_there(kept: Path, training_shards: Path, tmp_path: Path) -> None:
     scores = {line["step"]: line["validation"] for line in read_log(kept) if "validation" in line}
     best = max(scores, key=lambda step: scores[step]["psnr"])
     for path, step in ((beside(kept, "2.pt"), 2), (beside(kept, "best.pt"), best)):

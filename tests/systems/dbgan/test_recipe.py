@@ -208,9 +208,7 @@ def test_bgan_is_held_to_what_section_3_4_says(crops: dict[str, Tensor]) -> None
 
 
 @pytest.mark.parametrize(("crops_of", "when"), [("paired", 99), ("unpaired", 100)])
-def test_content_loss_of_some_crops_alone(
-    crops_of: str, when: int, crops: dict[str, Tensor]
-) -> None:
+def test_content_loss_of_some_crops(crops_of: str, when: int, crops: dict[str, Tensor]) -> None:
     """Up to step 99 all crops have blur of their own, from then on none."""
     found = {}
     for now in (99, 100):

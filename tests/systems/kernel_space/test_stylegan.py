@@ -262,9 +262,7 @@ def test_one_door_to_both(tmp_path: Path, version: int, sides: list[int], diviso
 
 @pytest.mark.parametrize("version", [1, 2])
 @torch.no_grad()
-def test_the_gaussian_is_that_before_the_mapping_s_last_activation(
-    tmp_path: Path, version: int
-) -> None:
+def test_the_gaussian_is_from_before_the_last_activation(tmp_path: Path, version: int) -> None:
     found = prior(tmp_path, version)
     noise = torch.randn(10_000, LATENT, generator=torch.Generator().manual_seed(5))
     outputs = found.mapping(noise).double().numpy()

@@ -85,9 +85,7 @@ def test_the_map_matters() -> None:
 @pytest.mark.parametrize(
     ("width", "parameters", "gmacs"), [(32, 17_111_907, 15.956), (64, 67_888_835, 63.055)]
 )
-def test_parameters_and_operations_are_the_papers(
-    width: int, parameters: int, gmacs: float
-) -> None:
+def test_sizes_and_operations_are_the_papers(width: int, parameters: int, gmacs: float) -> None:
     with torch.device("meta"):
         ours = NAFNet(width)
     assert sum(p.numel() for p in ours.parameters()) == parameters
