@@ -11,8 +11,6 @@ BLURKIT_FEATURES names no others. FOLDER keeps every checkpoint, so that a stopp
 training that was stopped starts anew. The last lines are the table of docs/benchmarks.md.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -6,8 +6,6 @@ A ratio above 1 means that this checkout takes longer. The files are made by eac
 itself, so their formats may differ.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -11,8 +11,6 @@ VGG-11's features where BLURKIT_FEATURES names no others. FOLDER keeps checkpoin
 that a run that was stopped continues. A CPU needs `--width 16 --blocks 3 --crop 64`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

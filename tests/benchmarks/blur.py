@@ -9,9 +9,6 @@ sixteenth frame is kept, the dropped ones are interpolated, and the mean is comp
 all real frames.
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -54,12 +51,12 @@ HEAD = (
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure and print the table, in Markdown."""
     parser = pages.options(__doc__, write=False)
     parser.add_argument("--interpolated", action="store_true", help="blur of interpolated frames")
     data = shared_folder("data", "BLURKIT_DATA")
-    if parser.parse_args(arguments).interpolated:
+    if parser.parse_args().interpolated:
         interpolated(data / "video/gopr0477_240fps")
         return
     rows = [
@@ -222,4 +219,4 @@ def cross_dissolve(frames: Sequence[Image], steps: int) -> Image:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -4,8 +4,6 @@ None of them knows the blur. Each is a bank of settings, of which the one that s
 whole set of pairs is taken: more than a user who has only the blurry photo could know.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 

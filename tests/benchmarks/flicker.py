@@ -8,8 +8,6 @@ the same. *Flicker* is the root mean square of the difference between a frame an
 levels of 255. Frames are deblurred one by one, as `blurkit deblur film.mp4` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ memory layout, tile by tile. It takes ten minutes on a large GPU; `--small` are 
 channels, which a processor runs in seconds, to try the benchmark itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -13,11 +13,8 @@ is moved by up to 10 pixels, in quarters, to where it fits best, and the error r
 squared differences against that of the true kernel's result by the same method, here `sparse`.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -347,14 +344,14 @@ def search(o: argparse.Namespace, folder: Path) -> None:
     pages.tell(search_table(rows, results["pairs"]))
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure, print, and write what `--write` asks for."""
     parser = pages.options(__doc__, searches=0)
     parser.add_argument("--count", type=int, help="the first so many pairs alone")
     parser.add_argument("--iterations", type=int, help="of the searches, in place of their own")
     parser.add_argument("--only", choices=SEARCHES, help="one of the searches")
     parser.add_argument("--device", default="auto", help="of the searches: auto, cpu, cuda")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     folder = shared_folder("data", "BLURKIT_DATA")
     if options.searches:
         search(options, folder)
@@ -366,4 +363,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

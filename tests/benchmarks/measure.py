@@ -1,7 +1,5 @@
 """How the benchmarks measure: side by side in one run, alternating, medians of ratios."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """What benchmarks share: their options, and how figures and tables get into docs/."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -5,9 +5,6 @@ python -m tests.benchmarks.presets [PRESET...]     measures and prints the table
                      that it has already, and the table in docs/benchmarks.md
 """
 
-from __future__ import annotations
-
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -131,11 +128,11 @@ def rows(figures: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
     ]
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Run the benchmark for the presets that are given, or all."""
     parser = pages.options(__doc__)
     parser.add_argument("presets", nargs="*", choices=[*PRESETS, []], help="default: all")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     figures = measure(options.presets or list(PRESETS))
     print_table("MSDI-Net's presets", HEAD, rows(figures), note=machine())
@@ -146,4 +143,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

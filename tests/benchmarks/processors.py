@@ -1,7 +1,5 @@
 """What networks reach of a processor: commands, training, searches, the share of its peak."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -8,8 +8,6 @@ python -m tests.benchmarks.quality            measures and prints the tables (ab
     --quick          the first pair of each set alone; not with --write
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

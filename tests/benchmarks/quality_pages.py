@@ -3,8 +3,6 @@
 python -m tests.benchmarks.quality_pages      writes them anew from the results that are there
 """
 
-from __future__ import annotations
-
 import cmath
 import math
 import statistics

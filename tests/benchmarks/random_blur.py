@@ -9,9 +9,6 @@ image against the sharp one, over whole images. *Anisotropy* is how much more a 
 gradients across one direction than from those across another, in parts of 320x180 pixels.
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -166,11 +163,11 @@ def artefacts(found: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
     return rows
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Measure and print; with `--write`, write the figures and the tables too."""
     parser = pages.options(__doc__)
     parser.add_argument("-c", "--checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(blurkit.load(options.checkpoint, system="kernel-space"))
     tables = [*(table(key, found) for key in BINS), artefacts(found)]
@@ -183,4 +180,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,7 +1,5 @@
 """The real pairs of ../shared/data/pairs: which the shipped weights have never seen, by scene."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -4,8 +4,6 @@ Figures are ratios of two things measured in turn in the same run, so that a noi
 both; the medians of a few rounds are shown with the least and largest.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import statistics
@@ -247,7 +245,7 @@ def starting(folder: Path) -> list[Result]:
     return [Result(what, found.told(), "under 2x", how)]
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Run the benchmarks whose names are given, or all, or those of a GPU."""
     all_parts = (
         *(training_crops, preparing, keeping, piping, deblurring, forward, roofline, training),
@@ -258,7 +256,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("names", nargs="*", choices=[*parts, []], help="default: all")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU, which has its own parts")
     parser.add_argument("--small", action="store_true", help="--device by networks of few channels")
-    o = parser.parse_args(arguments)
+    o = parser.parse_args()
     results: list[Result] = []
     if o.device != "cpu" or o.small:
         results = on_device(o.device, o.small)
@@ -272,4 +270,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -9,9 +9,6 @@ the 8-bit values, and a border that the blur reaches from outside is cut off. PS
 `eval`, of all three channels, not aligned.
 """
 
-from __future__ import annotations
-
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,11 +201,11 @@ def _gained(gains: np.ndarray) -> tuple[str, str]:
     return f"{gains.mean():+.2f}", f"{gains.min():+.2f}"
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure, print, and write what `--write` asks for."""
     parser = pages.options(__doc__)
     parser.add_argument("--count", type=int, help="the first so many pairs alone")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     results = measure(shared_folder("data", "BLURKIT_DATA"), options.count)
     pages.tell(tables(results))
     if options.write:
@@ -217,4 +214,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,7 +1,5 @@
 """How the blur of a BGAN and the variants of DBGAN are measured, against what is known."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The benchmark of a GPU runs to its end at small size."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Levin's benchmark: how it scores, and that its searches go on where they were stopped."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What the benchmarks of blur, of flicker and of camera shake measure, on what is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.ndimage

@@ -9,10 +9,7 @@ python -m tests.benchmarks.transfer            measures and prints the table (so
 PSNR is that of `transfer`: 8 bits, all pixels and channels, against the real blurry image.
 """
 
-from __future__ import annotations
-
 import statistics
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,9 +102,9 @@ def rows(found: dict[str, list[Numbers]]) -> list[tuple[str, ...]]:
     return table
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure and print; with `--write`, write the figures and the table too."""
-    options = pages.options(__doc__).parse_args(arguments)
+    options = pages.options(__doc__).parse_args()
     torch.set_num_threads(1)
     found = measure()
     print_table("transfer of real blur", HEAD, rows(found), note=machine())
@@ -118,4 +115,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

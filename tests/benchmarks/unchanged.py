@@ -7,9 +7,6 @@ The photos are Set5's and scikit-image's. Sharp ones get noise of 1/255; the oth
 `blurkit prepare --synthesize`.
 """
 
-from __future__ import annotations
-
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +66,9 @@ def table(folder: Path) -> str:
     return pages.table(head, rows)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure, print, and write if wanted."""
-    options = pages.options(__doc__).parse_args(arguments)
+    options = pages.options(__doc__).parse_args()
     text = table(shared_folder("data", "BLURKIT_DATA"))
     pages.tell(text)
     if options.write:
@@ -79,4 +76,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -11,8 +11,6 @@ stopped continues; options after `--` go to the trainings of DBGAN. `--write` pu
 docs/benchmarks.md.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev

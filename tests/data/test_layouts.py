@@ -36,21 +36,12 @@ def gopro(plant: Plant, plant_pairs: Plant) -> None:
 
 
 @pytest.mark.parametrize("root", ["", "test", "test/GOPR0384_11_00"])
-def test_gopro_names_are_the_same_from_any_of_its_folders(
-    root: str, tmp_path: Path, gopro: None
-) -> None:
+def test_gopro_names_are_the_same_from_any_folder(root: str, tmp_path: Path, gopro: None) -> None:
     found = find_scenes(tmp_path / "GOPRO_Large" / root)
     names = [scene.name for scene in found.items]
     assert names == ["GOPR0384_11_00/000001", "GOPR0384_11_00/000002"]
     assert {scene.split for scene in found.items} == {"test"}
     assert found.layouts[0] == "GoPro (blur, sharp)"
-
-
-def test_gopro_blur_gamma_is_chosen_by_name(tmp_path: Path, gopro: None) -> None:
-    found = find_scenes(tmp_path, blur="blur_gamma")
-    assert {scene.files["blur"].parent.name for scene in found.items} == {"blur_gamma"}
-    assert len(found.items) == 2
-    assert found.left_out == []
 
 
 def test_a_folder_that_is_not_there_is_not_replaced_by_another(tmp_path: Path, gopro: None) -> None:
@@ -128,9 +119,7 @@ def test_photos_keep_their_relative_paths(tmp_path: Path, plant: Plant) -> None:
     assert names.index("walk/2") < names.index("walk/10")
 
 
-def test_missing_partners_and_strays_are_named(
-    tmp_path: Path, plant: Plant, plant_pairs: Plant
-) -> None:
+def test_lone_images_and_strays_are_named(tmp_path: Path, plant: Plant, plant_pairs: Plant) -> None:
     plant_pairs("blur/1.png", "sharp/1.png", 1)
     plant("blur/2.png", 2)
     plant("sharp/3.png", 3)

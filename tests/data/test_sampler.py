@@ -96,7 +96,7 @@ def test_the_same_seed_and_step_give_the_same_batch(shards: list[Path]) -> None:
     assert not np.array_equal(forward[0][1], forward[1][1])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_one_batch(shards: list[Path], count: int) -> None:
     sampler = CropSampler(shards, 16, PAIR)
     for step in range(5):
@@ -124,9 +124,7 @@ def test_every_record_comes_once_an_epoch(shards: list[Path], size: int) -> None
 @pytest.mark.parametrize(
     ("height", "width"), [(10, 56), (40, 9), (5, 6), (1, 1), (1, 30), (16, 16)]
 )
-def test_images_smaller_than_the_crop_are_reflected(
-    tmp_path: Path, height: int, width: int
-) -> None:
+def test_images_below_the_crop_are_reflected(tmp_path: Path, height: int, width: int) -> None:
     record = located(0, height, width)
     sampler = CropSampler([write_shard(tmp_path / "a.h5", [record])], 16, PAIR)
     blur, sharp = sampler.cut(0, 0.0, 0.0)
@@ -175,9 +173,7 @@ def test_mixed_depths_become_float(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf"])
-def test_compressed_shards_give_the_same_crops(
-    tmp_path: Path, shards: list[Path], compression: str
-) -> None:
+def test_packed_shards_are_the_same(tmp_path: Path, shards: list[Path], compression: str) -> None:
     packed = write_shard(
         tmp_path / "packed.h5", [located(n) for n in range(7)], compression=compression
     )
@@ -334,7 +330,7 @@ def test_a_share_of_the_pairs_is_blurred_anew(mixed: list[Path]) -> None:
     assert 0.45 < made < 0.55  # sharp pairs stay sharp
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 4])
 def test_step_and_seed_alone_decide_the_blur(mixed: list[Path], count: int) -> None:
     synthesis = Synthesis("realistic", extent=(1, 15))
     sampler = CropSampler(mixed, 32, PAIR, synthesis=synthesis, made=0.5)

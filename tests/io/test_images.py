@@ -172,17 +172,6 @@ def test_deep_netpbm_also_as_opencv_writes_it(tmp_path: Path) -> None:
         read_image(tmp_path / "b.pfm")
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3)])
-def test_the_smallest_images(tmp_path: Path, size: tuple[int, int]) -> None:
-    for suffix in LOSSLESS:
-        for image in (PHOTO, GRAY, deep(PHOTO)):
-            if image.dtype == np.uint16 and suffix in (".bmp", ".ppm"):
-                continue
-            pixels = image[: size[0], : size[1]]
-            write_image(tmp_path / f"a{suffix}", pixels)
-            np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}").pixels, pixels)
-
-
 # -- orientation -----------------------------------------------------------------------------------
 
 

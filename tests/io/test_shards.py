@@ -19,7 +19,6 @@ from blurkit.io.shards import check_whole, read_record, read_shard, record_keys
 from blurkit.io.sinks import ShardFolder, Sink
 from blurkit.io.streams import ShardWriter, shard_bytes
 from tests.io.scenes import (
-    PHOTO,
     assert_all_same,
     assert_same,
     pair,
@@ -48,12 +47,6 @@ def test_everything_comes_back(tmp_path: Path, compression: str | None) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
 
 
-def test_order_is_kept_beyond_ten_records(tmp_path: Path) -> None:
-    names = [f"scene {n}" for n in reversed(range(120))]
-    write_shard(tmp_path / "a.h5", [Record(n, {"blur": PHOTO[:2, :2]}) for n in names])
-    assert [record.name for record in read_shard(tmp_path / "a.h5")] == names
-
-
 def test_images_can_be_mapped(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     write_shard(path, varied())
@@ -65,13 +58,6 @@ def test_images_can_be_mapped(tmp_path: Path) -> None:
                 start = dataset.id.get_offset()
                 stored = mapped[start : start + image.nbytes].view(image.dtype)
                 np.testing.assert_array_equal(stored.reshape(image.shape), image)
-
-
-def test_compression_makes_smaller_files(tmp_path: Path) -> None:
-    flat = [Record("flat", {"blur": np.full((2000, 2000, 3), 7, np.uint8)})]
-    write_shard(tmp_path / "plain.h5", flat)
-    write_shard(tmp_path / "packed.h5", flat, "gzip")
-    assert (tmp_path / "packed.h5").stat().st_size < (tmp_path / "plain.h5").stat().st_size / 10
 
 
 def test_shards_written_by_others_are_read(tmp_path: Path) -> None:
@@ -110,6 +96,7 @@ def test_records_can_be_read_one_by_one(tmp_path: Path, compression: str | None)
     write_shard(path, records, compression)
     keys = record_keys(path)
     assert keys == [f"{n:08d}" for n in range(len(records))]
+    assert [record.name for record in read_shard(path)] == [record.name for record in records]
     for number in (3, 0, len(records) - 1, 3):
         assert_same(read_record(path, keys[number]), records[number])
     with pytest.raises(BlurkitError, match=r"a\.h5: record 00000099: damaged"):
@@ -176,9 +163,7 @@ def test_existing_shards_are_kept_unless_forced(tmp_path: Path) -> None:
     ("key", "value"),
     [("bad", None), ("bad", {"a": 1}), ("bad", "zero\0"), ("bad", 2**70), ("bad", np.array(["a"]))],
 )
-def test_a_record_that_cannot_be_stored_leaves_the_others(
-    tmp_path: Path, key: str, value: object
-) -> None:
+def test_a_record_that_fails_leaves_the_others(tmp_path: Path, key: str, value: object) -> None:
     broken = pair("broken", 1)
     broken.attrs[key] = value
     with ShardWriter(tmp_path / "a.h5") as shard:

@@ -7,7 +7,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -71,13 +70,6 @@ def test_shown_image_alpha_and_depth(tmp_path: Path) -> None:
     blurry = Record("a", {"blur": record.images["blur"]})
     with pytest.raises(BlurkitError, match="record 'a' holds blur; restored or sharp is needed"):
         open_sink(f"{tmp_path}/b.png", SHOW, "deblur").write(blurry)
-
-
-def test_an_image_holds_one_record(tmp_path: Path) -> None:
-    with open_sink(f"{tmp_path}/a.png", SHOW, "deblur") as sink:
-        sink.write(pair("a"))
-        with pytest.raises(UsageError, match="one image, but there are more"):
-            sink.claim(pair("b"))
 
 
 def test_images_beside_their_sources(tmp_path: Path) -> None:
@@ -292,13 +284,6 @@ def test_parts_of_one_folder_keep_apart(tmp_path: Path) -> None:
         "train-p1of2-00000.h5": ["p1of2-"],
         "train-p2of2-00000.h5": ["again"],
     }
-
-
-def test_compressed_shards(tmp_path: Path) -> None:
-    with ShardFolder(tmp_path, SIZE, compression="gzip") as sink:
-        sink.write(pair("a"))
-    with h5py.File(tmp_path / "train-00000.h5") as file:
-        assert file["00000000/blur"].compression == "gzip"
 
 
 def test_a_full_disk_is_told_and_whole_shards_stay(small_disk: Path) -> None:

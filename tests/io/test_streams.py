@@ -11,15 +11,8 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.io.streams import read_stream, shard_bytes, write_stream
-from tests.io.scenes import (
-    PEAK_MEGABYTES,
-    assert_all_same,
-    pair,
-    plain_shard,
-    varied,
-    write_shard,
-)
+from blurkit.io.streams import read_stream, shard_bytes
+from tests.io.scenes import PEAK_MEGABYTES, assert_all_same, pair, plain_shard, write_shard
 from tests.shared import ROOT
 
 
@@ -28,15 +21,6 @@ def read(data: bytes) -> tuple[list[Record], list[str]]:
     told: list[str] = []
     stream = io.BytesIO(data)
     return list(read_stream(stream, lambda _, error: told.append(str(error)))), told
-
-
-def test_records_come_back() -> None:
-    stream = io.BytesIO()
-    for record in varied():
-        write_stream(stream, record)
-    again, told = read(stream.getvalue())
-    assert_all_same(varied(), again)
-    assert told == []
 
 
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
@@ -51,17 +35,6 @@ def test_every_superblock_states_its_end(tmp_path: Path, libver: str) -> None:
     again, told = read(data)
     assert_all_same(records, again)
     assert told == []
-
-
-def test_files_through_a_real_pipe(tmp_path: Path) -> None:
-    records = [pair(str(n), n) for n in range(7)]
-    for name, part in (("a", records[:4]), ("b", records[4:])):
-        write_shard(tmp_path / f"{name}.h5", part)
-    command = ["cat", str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as cat:
-        assert cat.stdout is not None
-        again = list(read_stream(cat.stdout))
-    assert_all_same(records, again)
 
 
 def test_a_record_is_there_before_the_next_is_sent() -> None:

@@ -324,9 +324,7 @@ def test_a_trunk_for_losses(weights: Path) -> None:
     assert feature_network("auto", str(path), layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
 
 
-def test_a_failing_download_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A file:// address that leads nowhere fails as an unreachable host does, at once.
     monkeypatch.setattr("blurkit.nn.features.VGG19_URL", (tmp_path / "no.pth").as_uri())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -138,15 +138,6 @@ def test_a_part_is_seen_as_the_whole_would_be() -> None:
     assert part.extent(64, 64) == pytest.approx(12, abs=1)
 
 
-def test_the_same_generator_draws_the_same() -> None:
-    for kind in ("shake", "camera", "objects", "realistic"):
-        one, again = (drawn(Synthesis(kind), 2)[1].attributes(*SIZE) for _ in range(2))
-        assert one.keys() == again.keys()
-        assert all(np.array_equal(one[key], again[key]) for key in one)
-        other = drawn(Synthesis(kind), 3)[2].attributes(*SIZE)
-        assert other["blur_seed"] != one["blur_seed"]
-
-
 def test_tiny_images_can_be_blurred() -> None:
     for size in ((1, 1), (1, 30), (7, 3)):
         for one in drawn(Synthesis("realistic"), 12, size):
@@ -209,9 +200,7 @@ def test_the_record_tells_how_it_was_blurred(record: Record) -> None:
 
 
 @pytest.mark.parametrize("kind", [*BLUR_KINDS])
-def test_a_stored_record_tells_how_to_make_it_again(
-    record: Record, tmp_path: Path, kind: BlurKind
-) -> None:
+def test_a_record_says_how_to_make_it_again(record: Record, tmp_path: Path, kind: BlurKind) -> None:
     curve = np.linspace(0, 1, 256) ** 1.8
     options = [Synthesis(kind), Synthesis(kind, response=curve, highlights=3.0, noise=0.01)]
     made = [synthesize(record, s, copy=copy) for s in options for copy in range(4)]

@@ -10,7 +10,6 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from blurkit.synthesis.exposure import Exposure
-from blurkit.synthesis.kernels import random_trajectory_kernel
 from blurkit.synthesis.rendering import (
     brightened,
     convolve,
@@ -62,12 +61,6 @@ def test_many_kernels_at_once_are_each_alone() -> None:
     together = convolve_each(images, kernels)
     for image, kernel, made in zip(images, kernels, together, strict=True):
         torch.testing.assert_close(made, convolve(image, kernel), atol=1e-12, rtol=0)
-
-
-def test_a_kernel_larger_than_the_image() -> None:
-    kernel = random_trajectory_kernel(np.random.default_rng(0), 41)
-    image = np.full((3, 5, 3), 0.25)
-    np.testing.assert_allclose(rendered(image, exposure((3, 5), kernel=kernel)), image, atol=1e-6)
 
 
 def test_a_shifted_point_shifts_the_image_the_same_way() -> None:
@@ -128,18 +121,6 @@ def test_poses_are_averaged_in_linear_light(poses: Any, focal: float) -> None:
         frames = [looked_at(image**2.2, pose, one) for pose in poses]
         direct = np.average(frames, axis=0, weights=weights) ** (1 / 2.2)
         np.testing.assert_allclose(rendered(image, one), direct, atol=2e-4)
-
-
-def test_a_shifting_camera_multiplies_the_spectrum() -> None:
-    """The convolution theorem, on an image mirrored into a periodic one."""
-    image = photo(48, 64)
-    poses = [(-3, 0, 0, 0), (-1, 2, 0, 0), (0, 0, 0, 0), (4, -2, 0, 0)]
-    whole = np.pad(image, ((0, 48), (0, 64), (0, 0)), mode="symmetric") ** 2.2
-    down, right = np.fft.fftfreq(96)[:, None], np.fft.fftfreq(128)
-    transfer = np.mean([np.exp(-2j * np.pi * (y * down + x * right)) for x, y, _, _ in poses], 0)
-    spectrum = np.fft.fft2(whole, axes=(0, 1)) * transfer[:, :, None]
-    direct = np.fft.ifft2(spectrum, axes=(0, 1)).real[:48, :64] ** (1 / 2.2)
-    np.testing.assert_allclose(rendered(image, exposure((48, 64), poses)), direct, atol=1e-4)
 
 
 def test_a_camera_that_stands_still_changes_nothing() -> None:

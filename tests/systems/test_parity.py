@@ -44,7 +44,7 @@ FILL = load_fill(FOLDER)
 
 ELSEWHERE = {
     "metrics": "tests/metrics",
-    "kernel_losses": "test_objective.py and test_style_prior.py of tests/systems/kernel_space",
+    "kernel_losses": "test_objective.py and test_stylegan.py of tests/systems/kernel_space",
 }
 """Fixtures of functions, and the tests that compare them."""
 
@@ -60,6 +60,10 @@ class Fixture:
     def arrays(self) -> dict[str, np.ndarray]:
         return dict(np.load(FOLDER / f"{self.name}.npz"))
 
+    def given(self, *names: str) -> list[Tensor]:
+        """The input arrays of these names."""
+        return [torch.from_numpy(self.arrays[f"input_{name}"]) for name in names]
+
     @property
     def network_key(self) -> int:
         """Equal for fixtures that run the same network with the same weights."""
@@ -67,7 +71,7 @@ class Fixture:
         return zlib.crc32(json.dumps(recipe).encode())
 
     def weights(self, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-        state_dict = {key: torch.zeros(shape) for key, shape in shapes.items()}
+        state_dict = {key: torch.empty(shape) for key, shape in shapes.items()}
         FILL.fill(state_dict, self.json["seed"])
         for tensor in state_dict.values():
             if tensor.dim() > 1:
@@ -185,8 +189,9 @@ def lists(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 
 
 def reblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
+    """By the generator that blurs alone: `msdi_deblur_joint` has the other one."""
     inputs = fixture.inputs()
-    return [network(inputs["blur"], inputs["sharp"])[1]]
+    return [network.reblur(inputs["sharp"], network.latents(inputs["blur"]))]
 
 
 def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
@@ -289,9 +294,8 @@ def test_official_positions_of_tiles(name: str) -> None:
 def check_kernel_space(fixture: Fixture) -> None:
     network = from_state_dict(fixture.weights(fixture.json["state_dict"]))
     assert isinstance(network, KernelSpace)
-    given = {name: torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("x", "y", "k2")}
-    x, other = given["x"], given["k2"]
-    code, deviation = network.encode(x, given["y"])
+    x, y, other = fixture.given("x", "y", "k2")
+    code, deviation = network.encode(x, y)
     blurred = network.blur(x, code)
     features = network.feature_extractor(x)
     values = {
@@ -305,7 +309,7 @@ def check_kernel_space(fixture: Fixture) -> None:
         "adapter_k2": network.adapter(features, other),
     }
     if network.options["variational"]:
-        eps = torch.from_numpy(fixture.arrays["input_eps"])
+        (eps,) = fixture.given("eps")
         values["y_sample"] = network.blur(x, code + deviation * eps)
         values["kl_unweighted"] = kl_divergence(code, deviation)
     else:
@@ -314,7 +318,7 @@ def check_kernel_space(fixture: Fixture) -> None:
 
 
 def check_code_prior(fixture: Fixture) -> None:
-    noise = torch.from_numpy(fixture.arrays["input_z"])
+    (noise,) = fixture.given("z")
     options = fixture.json["constructor_kwargs"]["opt"]
     width, values = options["nf"], options["kernel_dim"]
     network = CodeExtractor(width, width, values, options["n_blocks"], bias=True)
@@ -323,7 +327,7 @@ def check_code_prior(fixture: Fixture) -> None:
 
 
 def check_image_prior(fixture: Fixture) -> None:
-    noise, other = (torch.from_numpy(fixture.arrays[name]) for name in ("input_z", "input_z2"))
+    noise, other = fixture.given("z", "z2")
     network = ImagePrior(fixture.json["constructor_kwargs"]["opt"]["input_nc"])
     fill(network, fixture)
     network.eval()
@@ -338,10 +342,13 @@ def check_image_prior(fixture: Fixture) -> None:
 
 def fill(network: nn.Module, fixture: Fixture) -> None:
     """The fixture's weights in a network of the same keys and shapes in the same order."""
-    shapes = fixture.json["state_dict"]
+    assert_as_stored(network, fixture)
+    network.load_state_dict(fixture.weights(fixture.json["state_dict"]))
+
+
+def assert_as_stored(network: nn.Module, fixture: Fixture) -> None:
     own = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
-    assert list(own.items()) == list(shapes.items())
-    network.load_state_dict(fixture.weights(shapes))
+    assert [*own.items()] == [*fixture.json["state_dict"].items()]
 
 
 def style_weights(fixture: Fixture, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -367,9 +374,8 @@ def style_weights(fixture: Fixture, shapes: dict[str, list[int]]) -> dict[str, T
 
 
 def input_noises(fixture: Fixture) -> list[Tensor]:
-    names = [name for name in fixture.arrays if name.startswith("input_noise_")]
-    names.sort(key=lambda name: int(name.removeprefix("input_noise_")))
-    return [torch.from_numpy(fixture.arrays[name]) for name in names]
+    count = sum(name.startswith("input_noise_") for name in fixture.arrays)
+    return fixture.given(*(f"noise_{number}" for number in range(count)))
 
 
 def check_stylegan(fixture: Fixture) -> None:
@@ -377,7 +383,7 @@ def check_stylegan(fixture: Fixture) -> None:
     mapping = from_state_dict(style_weights(fixture, shapes["G_mapping"]))
     synthesis = from_state_dict(style_weights(fixture, shapes["G_synthesis"]))
     assert list(synthesis.state_dict()) == list(shapes["G_synthesis"])
-    z, latents = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("z", "wplus"))
+    z, latents = fixture.given("z", "wplus")
     fixture.compare("output_w", mapping(z))
     fixture.compare("output_img", synthesis(latents, input_noises(fixture)))
 
@@ -386,7 +392,7 @@ def check_stylegan2(fixture: Fixture) -> None:
     shapes = fixture.json["state_dict"]
     network = from_state_dict(style_weights(fixture, shapes))
     assert isinstance(network, StyleGAN2) and list(network.state_dict()) == list(shapes)
-    z, latents = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in ("z", "wplus"))
+    z, latents = fixture.given("z", "wplus")
     style = network.style(z)
     fixture.compare("output_w", style)
     fixture.compare("output_img_z", network(style[:, None].expand(-1, network.layers, -1)))
@@ -397,16 +403,16 @@ def check_msfs_net(fixture: Fixture) -> None:
     # As the released file has it: the state dict under `model`.
     network = from_state_dict({"model": fixture.weights(fixture.json["state_dict"])})
     assert isinstance(network, MSFSNet)
-    given = {name: torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in MSFS_INPUTS}
-    made, odd = network.restore(given["blur"]), network.restore(given["oddwidth"])
+    blur, sharp, wide = fixture.given("blur", "sharp", "oddwidth")
+    made, odd = network.restore(blur), network.restore(wide)
     values = dict(zip(MSFS_IMAGES, made.images, strict=True))
     values |= zip((f"oddwidth_{name}" for name in MSFS_IMAGES), odd.images, strict=True)
-    found = {"x": made.encoder, "y": made.decoder, "gt": network.separate(given["sharp"])}
+    found = {"x": made.encoder, "y": made.decoder, "gt": network.separate(sharp)}
     for letter, features in found.items():
         for scale, separated in zip((1, 2, 4), features, strict=True):
             names = f"{letter}h_{scale}", f"{letter}l_{scale}", f"{letter}_{scale}"
             values |= zip(names, separated, strict=True)
-    assert torch.equal(network(given["blur"]), values["predict"])
+    assert torch.equal(network(blur), values["predict"])
     fixture.compare_all(values)
 
 
@@ -420,7 +426,7 @@ def check_msfs_local(fixture: Fixture) -> None:
 
 
 def check_msfs_losses(fixture: Fixture) -> None:
-    x, y = (torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in "xy")
+    x, y = fixture.given("x", "y")
     values = {
         "charbonnier": msfs_losses.charbonnier_loss(x, y),
         "two_norm": (x - y).abs().mean(),
@@ -442,7 +448,6 @@ def check_msfs_losses(fixture: Fixture) -> None:
     fixture.compare_all(values | {"paper_total": 0.005 * high + 0.005 * low + distance})
 
 
-MSFS_INPUTS = ("blur", "sharp", "oddwidth")
 MSFS_IMAGES = ("predict", "pred_2", "pred_4")
 
 
@@ -532,15 +537,14 @@ def check_dbgan_perceptual(fixture: Fixture) -> None:
         fixture.weights(fixture.json["state_dict"]), (PRE_ACTIVATION,), "the fixture"
     )
     network.normalise = True  # as DBGAN's code does, and MSDI-Net's does not
-    images = [torch.from_numpy(fixture.arrays[f"input_{name}"]) for name in "xy"]
+    images = fixture.given("x", "y")
     (x,), (y,) = (network(image) for image in images)
     values = {"features_x": x, "features_y": y, "mse": (x - y).square().mean()}
     fixture.compare_all(values | {"l1": network.distance(images[0], [y]).mean()})
 
 
 def check_dbgan_losses(fixture: Fixture) -> None:
-    given = {name: torch.from_numpy(array) for name, array in fixture.arrays.items()}
-    real, fake = given["input_logit_real"], given["input_logit_fake"]
+    real, fake, between = fixture.given("logit_real", "logit_fake", "gp_interp")
     values = {
         f"{name.replace('-', '_')}_on_{kind}_target_{target}": criterion(logits, target)
         for name, criterion in dbgan_losses.CRITERIA.items()
@@ -550,7 +554,6 @@ def check_dbgan_losses(fixture: Fixture) -> None:
     relativistic = dbgan_losses.ADVERSARIAL["relativistic"]
     values["ra_D_sum"] = values["paper_eq7_sum"] = relativistic.discriminator(real, fake)
     values["ra_G_sum"] = relativistic.generator(real, fake)
-    between = given["input_gp_interp"]
     with torch.enable_grad():
         # All the share is the first image's, so the penalty is taken at it.
         values["gp"] = dbgan_losses.gradient_penalty(
@@ -565,8 +568,7 @@ def check_dbgan_losses(fixture: Fixture) -> None:
 def nafnet(fixture: Fixture) -> NAFNet:
     network = from_state_dict({"params": fixture.weights(fixture.json["state_dict"])})
     assert isinstance(network, NAFNet)
-    own = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
-    assert [*own.items()] == [*fixture.json["state_dict"].items()]
+    assert_as_stored(network, fixture)
     return network.eval()
 
 
@@ -632,19 +634,14 @@ def luma(image: Tensor) -> Tensor:
 
 CHECKS: dict[str, Callable[[Fixture], None]] = {
     "dbgan_G": check_dbgan,
-    "dbgan_D": check_dbgan_discriminator,
-    "dbgan_D_96": check_dbgan_discriminator,
-    "dbgan_D_192": check_dbgan_discriminator,
+    **dict.fromkeys(("dbgan_D", "dbgan_D_96", "dbgan_D_192"), check_dbgan_discriminator),
     "dbgan_D_128SN": check_dbgan_spectral,
     "dbgan_perceptual": check_dbgan_perceptual,
     "dbgan_losses": check_dbgan_losses,
     "nafnet/nafnet_block": check_nafnet_block,
     "nafnet/nafnet_losses": check_nafnet_losses,
     **{f"nafnet/nafnet_{name}": check_nafnet for name in ("32", "32_sidd", "64_small")},
-    **{
-        f"nafnet/nafnet_{name}": check_nafnet_local
-        for name in ("local", "local_small", "local_fast")
-    },
+    **{f"nafnet/nafnet_local{kind}": check_nafnet_local for kind in ("", "_small", "_fast")},
     "msdi_losses": check_msdi_losses,
     "msfs_net": check_msfs_net,
     "msfs_local": check_msfs_local,

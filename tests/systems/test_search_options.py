@@ -104,19 +104,10 @@ def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
     ("options", "words"),
     [
         ({"latents": "sphere"}, "latents sphere requires --prior stylegan"),
-        ({"kernel_size": 8}, "--kernel-size 8: must be odd"),
         ({"objective": "mine"}, "--objective mine: use one of paper, official"),
         ({"charbonnier": (1, -1)}, "charbonnier"),
         ({"restart_blur": True}, "restart_blur requires --search alternating"),
         ({"switch_at": 1.0}, "switch_at 1.0: must be at least 0 and below 1"),
-        (
-            {"start_estimate": True, "operator": "downsampling"},
-            "--start-estimate requires --operator kernel-space or convolution",
-        ),
-        (
-            {"start_estimate": True, "start_code_file": "k.pth"},
-            "--start-estimate and start_code_file exclude each other",
-        ),
         ({"steps": 3}, "unknown options: steps"),
     ],
 )

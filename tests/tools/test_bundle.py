@@ -53,9 +53,7 @@ def test_everything_keeps_its_place_and_its_look(data: Path) -> None:
     assert psnr(made / 255.0, original / 255.0) > 36
 
 
-def test_the_limit_holds_and_what_is_left_out_is_named(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_limits_hold_and_the_rest_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = bundle(data)
     output = data.parent / "bundle"
     sizes = {name: (output / name).stat().st_size for name in whole}

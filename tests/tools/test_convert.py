@@ -1,4 +1,4 @@
-"""Converted checkpoints: half the size, compressed, described, referred to by ONNX files."""
+"""Converted checkpoints: halved, widened, compressed, described, referred to by ONNX files."""
 
 import csv
 import shutil
@@ -14,13 +14,12 @@ from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import WEIGHTS
 from blurkit.training.state import STATE_VERSION
-from tests.cli.command import assert_done, photo, write
-from tests.cli.invoke import invoke
-from tests.engine.networks import steered
+from tests.cli.command import photo, write
+from tests.cli.invoke import done, invoke
 from tests.shared import ROOT
 from tests.tools.convert import card, main
 from tests.tools.pack import pack
-from tests.tools.test_pack import first_stage, second_stage, whole
+from tests.tools.test_pack import first_stage, second_stage, steered, whole
 
 # ---- halved --------------------------------------------------------------------------------------
 
@@ -51,6 +50,26 @@ def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
         for checkpoint in found:
             made = load_networks(checkpoint)["deblur"].eval()(photo, [])
             torch.testing.assert_close(made, wanted, atol=2e-3, rtol=0)
+
+
+# ---- widened -------------------------------------------------------------------------------------
+
+
+def test_a_wider_network_computes_the_same_and_learns_otherwise(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    narrow, wide = (JointGenerator(width, injection="none", unshuffle=2) for width in (4, 8))
+    trained, output = tmp_path / "narrow.pt", tmp_path / "wide.pt"
+    save_checkpoint(Checkpoint({"deblur": narrow.state_dict()}, "msdi"), trained)
+    assert main(["widen", str(trained), "-o", str(output)]) == 0
+    wide.load_state_dict(load_checkpoint(output).networks["deblur"])
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    made = wide(image)
+    torch.testing.assert_close(made, narrow(image), atol=1e-5, rtol=1e-5)
+    assert main(["widen", str(trained), "-o", str(output)]) == 1  # exists
+    made.square().mean().backward()
+    gradient = wide.get_parameter("down_path_1.0.conv_1.weight").grad
+    assert gradient is not None
+    assert (gradient[0::2] - gradient[1::2]).abs().max() > 0.01 * gradient.abs().max()
 
 
 # ---- compressed ----------------------------------------------------------------------------------
@@ -128,7 +147,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     joint = steered()
     stages = [first_stage(joint), second_stage(whole(joint))]
     save_checkpoint(pack(stages, {"date": "2026-01-03"}), folder / "net.pt")
-    assert_done(invoke("export", folder / "net.pt", "--half", "-o", folder / "net.onnx"))
+    done("export", folder / "net.pt", "--half", "-o", folder / "net.onnx")
     return folder / "net.onnx"
 
 
@@ -139,17 +158,17 @@ def test_results_are_the_same_and_the_file_is_small(
     shutil.copy(exported, network)
     shutil.copy(exported.with_suffix(".pt"), weights)
     image = write(tmp_path / "photo.png", photo(0, 96, 128))
-    assert_done(invoke("deblur", image, "-c", network, "-o", tmp_path / "before.png"))
+    done("deblur", image, "-c", network, "-o", tmp_path / "before.png")
     before = network.stat().st_size
     assert main(["refer", str(network), str(weights)]) == 0
     assert network.stat().st_size < before / 3
     assert f"{network.stat().st_size:,} bytes" in capsys.readouterr().err
-    assert_done(invoke("deblur", image, "-c", network, "-o", tmp_path / "after.png"))
+    done("deblur", image, "-c", network, "-o", tmp_path / "after.png")
     for file in (network, weights):  # as some installers put them
         (tmp_path / "links").mkdir(exist_ok=True)
         (tmp_path / "links" / file.name).symlink_to(file)
     link = tmp_path / "links" / "net.onnx"
-    assert_done(invoke("deblur", image, "-c", link, "-o", tmp_path / "linked.png"))
+    done("deblur", image, "-c", link, "-o", tmp_path / "linked.png")
     names = ("before", "after", "linked")
     expected, *others = (imageio.imread(tmp_path / f"{name}.png") for name in names)
     for other in others:
@@ -176,10 +195,12 @@ def test_errors_are_one_line(
     weights.write_bytes(b"no weights")
     torch.save({"step": 1}, tmp_path / "y.state.pt")
     broken = write(tmp_path / "broken.png", photo(0)).rename(tmp_path / "broken.onnx")
-    halve = ("-o", tmp_path / "out.pt")
+    save_checkpoint(Checkpoint({"network": {"a": torch.ones(2, 2)}}), tmp_path / "other_network.pt")
+    out = ("-o", tmp_path / "out.pt")
     for arguments, words in (
-        (("halve", tmp_path / "no.state.pt", *halve), "no such file"),
-        (("halve", tmp_path / "y.state.pt", *halve), "is not the saved state"),
+        (("widen", tmp_path / "other_network.pt", *out), "holds no deblurring network of MSDI-Net"),
+        (("halve", tmp_path / "no.state.pt", *out), "no such file"),
+        (("halve", tmp_path / "y.state.pt", *out), "is not the saved state"),
         (("compress", weights), str(weights)),
         (("refer", network, weights), "contains no weights of"),
         (("refer", network, exported.with_suffix(".pt")), "has to be in the folder"),

@@ -1,6 +1,7 @@
 """Packed weights: one file of both stages that gives what the two gave."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +27,11 @@ from blurkit.systems.msdi.networks import (
 from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for, trained_tile
 from tests.cli.invoke import invoke
-from tests.engine.networks import steered
+from tests.engine import networks
 from tests.tools.pack import main, pack
 
 Network = TypeVar("Network", bound=nn.Module)
+steered = partial(networks.steered, width=4)
 
 
 def states(**networks: nn.Module) -> dict[str, StateDict]:
@@ -42,15 +44,15 @@ def states(**networks: nn.Module) -> dict[str, StateDict]:
 def whole(joint: JointModel) -> MSDINet:
     """A deblurring MSDI-Net steered by the encoder of a joint model."""
     torch.manual_seed(1)
-    network = MSDINet(joint.net_prior, joint.prior_upsampling, width=8, hidden=8)
+    network = MSDINet(joint.net_prior, joint.prior_upsampling, width=4, hidden=8)
     with torch.no_grad():
         network.last.weight.mul_(0.3)
     return network.eval()
 
 
 def first_stage(joint: JointModel) -> Checkpoint:
-    networks = states(**joint.roles(), discriminator=MultiscaleDiscriminator(4))
-    return Checkpoint(networks, "msdi", {"crop": 64}, {"seed": 3, "date": "2026-01-02"}, "enc.pt")
+    made = states(**joint.roles(), discriminator=MultiscaleDiscriminator(4))
+    return Checkpoint(made, "msdi", {"crop": 64}, {"seed": 3, "date": "2026-01-02"}, "enc.pt")
 
 
 def second_stage(network: nn.Module) -> Checkpoint:
@@ -100,9 +102,9 @@ def test_networks_give_what_those_of_the_stages_gave(packed: Checkpoint) -> None
 
 
 def test_each_network_is_held_once_and_in_half(packed: Checkpoint) -> None:
-    networks = load_networks(packed)
-    assert list(networks) == ["encoder", "latents", "reblur", "deblur"]
-    assert type(networks["deblur"]) is StackedGenerator
+    found = load_networks(packed)
+    assert list(found) == ["encoder", "latents", "reblur", "deblur"]
+    assert type(found["deblur"]) is StackedGenerator
     joint = steered()
     for role, part in joint.roles().items():
         if role != "deblur":
@@ -112,7 +114,7 @@ def test_each_network_is_held_once_and_in_half(packed: Checkpoint) -> None:
         for tensor in state.values():
             kinds = (torch.float16,) if tensor.ndim > 1 else (torch.float32, torch.int64)
             assert tensor.dtype in kinds
-    for network in networks.values():
+    for network in found.values():
         assert {p.dtype for p in network.parameters()} == {torch.float32}
     weights = sum(tensor.numel() for state in packed.networks.values() for tensor in state.values())
     assert Path(packed.where).stat().st_size < 2.5 * weights
@@ -134,7 +136,7 @@ def test_a_single_unet_as_second_stage() -> None:
     """Of its own width, with encoder and latents beside it or without."""
     joint, image = steered(), picture(3)
     torch.manual_seed(5)
-    unet = JointGenerator(16, 8, modulation="paper", unshuffle=2, latent_width=8).eval()
+    unet = JointGenerator(8, 8, modulation="paper", unshuffle=2, latent_width=4).eval()
     alone = second_stage(unet)
     steering = states(encoder=joint.net_prior, latents=joint.prior_upsampling)
     beside = replace(alone, networks={**alone.networks, **steering})
@@ -151,7 +153,7 @@ def test_a_second_stage_without_latents() -> None:
     """Of any width; no degradations can be mixed in it."""
     joint, image = steered(), picture(3)
     torch.manual_seed(5)
-    unet = JointGenerator(16, injection="none", unshuffle=2).eval()
+    unet = JointGenerator(8, injection="none", unshuffle=2).eval()
     packed = pack([first_stage(joint), second_stage(unet)], {})
     with torch.no_grad():
         wanted = rounded(unet)(image)
@@ -195,7 +197,7 @@ def test_weights_that_float16_cannot_hold(scale: float) -> None:
     network = whole(joint)
     with torch.no_grad():
         network.sam12.conv1.weight.mul_(scale)
-        network.cat12.weight[:, 8:].div_(scale)
+        network.cat12.weight[:, 4:].div_(scale)
     with pytest.raises(BlurkitError, match=r"need more than half precision|not finite"):
         pack([first_stage(joint), second_stage(network)], {})
 

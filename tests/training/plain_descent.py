@@ -38,7 +38,7 @@ JOINT: dict[str, Any] = OPTIONS | {
     **{"reblur_loss": "adversarial", "encoder_rate": 1.0},
 }
 ADVERSARIAL: dict[str, Any] = RATES | {
-    **{"iterations": 3, "batch": 4, "crop": 64, "width": 8, "blocks": 1, "ema": 0.5},
+    **{"iterations": 2, "batch": 4, "crop": 64, "width": 8, "blocks": 1, "ema": 0.5},
     **{"discriminator_width": 8, "perceptual": "none", "initial_deviation": 0.1},
     **{"adversarial_weight": 1.0},
 }

@@ -22,8 +22,8 @@ from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 from blurkit.training.steps import gather_values
-from tests.cli.command import ENVIRONMENT, assert_done, warm_environment
-from tests.cli.invoke import invoke
+from tests.cli.command import ENVIRONMENT, warm_environment
+from tests.cli.invoke import done
 from tests.shared import ROOT
 
 STEPS = 4
@@ -62,7 +62,7 @@ def make_shards(folder: Path) -> Path:
         imageio.imwrite(photos / f"{number}-{name}.png", photo)
     shake = [*("--synthesize", "shake", "--kernel-size", 9, 15, "--validation", 0.34)]
     shake += ["--seed", 1, "--jobs", 1, "-q"]
-    assert_done(invoke("prepare", photos, *shake, "-o", f"{shards}/"))
+    done("prepare", photos, *shake, "-o", f"{shards}/")
     return shards
 
 
@@ -77,7 +77,7 @@ def train(*arguments: object) -> None:
     torch.set_num_threads(1)
     sys.argv = ["blurkit", *map(str, arguments)]  # which provenance keeps
     try:
-        assert_done(invoke(*arguments))
+        done(*arguments)
     finally:
         torch.set_num_threads(threads)
         sys.argv = argv

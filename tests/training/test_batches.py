@@ -11,8 +11,8 @@ import torch
 from blurkit.data.sampler import CropSampler
 from blurkit.training.batches import CropSamples
 from blurkit.training.configuration import Configuration
-from tests.cli.command import assert_done, assert_refused
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused
+from tests.cli.invoke import done, invoke
 from tests.training.runs import PLAIN
 
 
@@ -26,9 +26,7 @@ def oracle(crop: np.ndarray, turn: int, orientations: Any = "all") -> np.ndarray
 
 
 @pytest.mark.parametrize(("orientations", "seen"), [("all", 8), ("flip", 2), ("none", 1)])
-def test_crops_come_in_the_chosen_orientations(
-    orientations: Any, seen: int, training_shards: Path
-) -> None:
+def test_crops_come_in_orientations(orientations: Any, seen: int, training_shards: Path) -> None:
     """Which crops are drawn, and where a flip is, does not depend on the choice."""
     sampler = CropSampler(sorted(training_shards.glob("train-*.h5")), 64, ("blur", "sharp"))
     options = Configuration(seed=3, batch=64, crop=64, orientations="none")
@@ -47,10 +45,10 @@ def test_crops_come_in_the_chosen_orientations(
 def test_sharp_photos_serve_with_drawn_blur_alone(training_shards: Path, tmp_path: Path) -> None:
     photos, output = tmp_path / "sharp", tmp_path / "x.pt"
     sharp = training_shards.parent / "photos"
-    assert_done(invoke("prepare", sharp, "--as", "sharp", "-o", f"{photos}/", "-q"))
+    done("prepare", sharp, "--as", "sharp", "-o", f"{photos}/", "-q")
     learn = ["train-deblur", photos, *PLAIN, "--iterations", 1, "-o", output]
     assert_refused(invoke(*learn), "no record holds blur and sharp")
-    assert_done(invoke(*learn, training_shards, "--synthesize", "realistic"))
+    done(*learn, training_shards, "--synthesize", "realistic")
     (about,) = invoke("info", output, "--json").json
     assert about["configuration"]["synthesize"] == "realistic"
     assert about["provenance"]["records"] == 6 + 3  # all photos, and the pairs to train on

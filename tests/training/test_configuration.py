@@ -1,4 +1,4 @@
-"""The presets against papers and released code, and values that make no sense, of all systems."""
+"""The options of all trainings: defaults, and values that make no sense."""
 
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
@@ -13,99 +13,19 @@ from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.training.configuration import Configuration, Run
 
-# The schedule and batch of Section 4.1, the rest as in the released version 1.
-PAPER: dict[str, Any] = {
-    **{"crop": 256, "learning_rate": 3e-4, "final_learning_rate": 1e-7, "schedule_iterations": 0},
-    **{"beta1": 0.9, "beta2": 0.99, "clip": 0.01, "ema": 0.0, "orientations": "all", "seed": 10},
-    **{"width": 64, "hidden": 128, "sharp_pairs": 0.0, "synthesize": "none", "mix": 0.5},
-    **{"modulation": "official", "inject_stages": "first", "inject_bottleneck": False},
-    **{"identity_start": False, "injection": "multi-scale"},
-    **{"generator": "stacked", "unshuffle": 1, "synthetic_share": 0.0},
-}
-# Sections 3.1 to 3.3 to the letter.
-TEXT: dict[str, Any] = {
-    **{"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True, "clip": 0.0}
-}
-JOINT_PAPER: dict[str, Any] = PAPER | {
-    **{"iterations": 200_000, "batch": 32, "encoder_version": "1"},
-    **{"encoder_layers": "official"},
-    **{"discriminator_width": 64, "adversarial_weight": 1.0},
-    **{"perceptual_weight": 30.0, "deblur_weight": 10.0, "matching_weight": 10.0},
-    **{"schedule_generator": True, "perceptual": "features", "encoder_rate": 1.0},
-    **{"code": "2d", "reblurring": True, "reblur_loss": "adversarial"},
-}
-JOINT_TEXT = JOINT_PAPER | TEXT | {"encoder_layers": "paper", "matching_weight": 0.0}
-# MSDINet2e-Train.yml and the code that it runs.
-JOINT_OFFICIAL: dict[str, Any] = JOINT_PAPER | {
-    **{"iterations": 240_000, "schedule_iterations": 250_000, "learning_rate": 2e-4},
-    **{"encoder_version": "2", "generator": "single", "schedule_generator": False},
-}
-DEBLUR_PAPER: dict[str, Any] = PAPER | {
-    **{"iterations": 400_000, "batch": 64, "psnr_weight": 0.5, "supervise_first": True},
-    **{"blur_weight": 1.0, "blur_layers": "official", "pixel_loss": "psnr"},
-    "frequency_weight": 0.0,
-}
-DEBLUR_TEXT: dict[str, Any] = (
-    DEBLUR_PAPER | TEXT | {"psnr_weight": 1.0, "supervise_first": False, "blur_layers": "all"}
+KINDS: tuple[type[Configuration], ...] = (
+    *(ReblurConfiguration, DeblurConfiguration, MSFSConfiguration, BGANConfiguration),
+    *(DBGANConfiguration, KernelSpaceConfiguration),
 )
-DEBLUR_OFFICIAL = DEBLUR_PAPER | {"batch": 24}  # MSDINet2-Train.yml
-# The released network and options, with the losses, schedule and batch of the text.
-MSFS_PAPER: dict[str, Any] = {
-    **{"iterations": 3000 * 2103 // 4, "batch": 4, "crop": 256, "learning_rate": 1e-4},
-    **{"final_learning_rate": 1e-7, "schedule_iterations": 0, "halve_every": 500 * 2103 // 4},
-    **{"beta1": 0.9, "beta2": 0.999, "weight_decay": 1e-6, "clip": 0.0, "ema": 0.0, "seed": 10},
-    **{"sharp_pairs": 0.0, "synthesize": "none", "synthetic_share": 0.0, "mix": 0.5},
-    **{"orientations": "flip", "width": 64, "layers": "official", "encoder_blocks": 8},
-    **{"latent_blocks": 10, "decoder_blocks": 30, "frequency_separation": True},
-    **{"cross_scale": True, "contrastive_weight": 0.005, "consistency_weight": 0.005},
-    **{"positive": "restored", "fixed_references": False, "image_loss": "l1"},
-    **{"edge_weight": 0.0, "scales_weight": 0.0, "identity_start": False},
-}
-MSFS_TEXT: dict[str, Any] = MSFS_PAPER | {
-    **{"layers": "paper", "beta2": 0.9, "weight_decay": 0.0, "orientations": "none"},
-    "fixed_references": True,
-}
-MSFS_OFFICIAL: dict[str, Any] = MSFS_PAPER | {
-    **{"batch": 2, "iterations": 3000 * 2103 // 2, "halve_every": 500 * 2103 // 2},
-    **{"positive": "sharp", "scales_weight": 1.0},
-}
-# Section 4.2 of DBGAN, with the numbers of steps and the sizes as in docs/systems/dbgan.md.
-ADVERSARIAL: dict[str, Any] = {
-    **{"iterations": 300_000, "batch": 4, "crop": 128, "learning_rate": 1e-4},
-    **{"final_learning_rate": 1e-6, "schedule_iterations": 0, "beta1": 0.9, "beta2": 0.999},
-    **{"clip": 0.0, "ema": 0.0, "sharp_pairs": 0.0, "synthesize": "none", "synthetic_share": 0.0},
-    **{"mix": 0.5, "orientations": "flip", "width": 64, "seed": 10, "initial_weights": "normal"},
-    **{"initial_deviation": 0.01, "discriminator": "vgg", "discriminator_width": 64},
-    **{"perceptual": "features", "perceptual_weight": 1.0, "adversarial_weight": 0.01},
-    **{"content_loss": "l2", "content_weight": 0.005},
-}
-BGAN_PAPER = ADVERSARIAL | {
-    **{"content_weight": 0.0, "content_crops": "all", "blocks": 9, "noise_length": 4},
-    **{"noise_tries": 1, "warm_up": 100_000, "real_share": 0.5},
-}
-DBGAN_PAPER = ADVERSARIAL | {
-    **{"variant": "plain", "traditional_loss": "vanilla", "blocks": 16, "growth": 32}
-}
-RELEASED = {"orientations": "all", "initial_weights": "kaiming"}
-RECIPES: list[tuple[type[Configuration], dict[str, dict[str, Any]]]] = [
-    (ReblurConfiguration, {"paper": JOINT_PAPER, "text": JOINT_TEXT, "official": JOINT_OFFICIAL}),
-    (
-        DeblurConfiguration,
-        {"paper": DEBLUR_PAPER, "text": DEBLUR_TEXT, "official": DEBLUR_OFFICIAL},
-    ),
-    (MSFSConfiguration, {"paper": MSFS_PAPER, "text": MSFS_TEXT, "official": MSFS_OFFICIAL}),
-    (BGANConfiguration, {"paper": BGAN_PAPER, "official": BGAN_PAPER | RELEASED}),
-    (DBGANConfiguration, {"paper": DBGAN_PAPER, "official": DBGAN_PAPER | RELEASED}),
-]
-"""All presets but `small`, whose values are our own."""
 
 
-@pytest.mark.parametrize(("recipe", "presets"), RECIPES)
-def test_presets(recipe: type[Configuration], presets: dict[str, dict[str, Any]]) -> None:
-    assert tuple(recipe.presets) == (*presets, "small")
-    for name, values in presets.items():
-        assert recipe.resolve(name).as_dict() == values
-    assert recipe.resolve().as_dict() == presets["paper"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_paper_is_the_default_and_trains_on_its_own_pairs(kind: type[Configuration]) -> None:
+    """All other values of presets are in the tables of docs/systems, each with its source."""
+    c = kind.resolve()
+    assert c == kind.resolve("paper")
+    assert (c.sharp_pairs, c.synthesize, c.synthetic_share, c.mix) == (0, "none", 0, 0.5)
+    assert all(f.metadata["help"].endswith(".") for f in fields(kind))
 
 
 def test_what_is_given_wins_over_the_preset() -> None:
@@ -178,8 +98,3 @@ def test_a_run_checks_its_own_numbers() -> None:
     for wrong in ({"log_every": 0}, {"validate_every": -1}, {"save_minutes": -1.0}):
         with pytest.raises(UsageError, match="must be at least"):
             Run("x.pt", **wrong)
-
-
-def test_every_field_says_what_it_is() -> None:
-    for recipe, _ in RECIPES:
-        assert all(f.metadata["help"].endswith(".") for f in fields(recipe))

@@ -40,10 +40,7 @@ UNEQUAL: dict[str, Any] = {"batch": 5, "discriminator": "spectral", "real_share"
 """Of five crops, one process has two parts of one crop, the other parts of one and two."""
 
 
-STAGES = {
-    "train-reblur": [*JOINT, "--start"],
-    "train-deblur": [*DEBLUR, "--encoder"],
-}
+STAGES = {"train-reblur": [*JOINT, "--start"], "train-deblur": [*DEBLUR, "--encoder"]}
 STEP = ("--iterations", 1, "--ema", 0, "--no-samples", *WHOLE)
 
 

@@ -9,8 +9,8 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from tests.cli.command import assert_done, assert_refused, files
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused, files
+from tests.cli.invoke import done, invoke
 from tests.training.runs import beside, plain
 
 
@@ -20,9 +20,9 @@ def test_events_are_the_log_and_the_samples(training_shards: Path, tmp_path: Pat
     output = tmp_path / "x.pt"
     validated = ("--validate-on", 2, "--validate-every", 2, "--tensorboard")
     learn = plain(training_shards, output, 3, *validated)
-    assert_done(invoke(*learn, "--seed", 3, "--minutes", 1e-9))
-    assert_done(invoke(*learn, "--force", "--minutes", 1e-9))
-    assert_done(invoke(*learn, "--resume"))
+    done(*learn, "--seed", 3, "--minutes", 1e-9)
+    done(*learn, "--force", "--minutes", 1e-9)
+    done(*learn, "--resume")
 
     events = accumulator.EventAccumulator(str(beside(output, "tensorboard")))
     events.Reload()

@@ -24,8 +24,8 @@ from blurkit.systems.dbgan.recipe import (
     gradient_penalty,
 )
 from blurkit.systems.registry import load_networks
-from tests.cli.command import assert_done, assert_refused
-from tests.cli.invoke import invoke
+from tests.cli.command import assert_refused
+from tests.cli.invoke import done, invoke
 from tests.shared import shared_folder
 from tests.systems.oracle import squared, step, trained_by
 from tests.training.runs import batch, read_log, tensors
@@ -171,9 +171,7 @@ def test_minus_has_a_traditional_loss(loss: str, crops: dict[str, Tensor]) -> No
     assert ("penalty" in losses) == (loss == "wgan-gp")
 
 
-def test_the_perceptual_loss_compares_features_before_their_activation(
-    crops: dict[str, Tensor],
-) -> None:
+def test_the_perceptual_loss_is_of_features_before_activation(crops: dict[str, Tensor]) -> None:
     weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
     features = load_features(weights, [PRE_ACTIVATION])
     features.normalise = False
@@ -210,9 +208,7 @@ def test_bgan_is_held_to_what_section_3_4_says(crops: dict[str, Tensor]) -> None
 
 
 @pytest.mark.parametrize(("crops_of", "when"), [("paired", 99), ("unpaired", 100)])
-def test_the_content_loss_can_leave_out_crops(
-    crops_of: str, when: int, crops: dict[str, Tensor]
-) -> None:
+def test_content_loss_of_some_crops(crops_of: str, when: int, crops: dict[str, Tensor]) -> None:
     """Up to step 99 all crops have blur of their own, from then on none."""
     found = {}
     for now in (99, 100):
@@ -278,11 +274,7 @@ def test_the_defaults_are_the_papers_networks() -> None:
         ]
     assert [
         [sum(p.numel() for p in n.parameters()) for n in r.networks.values()] for r in recipes
-    ] == [
-        [1_704_515, 14_502_281],
-        [11_588_163, 14_502_281],
-        [1_704_515, 14_496_521],
-    ]
+    ] == [[1_704_515, 14_502_281], [11_588_163, 14_502_281], [1_704_515, 14_496_521]]
 
 
 def deviations(recipe: AdversarialRecipe, role: str) -> list[float]:
@@ -321,10 +313,10 @@ def bgan_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("bgan")
     blurry, output = folder / "blurry", folder / "bgan.pt"
     photos = training_shards.parent / "photos"
-    assert_done(invoke("prepare", photos, "--as", "blur", "-o", f"{blurry}/", "-q"))
+    done("prepare", photos, "--as", "blur", "-o", f"{blurry}/", "-q")
     command = ["train-reblur", training_shards, "--system", "bgan", "--blurry", blurry, *OPTIONS]
     command += ["--iterations", 4, "--warm-up", 2, "--log-every", 1, "-o", output]
-    assert_done(invoke(*command))
+    done(*command)
     return output
 
 
@@ -339,14 +331,12 @@ def test_what_a_run_leaves(bgan_run: Path) -> None:
     assert validation["psnr_sharp"] > 8 and validation["pairwise_psnr"] > 8
 
 
-def test_blur_of_a_bgan_serves_dbgan_plus(
-    training_shards: Path, bgan_run: Path, tmp_path: Path
-) -> None:
+def test_a_bgan_serves_dbgan_plus(training_shards: Path, bgan_run: Path, tmp_path: Path) -> None:
     output, plain = tmp_path / "x.pt", tmp_path / "plain.pt"
     command = ["train-deblur", training_shards, "--system", "dbgan", "--variant", "plus"]
     command += ["--bgan", bgan_run, *OPTIONS, "--growth", 4, "--iterations", 1, "--mix", 1]
-    assert_done(invoke(*command, "-o", output))
-    assert_done(invoke(*command, "--mix", 0, "-o", plain))
+    done(*command, "-o", output)
+    done(*command, "--mix", 0, "-o", plain)
     one, other = tensors(output), tensors(plain)
     assert not all(torch.equal(other[key], value) for key, value in one.items())
     checkpoint = load_checkpoint(output)
@@ -369,10 +359,7 @@ def test_what_goes_together(training_shards: Path, bgan_run: Path, tmp_path: Pat
             "never used with --real-share 0,",
         ),
         ([*reblur, "--system", "bgan", "--bgan", bgan_run], "--bgan is not an option of"),
-        ([*deblur, "--system", "dbgan", "--variant", "plus"], "--variant plus and --bgan FILE"),
         ([*deblur, "--system", "dbgan", "--bgan", bgan_run], "--variant plus and --bgan FILE"),
-        ([*deblur, "--system", "msfs", "--mix", 0.2], "--mix requires --bgan FILE"),
-        ([*deblur, "--system", "msfs", "--features", "x"], "--features is not an option of"),
     ):
         ran = invoke(*command)
         assert ran.status == 2 and words in ran.err and len(ran.lines) == 1, ran.err

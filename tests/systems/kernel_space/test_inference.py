@@ -28,9 +28,9 @@ from blurkit.systems.kernel_space.networks import (
     EncodedBlur,
 )
 from blurkit.systems.registry import load_networks
-from blurkit.tasks.reblur import reblur, transferred
-from tests.cli.command import blurred, photo
-from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space, tensor
+from blurkit.tasks.reblur import transferred
+from tests.cli.command import photo
+from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space
 from tests.tools.pack import stored
 
 
@@ -137,17 +137,6 @@ def test_the_deviation_comes_with_the_photos_places() -> None:
         "split": "val", "blur_from": "pair", "transferred_by": "c.pt", "seed": 9,
         "transferred_with": "protocol=tiles tile=256 overlap=0 precision=float32 device=cpu",
     }  # fmt: skip
-
-
-def test_a_record_like_itself() -> None:
-    sharp = photo(1)
-    record = Record("a", {"sharp": sharp, "blur": blurred(sharp)})
-    network = kernel_space()
-    made = reblur(record, record, engine(Transfer(network)), "c.pt")
-    with torch.inference_mode():
-        code, _ = network.encode(tensor(sharp), tensor(blurred(sharp)))
-    np.testing.assert_allclose(made.images["reblurred"], blurred_by(sharp, code), atol=0.52)
-    assert made.attrs["reblurred_psnr"] > 0
 
 
 # ---- codes that come with a network ----

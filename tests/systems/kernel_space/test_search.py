@@ -193,22 +193,6 @@ def test_the_warm_up_nears_the_photo_and_the_start() -> None:
     assert after[0] < 0.8 * before[0] and after[1] < 0.5 * before[1]
 
 
-def test_the_half_decides_on_the_weights() -> None:
-    shared = context(charbonnier=(1, 0), squared=(0, 1), gradient=(0, 1), warm_up=0, patience=0)
-    search = begun(shared)
-    names = []
-    for _ in range(6):
-        late = search.second_half
-        image, blur = search.generate("joint")
-        blurred = shared.operator.blur(image, blur)
-        terms = shared.objective.terms(
-            blurred, search.target(blurred), image, blur, late, None, None, None
-        )
-        names.append(set(terms) - {"code_norm"})
-        advance([search])
-    assert names == 3 * [{"charbonnier"}] + 3 * [{"squared", "gradient"}]
-
-
 # ---- several -------------------------------------------------------------------------------------
 
 
@@ -474,9 +458,6 @@ def test_the_best_image_of_a_joint_search_is_kept() -> None:
     assert (search.found.objective, search.found.iteration) == min(seen)
     assert search.found.objective < search.last.objective
     assert torch.equal(search.picture, search.found.picture)
-    last = begun(**WILD, result="last")
-    objectives(last, turns=False)
-    assert last.found.iteration == 40 and last.found.objective == search.last.objective
 
 
 def test_the_best_turn_of_a_stylegan_search_is_kept() -> None:
@@ -493,18 +474,18 @@ def test_weights_that_change_make_a_new_best() -> None:
 
 
 def test_a_state_of_an_older_version_is_continued() -> None:
-    half = begun(iterations=30, patience=0)
-    for _ in range(20):
+    half = begun(iterations=9, patience=0)
+    for _ in range(5):
         advance([half])
     state = half.state_dict()
     del state["last"], state["_turn_best"]
     for added in ("second_half", "error"):
         del state["found"][added]
-    (rest,) = TiledSearch(record(), context(iterations=30, patience=0)).searches
+    (rest,) = TiledSearch(record(), context(iterations=9, patience=0)).searches
     rest.load_state_dict(state)
     while not rest.finished:
         advance([rest])
-    assert rest.last.iteration == 30
+    assert rest.last.iteration == 9
 
 
 # ---- its end -------------------------------------------------------------------------------------
@@ -601,11 +582,8 @@ def test_picture_and_code_give_the_photo_again(align: bool) -> None:
 # ---- by PULSE's operator ----
 
 
-@pytest.mark.parametrize("search", ["joint", "alternating"])
-def test_a_search_makes_an_image_that_is_like_the_photo_once_small(search: str) -> None:
-    shared = context(
-        "downsampling", search=search, iterations=40, kernel_steps=2, image_rate=1e-2, patience=0
-    )
+def test_a_search_makes_an_image_that_is_like_the_photo_once_small() -> None:
+    shared = context("downsampling", iterations=40, image_rate=1e-2, patience=0)
     job = TiledSearch(record(height=62, width=66), shared)
     result = searched(job)
     assert result.images["restored"].shape == (62, 66, 3)

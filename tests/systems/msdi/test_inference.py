@@ -8,13 +8,10 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import UsageError
-from blurkit.io.records import Record
-from blurkit.options import Placement
 from blurkit.systems.msdi.inference import GuidedGenerator, guided, slerp
 from blurkit.systems.msdi.networks import JointModel, MSDINet, StackedGenerator
-from blurkit.tasks.reblur import amounts, frames
+from blurkit.tasks.reblur import amounts
 from tests.engine.networks import steered
 
 PHOTOS = [(picture() / 255).astype(np.float32)[:64, 64:128] for picture in
@@ -103,25 +100,6 @@ IMAGES = X, Y, W
 
 
 @torch.inference_mode()
-def test_amounts_0_and_1_are_the_guides(model: JointModel, reblurring: GuidedGenerator) -> None:
-    ends = {0.0: Y, 1.0: W}
-    for amount, guide in ends.items():
-        expected = by_hand(model, "reblur", X, model.net_prior(guide))
-        assert torch.equal(reblurring(*IMAGES, amount=amount), expected)
-        between = reblurring(*IMAGES, amount=amount, spherical=True)
-        np.testing.assert_allclose(between, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("amount", [-0.5, 0.25, 0.5, 0.9, 1.5])
-@torch.inference_mode()
-def test_a_linear_mixture(model: JointModel, reblurring: GuidedGenerator, amount: float) -> None:
-    z = (1 - amount) * model.net_prior(Y) + amount * model.net_prior(W)
-    np.testing.assert_allclose(
-        reblurring(*IMAGES, amount=amount), by_hand(model, "reblur", X, z), atol=1e-5
-    )
-
-
-@torch.inference_mode()
 def test_a_spherical_mixture_is_another(model: JointModel, reblurring: GuidedGenerator) -> None:
     a, b = (model.net_prior(guide).double().numpy() for guide in (Y, W))
     z = torch.from_numpy(on_the_circle(a, b, 0.5)).float()
@@ -173,32 +151,3 @@ def test_amounts() -> None:
     assert amounts(1) == [1] and amounts(1, 0, 0.5) == [0.5]
     with pytest.raises(UsageError, match="--steps 0: at least 1"):
         amounts(0)
-    for ends in ((float("nan"), 1), (0, float("inf"))):
-        with pytest.raises(UsageError, match="--from and --to are finite numbers"):
-            amounts(3, *ends)
-
-
-@torch.inference_mode()
-def test_frames_of_a_record(model: JointModel) -> None:
-    sharp, blur = (np.rint(photo * 255).astype(np.uint8) for photo in PHOTOS[:2])
-    record = Record("s/a", {"blur": blur, "sharp": sharp}, {"sequence": "s"})
-    e = [model.net_prior(torch.from_numpy(i.transpose(2, 0, 1)[None] / np.float32(255)))
-         for i in (sharp, blur)]  # fmt: skip
-    for role, key, image in (("reblur", "reblurred", sharp), ("deblur", "restored", blur)):
-        network = guided(steered().roles(), role)
-        assert network is not None
-        engine = torch_engine(network, Placement("cpu", "fp32", 64), warn=pytest.fail)
-        jobs = list(frames(record, engine, amounts(12), "enc.pt", role == "deblur"))
-        assert [frame.name for frame, _ in jobs] == [f"s/a/{n:02d}" for n in range(12)]
-        for number in (11, 4):  # in any order
-            made = jobs[number][1]()
-            t = number / 11
-            tensor = torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255))
-            expected = by_hand(model, role, tensor, (1 - t) * e[0] + t * e[1])
-            expected = expected[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255
-            np.testing.assert_allclose(made.images[key], expected, atol=0.51)
-            assert made.attrs["amount"] == pytest.approx(t)
-            assert made.attrs["frame"] == number and made.attrs["sequence"] == "s"
-            assert made.attrs[f"{key}_by"] == "enc.pt" and "tile=64" in made.attrs[f"{key}_with"]
-            assert list(made.images) == ["blur", "sharp", key]
-        assert list(record.images) == ["blur", "sharp"]

@@ -14,8 +14,7 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.systems.msfs.recipe import MSFSRecipe
 from blurkit.systems.registry import load_networks
-from tests.cli.command import assert_done
-from tests.cli.invoke import invoke
+from tests.cli.invoke import done
 from tests.systems.oracle import l1, step, trained_by
 from tests.training.runs import batch
 
@@ -143,24 +142,11 @@ def test_small_begins_by_changing_nothing(crops: dict[str, Tensor]) -> None:
     assert step(made, crops)[0]["l1"] == pytest.approx(l1(crops["blur"], crops["sharp"]), rel=1e-5)
 
 
-def test_options_of_the_other_system_are_refused(tmp_path: Path) -> None:
-    arguments = ["train-deblur", tmp_path, "--dry-run", "-q"]
-    for flag in ("--encoder", "--blur-encoder"):
-        ran = invoke(*arguments, "--system", "msfs", flag, "enc.pt")
-        assert ran.status == 2 and f"{flag} is not an option of --system msfs" in ran.err
-    ran = invoke(*arguments, "--system", "msfs", "--hidden", 4)
-    assert ran.status == 2 and "--hidden is not an option of --system msfs" in ran.err
-    ran = invoke(*arguments, "--cross-scale")
-    assert ran.status == 2 and "--cross-scale is not an option of --system msdi" in ran.err
-    (shown,) = invoke(*arguments, *OPTIONS).json
-    assert shown["system"] == "msfs" and shown["estimate"]["parameters"].keys() == {"deblur"}
-
-
 @pytest.mark.parametrize("layers", ["paper", "official"])
 def test_a_run_validates(layers: str, training_shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.pt"
     command = ["train-deblur", training_shards, *OPTIONS, "--layers", layers, "--no-cross-scale"]
-    assert_done(invoke(*command, "--iterations", 2, "-o", output))
+    done(*command, "--iterations", 2, "-o", output)
     checkpoint = load_checkpoint(output)
     assert checkpoint.system == "msfs" and checkpoint.configuration["cross_scale"] is False
     network = load_networks(checkpoint)["deblur"]

@@ -20,12 +20,7 @@ OPTIONS = [*("--system", "nafnet", "--preset", "small", "--device", "cpu", "--wi
 OPTIONS += ["--iterations", 2, "--batch", 2, "--crop", 64, "--validate-on", 1]
 
 
-def test_the_released_option_files() -> None:
-    for preset, width, batch, iterations in (("paper", 32, 32, 200_000), ("wide", 64, 64, 400_000)):
-        c = NAFNetConfiguration.resolve(preset)
-        assert (c.width, c.batch, c.iterations, c.crop) == (width, batch, iterations, 256)
-        assert (c.learning_rate, c.final_learning_rate, c.clip) == (1e-3, 1e-7, 0.01)
-        assert (c.beta1, c.beta2, c.weight_decay, c.ema) == (0.9, 0.9, 1e-3, 0)
+def test_the_released_optimiser() -> None:
     recipe = NAFNetRecipe(NAFNetConfiguration.resolve("small", iterations=10))
     (group,) = recipe.optimizers["deblur"].param_groups
     assert type(recipe.optimizers["deblur"]) is torch.optim.AdamW
@@ -90,9 +85,7 @@ def test_the_map_matters() -> None:
 @pytest.mark.parametrize(
     ("width", "parameters", "gmacs"), [(32, 17_111_907, 15.956), (64, 67_888_835, 63.055)]
 )
-def test_parameters_and_multiply_accumulates_are_the_papers(
-    width: int, parameters: int, gmacs: float
-) -> None:
+def test_sizes_and_operations_are_the_papers(width: int, parameters: int, gmacs: float) -> None:
     with torch.device("meta"):
         ours = NAFNet(width)
     assert sum(p.numel() for p in ours.parameters()) == parameters

@@ -99,9 +99,7 @@ def test_any_size(shape: tuple[int, int], networks: dict[str, Path], tmp_path: P
         assert deblurred(cut(*shape), tmp_path, *options).shape == (*shape, 3)
 
 
-def test_a_network_for_gray_images_runs_on_each_channel(
-    networks: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_gray_network_runs_on_each_channel(networks: dict[str, Path], tmp_path: Path) -> None:
     colour = cut(60, 70)
     for photo in (colour, colour[..., 1]):
         result = deblurred(photo, tmp_path, "-c", networks["DnCNN"], "--protocol", "whole")
@@ -112,9 +110,7 @@ def test_a_network_for_gray_images_runs_on_each_channel(
             assert np.abs(result[..., channel : channel + 1] - expected).max() < HALF
 
 
-def test_a_network_that_is_not_to_be_tiled_runs_whole(
-    networks: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_network_not_to_be_tiled_runs_whole(networks: dict[str, Path], tmp_path: Path) -> None:
     photo = imageio_photo(tmp_path)
     for options, settings in (
         ((), "protocol=whole"),
