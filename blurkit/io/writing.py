@@ -297,6 +297,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
 
 def tidy(folder: Path) -> None:
     """Remove what dead writers have left in a folder, once in the life of this process."""
+    folder = folder.absolute()  # the current folder can change
     if folder in _tidied or not folder.is_dir():
         return
     _tidied.add(folder)

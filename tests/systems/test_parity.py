@@ -191,7 +191,7 @@ def lists(network: nn.Module, fixture: Fixture) -> list[Tensor]:
 def reblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
     """By the generator that blurs alone: `msdi_deblur_joint` has the other one."""
     inputs = fixture.inputs()
-    return [network.reblur(inputs["sharp"], network.latents(inputs["blur"]))]
+    return [network.reblur(inputs["sharp"], network.latents_of(network.net_prior(inputs["blur"])))]
 
 
 def deblurred(network: nn.Module, fixture: Fixture) -> list[Tensor]:
