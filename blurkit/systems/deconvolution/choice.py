@@ -38,7 +38,8 @@ from blurkit.systems.deconvolution.fourier import (
     shape,
     trimmed,
 )
-from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.deconvolution.networks import Deconvolver, Restored
+from blurkit.systems.deconvolution.restoration import with_residual
 
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
@@ -88,13 +89,23 @@ class NonBlindDeconvolution:
         it is the draft's expected error.
         """
         height, width = photos.shape[-2:]
-        with autocast(self.device, self.dtype):
-            restored = self.network(
-                *self._known(photos, kernels, gammas),
-                drafts=None if drafts is None else self._padded(drafts),
-            )
-        better = restored.errors[:, :1] - restored.errors[:, 1:]
-        return restored.image[..., :height, :width].float(), better.float()
+        known = self._known(photos, kernels, gammas)
+        made = self._made(known, None if drafts is None else self._padded(drafts))
+        inputs, kernels, noise, gamma = known
+        image = with_residual(made.image.float(), inputs, kernels, gamma, noise)
+        return image[..., :height, :width], improvement(made)
+
+    @torch.inference_mode()
+    def promises(self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]) -> Tensor:
+        """Return the mean improvement (N,) that kernels promise for photos (N, 3, H, W)."""
+        return improvement(self._made(self._known(photos, kernels, gammas))).mean((1, 2, 3))
+
+    @torch.inference_mode()
+    def sharper(self, photo: Tensor, changed: Tensor) -> float:
+        """Return the mean improvement of a changed photo (3, H, W), seen as photos without blur."""
+        both = torch.stack([photo, changed.clamp(0, 1)])
+        errors = self._made(self._known(both, torch.ones(2, 1, 1), [2.2, 2.2])).errors[:, 0].float()
+        return float((errors[0] - errors[1]).mean())
 
     @torch.inference_mode()
     def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:
@@ -104,6 +115,12 @@ class NonBlindDeconvolution:
         with autocast(self.device, self.dtype):
             _, image, _ = self.network.first_step(*known)
         return image[0, :, :height, :width].float()
+
+    def _made(self, known: tuple[Tensor, ...], drafts: Tensor | None = None) -> Restored:
+        """Return what the network makes of the results of `_known`."""
+        with autocast(self.device, self.dtype):
+            made: Restored = self.network(*known, drafts=drafts)
+        return made
 
     def _known(
         self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
@@ -119,6 +136,11 @@ class NonBlindDeconvolution:
         multiple = self.network.multiple
         missing = (0, -width % multiple, 0, -height % multiple)
         return F.pad(images, missing, mode="replicate").to(self.device)
+
+
+def improvement(made: Restored) -> Tensor:
+    """Return the expected improvement (N, 1, rows, columns) of restored photos, a logarithm."""
+    return (made.errors[:, :1] - made.errors[:, 1:]).float()
 
 
 def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
@@ -309,8 +331,8 @@ class KernelSelection:
         """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
         side = max(JUDGED, 2 * kernels.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
-        _, better = self.undo(part.expand(len(kernels), -1, -1, -1), kernels, gammas)
-        return better.mean((1, 2, 3)).cpu().numpy()
+        photos = part.expand(len(kernels), -1, -1, -1)
+        return self.undo.promises(photos, kernels, gammas).cpu().numpy()
 
     def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int) -> Tensor:
         """Return the kernel (side, side) of a photo (H, W, 3) after some rounds from one near it.
