@@ -192,6 +192,22 @@ class Deconvolution:
         o = self.options
         return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
 
+    def needless(
+        self, image: np.ndarray, restored: np.ndarray, windows: Sequence[Window]
+    ) -> list[bool]:
+        """Return in which windows there is surely no blur, and a network improves (H, W, 3) little.
+
+        There it would sharpen what is meant to be soft, such as lights and backgrounds.
+        """
+        o = self.options
+        return [
+            not w.believed
+            and w.trust >= o.certain
+            and not blurs(w.kernel, o)
+            and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < o.promise
+            for w in windows
+        ]
+
     @torch.inference_mode()
     def restore(
         self,
@@ -268,28 +284,30 @@ def blurs(kernel: Tensor, options: WindowOptions) -> bool:
 
 
 def spared(
-    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
-) -> tuple[np.ndarray, list[bool]]:
-    """Return `restored` (H, W, C), with the image itself in windows where they hardly differ.
-
-    A network that finds nothing to restore still changes a sharp photo slightly. The second result
-    marks these windows.
-    """
-    same = unchanged(image, restored, windows, options)
+    image: np.ndarray,
+    restored: np.ndarray,
+    windows: Sequence[Window],
+    same: Sequence[bool],
+    options: WindowOptions,
+) -> np.ndarray:
+    """Return `restored` (H, W, C), with the image itself in the windows that are to stay `same`."""
     if not any(same):
-        return restored, same
+        return restored
     if all(same):
-        return image, same
+        return image
     canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
     for window, keep in zip(windows, same, strict=True):
         canvas.add(window.top, window.left, window.cut(image if keep else restored))
-    return canvas.image(), same
+    return canvas.image()
 
 
 def unchanged(
     image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
 ) -> list[bool]:
-    """Return in which windows a network has hardly changed an image (H, W, C)."""
+    """Return in which windows a network has hardly changed an image (H, W, C).
+
+    A network that finds nothing to restore still changes a sharp photo slightly.
+    """
     changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
     return [float(change) * 255 < options.least_change for change in changes]
 
