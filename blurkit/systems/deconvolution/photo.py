@@ -29,6 +29,7 @@ from blurkit.systems.deconvolution.choice import (
     NonBlindDeconvolution,
     SelectedKernel,
     shrunk,
+    supported,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
@@ -45,6 +46,10 @@ from blurkit.systems.system import load_shipped
 
 GROUP = 2
 """Number of windows that are restored together."""
+
+FREEDOM = 0.8
+"""Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
+each of them explains only its own part."""
 
 Result = TypeVar("Result")
 
@@ -133,13 +138,15 @@ class Deconvolution:
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
         light = self.choice.light(estimates)
-        learn = partial(self.choice.learned, light=light)
-        learned = worked("refine blur", watch, learn, cuts, estimates)
-        chosen = self.choice.chosen(learned, neighbours(places), light)
+        starts = partial(self.choice.starts, light=light)
+        found = worked("compare blurs", watch, starts, cuts, estimates)
+        near = neighbours(places)
+        finish = partial(self.choice.finished, light=light)
+        choices = self.choice.chosen(found, near)
+        chosen = supported(worked("refine blur", watch, finish, cuts, found, choices), near)
         trusts = [best.trust for best in chosen]
         held = len(trusts) > 1 and np.median(trusts) >= o.sure  # one has no neighbours to agree
-        gains = [own.better[light] for own in estimates]
-        if not held and (whole := self._whole(small, gains)):
+        if not held and (whole := self._whole(small, [best.gain for best in chosen])):
             length = shape(whole.kernel).length
             long = self._long(small, whole, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -167,12 +174,12 @@ class Deconvolution:
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
-        `gains` are what the windows' L0 kernels promise: the learned ones promise too much here.
+        `gains` are what those promise.
         """
         (whole,) = worked("estimate long blur", unwatched, self.choice.whole, [photo])
         if whole is None or not self._believes(whole):
             return None
-        expected = float(np.maximum(gains, 0).mean())
+        expected = FREEDOM * float(np.maximum(gains, 0).mean())
         promised = self.choice.gain(photo, whole.kernel, whole.gamma)
         return whole if promised > max(self.options.margin, expected) else None
 
