@@ -104,8 +104,10 @@ def estimates(deconvolution: Deconvolution) -> dict[str, Estimate]:
 
     def chosen(photo: np.ndarray) -> Tensor:
         choice = deconvolution.choice
-        learned = choice.learned(photo, choice.estimates(photo), options.gammas.index(GAMMA))
-        return choice.chosen([learned], [[]], 0)[0].kernel
+        light = options.gammas.index(GAMMA)
+        found = choice.starts(photo, choice.estimates(photo), light)
+        (number,) = choice.chosen([found], [[]])
+        return choice.finished(photo, found, number, light).kernel
 
     return {"L0": l0, "chosen": chosen}
 

@@ -1,18 +1,19 @@
 """Estimates of a blur, and the selection among them.
 
-No estimate looks wrong by itself: a wrong kernel explains a photo as well as the right one. So each
-window is estimated by the L0 prior for two gammas; all windows of a photo were developed in the
-same way, so they determine the gamma together. From the L0 kernel and from a dot, a learned
-estimator finds two more. For each estimate, the deconvolution network predicts how good the picture
-will be: the best one wins, with a bonus for kernels that neighbours found as well. The trust in a
-kernel is how well the estimator expects it to agree with the true one, and how well it agrees with
-the other estimates.
+No estimate looks wrong by itself: a wrong kernel explains a photo as well as the right one. So the
+estimates of a window are compared, in a small copy, where each takes little time. The learned
+estimator goes on from a kernel of the L0 prior, for two gammas; all windows of a photo were
+developed in the same way, so they determine the gamma together. Two more estimates start from a
+larger L0 kernel and from a dot. For each one, the deconvolution network predicts how good the
+picture will be: the best one wins, with a bonus for kernels that neighbours found as well, and is
+taken on to the size of the photo. The trust in a kernel is how well the estimator expects it to
+agree with the true one, and how well it agrees with the other estimates and with neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,13 +39,17 @@ from blurkit.systems.deconvolution.fourier import (
     shape,
     trimmed,
 )
-from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.deconvolution.networks import Deconvolver, Restored
+from blurkit.systems.deconvolution.restoration import with_residual
 
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
 
-NEAR = 15
-"""Side to which an L0 kernel is reduced to start from."""
+STARTS = (11, 15)
+"""Sides of the L0 kernels from which the estimator starts, pixels."""
+
+COARSE = 21
+"""Side of the kernels that are compared, pixels."""
 
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
@@ -88,13 +93,23 @@ class NonBlindDeconvolution:
         it is the draft's expected error.
         """
         height, width = photos.shape[-2:]
-        with autocast(self.device, self.dtype):
-            restored = self.network(
-                *self._known(photos, kernels, gammas),
-                drafts=None if drafts is None else self._padded(drafts),
-            )
-        better = restored.errors[:, :1] - restored.errors[:, 1:]
-        return restored.image[..., :height, :width].float(), better.float()
+        known = self._known(photos, kernels, gammas)
+        made = self._made(known, None if drafts is None else self._padded(drafts))
+        inputs, kernels, noise, gamma = known
+        image = with_residual(made.image.float(), inputs, kernels, gamma, noise)
+        return image[..., :height, :width], improvement(made)
+
+    @torch.inference_mode()
+    def promises(self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]) -> Tensor:
+        """Return the mean improvement (N,) that kernels promise for photos (N, 3, H, W)."""
+        return improvement(self._made(self._known(photos, kernels, gammas))).mean((1, 2, 3))
+
+    @torch.inference_mode()
+    def sharper(self, photo: Tensor, changed: Tensor) -> float:
+        """Return the mean improvement of a changed photo (3, H, W), seen as photos without blur."""
+        both = torch.stack([photo, changed.clamp(0, 1)])
+        errors = self._made(self._known(both, torch.ones(2, 1, 1), [2.2, 2.2])).errors[:, 0].float()
+        return float((errors[0] - errors[1]).mean())
 
     @torch.inference_mode()
     def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:
@@ -104,6 +119,12 @@ class NonBlindDeconvolution:
         with autocast(self.device, self.dtype):
             _, image, _ = self.network.first_step(*known)
         return image[0, :, :height, :width].float()
+
+    def _made(self, known: tuple[Tensor, ...], drafts: Tensor | None = None) -> Restored:
+        """Return what the network makes of the results of `_known`."""
+        with autocast(self.device, self.dtype):
+            made: Restored = self.network(*known, drafts=drafts)
+        return made
 
     def _known(
         self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
@@ -119,6 +140,11 @@ class NonBlindDeconvolution:
         multiple = self.network.multiple
         missing = (0, -width % multiple, 0, -height % multiple)
         return F.pad(images, missing, mode="replicate").to(self.device)
+
+
+def improvement(made: Restored) -> Tensor:
+    """Return the expected improvement (N, 1, rows, columns) of restored photos, a logarithm."""
+    return (made.errors[:, :1] - made.errors[:, 1:]).float()
 
 
 def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
@@ -168,11 +194,11 @@ class KernelSelection:
         self.estimator = estimator.eval().to(undo.device)
 
     def estimates(self, photo: np.ndarray) -> Estimates:
-        """Return the L0 kernels of a window for all gammas; they are at most a third as large."""
-        size = min(FULL, (min(photo.shape[:2]) // 3 - 1) | 1)
-        kernels = self._l0(photo, size)
-        unknown = torch.zeros(len(kernels))
-        return Estimates(kernels.cpu(), unknown, self._gains(photo, kernels, self.o.gammas))
+        """Return a coarse kernel of a window for every gamma.
+
+        In the photo itself, kernels are at most a third as large as the window.
+        """
+        return self._compared(photo, self._l0(photo, STARTS[0], self.o.gammas), self.o.gammas)
 
     def light(self, found: Sequence[Estimates]) -> int:
         """Return the index of the gamma with which all windows of a photo were developed."""
@@ -180,27 +206,63 @@ class KernelSelection:
         gains[0] += self.o.doubt
         return int(np.argmax(gains))
 
-    @torch.inference_mode()
-    def learned(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
-        """Return the L0 kernel of a window for a gamma, and the learned ones from it and a dot."""
-        kernel, gamma = found.kernels[light][None], self.o.gammas[light]
-        size = kernel.shape[-1]
-        coarse = [side for side in SIDES if side < NEAR]
-        dot, _ = self._turns(photo, [gamma], dots(1), coarse, size)
-        starts = torch.cat([kernels_at(start, NEAR) for start in (kernel, dot)])
-        ends, sure = self._turns(photo, [gamma] * 2, starts, finer(size), size)
-        known = kernel_agreement(kernel, ends).max()[None]
-        gains = self._gains(photo, ends, [gamma] * 2)
-        better = np.array([found.better[light], *gains])
-        return Estimates(torch.cat([kernel, ends]), torch.cat([known, sure]), better)
+    def starts(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
+        """Return three coarse kernels of a window for one gamma: that of `found`, and two more."""
+        gamma, size = self.o.gammas[light], largest(photo)
+        larger = self._l0(photo, STARTS[1], [gamma])
+        dot, _ = self._turns(photo, [gamma], dots(1), between(SIDES[0], STARTS[0]), size)
+        starts = torch.cat([larger, kernels_at(dot, larger.shape[-1])])
+        more = self._compared(photo, starts, [gamma] * 2)
+        return Estimates(
+            torch.cat([found.kernels[light][None], more.kernels]),
+            torch.cat([found.agreement[light][None], more.agreement]),
+            np.concatenate([found.better[light : light + 1], more.better]),
+        )
 
-    @torch.inference_mode()
+    def _compared(self, photo: np.ndarray, starts: Tensor, gammas: Sequence[float]) -> Estimates:
+        """Return the coarse kernels of a window from starts (N, s, s), one for each gamma."""
+        size = largest(photo)
+        side = min(COARSE, size)
+        kernels, sure = self._turns(photo, gammas, starts, between(starts.shape[-1], side), size)
+        return Estimates(kernels, sure, self._gains(shrunk(photo, side / size), kernels, gammas))
+
+    def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[int]:
+        """Return the index of the best estimate of every window; `near` lists its neighbours.
+
+        The score is the expected improvement, plus `voice` for agreement with the neighbours.
+        """
+        choices = []
+        for own, others in zip(found, near, strict=True):
+            score = own.better.copy()
+            for other in others:
+                agreed = kernel_agreement(own.kernels[:, None], found[other].kernels)
+                score += self.o.voice / len(others) * agreed.amax(1).numpy()
+            choices.append(int(score.argmax()))
+        return choices
+
+    def finished(
+        self, photo: np.ndarray, found: Estimates, choice: int, light: int
+    ) -> SelectedKernel:
+        """Return one of the coarse kernels of a window in the size of the photo.
+
+        The trust is the mean of the expected agreement and that with the other coarse kernels.
+        """
+        gamma, size = self.o.gammas[light], largest(photo)
+        start = found.kernels[choice]
+        kernel, sure = start, found.agreement[choice]
+        if finer := between(COARSE + 1, size) if size > COARSE else []:
+            (kernel,), (sure,) = self._turns(photo, [gamma], start[None], finer, size)
+        others = found.kernels[torch.arange(len(found.kernels)) != choice]
+        trust = (float(sure) + float(kernel_agreement(start, others).mean())) / 2
+        return SelectedKernel(kernel, gamma, trust, self.gain(photo, kernel, gamma))
+
     def _in_all_lights(self, photo: np.ndarray, size: int) -> Tensor:
-        """Return the learned kernels (gammas, size, size) of a photo's middle, from the L0 ones."""
+        """Return the kernels (gammas, size, size) of a photo's middle."""
         part = np.ascontiguousarray(central_crop(photo, LONG_SEEN, LONG_SEEN))
-        starts = kernels_at(self._l0(part, size), NEAR)
-        return self._turns(part, self.o.gammas, starts, finer(size), size)[0]
+        starts = kernels_at(self._l0(part, size, self.o.gammas, size), STARTS[1])
+        return self._turns(part, self.o.gammas, starts, between(STARTS[1], size), size)[0]
 
+    @torch.inference_mode()
     def _turns(
         self,
         photo: np.ndarray,
@@ -276,31 +338,6 @@ class KernelSelection:
         copy = shrunk(photo, side / size)
         return self.sought(copy, kernels_at(kernel[None], side)[0], gamma, LONG_ROUNDS)
 
-    def chosen(
-        self, found: Sequence[Estimates], near: Sequence[Sequence[int]], light: int
-    ) -> list[SelectedKernel]:
-        """Return the choice for every window of a photo; `near` lists its neighbours' indices.
-
-        The score is the expected improvement, plus `voice` for agreement with the neighbours.
-        """
-        choices = []
-        for own, others in zip(found, near, strict=True):
-            score = own.better.copy()
-            for other in others:
-                agreed = kernel_agreement(own.kernels[:, None], found[other].kernels)
-                score += self.o.voice / len(others) * agreed.amax(1).numpy()
-            choices.append(int(score.argmax()))
-        kernels = [own.kernels[choice] for own, choice in zip(found, choices, strict=True)]
-        return [
-            SelectedKernel(
-                own.kernels[choice],
-                self.o.gammas[light],
-                _trust(own, choice, [kernels[other] for other in others]),
-                float(own.better[choice]),
-            )
-            for own, choice, others in zip(found, choices, near, strict=True)
-        ]
-
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
         """Return what the network expects of a kernel (side, side) in the middle of a photo."""
         return float(self._gains(photo, kernel[None], [gamma])[0])
@@ -309,8 +346,8 @@ class KernelSelection:
         """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
         side = max(JUDGED, 2 * kernels.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
-        _, better = self.undo(part.expand(len(kernels), -1, -1, -1), kernels, gammas)
-        return better.mean((1, 2, 3)).cpu().numpy()
+        photos = part.expand(len(kernels), -1, -1, -1)
+        return self.undo.promises(photos, kernels, gammas).cpu().numpy()
 
     def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int) -> Tensor:
         """Return the kernel (side, side) of a photo (H, W, 3) after some rounds from one near it.
@@ -325,22 +362,41 @@ class KernelSelection:
             (kernel,) = kernels_between(image, seen, kernel.shape[-1], self.o)
         return kernel
 
-    def _l0(self, photo: np.ndarray, size: int) -> Tensor:
-        """Return the L0 kernel (gammas, size, size) for every gamma."""
-        values = torch.from_numpy(photo).to(self.undo.device).clamp_min(0)
-        grey = torch.stack([(values**gamma).mean(2) for gamma in self.o.gammas])
+    def _l0(self, photo: np.ndarray, side: int, gammas: Sequence[float], size: int = 0) -> Tensor:
+        """Return the L0 kernels (N, side, side) for gammas; in the photo they have side `size`.
+
+        Without a size it is that of `largest`, which a smaller one limits.
+        """
+        size = size or largest(photo)
+        side = min(side, size)
+        values = torch.from_numpy(shrunk(photo, side / size)).to(self.undo.device).clamp_min(0)
+        grey = torch.stack([(values**gamma).mean(2) for gamma in gammas])
         weights = grey.new_full((len(grey),), self.o.weight)
-        return estimate_kernels(grey, size, weights, self.o)
+        return estimate_kernels(grey, side, weights, self.o)
 
 
-def finer(size: int) -> list[int]:
-    """Return the sides of kernels from `NEAR` to `size`."""
-    return [*(side for side in SIDES if NEAR <= side < size), size]
+def largest(photo: np.ndarray) -> int:
+    """Return the side of the kernels in a window (H, W, 3): at most a third of its own."""
+    return min(FULL, (min(photo.shape[:2]) // 3 - 1) | 1)
 
 
-def _trust(own: Estimates, choice: int, near: Sequence[Tensor]) -> float:
-    """Return the mean of the expected agreement and that with other estimates and neighbours."""
-    kernel, others = own.kernels[choice], own.kernels[torch.arange(len(own.kernels)) != choice]
-    trusts = [own.agreement[choice], kernel_agreement(kernel, others).mean()]
-    trusts += [kernel_agreement(kernel, torch.stack(list(near))).mean()] if near else []
-    return float(torch.stack(trusts).mean())
+def between(first: int, last: int) -> list[int]:
+    """Return the sides of kernels from `first` to `last`, which is one of them."""
+    return [*(side for side in SIDES if first <= side < last), last]
+
+
+def supported(
+    found: Sequence[SelectedKernel], near: Sequence[Sequence[int]]
+) -> list[SelectedKernel]:
+    """Return the kernels of a photo's windows with trust from their neighbours; `near` lists them.
+
+    It is the mean of three: both parts of that in `finished`, and the agreement with neighbours.
+    """
+    result = []
+    for own, others in zip(found, near, strict=True):
+        trust = own.trust
+        if others:
+            kernels = torch.stack([found[other].kernel for other in others])
+            trust = (2 * trust + float(kernel_agreement(own.kernel, kernels).mean())) / 3
+        result.append(replace(own, trust=trust))
+    return result

@@ -57,6 +57,8 @@ class WindowOptions(Estimation):
     least_change: float = option(
         1.5, "RMS change by a network, of 255 levels, below which it is dropped."
     )
+    certain: float = option(0.85, "Trust from which a window without blur can stay as it is.", 0, 1)
+    promise: float = option(0.2, "Smallest log improvement by which a network changes such ones.")
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
     def long_sizes(self, sides: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -148,13 +149,14 @@ class WindowDeblurring:
         else:
             o, restored = self.deconvolution.options, self.otherwise(image)
             windows = self.deconvolution.places(image)
-            rest, same = spared(image, restored, windows, o)
+            same = unchanged(image, restored, windows, o)
             if not all(same):
                 windows = self._windows(image)  # larger ones, if the blur is long
-                same = unchanged(image, restored, windows, o)
+                needless = self.deconvolution.needless(image, restored, windows)
+                same = list(map(or_, unchanged(image, restored, windows, o), needless))
                 pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
-            left = sum(same)
+            rest, left = spared(image, restored, windows, same, o), sum(same)
         if not any(window.believed for window in windows):
             return rest.copy(), windows, left
         otherwise = None if self.otherwise is None else rest

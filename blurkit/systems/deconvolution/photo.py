@@ -29,6 +29,7 @@ from blurkit.systems.deconvolution.choice import (
     NonBlindDeconvolution,
     SelectedKernel,
     shrunk,
+    supported,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
@@ -45,6 +46,10 @@ from blurkit.systems.system import load_shipped
 
 GROUP = 2
 """Number of windows that are restored together."""
+
+FREEDOM = 0.8
+"""Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
+each of them explains only its own part."""
 
 Result = TypeVar("Result")
 
@@ -133,13 +138,15 @@ class Deconvolution:
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
         light = self.choice.light(estimates)
-        learn = partial(self.choice.learned, light=light)
-        learned = worked("refine blur", watch, learn, cuts, estimates)
-        chosen = self.choice.chosen(learned, neighbours(places), light)
+        starts = partial(self.choice.starts, light=light)
+        found = worked("compare blurs", watch, starts, cuts, estimates)
+        near = neighbours(places)
+        finish = partial(self.choice.finished, light=light)
+        choices = self.choice.chosen(found, near)
+        chosen = supported(worked("refine blur", watch, finish, cuts, found, choices), near)
         trusts = [best.trust for best in chosen]
         held = len(trusts) > 1 and np.median(trusts) >= o.sure  # one has no neighbours to agree
-        gains = [own.better[light] for own in estimates]
-        if not held and (whole := self._whole(small, gains)):
+        if not held and (whole := self._whole(small, [best.gain for best in chosen])):
             length = shape(whole.kernel).length
             long = self._long(small, whole, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -167,12 +174,12 @@ class Deconvolution:
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
-        `gains` are what the windows' L0 kernels promise: the learned ones promise too much here.
+        `gains` are what those promise.
         """
         (whole,) = worked("estimate long blur", unwatched, self.choice.whole, [photo])
         if whole is None or not self._believes(whole):
             return None
-        expected = float(np.maximum(gains, 0).mean())
+        expected = FREEDOM * float(np.maximum(gains, 0).mean())
         promised = self.choice.gain(photo, whole.kernel, whole.gamma)
         return whole if promised > max(self.options.margin, expected) else None
 
@@ -191,6 +198,22 @@ class Deconvolution:
         """Whether the estimates agree enough; the larger the expected gain, the less they must."""
         o = self.options
         return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
+
+    def needless(
+        self, image: np.ndarray, restored: np.ndarray, windows: Sequence[Window]
+    ) -> list[bool]:
+        """Return in which windows there is surely no blur, and a network improves (H, W, 3) little.
+
+        There it would sharpen what is meant to be soft, such as lights and backgrounds.
+        """
+        o = self.options
+        return [
+            not w.believed
+            and w.trust >= o.certain
+            and not blurs(w.kernel, o)
+            and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < o.promise
+            for w in windows
+        ]
 
     @torch.inference_mode()
     def restore(
@@ -268,28 +291,30 @@ def blurs(kernel: Tensor, options: WindowOptions) -> bool:
 
 
 def spared(
-    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
-) -> tuple[np.ndarray, list[bool]]:
-    """Return `restored` (H, W, C), with the image itself in windows where they hardly differ.
-
-    A network that finds nothing to restore still changes a sharp photo slightly. The second result
-    marks these windows.
-    """
-    same = unchanged(image, restored, windows, options)
+    image: np.ndarray,
+    restored: np.ndarray,
+    windows: Sequence[Window],
+    same: Sequence[bool],
+    options: WindowOptions,
+) -> np.ndarray:
+    """Return `restored` (H, W, C), with the image itself in the windows that are to stay `same`."""
     if not any(same):
-        return restored, same
+        return restored
     if all(same):
-        return image, same
+        return image
     canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
     for window, keep in zip(windows, same, strict=True):
         canvas.add(window.top, window.left, window.cut(image if keep else restored))
-    return canvas.image(), same
+    return canvas.image()
 
 
 def unchanged(
     image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
 ) -> list[bool]:
-    """Return in which windows a network has hardly changed an image (H, W, C)."""
+    """Return in which windows a network has hardly changed an image (H, W, C).
+
+    A network that finds nothing to restore still changes a sharp photo slightly.
+    """
     changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
     return [float(change) * 255 < options.least_change for change in changes]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.fourier import (
+    centred,
     divergence,
     fast_length,
     framed,
@@ -108,6 +109,38 @@ def _two_thirds(gradient: Tensor, beta: float) -> Tensor:
         w = (w - slope / curvature).clamp_min(0)
     cost = w ** (2 / 3) + beta / 2 * (w - v).square()
     return gradient.sign() * torch.where(cost < beta / 2 * v.square(), w, 0)
+
+
+# ---- what a restoration leaves out ---------------------------------------------------------------
+
+LEAST_DAMPING, DAMPING = 0.05, 127.5
+"""Damping of the inverted residual: at least so much, and so much per deviation of the noise."""
+
+
+def with_residual(
+    restored: Tensor, photos: Tensor, kernels: Tensor, gammas: Tensor, noise: Tensor
+) -> Tensor:
+    """Return restored photos (N, 3, H, W) with the detail that they lack of the photos.
+
+    What a photo shows beyond its blurred restoration is noise, and detail that was taken for noise.
+    It is inverted as far as the kernel lets it through, and added: x + F^-1[K* (1 + e) / (|K|^2 +
+    e) F(y - blur(x))], with a damping e that grows with the noise. Without blur, the result is the
+    photo. `kernels` (N, h, w) have their centroid as origin and blur pixel values to the power of
+    `gammas` (N,); `noise` (N,) is its standard deviation.
+    """
+    height, width = photos.shape[-2:]
+    margin = kernels.shape[-1] // 2 + 1
+    sides = [fast_length(side + 2 * margin) for side in (height, width)]
+    pads = (margin, sides[1] - width - margin, margin, sides[0] - height - margin)
+    inside = (..., slice(margin, margin + height), slice(margin, margin + width))
+    transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
+    exponents = gammas.view(-1, 1, 1, 1)
+    light = F.pad(restored.clamp(0, 1) ** exponents, pads, mode="replicate")
+    blurred = irfft2(rfft2(light) * transfer, s=sides)[inside].clamp(0, 1) ** (1 / exponents)
+    damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
+    inverse = transfer.conj() * (1 + damping) / (transfer.abs().square() + damping)
+    residual = rfft2(F.pad(photos - blurred, pads))
+    return restored + irfft2(residual * inverse, s=sides)[inside]
 
 
 # ---- with unknown borders ------------------------------------------------------------------------

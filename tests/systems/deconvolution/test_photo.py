@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from blurkit.io.records import central_crop
@@ -26,6 +27,7 @@ from blurkit.systems.deconvolution.photo import (
     shrunk,
     spared,
     typical,
+    unchanged,
 )
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
@@ -129,14 +131,33 @@ def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     options = WindowOptions(window=100, overlap=0)
     windows = [Window(*place) for place in rectangles(100, 300, options)]
     restored = image + np.repeat([1.4, 1.6, 0.1], 100).astype(np.float32)[:, None] / 255
-    result, same = spared(image, restored, windows, options)
+    same = unchanged(image, restored, windows, options)
     assert same == [True, False, True]
+    result = spared(image, restored, windows, same, options)
     np.testing.assert_array_equal(result[:, 100:200], restored[:, 100:200])
     np.testing.assert_array_equal(result[:, :100], image[:, :100])
     np.testing.assert_array_equal(result[:, 200:], image[:, 200:])
-    assert spared(image, image + np.float32(1 / 255), windows, options)[0] is image
-    strong = image + np.float32(2 / 255)
-    assert spared(image, strong, windows, options)[0] is strong
+    for change, kept in ((1, True), (2, False)):
+        changed = image + np.float32(change / 255)
+        same = unchanged(image, changed, windows, options)
+        assert same == [kept] * 3
+        assert spared(image, changed, windows, same, options) is (image if kept else changed)
+
+
+def test_a_window_without_blur_stays_unless_the_change_promises_much(
+    deconvolution: Deconvolution,
+) -> None:
+    sharp = photo("rocket").astype(np.float32)
+    dot, stroke = torch.ones(1, 1), torch.full((1, 9), 1 / 9)
+    doubtful = deconvolution.options.certain - 0.05
+    windows = [
+        Window(0, 0, 256, 256, dot, trust=0.95, believed=False),
+        Window(0, 0, 256, 256, dot, trust=doubtful, believed=False),
+        Window(0, 0, 256, 256, stroke, trust=0.95, believed=False),
+    ]
+    halo = sharp + 0.3 * (sharp - ndimage.gaussian_filter(sharp, (8, 8, 0)))
+    assert deconvolution.needless(sharp, halo, windows) == [True, False, False]
+    assert deconvolution.needless(taken(sharp, shake(1, 9)), sharp, windows) == [False] * 3
 
 
 # ---- windows -------------------------------------------------------------------------------------
@@ -313,7 +334,7 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
     assert len(windows) == 1 and windows[0].believed
     assert float(kernel_agreement(windows[0].kernel[None], batch(kernel))) > 0.8
     restored = deconvolution.restore(blurry, windows, watch=watch)
-    stages = ["estimate blur", "refine blur", "undo blur"]
+    stages = ["estimate blur", "compare blurs", "refine blur", "undo blur"]
     assert told == [(stage, 1, 1) for stage in stages]
     assert restored.shape == blurry.shape and restored.dtype == np.float32
     assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 1

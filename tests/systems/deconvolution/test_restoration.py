@@ -23,6 +23,7 @@ from blurkit.systems.deconvolution.restoration import (
     sparse,
     total_variation,
     wiener,
+    with_residual,
 )
 from tests.shared import shared_folder
 from tests.systems.deconvolution.photos import batch, grey, psnr, shake
@@ -213,3 +214,50 @@ def test_conjugate_gradients_solve_linear_equations(shape: tuple[int, ...]) -> N
     errors = [np.abs(solved(steps, 0 * expected) - expected).max() for steps in (3, 14)]
     assert errors[1] < 1e-9 < errors[0]
     np.testing.assert_allclose(solved(14, rng.normal(size=12)), expected, atol=1e-8)
+
+
+# ---- what a restoration leaves out ---------------------------------------------------------------
+
+
+def residual_added(
+    restored: np.ndarray, photo: np.ndarray, kernel: np.ndarray, gamma: float, noise: float
+) -> np.ndarray:
+    """`with_residual` of images (H, W) in [0, 1]."""
+    images = (batch(image)[:, None].expand(-1, 3, -1, -1) for image in (restored, photo))
+    numbers = (torch.tensor([number]) for number in (gamma, noise))
+    return with_residual(*images, batch(kernel), *numbers)[0, 0].numpy()
+
+
+def test_without_blur_the_residual_makes_a_photo_of_any_restoration() -> None:
+    photo = grey("coffee", 90, 110)
+    smooth = ndimage.gaussian_filter(photo, 2)
+    for kernel in (np.ones((1, 1)), np.pad(np.ones((1, 1)), ((0, 4), (2, 2)))):  # and one aside
+        same = residual_added(smooth, photo, kernel, 2.2, 0.01)
+        np.testing.assert_allclose(same, photo, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gamma", "noise"), [(1.0, 0.0), (1.0, 0.02), (2.2, 0.004)])
+def test_the_residual_is_inverted_as_far_as_the_kernel_lets_it_through(
+    gamma: float, noise: float
+) -> None:
+    photo, kernel = grey("coffee", 120, 120), np.outer(*[[0.1, 0.2, 0.4, 0.2, 0.1]] * 2)
+    smooth = ndimage.gaussian_filter(photo, 1.5)
+    blurry = ndimage.convolve(smooth**gamma, kernel, mode="nearest") ** (1 / gamma)
+    response = np.fft.fft2(np.pad(kernel, (0, 251)))
+    damping = max(0.05, 255 * noise / 2)
+    inverse = response.conj() * (1 + damping) / (abs(response) ** 2 + damping)
+    residual = np.fft.fft2(np.pad(photo - blurry, (64, 72)))
+    wanted = smooth + np.roll(np.fft.ifft2(residual * inverse).real, (-62, -62), (0, 1))[:120, :120]
+    result = residual_added(smooth, photo, kernel, gamma, noise)
+    inside = slice(8, -8), slice(8, -8)
+    np.testing.assert_allclose(result[inside], wanted[inside], atol=2e-4)
+
+
+def test_the_residual_brings_lost_detail_back() -> None:
+    sharp, kernel = grey("coffee", 160, 160), shake(4, 11)
+    rng = np.random.default_rng(0)
+    blurry = ndimage.convolve(sharp, kernel, mode="nearest") + rng.normal(0, 0.004, sharp.shape)
+    smooth = ndimage.median_filter(sharp, 5)
+    better = residual_added(smooth, blurry, kernel, 1.0, 0.004)
+    inside = slice(12, -12), slice(12, -12)
+    assert psnr(better[inside], sharp[inside]) > psnr(smooth[inside], sharp[inside]) + 0.5
