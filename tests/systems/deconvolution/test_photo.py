@@ -85,9 +85,9 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
         (0.5, 0.5, False),
         (1.0, 0.1, False),
     ):
-        chosen = [SelectedKernel(stroke(0, 1), 2.2, trust, gain)]
+        found = SelectedKernel(stroke(0, 1), 2.2, trust, gain)
         engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
-        engine.choice.chosen = lambda *found, chosen=chosen: chosen  # type: ignore[method-assign]
+        engine.choice.finished = lambda *_, found=found, **light: found  # type: ignore[method-assign]
         (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
         assert window.believed == sure, (trust, gain)
 
