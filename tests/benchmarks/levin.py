@@ -30,7 +30,6 @@ from torch import Tensor
 from blurkit.io.images import read_image
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.systems.blind_search import TiledSearch, run_searches
-from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.config import Estimation, WindowOptions
 from blurkit.systems.deconvolution.fourier import cleaned
 from blurkit.systems.deconvolution.inference import start_estimator
@@ -39,7 +38,7 @@ from blurkit.systems.kernel_space.objective import SearchContext, make_context
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
-from tests.benchmarks import pages
+from tests.benchmarks import inversion, pages
 from tests.shared import shared_folder
 
 CROP, REACH = 15, 10
@@ -136,10 +135,10 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
         return deconvolution.restore(colour, windows).mean(2)
 
     return {
-        "Wiener": classical(restoration.wiener, 200),
-        "total variation": classical(restoration.total_variation, 2000),
-        "hyper-Laplacian": classical(restoration.hyper_laplacian, 5000),
-        "sparse": classical(restoration.sparse, 1000),
+        "Wiener": classical(inversion.wiener, 200),
+        "total variation": classical(inversion.total_variation, 2000),
+        "hyper-Laplacian": classical(inversion.hyper_laplacian, 5000),
+        "sparse": classical(inversion.sparse, 1000),
         "learned": learned,
     }
 
@@ -274,7 +273,7 @@ def searched(pair: Pair, context: SearchContext) -> Row:
     if context.options.operator == "convolution":
         c, kernel = Estimation(), torch.from_numpy(job.kernel())[None]
         clean = cleaned(kernel, c.floor, c.part)  # as estimates are
-        undone = restoration.sparse(torch.from_numpy(blurry)[None], clean)[0].numpy()
+        undone = inversion.sparse(torch.from_numpy(blurry)[None], clean)[0].numpy()
         row["kernel"] = rounded_error(undone, sharp)
     return row
 

@@ -23,7 +23,6 @@ from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.synthesis.kernels import read_kernels
-from blurkit.systems.deconvolution import restoration
 from blurkit.systems.deconvolution.fourier import (
     centred,
     irfft2,
@@ -32,7 +31,7 @@ from blurkit.systems.deconvolution.fourier import (
     transfer_function,
 )
 from blurkit.systems.deconvolution.photo import Deconvolution, known
-from tests.benchmarks import pages
+from tests.benchmarks import inversion, pages
 from tests.shared import shared_folder
 
 GAMMA = 2.2
@@ -41,9 +40,9 @@ MARGIN = 22
 """Pixels of a border that blur reaches from outside the picture; Levin's kernels are up to 27."""
 
 STRENGTHS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
-    "Wiener": (restoration.wiener, 7e-4),
-    "total variation": (restoration.total_variation, 7e-3),
-    "hyper-Laplacian": (restoration.hyper_laplacian, 1.8e-2),
+    "Wiener": (inversion.wiener, 7e-4),
+    "total variation": (inversion.total_variation, 7e-3),
+    "hyper-Laplacian": (inversion.hyper_laplacian, 1.8e-2),
 }
 """The classical methods, with their strengths times the variance of the noise.
 

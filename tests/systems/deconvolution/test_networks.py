@@ -20,9 +20,9 @@ from blurkit.systems.deconvolution.networks import (
     LinearLight,
     joining,
 )
-from blurkit.systems.deconvolution.restoration import total_variation
 from blurkit.systems.registry import from_state_dict, load_networks
 from blurkit.systems.system import load_shipped, shipped_file
+from tests.benchmarks.inversion import total_variation
 from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken
 
 

@@ -85,9 +85,9 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
         (0.5, 0.5, False),
         (1.0, 0.1, False),
     ):
-        chosen = [SelectedKernel(stroke(0, 1), 2.2, trust, gain)]
+        found = SelectedKernel(stroke(0, 1), 2.2, trust, gain)
         engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
-        engine.choice.chosen = lambda *found, chosen=chosen: chosen  # type: ignore[method-assign]
+        engine.choice.finished = lambda *_, found=found, **light: found  # type: ignore[method-assign]
         (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
         assert window.believed == sure, (trust, gain)
 
@@ -119,10 +119,11 @@ def test_long_blur_is_found_by_larger_kernels(
 
 def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deconvolution) -> None:
     looked: list[int] = []
-    for size, width in ((17, 600), (17, 384), (95, 600)):
-        engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
+    options = WindowOptions(window=192, overlap=32, seen=192)
+    for size, width in ((17, 320), (17, 192), (95, 320)):
+        engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
         engine.choice.whole = lambda photo, size=size: looked.append(size)  # type: ignore
-        engine.windows(taken(photo("coffee", 384, width), shake(1, size), 0.004))
+        engine.windows(taken(photo("coffee", 192, width), shake(1, size), 0.004))
     assert looked == [17, 95]  # a window alone is not sure
 
 

@@ -14,16 +14,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from blurkit.synthesis.kernels import read_kernels
-from blurkit.systems.deconvolution.restoration import (
-    BETAS,
+from blurkit.systems.deconvolution.restoration import BETAS, soft, with_residual
+from tests.benchmarks.inversion import (
     _conjugate_gradients,
     _two_thirds,
     hyper_laplacian,
-    soft,
     sparse,
     total_variation,
     wiener,
-    with_residual,
 )
 from tests.shared import shared_folder
 from tests.systems.deconvolution.photos import batch, grey, psnr, shake
