@@ -236,7 +236,6 @@ def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     kernel, the estimate is not believed.
     """
     windows = deconvolution.windows(photo)
-    # A window may use the kernel of its neighbours, to which its own trust does not apply.
     own = [window for window in windows if window.trust >= deconvolution.options.trust]
     picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo
     best = max(own or windows, key=lambda window: window.trust, default=None)

@@ -47,6 +47,9 @@ from blurkit.systems.system import load_shipped
 GROUP = 2
 """Number of windows that are restored together."""
 
+SURER = 0.08
+"""By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
+
 FREEDOM = 0.8
 """Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
 each of them explains only its own part."""
@@ -382,20 +385,23 @@ def enlarged(
 
 
 def helped(windows: list[Window], enough: float) -> list[Window]:
-    """Return the windows; those not believed get their neighbours' kernel if these agree.
+    """Return the windows; doubtful ones get their neighbours' kernel if these agree.
 
-    Neighbours share a side or a corner. At least two of them must be believed and agree.
+    Neighbours share a side or a corner. At least two of them must be believed, and surer by `SURER`
+    than a window that is believed itself, and agree.
     """
     result = []
     for window, others in zip(windows, neighbours(windows), strict=True):
-        near = [windows[other] for other in others if windows[other].believed]
-        if not window.believed and len(near) > 1:
+        least = window.trust + SURER if window.believed else 0
+        near = [w for w in (windows[other] for other in others) if w.believed and w.trust >= least]
+        if len(near) > 1:
             kernels = torch.stack([other.kernel for other in near])
             agreement = kernel_agreement(kernels[:, None], kernels)
             most = int(agreement.mean(1).argmax())
             if agreement[most].median() >= enough:
                 best = near[most]
-                window = replace(window, kernel=best.kernel, gamma=best.gamma, believed=True)
+                known = {"kernel": best.kernel, "gamma": best.gamma, "trust": best.trust}
+                window = replace(window, **known, believed=True)
         result.append(window)
     return result
 

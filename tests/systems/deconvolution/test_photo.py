@@ -264,9 +264,20 @@ def test_a_doubtful_window_takes_what_its_neighbours_agree_on() -> None:
     assert all(window.believed for window in result)
     assert float(kernel_agreement(result[4].kernel[None], given(0)[None])) > 0.9
     assert float(kernel_agreement(wrong[None], given(0)[None])) < 0.78
-    assert result[4].trust == windows[4].trust and result[4].top == windows[4].top
+    assert result[4].trust == windows[0].trust and result[4].top == windows[4].top
     others = [number for number in range(9) if number != 4]
     assert all(result[number] is windows[number] for number in others)
+
+
+def test_a_believed_window_takes_what_much_surer_neighbours_agree_on() -> None:
+    windows = grid([given(1), *[given(0)] * 8], [True] * 9)
+    for trust, taken_over in ((0.81, True), (0.83, False)):  # theirs is 0.9
+        windows[0] = replace(windows[0], trust=trust)
+        assert torch.equal(helped(windows, 0.78)[0].kernel, given(0 if taken_over else 1))
+    windows[0] = replace(windows[0], trust=0.7)
+    windows[1] = replace(windows[1], kernel=given(2))
+    windows[4] = replace(windows[4], kernel=given(3))
+    assert torch.equal(helped(windows, 0.95)[0].kernel, given(1))  # they disagree
 
 
 def test_a_window_is_left_where_its_neighbours_disagree() -> None:
