@@ -151,8 +151,8 @@ on 14 real pairs was 1.6; photos of which nothing was recognised have 0."""
 
 BLURRY = 0.42
 """Sharpness below which a result still looks blurry. Three photos with straight blurs of up to 24
-pixels were restored to 0.44 and more; blurs of 64 and 96 gained nothing and ended at 0.28 to 0.36
-where nothing else gave them away. Of 200 photos of BSDS500, 1 is below."""
+pixels were restored to 0.44 and more; blurs of 64 and 96 that gained nothing ended at 0.28 to 0.36.
+Of 200 photos of BSDS500, 1 is below."""
 
 
 def with_sharpness(record: Record, made: str = "restored", source: str = "blur") -> Record:
@@ -182,11 +182,6 @@ def restoration_warnings(record: Record) -> list[str]:
         return [
             "next to nothing was changed: the photo is sharp, or its blur is of a kind that the "
             "weights do not know"
-        ]
-    if "blur_trust" in attrs and _inversion().too_long(record):
-        return [
-            f"a blur of {attrs['blur_length']:.0f} pixels is longer than the weights undo well; a "
-            "smaller copy of the photo may be restored better"
         ]
     if attrs["sharpness_after"] < BLURRY:
         return ["still looks blurry: the blur may be longer than the weights know, or defocus"]

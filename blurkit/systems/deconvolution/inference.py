@@ -33,11 +33,6 @@ from blurkit.systems.deconvolution.photo import (
 )
 from blurkit.systems.uses import Estimate, Estimator
 
-LONGEST_UNDONE = 32.0
-"""The longest blur in pixels that is undone well. Straight blurs of 24 pixels were estimated as 21
-to 23 and gained 1.4 to 4.6 dB; of 40, as 37 to 38, and gained 0.6 to 1.9 dB; of 64 and 96, as up to
-52 or not at all, and gained nothing."""
-
 SPECK = 0.02
 """Part of the largest value, and of the sum, below which pixels and parts of a kernel from which a
 search starts are dropped."""
@@ -211,19 +206,6 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
     return f"{found}{rest}restored by the network{some}"
 
 
-def too_long(record: Record) -> bool:
-    """Return whether the estimated blur of a restored record exceeds `LONGEST_UNDONE`.
-
-    The blur of a large photo is estimated in a smaller copy, so there it may be longer.
-    """
-    attrs = record.attrs
-    if attrs.get("blur_trust", 1.0) == 1.0:  # no estimate, or a known kernel
-        return False
-    height, width = record.images["restored"].shape[:2]
-    enlarged = max(1.0, (height * width / (WindowOptions().megapixels * 1e6)) ** 0.5)
-    return bool(attrs["blur_length"] > LONGEST_UNDONE * enlarged)
-
-
 # ---- The kernel of a photo as a start ------------------------------------------------------------
 
 
@@ -231,9 +213,8 @@ def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     """Return the blur of a photo (H, W, 3) in [0, 1], and the deblurred photo.
 
     The kernel is that of the most trusted window, in the smallest odd square that contains it
-    without what is `SPECK`; in
-    the picture each window is restored with its own kernel. If the photo is too small to estimate a
-    kernel, the estimate is not believed.
+    without what is `SPECK`; in the picture each window is restored with its own kernel. If the
+    photo is too small to estimate a kernel, the estimate is not believed.
     """
     windows = deconvolution.windows(photo)
     own = [window for window in windows if window.trust >= deconvolution.options.trust]
