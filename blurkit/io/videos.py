@@ -25,6 +25,9 @@ MUXERS = {
 
 VIDEO_SUFFIXES = frozenset(MUXERS)
 
+READING = {"format_whitelist": "mov,matroska,avi,mpegts", "protocol_whitelist": "file"}
+"""FFmpeg's options for reading: playlists and the like would open other files and the network."""
+
 MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020"}
 """Names of the matrices between YUV and RGB, by FFmpeg's number of the colour space."""
 
@@ -52,7 +55,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     import av  # only for videos: it takes a tenth of a second
 
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(_address(path), metadata_errors="replace", options=READING)
     except Exception as error:  # of any kind
         reason = "is not a video that can be read, or its start is damaged"
         raise BlurkitError(f"{path}: {reason} ({_reason(error)})") from error
@@ -64,6 +67,11 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
             raise BlurkitError(f"{path}: its codec is not known, or its start is damaged")
         check_pixels(stream.height, stream.width, str(path))
         yield container, stream
+
+
+def _address(path: Path) -> str:
+    """Return a path as FFmpeg takes it for that of a file, with whatever name."""
+    return f"file:{path.absolute()}"
 
 
 def is_cover(stream: Any) -> bool:
@@ -269,7 +277,7 @@ class VideoWriter:
             original, stream = self._files.enter_context(open_video(source))
             self._look = Look.of(stream)
         self._output = self._files.enter_context(
-            av.open(str(path), "w", format=MUXERS[suffix], container_options={})
+            av.open(_address(path), "w", format=MUXERS[suffix], container_options={})
         )
         self._encoder = self._choose_encoder(suffix)
         self._stream: Any = None

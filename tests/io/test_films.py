@@ -79,6 +79,37 @@ def test_a_video_keeps_all_the_rest(name: str, options: dict[str, Any], tmp_path
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile other.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    ],
+)
+def test_a_list_of_other_files_is_no_film(text: str, tmp_path: Path) -> None:
+    make_video(tmp_path / "other.mp4")
+    film = tmp_path / "film.mp4"
+    film.write_text(text)
+    with pytest.raises(BlurkitError, match=r"film\.mp4: is not a video"):
+        next(read_film(film))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its files have no such names")
+@pytest.mark.parametrize(
+    "name", ["12:30:05.mp4", "http:/127.0.0.1:9/a.mp4", "-f.mp4", "a%20?b.mp4"]
+)
+def test_any_name_is_that_of_a_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    make_video(Path("a.mp4")).rename(name)
+    (Path("out") / name).parent.mkdir(parents=True)
+    assert copy(Path(name), Path("out") / name) == []
+    assert len(shown(Path("out") / name).yuv) == len(pictures())
+
+
 def test_an_encoder_does_not_raise_the_priority_of_the_program(tmp_path: Path) -> None:
     """That of AV1 gives a thread of root real-time priority, and leaves it."""
     source = make_video(tmp_path / "a.mp4", codec="libsvtav1", pixels="yuv420p10le")
