@@ -7,6 +7,7 @@ Pages of TIFF files have no time. Films are written frame by frame.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import PIL.Image
 import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io import paths
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.codecs.tiff import page_count, read_pages, write_page
 from blurkit.io.formats import TIFF
@@ -122,13 +124,26 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
         check_pixels(image.height * count, image.width, str(path))
         for number in range(count):
             with _damaged(path, number):
-                image.seek(number)
+                with _frames_bounded():
+                    image.seek(number)
+                check_pixels(image.height * count, image.width, str(path))
                 pixels = np.asarray(image.convert("RGBA"))
                 duration = round(image.info.get("duration", 0))
             opaque = bool((pixels[:, :, 3] == 255).all())
             time = FrameTime(clock, duration, Fraction(1, TICKS))
             yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
+
+
+@contextmanager
+def _frames_bounded() -> Iterator[None]:
+    """Let Pillow refuse a frame of a GIF that is far larger than the picture, before it exists."""
+    PIL.Image.MAX_IMAGE_PIXELS = paths.most_pixels // 2  # Pillow refuses twice as many
+    try:
+        with warnings.catch_warnings(category=PIL.Image.DecompressionBombWarning, action="ignore"):
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 @contextmanager

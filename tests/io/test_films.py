@@ -373,6 +373,18 @@ def test_max_pixels_bound_whole_animations(tmp_path: Path, monkeypatch: pytest.M
         next(read_film(tmp_path / "a.mp4"))
 
 
+def test_a_frame_beyond_the_picture_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    path = make_animation(tmp_path / "a.gif")
+    data = bytearray(path.read_bytes())
+    second = [at for at in range(len(data) - 9) if data[at : at + 5] == b"\x2c\0\0\0\0"][1]
+    data[second + 5 : second + 9] = b"\x50\xc3\x50\xc3"  # 50,000 x 50,000 pixels
+    path.write_bytes(data)
+    frames = read_film(path)
+    next(frames)
+    with pytest.raises(BlurkitError, match=r"a\.gif: damaged after frame 1 \(.*exceeds limit"):
+        next(frames)
+
+
 def test_an_unfinished_film_leaves_nothing(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4")
     for name in ("a.mp4", "a.gif"):
