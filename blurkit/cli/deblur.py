@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
@@ -21,6 +20,7 @@ from blurkit.cli.options import (
 from blurkit.errors import UsageError
 from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
 from blurkit.reports.progress import say
+from blurkit.tasks.addresses import without_secrets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,8 +102,9 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     """
     options.check(options.output)
     refuse_two_streams(inputs, options.files)
-    file = urlsplit(options.checkpoint or "").path  # without the query of an address
-    if options.value_range != "auto" and not file.endswith(".onnx"):
+    if options.value_range != "auto" and not without_secrets(options.checkpoint or "").endswith(
+        ".onnx"
+    ):
         raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
     if options.way == "network" and options.keep_kernel:

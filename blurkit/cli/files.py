@@ -18,7 +18,7 @@ from blurkit.options import option
 from blurkit.reports.progress import say, track
 from blurkit.reports.values import outline
 from blurkit.systems.system import shipped_file
-from blurkit.tasks.addresses import local_file, refuse_unused
+from blurkit.tasks.addresses import local_file, refuse_unused, without_secrets
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def info(
     problems = Problems(files)
     done = 0
     for text in files or [str(shipped_file())]:
-        with problems.guard(text):
+        told = without_secrets(text)
+        with problems.guard(told):
             description = api.info(
                 str(local_file(text, options.sha256, options.quiet)),
                 size=(height, width),
@@ -78,10 +79,10 @@ def info(
                 continue  # nothing in it could be read, which is said already
             done += 1
             if options.json:
-                print_json({"file": text, **description})
+                print_json({"file": told, **description})
             else:
                 del description["problems"]  # these are already on standard error
-                typer.echo("\n".join([printable(text), *outline(description, indent=2)]))
+                typer.echo("\n".join([printable(told), *outline(description, indent=2)]))
     problems.finish(done, "inspected")
 
 

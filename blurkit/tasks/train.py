@@ -40,6 +40,7 @@ from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
 from blurkit.systems.system import Use, augmentations, named, trainings
 from blurkit.systems.uses import start_engine
+from blurkit.tasks.addresses import without_secrets
 from blurkit.tasks.reblur import guides, random_blur
 from blurkit.training.batches import BatchAugmentation, CropSamples
 from blurkit.training.configuration import (
@@ -173,7 +174,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         "blurkit": __version__,
         "torch": str(torch.__version__),  # a subclass of str, which safe readers refuse
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "command": " ".join(["blurkit", *sys.argv[1:]]),
+        "command": " ".join(["blurkit", *map(without_secrets, sys.argv[1:])]),
         "data": fingerprint(shards),
         "records": len(samples),
         "seed": c.seed,

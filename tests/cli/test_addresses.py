@@ -123,6 +123,29 @@ def test_what_is_wrong_is_one_line(server: Server, folder: Path, checkpoint: Pat
     assert server.requests == ["/gone/net.pth", "/page/u/r/blob/main/net.pth", "/files/tiny.pt"]
 
 
+def test_secrets_of_an_address_are_shown_nowhere(
+    server: Server, shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = server.address("/files/tiny.pt")
+    secret = "?token=hidden"
+    ran = done("deblur", "photo.png", "-c", tiny + secret, "-o", "a.png")
+    assert f"fetched {tiny} (" in ran.err and "hidden" not in ran.err
+    gone = server.address("/gone/net.pth")
+    ran = invoke("deblur", "photo.png", "-c", gone + secret)
+    assert_refused(ran, f"error: {gone}: the server answers 404")
+    assert "hidden" not in ran.err
+    ran = invoke("info", "https://me:hidden@[::1]:9/net.pt?token=hidden")
+    assert "https://[::1]:9/net.pt: cannot be reached" in ran.err
+    assert "hidden" not in ran.err
+    assert_refused(invoke("deblur", "photo.png", "-c", "http://[::1"), "is not a valid address")
+    shards = ["train-deblur", shard, "--preset", "small", "--iterations", 1, "--batch", 1]
+    encoder = server.address("/files/enc.pt")
+    monkeypatch.setattr(sys, "argv", ["blurkit", "--encoder", encoder + secret])
+    done(*shards, "--encoder", encoder + secret, "--crop", 32, "--validate-on", 0, "-o", "new.pt")
+    (about,) = invoke("info", "new.pt", "--json").json
+    assert about["provenance"]["command"] == f"blurkit --encoder {encoder}"
+
+
 def test_info_goes_on_after_an_address_that_fails(server: Server, checkpoint: Path) -> None:
     gone = server.address("/gone/net.pth")
     ran = invoke("info", gone, checkpoint, "--json")
