@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
 """A word of 400 characters and more, of which a message shows the ends."""
@@ -62,3 +63,14 @@ def one_line(error: BaseException) -> str:
     """Return a library's exception as a single line, without its traceback or line breaks."""
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+def without_secrets(name: str) -> str:
+    """Return an address without its user, password and query; any other name unchanged."""
+    if not name.lower().startswith(("http://", "https://")):
+        return name
+    try:
+        parts = urlsplit(name)
+    except ValueError:  # nobody can be asked for it
+        return name
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

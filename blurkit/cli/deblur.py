@@ -17,10 +17,9 @@ from blurkit.cli.options import (
     model_of,
     output_option,
 )
-from blurkit.errors import UsageError
+from blurkit.errors import UsageError, without_secrets
 from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
 from blurkit.reports.progress import say
-from blurkit.tasks.addresses import without_secrets
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,13 +12,13 @@ import typer
 
 from blurkit.cli.common import local_files, print_json, width_and_height
 from blurkit.cli.options import BLUR, SHA256, Printing
-from blurkit.errors import BlurkitError, UsageError, printable
+from blurkit.errors import BlurkitError, UsageError, printable, without_secrets
 from blurkit.io.writing import refuse_existing
 from blurkit.options import option
 from blurkit.reports.progress import say, track
 from blurkit.reports.values import outline
 from blurkit.systems.system import shipped_file
-from blurkit.tasks.addresses import local_file, refuse_unused, without_secrets
+from blurkit.tasks.addresses import local_file, refuse_unused
 
 
 @dataclass(frozen=True)

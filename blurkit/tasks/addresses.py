@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypeGuard, TypeVar
-from urllib.parse import urlsplit
 
 from blurkit.errors import UsageError
 
@@ -15,17 +14,6 @@ _Name = TypeVar("_Name")
 def is_address(name: object) -> TypeGuard[str]:
     """Return whether `name` is an address of http or https, not a file."""
     return isinstance(name, str) and name.lower().startswith(("http://", "https://"))
-
-
-def without_secrets(name: str) -> str:
-    """Return an address without its user, password and query; any other name unchanged."""
-    if not is_address(name):
-        return name
-    try:
-        parts = urlsplit(name)
-    except ValueError:  # nobody can be asked for it
-        return name
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def refuse_unused(digests: Collection[str], names: Iterable[object]) -> None:

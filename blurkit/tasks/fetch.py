@@ -17,10 +17,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from platformdirs import user_cache_path
 
-from blurkit.errors import BlurkitError, UsageError, one_line
+from blurkit.errors import BlurkitError, UsageError, one_line, without_secrets
 from blurkit.io.writing import locked, replacing, writing_errors
 from blurkit.reports.progress import Progress, say
-from blurkit.tasks.addresses import without_secrets
 from blurkit.version import __version__
 
 TIMEOUT = 30.0

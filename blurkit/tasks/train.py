@@ -25,7 +25,7 @@ from blurkit.data.sampler import (
     training_shards,
 )
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, UsageError, without_secrets
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record, from_float, to_float
@@ -40,7 +40,6 @@ from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences
 from blurkit.systems.system import Use, augmentations, named, trainings
 from blurkit.systems.uses import start_engine
-from blurkit.tasks.addresses import without_secrets
 from blurkit.tasks.reblur import guides, random_blur
 from blurkit.training.batches import BatchAugmentation, CropSamples
 from blurkit.training.configuration import (
