@@ -105,7 +105,7 @@ def estimates(deconvolution: Deconvolution) -> dict[str, Estimate]:
     def chosen(photo: np.ndarray) -> Tensor:
         choice = deconvolution.choice
         light = options.gammas.index(GAMMA)
-        found = choice.starts(photo, choice.estimates(photo), light)
+        found = choice.starts(photo, light)
         (number,) = choice.chosen([found], [[]])
         return choice.finished(photo, found, number, light).kernel
 

@@ -25,6 +25,7 @@ from blurkit.engine.engine import Canvas, starts
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.choice import (
+    SAMPLED,
     KernelSelection,
     NonBlindDeconvolution,
     SelectedKernel,
@@ -139,10 +140,10 @@ class Deconvolution:
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        estimates = worked("estimate blur", watch, self.choice.estimates, cuts)
-        light = self.choice.light(estimates)
-        starts = partial(self.choice.starts, light=light)
-        found = worked("compare blurs", watch, starts, cuts, estimates)
+        spread = np.linspace(0, len(cuts) - 1, min(len(cuts), SAMPLED)).round().astype(int)
+        sampled = [cuts[number] for number in spread]
+        light = self.choice.light(worked("find light", watch, self.choice.lights, sampled))
+        found = worked("estimate blur", watch, partial(self.choice.starts, light=light), cuts)
         near = neighbours(places)
         finish = partial(self.choice.finished, light=light)
         choices = self.choice.chosen(found, near)

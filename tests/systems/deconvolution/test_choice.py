@@ -48,9 +48,8 @@ def test_photos_tell_together_in_which_light_they_were_blurred(
     undo: NonBlindDeconvolution, light: float
 ) -> None:
     choice = selection(undo)
-    found = [choice.estimates(window) for window in windows(light)]
-    for estimates in found:
-        assert estimates.kernels.shape == (2, 21, 21) and estimates.better.shape == (2,)
+    found = [choice.lights(window) for window in windows(light)]
+    assert all(promised.shape == (2,) for promised in found)
     assert choice.o.gammas[choice.light(found)] == light
 
 
@@ -60,7 +59,7 @@ def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(
     choice = selection(undo, doubt=0.2)
 
     def light(*others: float) -> float:
-        found = [made([LINE, LINE], [1, 1 + other]) for other in others]
+        found = [np.array([1, 1 + other]) for other in others]
         return choice.o.gammas[choice.light(found)]
 
     assert light(0.19) == 2.2 and light(0.21) == 1
@@ -95,7 +94,7 @@ def test_of_three_estimates_one_with_a_good_picture_is_chosen(
     sharp, true = photo(name), shake(seed, 17)
     blurry = taken(sharp, true, 0.004)
     choice = selection(undo)
-    found = choice.starts(blurry, choice.estimates(blurry), 0)
+    found = choice.starts(blurry, 0)
     assert found.kernels.shape == (3, 21, 21)
     (best,) = choice.chosen([found], [[]])
     ends = [choice.finished(blurry, found, number, 0) for number in range(3)]
@@ -116,7 +115,7 @@ def test_a_small_window_has_small_kernels(undo: NonBlindDeconvolution) -> None:
     choice, true = selection(undo), shake(1, 13)
     for side, size in ((96, 31), (48, 15)):
         blurry = taken(photo("coffee", side, side), true, 0.004)
-        found = choice.starts(blurry, choice.estimates(blurry), 0)
+        found = choice.starts(blurry, 0)
         (best,) = choice.chosen([found], [[]])
         kernel = choice.finished(blurry, found, best, 0).kernel
         assert kernel.shape == (size, size)
