@@ -140,7 +140,8 @@ def _frames_bounded() -> Iterator[None]:
     """Let Pillow refuse a frame of a GIF that is far larger than the picture, before it exists."""
     PIL.Image.MAX_IMAGE_PIXELS = paths.most_pixels // 2  # Pillow refuses twice as many
     try:
-        with warnings.catch_warnings(category=PIL.Image.DecompressionBombWarning, action="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             yield
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = None

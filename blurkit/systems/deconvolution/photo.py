@@ -401,8 +401,9 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
             most = int(agreement.mean(1).argmax())
             if agreement[most].median() >= enough:
                 best = near[most]
-                known = {"kernel": best.kernel, "gamma": best.gamma, "trust": best.trust}
-                window = replace(window, **known, believed=True)
+                window = replace(
+                    window, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=True
+                )
         result.append(window)
     return result
 
