@@ -255,7 +255,8 @@ class KernelSelection:
         gamma, size = self.o.gammas[light], largest(photo)
         start = found.kernels[choice]
         kernel, sure = start, found.agreement[choice]
-        if finer := between(COARSE + 1, size) if size > COARSE else []:
+        if size > COARSE:
+            finer = between(COARSE + 1, size)
             (kernel,), (sure,) = self._turns(photo, [gamma], start[None], finer, size)
         others = found.kernels[torch.arange(len(found.kernels)) != choice]
         trust = (float(sure) + float(kernel_agreement(start, others).mean())) / 2

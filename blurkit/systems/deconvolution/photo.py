@@ -166,12 +166,8 @@ class Deconvolution:
             for place, best, sure in zip(places, chosen, believed, strict=True)
         ]
         windows = [
-            replace(window, believed=window.believed or sure)
+            replace(window, believed=(window.believed or sure) and blurs(window.kernel, o))
             for window, sure in zip(helped(windows, o.trust), believed, strict=True)
-        ]
-        windows = [
-            replace(window, believed=window.believed and blurs(window.kernel, o))
-            for window in windows
         ]
         return enlarged(windows, image, factor, o)
 
