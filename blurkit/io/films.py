@@ -22,10 +22,9 @@ import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io import paths
-from blurkit.io.codecs.metadata import Metadata
-from blurkit.io.codecs.tiff import page_count, read_pages, write_page
+from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
 from blurkit.io.formats import TIFF
-from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
+from blurkit.io.images import FrameTime, Picture, fitted, frame_picture, not_kept, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
@@ -105,7 +104,7 @@ TICKS = 1000
 LOSSY_QUALITY = 95
 """The quality of WebP and AVIF on writing."""
 
-KEPT = ("loop", "default_image", "icc_profile", "exif")
+KEPT = ("loop", "default_image", "icc_profile", "exif", "xmp", "comment")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
 
 
@@ -248,20 +247,28 @@ class FilmOptions:
 class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: Path, warn: Callable[[str], None]) -> None:
         import tifffile  # only for these files
 
-        self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
+        large, self._path, self._warn = source.stat().st_size >= 2**31, path, warn
+        with tifffile.TiffFile(source) as read:
+            self._file = tifffile.TiffWriter(path, bigtiff=large, byteorder=read.byteorder)
+        self._source, self._lost = source, list[str]()
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        metadata = Metadata.of(attrs)
-        write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
+        pixels, metadata, lost = fitted(TIFF, image, alpha, attrs)
+        write_page(self._file, pixels, metadata)
+        self._lost += lost
 
     def close(self) -> None:
-        """Close the file, which is whole after every page."""
+        """Close the file, which is whole afterwards, and report what it lacks of its source."""
         self._file.close()
+        link_directories(self._path)
+        if self._lost:
+            self._warn(f"{self._source}: {not_kept(self._lost)}")
 
-    release = close
+    def release(self) -> None:
+        self._file.close()
 
 
 class OpenFilm:
@@ -321,4 +328,4 @@ def _writer(
         return VideoWriter(partial, suffix, source, options.crf, options.warn)
     if suffix in ANIMATION_SUFFIXES:
         return AnimationWriter(partial, suffix, source)
-    return PageWriter(partial, source)
+    return PageWriter(partial, source, options.warn)

@@ -98,7 +98,10 @@ class _Images(Sink):
         path, source = self.path(record), self._source(record)
         image, alpha = _shown(record, self._show)
         if source is None:
-            write_image(path, image, alpha, record.attrs, self._force, self._options.quality)
+            options = self._options
+            write_image(
+                path, image, alpha, record.attrs, self._force, options.quality, options.films.warn
+            )
         else:
             self._open(path, source).write(record, image, alpha)
         self._written.add(path)
@@ -149,7 +152,14 @@ class ImageStream(Sink):
         """Send the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         shown, options = _shown(record, self._show), self._options
-        encoded = encode_image(str(options.suffix), *shown, record.attrs, options.quality)
+        encoded = encode_image(
+            str(options.suffix),
+            *shown,
+            record.attrs,
+            options.quality,
+            where=record.name,
+            warn=options.films.warn,
+        )
         self._stream.write(encoded)
         self._stream.flush()
         self._written = True
