@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from blurkit.io.formats import (
     why_unread,
     written_suffix,
 )
-from blurkit.io.images import encode_image, write_image
+from blurkit.io.images import Warn, encode_image, write_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
@@ -32,7 +33,8 @@ class FileOptions:
 
     Existing files are replaced with `force`, and with `resume` if no earlier run has finished them.
     Images have a `format`, such as `png`, and a `quality` (1 to 100) if that is lossy; by default,
-    the format of their source, and the quality that `write_image` chooses.
+    the format of their source, and the quality that `write_image` chooses. `warn` receives a line
+    about each image whose format cannot hold all that its source does.
     """
 
     force: bool = False
@@ -40,6 +42,7 @@ class FileOptions:
     format: str | None = None
     quality: int | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
+    warn: Warn = warnings.warn
 
     @property
     def suffix(self) -> str | None:
@@ -100,7 +103,7 @@ class _Images(Sink):
         if source is None:
             options = self._options
             write_image(
-                path, image, alpha, record.attrs, self._force, options.quality, options.films.warn
+                path, image, alpha, record.attrs, self._force, options.quality, options.warn
             )
         else:
             self._open(path, source).write(record, image, alpha)
@@ -158,7 +161,7 @@ class ImageStream(Sink):
             record.attrs,
             options.quality,
             where=record.name,
-            warn=options.films.warn,
+            warn=options.warn,
         )
         self._stream.write(encoded)
         self._stream.flush()

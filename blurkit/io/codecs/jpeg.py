@@ -282,7 +282,7 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
 
 
 def _density(resolution: tuple[float, float, float]) -> bytes:
-    """Return the content of a box with a resolution: that in which a picture is displayed."""
+    """Return the content of a box with a resolution: that in which a picture was taken."""
     across, down, unit = resolution
     numbers, exponents = [], []
     for value in (down / unit, across / unit):
@@ -290,12 +290,12 @@ def _density(resolution: tuple[float, float, float]) -> bytes:
         value /= 10 ** exponents[-1]
         ratio = Fraction(value).limit_denominator(0xFFFF // (int(value) + 1))
         numbers += [ratio.numerator, ratio.denominator]
-    return box(b"resd", struct.pack(">HHHHbb", *numbers, *exponents))
+    return box(b"resc", struct.pack(">HHHHbb", *numbers, *exponents))
 
 
 def _resolution(content_of_res: bytes) -> tuple[float, float, float] | None:
-    """Return the resolution in a box, that of display first."""
-    stated = content(content_of_res, b"resd") or content(content_of_res, b"resc")
+    """Return the resolution in a box, that in which a picture was taken first."""
+    stated = content(content_of_res, b"resc") or content(content_of_res, b"resd")
     if len(stated) != 10:
         return None
     down, below, across, under, down_power, across_power = struct.unpack(">HHHHbb", stated)

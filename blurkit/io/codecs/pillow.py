@@ -139,7 +139,7 @@ def metadata_of(image: PIL.Image.Image) -> Metadata:
     icc = b"" if image.mode == "CMYK" else image.info.get("icc_profile") or b""
     exif, xmp = with_header(image.info.get("exif")), image.info.get("xmp") or b""
     comment = image.info.get("comment") or b"" if image.format == "GIF" else b""
-    lost = {"P": "palette", "PA": "palette", "CMYK": "CMYK colours", "1": "depth of one bit"}
+    lost = {"P": "palette", "PA": "palette", "CMYK": "CMYK colours"}
     return Metadata(
         *(icc, exif, orientation_of(exif)),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,

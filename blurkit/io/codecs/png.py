@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER
-from blurkit.io.codecs.metadata import METRE, Metadata
+from blurkit.io.codecs.metadata import METRE, Metadata, rgb_profile
 from blurkit.io.codecs.pillow import encoded, metadata_of, opened, plain_pixels
 from blurkit.io.records import Image
 
@@ -36,7 +37,7 @@ LARGEST_XMP = 1 << 24
 
 NAMES = {
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "texts"),
-    **{b"gAMA": "gamma", b"cHRM": "primaries", b"tIME": "time of its last change"},
+    b"tIME": "time of its last change",
     **dict.fromkeys((b"mDCV", b"cLLI"), "light levels"),
 }
 """What chunks hold that no other format does."""
@@ -44,7 +45,10 @@ NAMES = {
 ASSUMED = ((1, 13), (2, 2))
 """Codes of primaries and transfer function that need no chunk: sRGB, and none stated."""
 
-SAID_ELSEWHERE = (b"sRGB", b"iCCP", b"cICP")
+SRGB_GAMMA, SRGB_POINTS = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+"""The gamma of sRGB, its white, red, green and blue, in units of 1/100000."""
+
+SAID_ELSEWHERE = (b"sRGB", b"iCCP", b"cICP", b"gAMA", b"cHRM")
 """Chunks whose content is kept in other formats too, or is assumed there."""
 
 OF_STORED_PIXELS = (
@@ -84,7 +88,7 @@ def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | 
     chunks = b""
     if metadata.cicp and metadata.cicp[:2] not in ASSUMED and b"cICP" not in held:
         chunks += _chunk(b"cICP", bytes((*metadata.cicp[:2], 0, 1)))
-    if metadata.icc and b"iCCP" not in held:
+    if metadata.icc and not held.intersection((b"iCCP", b"gAMA", b"cHRM")):
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     chunks += metadata.extras
     if metadata.resolution:
@@ -108,7 +112,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     out.
     """
     stated: dict[str, Any] = {}
-    extras, names = b"", {}
+    extras, names, colours = b"", dict[str, bool](), dict[bytes, bytes]()
     for kind, start, end in _chunks(data, len(PNG_SIGNATURE)):
         body = data[start:end]
         if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(body, zlib.crc32(kind)):
@@ -123,14 +127,38 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
         elif kind == b"iTXt" and body.startswith(XMP_START[:18]):
             stated["xmp"] = _xmp(body)
         elif kind not in OF_STORED_PIXELS:
-            if kind == b"cICP" and len(body) == 4:
-                stated["cicp"] = tuple(body)
+            colours[kind] = body
             extras += _chunk(kind, body)
             if kind not in SAID_ELSEWHERE:
                 names[NAMES.get(kind, f"{kind.decode('latin-1')} chunk")] = True
+    if len(colours.get(b"cICP", b"")) == 4:
+        stated["cicp"] = tuple(colours[b"cICP"])
+    if not {b"iCCP", b"sRGB", b"cICP"}.intersection(colours):
+        stated["icc"] = _profile(colours)
     if extras:
         stated |= {"extras": extras, "extras_of": ".png", "extras_names": ", ".join(names)}
     return stated
+
+
+def _profile(chunks: Mapping[bytes, bytes]) -> bytes:
+    """Return the profile of colours that are stated by their gamma and primaries.
+
+    It is b"" if they are those of sRGB, or nearly.
+    """
+    gamma, points = SRGB_GAMMA, list(SRGB_POINTS)
+    with suppress(struct.error):
+        (gamma,) = struct.unpack(">I", chunks.get(b"gAMA", b""))
+    with suppress(struct.error):
+        points = [*struct.unpack(">8I", chunks.get(b"cHRM", b""))]
+    near = max(abs(a - b) for a, b in zip(points, SRGB_POINTS, strict=True)) < 500
+    if not 0 < gamma < 1000_000 or (near and abs(gamma - SRGB_GAMMA) < 1000):
+        return b""
+    white, primaries = (tuple(n / 100_000 for n in part) for part in (points[:2], points[2:]))
+    light = np.linspace(0, 1, 1024) ** (100_000 / gamma)
+    try:
+        return rgb_profile(white, primaries, light)
+    except Exception:  # of any kind, for colours that do not exist
+        return b""
 
 
 def _xmp(body: bytes) -> bytes:

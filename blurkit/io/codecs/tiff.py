@@ -286,7 +286,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
     extra = [_named(kind) for kind in page.extrasamples]
     if colours == "MINISBLACK" and extra == ["UNSPECIFIED"] * 2:
-        extra, metadata = [], _lacking(metadata, "gray planes, which become red, green and blue")
+        extra, metadata = [], _lacking(metadata, "gray planes (they are red, green and blue now)")
     elif colours == "MINISBLACK" and extra.count("UNSPECIFIED") > 1:
         reason = f"has {len(extra) + 1} planes whose meaning is not stated"
         raise BlurkitError(f"{where}: {reason}; make them pages, or RGB")
