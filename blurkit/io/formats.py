@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
@@ -52,11 +51,6 @@ class ImageFormat:
     def present(self) -> bool:
         """Whether the package is installed that reads this format."""
         return not self.module or find_spec(self.module) is not None
-
-
-def by_pillow(kind: str) -> Reader:
-    """Return the reader of a format that Pillow reads as `kind`."""
-    return partial(pillow.read_pillow, kind=kind)
 
 
 DEEP = (np.uint8, np.uint16)
@@ -134,7 +128,7 @@ FORMATS = (
     ),
     PPM,
     ImageFormat((".pgm", ".pbm", ".pnm", ".pfm"), PPM.read),
-    ImageFormat((".gif",), by_pillow("GIF"), starts=(b"GIF8",)),
+    ImageFormat((".gif",), pillow.read_gif, starts=(b"GIF8",)),
     TIFF,
     ImageFormat(
         (".avif",),

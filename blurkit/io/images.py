@@ -204,7 +204,7 @@ def fitted(
     Upright pixels are turned back, their depth is one of the format's, their colours are sRGB if it
     has no profile, and alpha is a channel. Raises ValueError if the colours cannot be converted.
     """
-    metadata, lost = _held(kind, Metadata.of(attrs))
+    metadata, lost = _held(kind, Metadata.of(attrs), gray=pixels.shape[2] == 1)
     icc = metadata.icc
     if "icc" not in kind.holds:
         metadata = replace(metadata, icc=b"")
@@ -229,22 +229,24 @@ def fitted(
     return pixels, metadata.stored(orientation, pixels.shape[:2]), lost
 
 
-def _held(kind: ImageFormat, metadata: Metadata) -> tuple[Metadata, list[str]]:
+def _held(kind: ImageFormat, metadata: Metadata, gray: bool) -> tuple[Metadata, list[str]]:
     """Return the metadata without what a format cannot hold, and the names of that.
 
     Colours that are stated by codes become a profile. Raises ValueError if they cannot.
     """
     lost = metadata.lost.split(", ") if metadata.lost else []
     if metadata.cicp and "cicp" not in kind.holds:
-        icc = metadata.icc or profile_of(metadata.cicp)
+        icc = metadata.icc or profile_of(metadata.cicp, gray)
         metadata = replace(metadata, icc=icc, cicp=None)
+    without: dict[str, Any] = {}
     for name, word in WORDS.items():
         value = getattr(metadata, name)
-        large = isinstance(value, bytes) and name != "icc" and len(value) > kind.largest
+        large = name in ("exif", "xmp", "comment") and len(value) > kind.largest
         if value and (name not in kind.holds or large):
             lost.append(word)
-            if name != "icc":  # by which colours are converted
-                metadata = replace(metadata, **{name: None if name == "resolution" else b""})
+            without[name] = None if name == "resolution" else b""
+    without.pop("icc", None)  # by which colours are converted
+    metadata = replace(metadata, **without)
     if metadata.extras and metadata.extras_of not in kind.suffixes:
         lost += metadata.extras_names.split(", ") if metadata.extras_names else []
         metadata = replace(metadata, extras=b"")

@@ -174,7 +174,7 @@ def full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 # ---- Crops ---------------------------------------------------------------------------------------
 
-WHOLE_IMAGE_ATTRS = ("exif", "orientation", "xmp", "photoshop", "extras", "beyond")
+WHOLE_IMAGE_ATTRS = ("exif", "orientation", "xmp", "photoshop", "extras", "beyond", "left_out")
 """Attributes that describe the whole image and do not apply to a crop."""
 
 

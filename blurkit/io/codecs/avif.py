@@ -21,7 +21,9 @@ from blurkit.io.records import Image, full_range
 SPEED = 8
 """libaom's: a third of the time of Pillow's 6, with files larger by a hundredth."""
 
-GAIN_MAP_ITEM = b"tmap"
+MARKS = {"gain map": b"tmap", "light levels": b"clli"}
+"""What only other programs write, and how it is recognised."""
+
 IDENTITY = 0
 """The matrix of colours that are stored as RGB, which is without loss."""
 
@@ -61,7 +63,7 @@ def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             cicp=(*codes[:3], codes[3] >> 7) if codes else None,
             bits=bits if bits > 8 else None,
             lossless=bool(codes and codes[2] == IDENTITY),
-            lost="gain map" if GAIN_MAP_ITEM in content(data, b"meta") else "",
+            lost=", ".join(name for name, mark in MARKS.items() if mark in content(data, b"meta")),
         )
         if bits == 8:
             return plain_pixels(image), metadata

@@ -25,7 +25,7 @@ from blurkit.io.codecs.exif import (
     with_header,
 )
 from blurkit.io.codecs.jpeg import boxes
-from blurkit.io.codecs.metadata import Metadata, photoshop_of
+from blurkit.io.codecs.metadata import Metadata, divided, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Image, full_range
@@ -133,9 +133,12 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     opened = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     image = opened[opened.primary_index]
     check_pixels(image.size[1], image.size[0], where)
-    pixels, info = np.asarray(image), image.info
+    info: dict[str, Any] = dict(image.info)
+    pixels, bits = np.asarray(image), info["bit_depth"]
     if pixels.dtype == np.uint16:
-        pixels = full_range(pixels, info["bit_depth"])
+        pixels = full_range(pixels, bits)
+    if image.premultiplied_alpha:
+        pixels = divided(pixels)
     exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")
     auxiliary = [AUXILIARY.get(name, "auxiliary picture") for name in info.get("aux", {})]
     lost = {
@@ -143,13 +146,14 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         "depth map": info.get("depth_images"),
         "other pictures": len(opened) > 1,
         "film": _has_film(file),
+        "light levels": any(name in info for name in LIGHT_LEVELS),
     }
     return pixels, Metadata(
         info.get("icc_profile") or b"",
         revised(exif) if exif else b"",
         xmp=info.get("xmp") or b"",
-        cicp=tuple(int(nclx[name]) for name in NCLX) if nclx else None,  # type: ignore[arg-type]
-        bits=info["bit_depth"] if info["bit_depth"] > 8 else None,
+        cicp=tuple(int(nclx[name]) for name in NCLX) if nclx else None,
+        bits=bits if bits > 8 else None,
         lost=", ".join(name for name, found in lost.items() if found),
     )
 
@@ -159,6 +163,8 @@ NCLX = (
     "full_range_flag",
 )
 """pillow_heif's names of the codes of colours, in the order of `Metadata.cicp`."""
+
+LIGHT_LEVELS = ("content_light_level", "mastering_display_colour_volume")
 
 AUXILIARY = {
     "urn:com:apple:photo:2020:aux:hdrgainmap": "gain map",

@@ -34,7 +34,7 @@ Value = tuple[int, int, bytes]
 Directory = dict[int, "Value | Directory"]
 
 
-def byte_order(head: bytes) -> str:
+def byte_order(head: bytes | bytearray) -> str:
     """Return struct's sign of the byte order of a TIFF file that begins with `head`."""
     return ">" if head[:1] == b"M" else "<"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_header
-from blurkit.io.codecs.metadata import METRE, Metadata, iptc_of, photoshop_of
+from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Image, full_range
@@ -55,7 +55,9 @@ def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
     pixels = imagecodecs.jpegxl_decode(data, index=0)
-    return pixels, _jpegxl_metadata(data, lossless=not header.xyb)
+    if header.premultiplied and pixels.ndim == 3:
+        pixels = divided(pixels)
+    return pixels, _jpegxl_metadata(data, header)
 
 
 def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -108,18 +110,18 @@ RECONSTRUCTION = b"jbrd"
 """Boxes that the encoder writes, and the one by which a file becomes the JPEG that it was."""
 
 
-def _jpegxl_metadata(data: bytes, lossless: bool) -> Metadata:
+def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
     """Return what the boxes of a file state; some are compressed."""
     import imagecodecs
 
     found: dict[bytes, bytes] = {}
-    extras, names, lost = b"", [], ""
+    extras, names, lost = b"", [], ["other frames"] if header.animated else []
     for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
         body = data[start:end]
         if kind == b"brob":
             kind, body = body[:4], bytes(imagecodecs.brotli_decode(body[4:]))
         if kind == b"jumb":  # of the pixels that were
-            lost = "content credentials"
+            lost.append("content credentials")
         elif kind in (b"Exif", b"xml ", RECONSTRUCTION):
             found.setdefault(kind, body)
         elif kind not in OF_PIXELS:
@@ -130,11 +132,11 @@ def _jpegxl_metadata(data: bytes, lossless: bool) -> Metadata:
     return Metadata(
         exif=revised(exif) if exif else b"",
         xmp=found.get(b"xml ", b""),
-        lossless=lossless and RECONSTRUCTION not in found,
+        lossless=not header.xyb and RECONSTRUCTION not in found,
         extras=extras,
         extras_of=".jxl" if extras else "",
         extras_names=", ".join(names),
-        lost=lost,
+        lost=", ".join(lost),
     )
 
 
@@ -144,8 +146,9 @@ class _Bits:
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data[len(JXL_CODESTREAM) : 4096], "little")
         self.position = 0
-        self.xyb = True
-        """Whether pixels are in the space in which they lose; known after `is_srgb`."""
+        self.xyb, self.animated, self.premultiplied = True, False, False
+        """Whether pixels are in the space in which they lose, have more frames, and are multiplied
+        by their alpha; known after `is_srgb`."""
 
     def number(self, bits: int) -> int:
         value = self._bits >> self.position & ((1 << bits) - 1)
@@ -177,6 +180,7 @@ class _Bits:
             if self.number(1):  # a preview, which nobody writes
                 return False
             if self.number(1):
+                self.animated = True
                 for forms in (RATES, DIVISORS, LOOPS):
                     self.choice(forms)
                 self.number(1)
@@ -213,7 +217,7 @@ class _Bits:
         self.choice(SHIFTS)
         self.number(8 * self.choice(NAME_LENGTHS))
         if kind == ALPHA_CHANNEL:
-            self.number(1)
+            self.premultiplied = bool(self.number(1))
 
 
 # ---- JPEG 2000 -----------------------------------------------------------------------------------
@@ -226,6 +230,9 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 
 END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
+PREMULTIPLIED = 2
+"""The kind of an alpha channel by which colours are multiplied."""
+
 ENCODERS = (b"Created by ", b"Kakadu")
 """How the comments begin that encoders leave of themselves."""
 
@@ -246,11 +253,12 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         metadata, plain = _metadata(data)
         if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
             claimed.load()
-            return plain_pixels(claimed), metadata
+            return _straight(plain_pixels(claimed), data), metadata
     if not plain:
         raise BlurkitError(f"{where}: unsupported colour space; convert the file to RGB first")
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
-    return full_range(imagecodecs.jpeg2k_decode(bare), _bits(data)), metadata
+    pixels = full_range(imagecodecs.jpeg2k_decode(bare), _bits(data))
+    return _straight(pixels, data), metadata
 
 
 def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -330,6 +338,15 @@ def _markers(codestream: bytes) -> Iterator[tuple[int, int]]:
             return
         yield place, end
         place = end
+
+
+def _straight(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Return pixels whose colours are not multiplied by alpha."""
+    channels = content(content(data, b"jp2h"), b"cdef")[2:]
+    kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", channels[: len(channels) // 6 * 6])]
+    return (
+        divided(pixels) if PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,)) else pixels
+    )
 
 
 def _bits(data: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -207,8 +207,8 @@ D65 = (0.3127, 0.3290)
 UNSTATED = 2
 
 
-def profile_of(cicp: tuple[int, int, int, int]) -> bytes:
-    """Return an ICC profile of colours by their codes, b"" if they are those of sRGB.
+def profile_of(cicp: tuple[int, int, int, int], gray: bool = False) -> bytes:
+    """Return an ICC profile of colours or grays by their codes, b"" if they are those of sRGB.
 
     Raises ValueError if no profile can describe them.
     """
@@ -226,21 +226,22 @@ def profile_of(cicp: tuple[int, int, int, int]) -> bytes:
         light = light ** GAMMAS[transfer]
     else:  # pictures with the curve of films are shown like those with that of sRGB
         light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
-    return rgb_profile(D65, PRIMARIES.get(primaries, PRIMARIES[1]), light)
+    return built_profile(D65, () if gray else PRIMARIES.get(primaries, PRIMARIES[1]), light)
 
 
-def rgb_profile(
-    white: tuple[float, float], primaries: tuple[float, ...], light: np.ndarray
-) -> bytes:
-    """Return the ICC profile of RGB with a curve, from chromaticities (x, y)."""
+def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.ndarray) -> bytes:
+    """Return the ICC profile of colours with a curve, from chromaticities (x, y).
+
+    It is that of gray if there are no primaries.
+    """
     import imagecodecs
 
-    points = [(*primaries[place : place + 2], 1.0) for place in (0, 2, 4)]
+    points = [(*primaries[place : place + 2], 1.0) for place in range(0, len(primaries), 2)]
     return bytes(
         imagecodecs.cms_profile(
-            "rgb",
+            "rgb" if primaries else "gray",
             whitepoint=(*white, 1.0),
-            primaries=[number for point in points for number in point],
+            primaries=[number for point in points for number in point] or None,
             transferfunction=light.astype(np.float32),
         )
     )
@@ -253,3 +254,16 @@ def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
     top = np.uint32(np.iinfo(pixels.dtype).max)
     light = (top - pixels[:, :, :3]) * (top - pixels[:, :, 3:])
     return ((light + top // 2) // top).astype(pixels.dtype)
+
+
+def divided(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels (H, W, 2 or 4) whose colours were stored multiplied by alpha, which is last.
+
+    They are divided by it, and 0 where it is.
+    """
+    colours, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
+    top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    plain = np.where(alpha > 0, colours / (np.where(alpha > 0, alpha, 1) / top), 0)
+    if pixels.dtype.kind == "u":
+        plain = np.rint(np.minimum(plain, top))
+    return np.concatenate([plain.astype(pixels.dtype), alpha], axis=2)

@@ -65,7 +65,17 @@ def read_webp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of the first frame of a WebP file."""
     pixels, metadata = read_pillow(file, where, "WEBP")
     file.seek(0)
-    return pixels, replace(metadata, lossless=b"VP8L" in dict(_riff(file.read())))
+    kinds = [kind for kind, _ in _riff(file.read())]
+    lost = [f"{kind.decode('latin-1')} chunk" for kind in kinds if kind not in CHUNKS]
+    return pixels, replace(metadata, lossless=b"VP8L" in kinds, lost=", ".join(lost))
+
+
+def read_gif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+    """Return the pixels and metadata of the first frame of a GIF file."""
+    pixels, metadata = read_pillow(file, where, "GIF")
+    file.seek(0)
+    _, _, packet = file.read().partition(XMP_IN_GIF)
+    return pixels, replace(metadata, xmp=packet.partition(END_OF_XMP_IN_GIF)[0])
 
 
 def write_webp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -73,6 +83,13 @@ def write_webp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     lossless = metadata.lossless and quality is None
     options = {"quality": quality or QUALITY, "lossless": lossless, "exact": True}
     file.write(encoded(pixels, metadata, "WEBP", **options))
+
+
+CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+"""The chunks of WebP files that are read."""
+
+XMP_IN_GIF, END_OF_XMP_IN_GIF = b"\x21\xff\x0bXMP DataXMP", b"\x01\xff\xfe"
+"""What is before and behind an XMP packet, which is not in blocks."""
 
 
 def _riff(data: bytes) -> Iterator[tuple[bytes, bytes]]:

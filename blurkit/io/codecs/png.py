@@ -17,13 +17,15 @@ import numpy as np
 
 from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER
-from blurkit.io.codecs.metadata import METRE, Metadata, rgb_profile
+from blurkit.io.codecs.metadata import METRE, Metadata, built_profile
 from blurkit.io.codecs.pillow import encoded, metadata_of, opened, plain_pixels
 from blurkit.io.records import Image
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(PNG_SIGNATURE) + 25
-DEPTH_PLACE = 24
+DEPTH_PLACE, COLOUR_PLACE = 24, 25
+GRAYS = (0, 4)
+"""The places of the depth and kind of colours, and the kinds that are gray."""
 
 STRATEGY = zlib.Z_RLE
 """Searching for runs of one byte only writes photos in a quarter of the time; the sizes of their
@@ -134,13 +136,13 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     if len(colours.get(b"cICP", b"")) == 4:
         stated["cicp"] = tuple(colours[b"cICP"])
     if not {b"iCCP", b"sRGB", b"cICP"}.intersection(colours):
-        stated["icc"] = _profile(colours)
+        stated["icc"] = _profile(colours, gray=data[COLOUR_PLACE] in GRAYS)
     if extras:
         stated |= {"extras": extras, "extras_of": ".png", "extras_names": ", ".join(names)}
     return stated
 
 
-def _profile(chunks: Mapping[bytes, bytes]) -> bytes:
+def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
     """Return the profile of colours that are stated by their gamma and primaries.
 
     It is b"" if they are those of sRGB, or nearly.
@@ -153,10 +155,10 @@ def _profile(chunks: Mapping[bytes, bytes]) -> bytes:
     near = max(abs(a - b) for a, b in zip(points, SRGB_POINTS, strict=True)) < 500
     if not 0 < gamma < 1000_000 or (near and abs(gamma - SRGB_GAMMA) < 1000):
         return b""
-    white, primaries = (tuple(n / 100_000 for n in part) for part in (points[:2], points[2:]))
+    white, primaries = ([n / 100_000 for n in part] for part in (points[:2], points[2:]))
     light = np.linspace(0, 1, 1024) ** (100_000 / gamma)
     try:
-        return rgb_profile(white, primaries, light)
+        return built_profile(white, [] if gray else primaries, light)
     except Exception:  # of any kind, for colours that do not exist
         return b""
 

@@ -29,6 +29,7 @@ from blurkit.io.codecs.metadata import (
     INCH,
     METRE,
     Metadata,
+    divided,
     from_cmyk,
     iptc_of,
     photoshop_of,
@@ -91,9 +92,7 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
             reason = "holds a preview or the data of a camera's sensor first"
             raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
         pixels, metadata = next(_read_page(page, opened, where))
-        if any(other.is_mask for other in opened.pages):
-            metadata = _lacking(metadata, "mask")
-        return pixels, metadata
+        return pixels, _without_masks(metadata, opened)
 
 
 def page_count(path: Path) -> int:
@@ -114,7 +113,8 @@ def read_pages(path: Path) -> Generator[Page, None, None]:
     with tifffile.TiffFile(path) as file:
         for number, page in enumerate(_whole_pages(file)):
             try:
-                yield from _read_page(page, file, str(path))
+                for pixels, metadata in _read_page(page, file, str(path)):
+                    yield pixels, _without_masks(metadata, file)
             except BlurkitError:
                 raise
             except Exception as error:  # of any kind
@@ -198,7 +198,7 @@ def link_directories(file: BinaryIO | Path) -> None:
         order = written.byteorder
         for page in written.pages:
             for tag, placeholder in PLACEHOLDERS.items():
-                if found := page.tags.get(placeholder):  # type: ignore[union-attr]
+                if found := page.tags.get(placeholder):
                     written.filehandle.seek(found.offset)
                     written.filehandle.write(struct.pack(f"{order}H", tag))
 
@@ -276,6 +276,11 @@ def _ratio(tags: Any, name: str) -> float:
     return value[0] / value[1] if isinstance(value, tuple) and value[1] else 0.0
 
 
+def _without_masks(metadata: Metadata, file: tifffile.TiffFile) -> Metadata:
+    masked = any(page.is_mask for page in file.pages)  # type: ignore[union-attr]
+    return _lacking(metadata, "mask") if masked else metadata
+
+
 def _lacking(metadata: Metadata, what: str) -> Metadata:
     return replace(metadata, lost=", ".join(filter(None, (metadata.lost, what))))
 
@@ -302,8 +307,6 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
         pixels, metadata = _coloured(page.colormap, pixels), _lacking(metadata, "palette")
     elif pixels.dtype.kind in "bu":
         pixels = full_range(pixels, bits)
-    if alpha is not None and premultiplied:
-        pixels = _divided(pixels, alpha)
     if colours == "MINISWHITE" and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
     elif colours == "SEPARATED" and pixels.shape[2] == 4:
@@ -317,6 +320,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
         )
     if alpha is not None:
         pixels = np.concatenate([pixels, alpha.astype(pixels.dtype, copy=False)], axis=2)
+        pixels = divided(pixels) if premultiplied else pixels
     return pixels, metadata
 
 
@@ -327,16 +331,6 @@ def _coloured(colormap: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """
     entries = colormap if colormap.max() < 256 else colormap >> 8
     return np.moveaxis(entries.astype(np.uint8)[:, numbers[:, :, 0]], 0, -1)
-
-
-def _divided(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return colours that were stored multiplied by their alpha; they are 0 where that is."""
-    top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-    visible = np.where(alpha > 0, alpha, 1) / top
-    divided = np.where(alpha > 0, pixels / visible, 0)
-    if pixels.dtype.kind == "u":
-        divided = np.rint(np.minimum(divided, top))
-    return divided.astype(pixels.dtype)
 
 
 def _named(value: Any) -> str:
