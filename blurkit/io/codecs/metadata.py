@@ -193,13 +193,16 @@ def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:
 
 PRIMARIES = {
     1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+    5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
     9: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
-"""Red, green and blue of BT.709, BT.2020 and Display P3, by the codes of ITU-T H.273."""
+"""Red, green and blue by the codes of ITU-T H.273: BT.709, BT.601, BT.2020 and Display P3."""
 
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
-FILMS = (1, 6, 14, 15)
+FILMS = (1, 6, 7, 11, 12, 14, 15)
 SRGB_CURVE, PQ, HLG = 13, 16, 18
 """Codes of transfer functions: powers, those of BT.709 and BT.2020, and others."""
 
@@ -237,7 +240,7 @@ def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.
     import imagecodecs
 
     points = [(*primaries[place : place + 2], 1.0) for place in range(0, len(primaries), 2)]
-    return bytes(
+    profile = bytes(
         imagecodecs.cms_profile(
             "rgb" if primaries else "gray",
             whitepoint=(*white, 1.0),
@@ -245,6 +248,8 @@ def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.
             transferfunction=light.astype(np.float32),
         )
     )
+    made = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # not now, so that results are always the same
+    return profile[:24] + made + profile[36:]
 
 
 def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
