@@ -113,7 +113,7 @@ FORMATS = (
         segments.write_jpeg,
         (b"\xff\xd8\xff",),
         holds=EXIF | {"photoshop", "comment", "resolution"},
-        largest=segments.LARGEST_XMP,
+        largest=segments.LARGEST_PACKET,
     ),
     ImageFormat(
         (".webp",), pillow.read_webp, pillow.write_webp, (b"RIFF",), alpha=True, holds=EXIF

@@ -18,7 +18,7 @@ from blurkit.io.formats import (
     why_unread,
     written_suffix,
 )
-from blurkit.io.images import Warn, encode_image, write_image
+from blurkit.io.images import OnLoss, encode_image, write_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
@@ -42,7 +42,7 @@ class FileOptions:
     format: str | None = None
     quality: int | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
-    warn: Warn = warnings.warn
+    warn: OnLoss = warnings.warn
 
     @property
     def suffix(self) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.metadata import (
-    WORDS,
+    FIELD_NAMES,
     Metadata,
     profile_of,
     to_srgb,
@@ -105,7 +105,7 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
     return Picture(pixels, alpha, attrs)
 
 
-Warn = Callable[[str], None]
+OnLoss = Callable[[str], None]
 """Called with a line about a file, such as what it cannot hold."""
 
 
@@ -116,7 +116,7 @@ def write_image(
     attrs: Mapping[str, Any] | None = None,
     force: bool = True,
     quality: int | None = None,
-    warn: Warn = lambda text: None,
+    warn: OnLoss = lambda text: None,
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
 
@@ -143,7 +143,7 @@ def encode_image(
     attrs: Mapping[str, Any] | None = None,
     quality: int | None = None,
     where: str = "",
-    warn: Warn = lambda text: None,
+    warn: OnLoss = lambda text: None,
 ) -> bytes:
     """Return what `write_image` would write to a file with `suffix`; messages name `where`."""
     where = where or suffix
@@ -239,7 +239,7 @@ def _held(kind: ImageFormat, metadata: Metadata, gray: bool) -> tuple[Metadata, 
         icc = metadata.icc or profile_of(metadata.cicp, gray)
         metadata = replace(metadata, icc=icc, cicp=None)
     without: dict[str, Any] = {}
-    for name, word in WORDS.items():
+    for name, word in FIELD_NAMES.items():
         value = getattr(metadata, name)
         large = name in ("exif", "xmp", "comment") and len(value) > kind.largest
         if value and (name not in kind.holds or large):

@@ -24,7 +24,7 @@ SPEED = 8
 MARKS = {"gain map": b"tmap", "light levels": b"clli"}
 """What only other programs write, and how it is recognised."""
 
-IDENTITY = 0
+RGB_MATRIX = 0
 """The matrix of colours that are stored as RGB, which is without loss."""
 
 SRGB, UNSTATED = (1, 13, 6, 1), (2, 2, 6, 1)
@@ -62,7 +62,7 @@ def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             metadata_of(image),
             cicp=(*codes[:3], codes[3] >> 7) if codes else None,
             bits=bits if bits > 8 else None,
-            lossless=bool(codes and codes[2] == IDENTITY),
+            lossless=bool(codes and codes[2] == RGB_MATRIX),
             lost=", ".join(name for name, mark in MARKS.items() if mark in content(data, b"meta")),
         )
         if bits == 8:
@@ -88,7 +88,7 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
         pixelformat="444" if pixels.shape[2] > 2 else "400",
         primaries=primaries,
         transfer=transfer,
-        matrix=IDENTITY if lossless else matrix or SRGB[2],
+        matrix=RGB_MATRIX if lossless else matrix or SRGB[2],
     )
     file.write(_described(bytes(data), metadata))
 

@@ -140,6 +140,7 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     if image.premultiplied_alpha:
         pixels = divided(pixels)
     exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")
+    codes: Any = tuple(int(nclx[name]) for name in NCLX) if nclx else None
     auxiliary = [AUXILIARY.get(name, "auxiliary picture") for name in info.get("aux", {})]
     lost = {
         **dict.fromkeys(auxiliary, True),
@@ -152,7 +153,7 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         info.get("icc_profile") or b"",
         revised(exif) if exif else b"",
         xmp=info.get("xmp") or b"",
-        cicp=tuple(int(nclx[name]) for name in NCLX) if nclx else None,
+        cicp=codes,
         bits=bits if bits > 8 else None,
         lost=", ".join(name for name, found in lost.items() if found),
     )

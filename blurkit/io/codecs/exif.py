@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 EXIF_HEADER = b"Exif\x00\x00"
 
@@ -22,10 +22,10 @@ WIDTH_TAG, HEIGHT_TAG = 40962, 40963
 THUMBNAIL_TAGS = (513, 514)
 """The place of a thumbnail in the second directory, and its bytes."""
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of a value by its type; those of 64 bits, which only BigTIFF has, are left out."""
 
-LARGEST = 1 << 24
+LARGEST_VALUE = 1 << 24
 """A value of more bytes is not a description of a picture."""
 
 Value = tuple[int, int, bytes]
@@ -34,7 +34,7 @@ Value = tuple[int, int, bytes]
 Directory = dict[int, "Value | Directory"]
 
 
-def byte_order(head: bytes | bytearray) -> str:
+def byte_order(head: bytes | bytearray) -> Literal["<", ">"]:
     """Return struct's sign of the byte order of a TIFF file that begins with `head`."""
     return ">" if head[:1] == b"M" else "<"
 
@@ -57,13 +57,13 @@ def read_directory(
     entries = file.read(length * min(struct.unpack(count_form, head)[0], 4096))
     for start in range(0, len(entries) - length + 1, length):
         tag, kind, count, inline = struct.unpack_from(entry_form, entries, start)
-        size = SIZES.get(kind, 0) * count
+        size = TYPE_SIZES.get(kind, 0) * count
         where = struct.unpack(f"{order}{'Q' if big else 'I'}", inline)[0]
         if tag in DIRECTORIES and depth < 2:
             found[tag] = read_directory(file, where, order, big, depth + 1)
         elif 0 < size <= len(inline):
             found[tag] = kind, count, inline[:size]
-        elif 0 < size <= LARGEST:
+        elif 0 < size <= LARGEST_VALUE:
             file.seek(where)
             if len(data := file.read(size)) == size:
                 found[tag] = kind, count, data
@@ -132,7 +132,7 @@ def orientation_of(exif: bytes) -> int:
     value = directory.get(ORIENTATION_TAG)
     if not isinstance(value, tuple) or value[0] not in (3, 4):
         return 1
-    number = int.from_bytes(value[2][: SIZES[value[0]]], "big" if order == ">" else "little")
+    number = int.from_bytes(value[2][: TYPE_SIZES[value[0]]], "big" if order == ">" else "little")
     return number if number in range(2, 9) else 1
 
 

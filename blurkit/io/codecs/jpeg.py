@@ -233,7 +233,7 @@ END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
 PREMULTIPLIED = 2
 """The kind of an alpha channel by which colours are multiplied."""
 
-ENCODERS = (b"Created by ", b"Kakadu")
+OF_ENCODERS = (b"Created by ", b"Kakadu")
 """How the comments begin that encoders leave of themselves."""
 
 RESTRICTED, ANY_ICC = 2, 3
@@ -317,7 +317,7 @@ def _comment(codestream: bytes) -> bytes:
     for start, end in _markers(codestream):
         if codestream[start : start + 2] == COMMENT:
             text = codestream[start + 6 : end]
-            if codestream[start + 4 : start + 6] == b"\0\1" and not text.startswith(ENCODERS):
+            if codestream[start + 4 : start + 6] == b"\0\1" and not text.startswith(OF_ENCODERS):
                 return text
     return b""
 

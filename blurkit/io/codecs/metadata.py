@@ -16,7 +16,7 @@ from blurkit.io.records import Attributes, Image
 INCH, CENTIMETRE, METRE = 0.0254, 0.01, 1.0
 """Units of resolutions, in metres; 0 is none, if only the shape of pixels is stated."""
 
-ATTRIBUTES = {
+ATTRIBUTE_NAMES = {
     "icc": "icc_profile",
     "tables": "jpeg_tables",
     "subsampling": "jpeg_subsampling",
@@ -65,7 +65,7 @@ class Metadata:
         """Return the metadata in the attributes of a record."""
         stated: dict[str, Any] = {}
         for field in fields(cls):
-            value = attrs.get(ATTRIBUTES.get(field.name, field.name))
+            value = attrs.get(ATTRIBUTE_NAMES.get(field.name, field.name))
             if value is not None:
                 if isinstance(field.default, bytes):
                     value = np.asarray(value, np.uint8).tobytes()
@@ -85,7 +85,7 @@ class Metadata:
                     value = np.frombuffer(value, np.uint8)
                 elif isinstance(value, tuple):
                     value = np.asarray(value, np.float64)
-                stated[ATTRIBUTES.get(field.name, field.name)] = value
+                stated[ATTRIBUTE_NAMES.get(field.name, field.name)] = value
         return stated
 
     def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
@@ -94,7 +94,11 @@ class Metadata:
         Thumbnails show the picture as it was, and are dropped.
         """
         exif = revised(self.exif, orientation, size) if self.exif else b""
-        kept = (whole for number, _, whole in blocks(self.photoshop) if number not in THUMBNAILS)
+        kept = (
+            whole
+            for number, _, whole in blocks(self.photoshop)
+            if number not in THUMBNAIL_RESOURCES
+        )
         xmp = THUMBNAILS_IN_XMP.sub(b"", self.xmp)
         for name, number in zip(NUMBERS_IN_XMP, (orientation, *size, *size), strict=True):
             pattern = rb"(\b" + name + rb"(?:=[\"']|>\s*))\d+"
@@ -109,7 +113,7 @@ NUMBERS_IN_XMP = (
 )
 
 
-WORDS = {
+FIELD_NAMES = {
     "icc": "colour profile (colours are converted to sRGB)",
     "exif": "EXIF",
     "xmp": "XMP",
@@ -122,7 +126,7 @@ WORDS = {
 # ---- Resources of Photoshop ----------------------------------------------------------------------
 
 IPTC_RESOURCE = 0x0404
-THUMBNAILS = (0x0409, 0x040C)
+THUMBNAIL_RESOURCES = (0x0409, 0x040C)
 """Numbers of blocks of image resources."""
 
 

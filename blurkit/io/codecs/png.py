@@ -34,10 +34,10 @@ files change by less than 5 %."""
 XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"
 """What comes before an XMP packet in the chunk that holds it."""
 
-LARGEST_XMP = 1 << 24
+LARGEST_TEXT = 1 << 24
 """So many bytes of a compressed XMP packet are read."""
 
-NAMES = {
+CHUNK_NAMES = {
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "texts"),
     b"tIME": "time of its last change",
     **dict.fromkeys((b"mDCV", b"cLLI"), "light levels"),
@@ -132,7 +132,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
             colours[kind] = body
             extras += _chunk(kind, body)
             if kind not in SAID_ELSEWHERE:
-                names[NAMES.get(kind, f"{kind.decode('latin-1')} chunk")] = True
+                names[CHUNK_NAMES.get(kind, f"{kind.decode('latin-1')} chunk")] = True
     if len(colours.get(b"cICP", b"")) == 4:
         stated["cicp"] = tuple(colours[b"cICP"])
     if not {b"iCCP", b"sRGB", b"cICP"}.intersection(colours):
@@ -166,7 +166,7 @@ def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
 def _xmp(body: bytes) -> bytes:
     """Return the XMP packet in the content of a chunk of international text."""
     compressed, (_, _, text) = body[18], body[20:].split(b"\0", 2)
-    return zlib.decompressobj().decompress(text, LARGEST_XMP) if compressed else text
+    return zlib.decompressobj().decompress(text, LARGEST_TEXT) if compressed else text
 
 
 def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, int, int]]:

@@ -31,27 +31,27 @@ PHOTOSHOP = b"Photoshop 3.0\0"
 MULTI_PICTURE = b"MPF\0"
 ICC = b"ICC_PROFILE\0"
 
-LARGEST = 65_533
+LARGEST_SEGMENT = 65_533
 """The most bytes that a segment holds."""
 
-LARGEST_XMP = LARGEST - len(XMP)
+LARGEST_PACKET = LARGEST_SEGMENT - len(XMP)
 """The most bytes of an XMP packet in one segment; an EXIF block or comment may be a bit longer."""
 
 DENSITY = slice(13, 18)
 """The place of the resolution in a file that begins with a JFIF segment."""
 
-UNITS = (0, INCH, CENTIMETRE)
+DENSITY_UNITS = (0, INCH, CENTIMETRE)
 
 ADOBE_RGB = 0
 """The transform that the Adobe block of a JPEG names if its planes are not luma and chroma."""
 
-COARSEST = 10
+COARSEST_STEP = 10
 """The coarsest step of chroma in quality 95."""
 
 NUMBER_TAG, ENTRIES_TAG, ENTRY = 0xB001, 0xB002, 16
 """The tags of a Multi-Picture index for the number and list of pictures, and the bytes of each."""
 
-THUMBNAILS = (0x010001, 0x010002)
+PREVIEWS = (0x010001, 0x010002)
 """Kinds of pictures in such a list that show the first one smaller."""
 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -78,7 +78,9 @@ def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     data[DENSITY] = _density(metadata.resolution)
     place = next(start for kind, start, _ in _segments(data) if kind == FIRST_QUANTISATION) - 4
     own, behind = _parted(metadata.extras)
-    parts = [PHOTOSHOP + part for part in _cut(metadata.photoshop, LARGEST - len(PHOTOSHOP))]
+    parts = [
+        PHOTOSHOP + part for part in _cut(metadata.photoshop, LARGEST_SEGMENT - len(PHOTOSHOP))
+    ]
     own = b"".join(_segment(APP13, part) for part in parts) + own
     comment = _segment(COMMENT, metadata.comment) if metadata.comment else b""
     data[place:place] = own + comment
@@ -92,7 +94,7 @@ def _storage(image: PIL.Image.Image) -> dict[str, Any]:
     tables = np.asarray([image.quantization[key] for key in sorted(image.quantization)], np.uint16)
     if image.mode == "CMYK" or image.info.get("adobe_transform") == ADOBE_RGB:
         finest = tables.min(axis=0, keepdims=True)  # of what will be luma and chroma
-        return {"tables": finest} if finest.max() < COARSEST else {}
+        return {"tables": finest} if finest.max() < COARSEST_STEP else {}
     sampling = PIL.JpegImagePlugin.get_sampling(image)
     return {"tables": tables, "subsampling": sampling if sampling in (0, 1, 2) else None}
 
@@ -106,7 +108,7 @@ def _stated(data: bytes) -> dict[str, Any]:
         if kind == APP0 and body.startswith(b"JFIF") and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit in (1, 2) or across != down:
-                stated["resolution"] = (float(across), float(down), UNITS[unit % 3])
+                stated["resolution"] = (float(across), float(down), DENSITY_UNITS[unit % 3])
         elif kind == APP1 and body.startswith(XMP):
             stated["xmp"] = body.removeprefix(XMP)
         elif kind == APP13 and body.startswith(PHOTOSHOP):
@@ -243,7 +245,7 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
         begin = place + whole[0] - end
         if number and not 0 <= begin <= begin + size <= len(data) - end:
             return _without_index(own), behind
-        if number and kind & 0xFFFFFF in THUMBNAILS:
+        if number and kind & 0xFFFFFF in PREVIEWS:
             begin -= shift
             behind = behind[:begin] + behind[begin + size :]
             shift += size
@@ -270,5 +272,5 @@ def _density(resolution: tuple[float, float, float] | None) -> bytes:
     across, down, unit = resolution or (1, 1, 0)
     if unit == METRE:
         across, down, unit = across * INCH, down * INCH, INCH
-    number = UNITS.index(unit) if unit in UNITS else 0
+    number = DENSITY_UNITS.index(unit) if unit in DENSITY_UNITS else 0
     return struct.pack(">BHH", number, *(min(max(round(n), 1), 65535) for n in (across, down)))

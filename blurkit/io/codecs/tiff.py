@@ -56,7 +56,7 @@ STRUCTURE = {
 PLACEHOLDERS = {EXIF_TAG: EXIF_TAG - 1, GPS_TAG: GPS_TAG - 1}
 """The tags under which directories are written, since tifffile leaves out their own."""
 
-UNITS = {1: 0, 2: INCH, 3: CENTIMETRE}
+RESOLUTION_UNITS = {1: 0, 2: INCH, 3: CENTIMETRE}
 
 SHAPED = '{"shape":'
 """How the description begins by which tifffile says what the pages of a file are."""
@@ -150,7 +150,7 @@ def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -
         predictor=True,
         iccprofile=metadata.icc or None,
         resolution=(across, down),
-        resolutionunit=next(code for code, metres in UNITS.items() if metres == unit),
+        resolutionunit=next(code for code, metres in RESOLUTION_UNITS.items() if metres == unit),
         extratags=[*_extra_tags(writer, metadata)],
         metadata=None,
         software=False,
@@ -194,7 +194,7 @@ def link_directories(file: BinaryIO | Path) -> None:
 
     if not isinstance(file, Path):
         file.seek(0)
-    with tifffile.TiffFile(file, mode="r+b") as written:
+    with tifffile.TiffFile(file, mode="r+") as written:
         order = written.byteorder
         for page in written.pages:
             for tag, placeholder in PLACEHOLDERS.items():
@@ -254,7 +254,7 @@ def _metadata_of(page: Any) -> Metadata:
         and not (tag == DESCRIPTION_TAG and page.description.startswith(SHAPED))
     }
     across, down = (_ratio(tags, tag) for tag in ("XResolution", "YResolution"))
-    unit = UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
+    unit = RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
     stated = across and down and (unit or across != down)
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
     photoshop = data.get(PHOTOSHOP_TAG, b"")
