@@ -128,7 +128,7 @@ FORMATS = (
     ),
     PPM,
     ImageFormat((".pgm", ".pbm", ".pnm", ".pfm"), PPM.read),
-    ImageFormat((".gif",), pillow.read_gif, starts=(b"GIF8",)),
+    ImageFormat((".gif",), pillow.read_gif, starts=(b"GIF8",), holds=frozenset({"comment"})),
     TIFF,
     ImageFormat(
         (".avif",),

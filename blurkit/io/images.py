@@ -204,7 +204,7 @@ def fitted(
     Upright pixels are turned back, their depth is one of the format's, their colours are sRGB if it
     has no profile, and alpha is a channel. Raises ValueError if the colours cannot be converted.
     """
-    metadata, lost = _held(kind, Metadata.of(attrs), gray=pixels.shape[2] == 1)
+    metadata, lost = held(kind, Metadata.of(attrs), gray=pixels.shape[2] == 1)
     icc = metadata.icc
     if "icc" not in kind.holds:
         metadata = replace(metadata, icc=b"")
@@ -229,7 +229,7 @@ def fitted(
     return pixels, metadata.stored(orientation, pixels.shape[:2]), lost
 
 
-def _held(kind: ImageFormat, metadata: Metadata, gray: bool) -> tuple[Metadata, list[str]]:
+def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Metadata, list[str]]:
     """Return the metadata without what a format cannot hold, and the names of that.
 
     Colours that are stated by codes become a profile. Raises ValueError if they cannot.

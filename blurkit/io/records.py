@@ -90,6 +90,8 @@ def check_record(record: Record) -> None:
             "resolution": _are_floats(value, 3),
             "cicp": _are_floats(value, 4),
             "bits": isinstance(value, int) and value in range(9, 17),
+            "progressive": isinstance(value, bool),
+            "lossless": isinstance(value, bool),
             "beyond": isinstance(value, np.ndarray) and value.dtype == np.float32,
             "jpeg_subsampling": isinstance(value, int) and value in (0, 1, 2),
             "psnr_blur": isinstance(value, (int, float)),

@@ -13,11 +13,15 @@ import cv2
 import imagecodecs
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 import skimage.data
 import tifffile
 
+from blurkit import read_records
+from blurkit.io.films import FilmOptions
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import read_image, write_image
 from tests.io.test_formats import write_raw
 from tests.shared import ROOT
@@ -523,3 +527,39 @@ def test_what_another_format_has_comes_along_or_is_named(tmp_path: Path, suffix:
     for thing in {*HELD} - lost:
         assert KEPT[thing](path)
     assert len(lines) == 1 and "film" in lines[0] and "texts, dust" in lines[0]
+
+
+ANIMATIONS = {
+    ".png": (PIL.PngImagePlugin.PngInfo(), {"icc_profile": WIDE}),
+    ".gif": (None, {"comment": b"a comment"}),
+    ".webp": (None, {"icc_profile": WIDE, "exif": exif(), "xmp": XMP, "lossless": True}),
+    ".avif": (None, {"icc_profile": WIDE, "xmp": XMP}),
+}
+
+
+@pytest.mark.parametrize("suffix", ANIMATIONS)
+def test_what_animations_carry(tmp_path: Path, suffix: str) -> None:
+    texts, options = ANIMATIONS[suffix]
+    if texts is not None:
+        texts.add_text("Title", "a title")
+        options |= {"pnginfo": texts}
+    images = [PIL.Image.fromarray(pixels) for pixels in (PHOTO, np.ascontiguousarray(PHOTO[::-1]))]
+    source, lines = tmp_path / f"a{suffix}", list[str]()
+    images[0].save(source, save_all=True, append_images=images[1:], duration=100, **options)
+    films = FilmOptions(warn=lines.append)
+    for result in (tmp_path / f"b{suffix}", tmp_path / "c.gif"):
+        with open_sink(str(result), ("blur",), "x", FileOptions(films=films)) as sink:
+            for record in read_records(source):
+                sink.write(record)
+        with PIL.Image.open(source) as first, PIL.Image.open(result) as copy:
+            first.load()
+            copy.load()
+            assert copy.n_frames == 2
+            kept = {"icc_profile", "exif", "xmp", "comment", "Title"}.intersection(first.info)
+            if result.suffix == suffix:
+                assert {name: copy.info[name] for name in kept} == {
+                    name: first.info[name] for name in kept
+                }
+                assert suffix != ".webp" or error(np.asarray(copy.convert("RGB")), PHOTO) == 0
+    assert len(lines) == (suffix != ".gif") and all("c.gif" not in line for line in lines)
+    assert suffix == ".gif" or "colour profile (colours are converted to sRGB)" in lines[0]

@@ -198,9 +198,11 @@ def test_what_is_stored_without_loss_stays_so(tmp_path: Path, suffix: str) -> No
 
 def test_a_finer_jpeg_of_other_colours_is_not_made_coarser(tmp_path: Path) -> None:
     image = PIL.Image.fromarray(PHOTO).convert("CMYK")
-    picture = read(tmp_path, "a.jpg", saved("JPEG", image, quality=100, icc_profile=cmyk_profile()))
+    options = {"icc_profile": cmyk_profile(), "progressive": True}
+    picture = read(tmp_path, "a.jpg", saved("JPEG", image, quality=100, **options))
     copied(picture, tmp_path / "b.jpg")
     with PIL.Image.open(tmp_path / "b.jpg") as seen:
+        assert seen.info["progressive"]
         assert {*seen.quantization[0]} == {1} and error(np.asarray(seen), picture.pixels) < 1
 
 

@@ -36,7 +36,7 @@ class Metadata:
     function, matrix and range (ITU-T H.273), `bits` those of a depth between 8 and 16, `lossless`
     is true if a format that can lose stored the pixels without loss. Of a JPEG, `tables` are the
     quantisation tables (n, 64), rows first, and `subsampling` that of chroma: 0 for 4:4:4, 1 for
-    4:2:2, 2 for 4:2:0.
+    4:2:2, 2 for 4:2:0; `progressive` is true if it shows coarse pixels first.
 
     `extras` are the other blocks of a file, as they are stored in files with the suffix
     `extras_of`; other formats cannot hold these, and `extras_names` says what they are, between
@@ -48,6 +48,7 @@ class Metadata:
     orientation: int = 1
     tables: np.ndarray | None = None
     subsampling: int | None = None
+    progressive: bool = False
     xmp: bytes = b""
     photoshop: bytes = b""
     comment: bytes = b""

@@ -65,7 +65,10 @@ def read_webp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of the first frame of a WebP file."""
     pixels, metadata = read_pillow(file, where, "WEBP")
     file.seek(0)
-    kinds = [kind for kind, _ in _riff(file.read())]
+    kinds = [
+        body[16:20] if kind == b"ANMF" else kind  # of a frame the first chunk in it
+        for kind, body in _riff(file.read())
+    ]
     lost = [f"{kind.decode('latin-1')} chunk" for kind in kinds if kind not in CHUNKS]
     return pixels, replace(metadata, lossless=b"VP8L" in kinds, lost=", ".join(lost))
 

@@ -75,10 +75,7 @@ def read_png(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
 
 def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write pixels (H, W, 1 to 4) of 8 or 16 bits; chunks follow the header, as most of them must.
-
-    The codes of colours are those of the pixels, which are RGB of full range.
-    """
+    """Write pixels (H, W, 1 to 4) of 8 or 16 bits."""
     if pixels.dtype == np.uint16:
         import imagecodecs  # only for these files
 
@@ -86,6 +83,14 @@ def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | 
         data = bytes(imagecodecs.png_encode(plain, strategy=STRATEGY))
     else:
         data = encoded(pixels, Metadata(), "PNG", compress_type=STRATEGY)
+    file.write(described_png(data, metadata))
+
+
+def described_png(data: bytes, metadata: Metadata) -> bytes:
+    """Return a PNG file with metadata in chunks behind its header, as most of them must be.
+
+    The codes of colours are those of the pixels, which are RGB of full range.
+    """
     held = {kind for kind, *_ in _chunks(metadata.extras, 0)}
     chunks = b""
     if metadata.cicp and metadata.cicp[:2] not in ASSUMED and b"cICP" not in held:
@@ -103,7 +108,7 @@ def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | 
         chunks += _chunk(b"iTXt", XMP_START + metadata.xmp)
     if metadata.comment:
         chunks += _chunk(b"tEXt", b"Comment\0" + metadata.comment.replace(b"\0", b" "))
-    file.write(data[:HEADER_END] + chunks + data[HEADER_END:])
+    return data[:HEADER_END] + chunks + data[HEADER_END:]
 
 
 def _stated(data: bytes, where: str) -> dict[str, Any]:

@@ -42,8 +42,8 @@ DENSITY = slice(13, 18)
 
 DENSITY_UNITS = (0, INCH, CENTIMETRE)
 
-ADOBE_RGB = 0
-"""The transform that the Adobe block of a JPEG names if its planes are not luma and chroma."""
+ADOBE_TRANSFORM, ADOBE_RGB, ADOBE_YCC = slice(11, 12), 0, b"\1"
+"""Where the Adobe segment of a JPEG says what its planes are; 0 is not luma and chroma, 1 is."""
 
 COARSEST_STEP = 10
 """The coarsest step of chroma in quality 95."""
@@ -74,6 +74,7 @@ def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     if quality is None and metadata.tables is not None:
         subsampling = metadata.subsampling or 0
         storage = {"qtables": metadata.tables.tolist(), "subsampling": subsampling}
+    storage["progressive"] = metadata.progressive
     data = bytearray(encoded(pixels, metadata, "JPEG", **storage))
     data[DENSITY] = _density(metadata.resolution)
     place = next(start for kind, start, _ in _segments(data) if kind == FIRST_QUANTISATION) - 4
@@ -91,12 +92,15 @@ def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 def _storage(image: PIL.Image.Image) -> dict[str, Any]:
     """Return the quantisation tables and subsampling by which a JPEG is stored no worse."""
     assert isinstance(image, PIL.JpegImagePlugin.JpegImageFile)
+    progressive = bool(image.info.get("progressive"))
     tables = np.asarray([image.quantization[key] for key in sorted(image.quantization)], np.uint16)
     if image.mode == "CMYK" or image.info.get("adobe_transform") == ADOBE_RGB:
         finest = tables.min(axis=0, keepdims=True)  # of what will be luma and chroma
-        return {"tables": finest} if finest.max() < COARSEST_STEP else {}
+        tables = finest if finest.max() < COARSEST_STEP else None  # type: ignore[assignment]
+        return {"tables": tables, "progressive": progressive}
     sampling = PIL.JpegImagePlugin.get_sampling(image)
-    return {"tables": tables, "subsampling": sampling if sampling in (0, 1, 2) else None}
+    stated = sampling if sampling in (0, 1, 2) else None
+    return {"tables": tables, "subsampling": stated, "progressive": progressive}
 
 
 def _stated(data: bytes) -> dict[str, Any]:
@@ -117,6 +121,8 @@ def _stated(data: bytes) -> dict[str, Any]:
             stated["comment"] += (b"\n" if stated["comment"] else b"") + body
         elif kind == APP11:  # of the pixels that were
             lost.append("content credentials" if b"jumb" in body else "layers of JPEG XT")
+        elif kind == APP14 and body[ADOBE_TRANSFORM] == ADOBE_YCC:
+            own += _segment(kind, body)
         elif kind in range(APP1, APP14) and not body.startswith((EXIF_HEADER, ICC)):
             own += _segment(kind, body)
             if body.startswith(EXTENDED_XMP):
