@@ -19,6 +19,7 @@ import skimage.data
 import tifffile
 
 from blurkit import read_records
+from blurkit.io.codecs.camera import raw_metadata
 from blurkit.io.films import FilmOptions
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
 from blurkit.io.image_sinks import FileOptions, open_sink
@@ -164,6 +165,12 @@ def bmp_with_profile() -> bytes:
     return data[:10] + struct.pack("<I", 138) + bytes(header) + pixels + WIDE
 
 
+def webp_chunk() -> bytes:
+    data = saved("WEBP", xmp=XMP)
+    more = b"oURs" + struct.pack("<I", 8) + b"a block."
+    return data[:4] + struct.pack("<I", len(data) - 8 + len(more)) + data[8:] + more
+
+
 def pfm(pixels: np.ndarray) -> bytes:
     return b"PF\n# a comment\n96 80\n-1.0\n" + pixels[::-1].astype("<f4").tobytes()
 
@@ -218,6 +225,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
         "EXIF": lambda: saved("WEBP", exif=exif()),
         "XMP": lambda: saved("WEBP", xmp=XMP),
         "transparency": lambda: saved("WEBP", SEEN, lossless=True),
+        "other blocks": webp_chunk,
     },
     ".bmp": {
         "profile": bmp_with_profile,
@@ -284,6 +292,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
         "other blocks": lambda: jxl(PHOTO, box(b"oURs", b"a block")),
     },
     ".gif": {
+        "XMP": lambda: saved("GIF", INDEXED)[:-1] + XMP_IN_GIF + b";",
         "comment": lambda: saved("GIF", INDEXED, comment=b"a comment"),
         "transparency": lambda: saved("GIF", INDEXED, transparency=3),
         "palette": lambda: saved("GIF", INDEXED),
@@ -300,6 +309,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
         "texts": lambda: dng((270, 2, 8, "a title")),
     },
 }
+XMP_IN_GIF = b"\x21\xff\x0bXMP DataXMP" + XMP + b"\1" + bytes(range(255, -1, -1)) + b"\0"
 GAIN_MAP = b"urn:com:apple:photo:aux:gm"
 XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
@@ -448,6 +458,7 @@ SAID = {
     ".avif gain map": "gain map",
     ".heic gain map": "auxiliary picture",
     ".heic second picture": "other pictures",
+    ".webp other blocks": "oURs chunk",
     ".tif other blocks": "channel of unstated meaning",
 }
 """What a line calls a thing, if not as the table does."""
@@ -563,3 +574,31 @@ def test_what_animations_carry(tmp_path: Path, suffix: str) -> None:
                 assert suffix != ".webp" or error(np.asarray(copy.convert("RGB")), PHOTO) == 0
     assert len(lines) == (suffix != ".gif") and all("c.gif" not in line for line in lines)
     assert suffix == ".gif" or "colour profile (colours are converted to sRGB)" in lines[0]
+
+
+def tagged(*tags: int) -> bytes:
+    """A TIFF file with some tags of the EXIF block of the examples."""
+    block = PIL.Image.Exif()
+    for tag in tags:
+        block[tag] = {271: "a camera", 37510: b"ASCII\0\0\0a remark", 1: "N"}[tag]
+    return block.tobytes()[6:]
+
+
+CANON = box(b"CMT1", tagged(271)) + box(b"CMT2", tagged(37510)) + box(b"CMT4", tagged(1))
+PREVIEW = saved("JPEG", exif=exif(">"))
+RAW = {
+    "nef": exif(">")[6:],
+    "orf": b"IIRO" + exif()[10:],
+    "rw2": b"IIU\0" + exif()[10:],
+    "cr3": box(b"ftyp", b"crx \0\0\0\1") + box(b"moov", box(b"uuid", bytes(16) + CANON)),
+    "raf": b"FUJIFILMCCD-RAW ".ljust(84) + struct.pack(">I", 100) + bytes(12) + PREVIEW,
+}
+
+
+@pytest.mark.parametrize("suffix", RAW)
+def test_every_kind_of_raw_file_gives_its_tags(suffix: str) -> None:
+    """Whose pixels LibRaw reads."""
+    block = PIL.Image.Exif()
+    block.load(raw_metadata(io.BytesIO(RAW[suffix])).exif)
+    assert block[271] == "a camera" and 274 not in block
+    assert b"a remark" in block.get_ifd(34665)[37510] and block.get_ifd(34853)[1] == "N"

@@ -53,7 +53,7 @@ def read_raw(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             pixels = raw.postprocess(
                 use_camera_wb=True, output_bps=16, gamma=SRGB_GAMMA, auto_bright_thr=CLIPPED
             )
-    return pixels, _metadata(file)
+    return pixels, raw_metadata(file)
 
 
 XMP_TAG, IPTC_TAG = 700, 33723
@@ -71,21 +71,19 @@ FUJI_PREVIEW = 84
 """The place in a RAF file that has the place of its preview, a JPEG with the metadata."""
 
 
-def _metadata(file: BinaryIO) -> Metadata:
+def raw_metadata(file: BinaryIO) -> Metadata:
     """Return the metadata of a RAW file whose pixels are developed and upright."""
     file.seek(0)
     head = file.read(FUJI_PREVIEW + 4)
-    start, directory, order = 0, Directory(), ""
     if head.startswith(b"FUJIFILM"):
-        preview = int.from_bytes(head[FUJI_PREVIEW:], "big")
-        file.seek(preview)
-        found = file.read(1 << 16).find(EXIF_HEADER)
-        start = preview + found + len(EXIF_HEADER) if found >= 0 else -1
-    if head[4:8] == b"ftyp":
+        file.seek(int.from_bytes(head[FUJI_PREVIEW:], "big"))
+        _, _, exif = file.read(1 << 17).partition(EXIF_HEADER)
+        directory, order = first_directory(io.BytesIO(exif))
+    elif head[4:8] == b"ftyp":
         directory, order = _of_canon(file)
-    elif start >= 0 and (start or head[:2] in (b"II", b"MM")):
-        directory, order = first_directory(file, start)
-    elif start >= 0:
+    elif head[:2] in (b"II", b"MM"):
+        directory, order = first_directory(file)
+    else:
         return Metadata(lost="EXIF")
     xmp, iptc = (content_of(directory, tag) for tag in (XMP_TAG, IPTC_TAG))
     photoshop = photoshop_of(iptc) if iptc else b""

@@ -70,13 +70,13 @@ def read_directory(
     return found
 
 
-def first_directory(file: BinaryIO, start: int = 0) -> tuple[Directory, str]:
+def first_directory(file: BinaryIO) -> tuple[Directory, str]:
     """Return the first directory of a TIFF file or the like, and its byte order."""
-    file.seek(start)
+    file.seek(0)
     head = file.read(8)
     order = byte_order(head)
     place = struct.unpack(f"{order}I", head[4:].ljust(4, b"\0"))[0]
-    return read_directory(file, start + place, order), order
+    return read_directory(file, place, order), order
 
 
 def parsed(exif: bytes) -> tuple[Directory, str]:
