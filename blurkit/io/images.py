@@ -153,7 +153,9 @@ def encode_image(
     try:
         stored, metadata, lost = fitted(kind, pixels, alpha, attrs or {})
         kind.write(file, stored, metadata, quality)
-    except ValueError as error:  # larger than the format allows
+    except (BlurkitError, MemoryError):
+        raise
+    except Exception as error:  # of any kind: larger than the format allows, odd metadata
         raise BlurkitError(f"{where}: cannot be written ({one_line(error)})") from error
     if lost:
         warn(f"{where}: {not_kept(lost)}")

@@ -88,7 +88,7 @@ def check_record(record: Record) -> None:
             "frame": isinstance(value, int),
             "jpeg_tables": _are_jpeg_tables(value),
             "resolution": _are_floats(value, 3),
-            "cicp": _are_floats(value, 4),
+            "cicp": _are_floats(value, 4) and bool((value < 256).all()),
             "bits": isinstance(value, int) and value in range(9, 17),
             "progressive": isinstance(value, bool),
             "lossless": isinstance(value, bool),

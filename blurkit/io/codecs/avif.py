@@ -27,6 +27,9 @@ MARKS = {"gain map": b"tmap", "light levels": b"clli"}
 RGB_MATRIX = 0
 """The matrix of colours that are stored as RGB, which is without loss."""
 
+WRITTEN_MATRICES = (1, 5, 6, 9)
+"""The codes of matrices that are written: those of BT.709, BT.601 and BT.2020."""
+
 SRGB, UNSTATED = (1, 13, 6, 1), (2, 2, 6, 1)
 """The codes of sRGB in YCbCr, as most files state them, and of colours that a profile states."""
 
@@ -76,7 +79,7 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 
     bits = 8 if pixels.dtype == np.uint8 else metadata.bits if metadata.bits == 10 else 12
     primaries, transfer, matrix, _ = metadata.cicp or (UNSTATED if metadata.icc else SRGB)
-    lossless = metadata.lossless and quality is None
+    lossless, colours = metadata.lossless and quality is None, pixels.shape[2] > 2
     if bits > 8:
         pixels = np.rint(pixels * np.float32((2**bits - 1) / 0xFFFF)).astype(np.uint16)
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
@@ -85,10 +88,14 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
         level=100 if lossless else quality or QUALITY,
         speed=SPEED,
         bitspersample=bits,
-        pixelformat="444" if pixels.shape[2] > 2 else "400",
+        pixelformat="444" if colours else "400",
         primaries=primaries,
         transfer=transfer,
-        matrix=RGB_MATRIX if lossless else matrix or SRGB[2],
+        matrix=RGB_MATRIX
+        if lossless and colours
+        else matrix
+        if matrix in WRITTEN_MATRICES
+        else SRGB[2],
     )
     file.write(_described(bytes(data), metadata))
 

@@ -70,9 +70,10 @@ class Metadata:
             if value is not None:
                 if isinstance(field.default, bytes):
                     value = np.asarray(value, np.uint8).tobytes()
-                elif field.name in ("resolution", "cicp"):
-                    value = tuple(np.asarray(value).tolist())
-                    value = value if field.name == "resolution" else tuple(map(int, value))
+                elif field.name == "cicp":
+                    value = tuple(np.asarray(value).astype(int).tolist())
+                elif field.name == "resolution":
+                    value = _plausible(np.asarray(value).tolist())
                 stated[field.name] = value
         return cls(**stated)
 
@@ -108,6 +109,16 @@ class Metadata:
 
 
 THUMBNAILS_IN_XMP = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", re.S)
+FEWEST, MOST = 0.01, 1e6
+
+
+def _plausible(resolution: Sequence[float]) -> tuple[float, float, float] | None:
+    """Return a resolution if it is one, since formats store it in integers of several sizes."""
+    across, down, unit = resolution
+    fits = all(FEWEST <= number <= MOST for number in (across, down))
+    return (across, down, unit) if fits and unit in (0, INCH, CENTIMETRE, METRE) else None
+
+
 NUMBERS_IN_XMP = (
     *(b"tiff:Orientation", b"tiff:ImageLength", b"tiff:ImageWidth"),
     *(b"exif:PixelYDimension", b"exif:PixelXDimension"),
