@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.codecs.exif import orientation_of
 from blurkit.io.codecs.metadata import (
     FIELD_NAMES,
     Metadata,
@@ -215,7 +216,8 @@ def fitted(
     if alpha is not None and not kind.alpha:
         lost.append("transparency")
     orientation = metadata.orientation
-    if kind.turned == "always" or (kind.turned == "exif" and metadata.exif):
+    in_exif = bool(metadata.exif) and orientation_of(metadata.exif) == orientation
+    if kind.turned == "always" or (kind.turned == "exif" and in_exif):
         pixels = turn_back(pixels, orientation)
         alpha = None if alpha is None else turn_back(alpha, orientation)
     else:

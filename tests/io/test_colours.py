@@ -10,6 +10,7 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import PIL.ImageCms
+import PIL.ImageOps
 import pytest
 import tifffile
 
@@ -32,6 +33,7 @@ from tests.io.test_carried import (
     jp2,
     multi,
     nclx,
+    opened,
     saved,
     segment,
     stored,
@@ -252,3 +254,13 @@ def test_sizes_and_orientations_are_true(tmp_path: Path) -> None:
     assert [written.get_ifd(34665)[tag] for tag in (40962, 40963)] == [80, 96]
     copied(picture, tmp_path / "b.jpg")
     assert packet in (tmp_path / "b.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".heic", ".jp2", ".tif"])
+def test_an_orientation_beside_other_tags_is_shown_once(tmp_path: Path, suffix: str) -> None:
+    """TIFF states it outside of what becomes the EXIF block of other formats."""
+    tags = [(274, 3, 1, 6, True)]
+    picture = read(tmp_path, "a.tif", tiff(description="a title", extratags=tags))
+    copied(picture, tmp_path / f"b{suffix}")
+    shown = np.asarray(PIL.ImageOps.exif_transpose(opened(tmp_path / f"b{suffix}")))
+    assert error(shown, np.rot90(PHOTO, -1)) < 4

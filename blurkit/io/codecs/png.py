@@ -24,8 +24,8 @@ from blurkit.io.records import Image
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(PNG_SIGNATURE) + 25
 DEPTH_PLACE, COLOUR_PLACE = 24, 25
-GRAYS = (0, 4)
-"""The places of the depth and kind of colours, and the kinds that are gray."""
+GRAYS, PALETTE = (0, 4), 3
+"""The places of the depth and kind of colours, the kinds that are gray, and that with a palette."""
 
 STRATEGY = zlib.Z_RLE
 """Searching for runs of one byte only writes photos in a quarter of the time; the sizes of their
@@ -39,7 +39,7 @@ LARGEST_TEXT = 1 << 24
 
 CHUNK_NAMES = {
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "texts"),
-    b"tIME": "time of its last change",
+    **{b"tIME": "time of its last change", b"bKGD": "background colour"},
     **dict.fromkeys((b"mDCV", b"cLLI"), "light levels"),
 }
 """What chunks hold that no other format does."""
@@ -119,6 +119,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     out.
     """
     stated: dict[str, Any] = {}
+    plain = data[COLOUR_PLACE] != PALETTE and data[DEPTH_PLACE] >= 8
     extras, names, colours = b"", dict[str, bool](), dict[bytes, bytes]()
     for kind, start, end in _chunks(data, len(PNG_SIGNATURE)):
         body = data[start:end]
@@ -133,7 +134,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
             stated["resolution"] = (*map(float, density), METRE if unit == 1 else 0)
         elif kind == b"iTXt" and body.startswith(XMP_START[:18]):
             stated["xmp"] = _xmp(body)
-        elif kind not in OF_STORED_PIXELS:
+        elif kind not in OF_STORED_PIXELS or (kind == b"bKGD" and plain):
             colours[kind] = body
             extras += _chunk(kind, body)
             if kind not in SAID_ELSEWHERE:
