@@ -602,3 +602,14 @@ def test_every_kind_of_raw_file_gives_its_tags(suffix: str) -> None:
     block.load(raw_metadata(io.BytesIO(RAW[suffix])).exif)
     assert block[271] == "a camera" and 274 not in block
     assert b"a remark" in block.get_ifd(34665)[37510] and block.get_ifd(34853)[1] == "N"
+
+
+def test_what_is_too_large_for_a_segment_is_named(tmp_path: Path) -> None:
+    block, lines = PIL.Image.Exif(), list[str]()
+    block[274] = 6
+    block.get_ifd(34665)[37500] = bytes(90_000)
+    (tmp_path / "a.png").write_bytes(saved("PNG", exif=block))
+    picture = read_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.jpg", picture.pixels, attrs=picture.attrs, warn=lines.append)
+    assert len(lines) == 1 and "source's EXIF did not" in lines[0]
+    assert error(np.asarray(opened(tmp_path / "b.jpg")), np.rot90(PHOTO, -1)) < 4
