@@ -130,6 +130,11 @@ def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
         say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
+def say_warning(text: str) -> None:
+    """Print a warning on standard error."""
+    say(f"warning: {text}")
+
+
 def refuse_hopeless(
     inputs: Sequence[str],
     sink: Sink,
@@ -188,9 +193,9 @@ class RecordBatch(Problems):
         With `--compare`, `panels` are shown beside each result.
         """
         options, compare = self._options, False
-        files = FileOptions(options.force, options.resume)
+        files = FileOptions(options.force, options.resume, warn=say_warning)
         if isinstance(options, ImageTask):
-            films = FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
+            films = FilmOptions(options.frames, options.crf, say_warning)
             files = replace(files, format=options.format, quality=options.quality, films=films)
             compare = options.compare
         self.sink = open_sink(options.output, show, self._verb, files)

@@ -156,7 +156,7 @@ def blind_deblur(
     if run.save_every and run.save_to is None and (output == "-" or fills_shard):
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)  # the shard to resume is rewritten
-    files = FileOptions(force, format=run.format, quality=run.quality)
+    files = FileOptions(force, format=run.format, quality=run.quality, warn=_warn)
     sink = open_sink(output, ("restored",), "deblurred", files)
     fresh = not run.resume
     refuse_hopeless(

@@ -312,6 +312,7 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
 
 def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     """Return the sink for `-o`; a folder receives shards, not images."""
+    from blurkit.cli.batch import say_warning
     from blurkit.data.places import shard_prefix
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
@@ -326,4 +327,5 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
         raise UsageError("--resume requires a folder of shards as output")
     if is_shard(path):
         return ShardSink(path, options.force, compression)
-    return open_sink(output, ("blur", "sharp"), "prepared", FileOptions(options.force))
+    files = FileOptions(options.force, warn=say_warning)
+    return open_sink(output, ("blur", "sharp"), "prepared", files)

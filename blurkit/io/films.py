@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,19 @@ import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io import paths
-from blurkit.io.codecs.metadata import Metadata
-from blurkit.io.codecs.tiff import page_count, read_pages, write_page
-from blurkit.io.formats import TIFF
-from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
+from blurkit.io.codecs.metadata import Metadata, to_srgb
+from blurkit.io.codecs.png import described_png
+from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
+from blurkit.io.formats import BY_SUFFIX, TIFF
+from blurkit.io.images import (
+    FrameTime,
+    Picture,
+    fitted,
+    frame_picture,
+    held,
+    not_kept,
+    upright_picture,
+)
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
@@ -96,6 +105,12 @@ def unfilmed(attrs: Attributes) -> Attributes:
 ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 """Pillow's names of the formats that hold animations, by suffix."""
 
+PILLOW_NAMES = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "comment": "comment"}
+"""Pillow's names of the fields of `Metadata` that it writes into animations."""
+
+STILLS = {".apng": ".png"}
+"""The suffix of single pictures in the format of an animation, if it is another."""
+
 ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
 PILLOW_KINDS = tuple(ANIMATION_KINDS.values())
 
@@ -105,7 +120,7 @@ TICKS = 1000
 LOSSY_QUALITY = 95
 """The quality of WebP and AVIF on writing."""
 
-KEPT = ("loop", "default_image", "icc_profile", "exif")
+KEPT = ("loop", "default_image")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
 
 
@@ -185,8 +200,8 @@ class AnimationWriter:
     It is repeated as often as the animation `source` is, or forever if that is a video.
     """
 
-    def __init__(self, path: Path, suffix: str, source: Path) -> None:
-        self._path, self._source, self._suffix = path, source, suffix
+    def __init__(self, path: Path, suffix: str, source: Path, warn: Callable[[str], None]) -> None:
+        self._path, self._source, self._suffix, self._warn = path, source, suffix, warn
         self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
@@ -202,13 +217,46 @@ class AnimationWriter:
         self._durations.append(round(TICKS * FrameTime.of(attrs).duration))
 
     def close(self) -> None:
-        """Write the file. Raises BlurkitError if the format cannot hold it."""
+        """Write the file, and report what it lacks of its source.
+
+        Raises BlurkitError if the format cannot hold it.
+        """
         transparent = any(frame.shape[2] == 4 for frame in self._frames)
-        frames = map(_with_alpha, self._frames) if transparent else self._frames
+        frames: Iterable[np.ndarray] = self._frames
+        if transparent:
+            frames = map(_with_alpha, self._frames)
         options = _options(self._source) | {"quality": LOSSY_QUALITY}
         if self._suffix == ".gif":
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
+        metadata, by_pillow = self._metadata()
+        by_chunks = STILLS.get(self._suffix, self._suffix) == ".png"
+        if metadata.icc and not by_chunks and "icc" not in by_pillow:
+            frames = _srgb(frames, metadata.icc)
+        stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in by_pillow}
+        options |= {name: value for name, value in stated.items() if value}
+        if self._suffix == ".webp":
+            options["lossless"] = metadata.lossless
         write_animation(self._path, self._suffix, frames, self._durations, **options)
+        if by_chunks:
+            self._path.write_bytes(described_png(self._path.read_bytes(), metadata))
+
+    def _metadata(self) -> tuple[Metadata, frozenset[str]]:
+        """Return the metadata of the source that the format holds, and what Pillow writes of it."""
+        kind = BY_SUFFIX[STILLS.get(self._suffix, self._suffix)]
+        holds, by_chunks = kind.holds, kind is BY_SUFFIX[".png"]
+        if not by_chunks:  # Pillow writes no codes of colours
+            kind = replace(kind, holds=holds - {"cicp"})
+        source = _metadata_of(self._source)
+        try:
+            metadata, lost = held(kind, source)
+        except ValueError as error:
+            raise BlurkitError(f"{self._source}: cannot be written ({error})") from error
+        if metadata.orientation > 1 and self._suffix == ".avif":  # on which Pillow 13 crashes
+            metadata, lost = metadata.stored(1, self._frames[0].shape[:2]), [*lost, "orientation"]
+        lost += [f"depth of {source.bits} bits"] if source.bits else []
+        if lost:
+            self._warn(f"{self._source}: {not_kept(lost)}")
+        return metadata, frozenset() if by_chunks else holds.intersection(PILLOW_NAMES)
 
     def release(self) -> None:
         self._frames.clear()
@@ -223,6 +271,23 @@ def rgb(image: Image) -> np.ndarray:
 def _with_alpha(frame: np.ndarray) -> np.ndarray:
     """Return a frame (H, W, 4), opaque where it had no alpha."""
     return frame if frame.shape[2] == 4 else np.dstack([frame, np.full_like(frame[:, :, 0], 255)])
+
+
+def _srgb(frames: Iterable[np.ndarray], icc: bytes) -> Iterator[np.ndarray]:
+    """Yield frames in the colours of a profile, (H, W, 3 or 4), as sRGB."""
+    for frame in frames:
+        colours = to_srgb(np.ascontiguousarray(frame[:, :, :3]), icc)
+        yield np.concatenate([colours, frame[:, :, 3:]], axis=2)
+
+
+def _metadata_of(source: Path) -> Metadata:
+    """Return the metadata of an animation; frames have their own palettes, so none is lost."""
+    suffix = source.suffix.lower()
+    if suffix not in ANIMATION_KINDS:
+        return Metadata()
+    with source.open("rb") as file:
+        _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source))
+    return replace(metadata, lost="")
 
 
 def _options(source: Path) -> dict[str, Any]:
@@ -248,20 +313,28 @@ class FilmOptions:
 class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: Path, warn: Callable[[str], None]) -> None:
         import tifffile  # only for these files
 
-        self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
+        large, self._path, self._warn = source.stat().st_size >= 2**31, path, warn
+        with tifffile.TiffFile(source) as read:
+            self._file = tifffile.TiffWriter(path, bigtiff=large, byteorder=read.byteorder)
+        self._source, self._lost = source, list[str]()
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        metadata = Metadata.of(attrs)
-        write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
+        pixels, metadata, lost = fitted(TIFF, image, alpha, attrs)
+        write_page(self._file, pixels, metadata)
+        self._lost += lost
 
     def close(self) -> None:
-        """Close the file, which is whole after every page."""
+        """Close the file, which is whole afterwards, and report what it lacks of its source."""
         self._file.close()
+        link_directories(self._path)
+        if self._lost:
+            self._warn(f"{self._source}: {not_kept(self._lost)}")
 
-    release = close
+    def release(self) -> None:
+        self._file.close()
 
 
 class OpenFilm:
@@ -320,5 +393,5 @@ def _writer(
     if suffix in VIDEO_SUFFIXES:
         return VideoWriter(partial, suffix, source, options.crf, options.warn)
     if suffix in ANIMATION_SUFFIXES:
-        return AnimationWriter(partial, suffix, source)
-    return PageWriter(partial, source)
+        return AnimationWriter(partial, suffix, source, options.warn)
+    return PageWriter(partial, source, options.warn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from blurkit.io.formats import (
     why_unread,
     written_suffix,
 )
-from blurkit.io.images import encode_image, write_image
+from blurkit.io.images import OnLoss, encode_image, write_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
@@ -32,7 +33,8 @@ class FileOptions:
 
     Existing files are replaced with `force`, and with `resume` if no earlier run has finished them.
     Images have a `format`, such as `png`, and a `quality` (1 to 100) if that is lossy; by default,
-    the format of their source, and the quality that `write_image` chooses.
+    the format of their source, and the quality that `write_image` chooses. `warn` receives a line
+    about each image whose format cannot hold all that its source does.
     """
 
     force: bool = False
@@ -40,6 +42,7 @@ class FileOptions:
     format: str | None = None
     quality: int | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
+    warn: OnLoss = warnings.warn
 
     @property
     def suffix(self) -> str | None:
@@ -98,7 +101,10 @@ class _Images(Sink):
         path, source = self.path(record), self._source(record)
         image, alpha = _shown(record, self._show)
         if source is None:
-            write_image(path, image, alpha, record.attrs, self._force, self._options.quality)
+            options = self._options
+            write_image(
+                path, image, alpha, record.attrs, self._force, options.quality, options.warn
+            )
         else:
             self._open(path, source).write(record, image, alpha)
         self._written.add(path)
@@ -149,7 +155,14 @@ class ImageStream(Sink):
         """Send the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         shown, options = _shown(record, self._show), self._options
-        encoded = encode_image(str(options.suffix), *shown, record.attrs, options.quality)
+        encoded = encode_image(
+            str(options.suffix),
+            *shown,
+            record.attrs,
+            options.quality,
+            where=record.name,
+            warn=options.warn,
+        )
         self._stream.write(encoded)
         self._stream.flush()
         self._written = True
