@@ -7,13 +7,14 @@ Pages of TIFF files have no time. Films are written frame by frame.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which takes longer
@@ -24,12 +25,12 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io import paths
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.codecs.tiff import page_count, read_pages, write_page
-from blurkit.io.formats import TIFF
+from blurkit.io.formats import TIFF, ending
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
-from blurkit.io.writing import replacing, writing_errors
+from blurkit.io.writing import Uncomplaining, replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -40,7 +41,7 @@ def is_film(path: Path) -> bool:
 
     A file that cannot be read is not a film, unless its suffix is a video's.
     """
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
     if suffix not in ANIMATION_SUFFIXES:
@@ -54,7 +55,7 @@ def is_film(path: Path) -> bool:
 
 def stated_length(path: Path) -> int | None:
     """Return the number of a film's frames without decoding them, None if it is not stated."""
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if suffix in TIFF.suffixes:
         return page_count(path)
     try:
@@ -72,7 +73,7 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
 
     Raises BlurkitError if the file is missing or not a film, and at the place where it is damaged.
     """
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if not path.is_file():
         raise BlurkitError(f"{path}: no such file")
     if suffix in VIDEO_SUFFIXES:
@@ -168,15 +169,14 @@ def write_animation(
     import imageio.v3 as imageio  # only for these files
 
     options |= {"save_all": True, "duration": list(durations)}
+    file = io.BytesIO()  # after an error of the disk, Pillow would write to the closed file
     try:
-        with (
-            path.open("wb") as file,
-            imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation,
-        ):
+        with imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation:
             for frame in frames:
                 animation.write(frame, **options)
     except ValueError as error:  # larger than the format allows
         raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+    path.write_bytes(file.getbuffer())
 
 
 class AnimationWriter:
@@ -227,7 +227,7 @@ def _with_alpha(frame: np.ndarray) -> np.ndarray:
 
 def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
-    if source.suffix.lower() not in ANIMATION_KINDS:
+    if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
     with PIL.Image.open(source, formats=PILLOW_KINDS) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
@@ -251,17 +251,25 @@ class PageWriter:
     def __init__(self, path: Path, source: Path) -> None:
         import tifffile  # only for these files
 
-        self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
+        self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file
+        large = source.stat().st_size >= 2**31
+        self._file = tifffile.TiffWriter(cast(BinaryIO, self._raw), bigtiff=large)
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
         metadata = Metadata.of(attrs)
         write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
+        if self._raw.error is not None:
+            raise self._raw.error
 
     def close(self) -> None:
-        """Close the file, which is whole after every page."""
-        self._file.close()
+        """Complete the file."""
+        self.release()
+        if self._raw.error is not None:
+            raise self._raw.error
 
-    release = close
+    def release(self) -> None:
+        self._file.close()
+        self._raw.close()
 
 
 class OpenFilm:
@@ -307,7 +315,7 @@ def can_write(suffix: str, source: Path) -> bool:
 
     Videos and animations can become each other; still formats hold films only for their own kind.
     """
-    kind = source.suffix.lower()
+    kind = ending(source)
     if suffix in TIFF.suffixes or kind in TIFF.suffixes:
         return suffix in TIFF.suffixes and kind in TIFF.suffixes
     return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind
