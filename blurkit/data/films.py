@@ -23,7 +23,7 @@ from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES, can_write, is_film, read_film, stated_length
 from blurkit.io.formats import IMAGE_SUFFIXES, is_written
 from blurkit.io.images import Picture, image_record, read_image
-from blurkit.io.paths import is_folder, walk
+from blurkit.io.paths import composed, is_folder, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 from blurkit.io.videos import VIDEO_SUFFIXES, read_video
@@ -236,7 +236,7 @@ def _clips_of(path: Path) -> list[Clip]:
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({VIDEOS})")
-        return [Clip(path.stem, path)]
+        return [Clip(composed(path.stem), path)]
     folders: dict[Path, list[Path]] = defaultdict(list)
     for file in walk(path, IMAGE_SUFFIXES):
         folders[file.parent].append(file)
@@ -250,4 +250,4 @@ def _clips_of(path: Path) -> list[Clip]:
 def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None = None) -> Clip:
     *parts, last = place.relative_to(root).parts or (root.absolute().name,)
     split = take_split(parts) or (split_of_folder(last) if frames else None) or split_of_root(root)
-    return Clip("/".join((*parts, last)), video or place, frames, split)
+    return Clip(composed("/".join((*parts, last))), video or place, frames, split)

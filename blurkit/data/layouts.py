@@ -53,15 +53,16 @@ def find_scenes(
     photo has a partner, all get the role `unpaired_as`.
 
     The first of `layouts` describes the folder; the others are links that are not followed, because
-    they lead to a folder above them. No image is opened. Results that commands wrote next to their
-    source (photo.deblurred.jpg) are skipped; images without a partner and ambiguous names are
+    they lead to a folder above them. No image is opened. What commands wrote next to their source
+    (photo.deblurred.jpg) is in `results`; images without a partner and ambiguous names are
     listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it has blurred folders
     but not the chosen one, and for `lists` as `read_lists` does.
     """
     blur = re.sub("^(train_)?(val_)?(test_)?", "", blur.lower())
     listed = read_lists(lists or ())
     loops: list[Path] = []
-    files = without_results(image_files(root, loops.append))
+    everything = image_files(root, loops.append)
+    files = without_results(everything)
     images = Images(root, files, blur)
     if listed and all(line.files for line in listed):
         found = Found(listed_pairs(listed, images, blur), ["list files"])
@@ -76,6 +77,7 @@ def find_scenes(
     found.items = _named(assigned.items, found.left_out)
     found.left_out += assigned.left_out
     found.unmatched = assigned.unmatched
+    found.results = sorted({*everything}.difference(files))
     listed_layout = any(k.listed and found.layouts[0].startswith(k.name) for k in LAYOUTS)
     if listed_layout and any(scene.split is None for scene in found.items):
         found.layouts[0] += " without its list files: test images are used for training"

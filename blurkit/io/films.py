@@ -7,13 +7,14 @@ Pages of TIFF files have no time. Films are written frame by frame.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which takes longer
@@ -25,7 +26,7 @@ from blurkit.io import paths
 from blurkit.io.codecs.metadata import Metadata, to_srgb
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
-from blurkit.io.formats import BY_SUFFIX, TIFF
+from blurkit.io.formats import BY_SUFFIX, TIFF, ending
 from blurkit.io.images import (
     FrameTime,
     Picture,
@@ -38,7 +39,7 @@ from blurkit.io.images import (
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
-from blurkit.io.writing import replacing, writing_errors
+from blurkit.io.writing import Uncomplaining, replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -49,7 +50,7 @@ def is_film(path: Path) -> bool:
 
     A file that cannot be read is not a film, unless its suffix is a video's.
     """
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
     if suffix not in ANIMATION_SUFFIXES:
@@ -63,7 +64,7 @@ def is_film(path: Path) -> bool:
 
 def stated_length(path: Path) -> int | None:
     """Return the number of a film's frames without decoding them, None if it is not stated."""
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if suffix in TIFF.suffixes:
         return page_count(path)
     try:
@@ -81,7 +82,7 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
 
     Raises BlurkitError if the file is missing or not a film, and at the place where it is damaged.
     """
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if not path.is_file():
         raise BlurkitError(f"{path}: no such file")
     if suffix in VIDEO_SUFFIXES:
@@ -183,15 +184,14 @@ def write_animation(
     import imageio.v3 as imageio  # only for these files
 
     options |= {"save_all": True, "duration": list(durations)}
+    file = io.BytesIO()  # after an error of the disk, Pillow would write to the closed file
     try:
-        with (
-            path.open("wb") as file,
-            imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation,
-        ):
+        with imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation:
             for frame in frames:
                 animation.write(frame, **options)
     except ValueError as error:  # larger than the format allows
         raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+    path.write_bytes(file.getbuffer())
 
 
 class AnimationWriter:
@@ -282,7 +282,7 @@ def _srgb(frames: Iterable[np.ndarray], icc: bytes) -> Iterator[np.ndarray]:
 
 def _metadata_of(source: Path) -> Metadata:
     """Return the metadata of an animation; frames have their own palettes, so none is lost."""
-    suffix = source.suffix.lower()
+    suffix = ending(source)
     if suffix not in ANIMATION_KINDS:
         return Metadata()
     with source.open("rb") as file:
@@ -292,7 +292,7 @@ def _metadata_of(source: Path) -> Metadata:
 
 def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
-    if source.suffix.lower() not in ANIMATION_KINDS:
+    if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
     with PIL.Image.open(source, formats=PILLOW_KINDS) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
@@ -316,25 +316,33 @@ class PageWriter:
     def __init__(self, path: Path, source: Path, warn: Callable[[str], None]) -> None:
         import tifffile  # only for these files
 
-        large, self._path, self._warn = source.stat().st_size >= 2**31, path, warn
+        self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file
+        self._path, self._source, self._warn, self._lost = path, source, warn, list[str]()
+        large = source.stat().st_size >= 2**31
         with tifffile.TiffFile(source) as read:
-            self._file = tifffile.TiffWriter(path, bigtiff=large, byteorder=read.byteorder)
-        self._source, self._lost = source, list[str]()
+            self._file = tifffile.TiffWriter(
+                cast(BinaryIO, self._raw), bigtiff=large, byteorder=read.byteorder
+            )
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
         pixels, metadata, lost = fitted(TIFF, image, alpha, attrs)
         write_page(self._file, pixels, metadata)
         self._lost += lost
+        if self._raw.error is not None:
+            raise self._raw.error
 
     def close(self) -> None:
-        """Close the file, which is whole afterwards, and report what it lacks of its source."""
-        self._file.close()
+        """Complete the file, and report what it lacks of its source."""
+        self.release()
+        if self._raw.error is not None:
+            raise self._raw.error
         link_directories(self._path)
         if self._lost:
             self._warn(f"{self._source}: {not_kept(self._lost)}")
 
     def release(self) -> None:
         self._file.close()
+        self._raw.close()
 
 
 class OpenFilm:
@@ -380,7 +388,7 @@ def can_write(suffix: str, source: Path) -> bool:
 
     Videos and animations can become each other; still formats hold films only for their own kind.
     """
-    kind = source.suffix.lower()
+    kind = ending(source)
     if suffix in TIFF.suffixes or kind in TIFF.suffixes:
         return suffix in TIFF.suffixes and kind in TIFF.suffixes
     return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -186,6 +187,15 @@ OTHER_PICTURES = (
 OTHER_FILMS = ".3g2 .asf .flv .mpeg .mpg .mxf .ogv .vob .wmv"
 """The suffixes of images and films that no reader knows; other files are not pictures."""
 
+OTHER_STARTS = {
+    ".h5": rb"\x89HDF\r\n\x1a\n",
+    ".mkv": rb"\x1aE\xdf\xa3",
+    ".avi": rb"RIFF....AVI ",
+    ".mov": rb"....ftypqt",
+    ".mp4": rb"....ftyp",
+}
+"""What shards and films begin with, as regular expressions."""
+
 UNREAD_SUFFIXES = (
     frozenset(BY_SUFFIX).union(OTHER_PICTURES.split(), OTHER_FILMS.split()) - IMAGE_SUFFIXES
 )
@@ -208,6 +218,24 @@ def recognise(head: bytes, suffix: str = "") -> ImageFormat | None:
     return None
 
 
+def ending(path: Path) -> str:
+    """Return the suffix of a file in lower case; if it has none, one for its content, or ""."""
+    if path.suffix:
+        return path.suffix.lower()
+    try:
+        head = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(64)
+    except OSError:  # which is reported when it is read
+        return ""
+    if kind := recognise(head):
+        return kind.suffixes[0]
+    return next(
+        (suffix for suffix, start in OTHER_STARTS.items() if re.match(start, head, re.DOTALL)), ""
+    )
+
+
 def written_suffix(suffix: str) -> str:
     """Return the suffix of the results of files with `suffix`, .png for one that is unknown."""
     if suffix in WRITTEN_SUFFIXES:
@@ -222,8 +250,8 @@ def shown_suffixes(written: bool = False) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether `path` has the suffix of an image format that can be read."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    """Return whether `path` has the suffix of a readable image, or none and such content."""
+    return ending(path) in IMAGE_SUFFIXES
 
 
 def is_written(path: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Image, from_float, to_float
@@ -149,8 +150,8 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a file's suffix is that of a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Return whether a file's suffix, or its content if it has none, is that of a video."""
+    return ending(path) in VIDEO_SUFFIXES
 
 
 def describe_video(path: Path) -> dict[str, Any]:
