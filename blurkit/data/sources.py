@@ -276,8 +276,8 @@ def _find_in_folder(
         return [ShardSource(str(path)) for path in shards]
     if not (scenes.items or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
-    layout, *loops = scenes.layouts
-    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *loops]
+    layout, *skipped = scenes.layouts
+    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *skipped]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
     return scenes.items
 

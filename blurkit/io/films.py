@@ -22,13 +22,14 @@ import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io import paths
-from blurkit.io.codecs.metadata import Metadata
+from blurkit.io.codecs.metadata import Metadata, to_srgb
 from blurkit.io.codecs.tiff import page_count, read_pages, write_page
+from blurkit.io.encoding import VideoWriter
 from blurkit.io.formats import TIFF
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
+from blurkit.io.videos import VIDEO_SUFFIXES, is_video, open_video, read_video
 from blurkit.io.writing import replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -74,7 +75,8 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
     """
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise BlurkitError(f"{path}: no such file")
+        reason = "is not a regular file" if path.exists() else "no such file"
+        raise BlurkitError(f"{path}: {reason}")
     if suffix in VIDEO_SUFFIXES:
         yield from read_video(path)
     elif not is_film(path):
@@ -158,12 +160,13 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
 
 
 def write_animation(
-    path: Path, suffix: str, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
+    path: Path, result: Path, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
 ) -> None:
-    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, as an animation of a suffix's format.
+    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, to `path`, which will be `result`.
 
-    `durations` has their milliseconds on the screen; `options` are those of Pillow's plugin. Raises
-    BlurkitError if the format cannot hold them.
+    The format is that of the suffix of `result`. `durations` has the frames' milliseconds on the
+    screen; `options` are those of Pillow's plugin. Raises BlurkitError if the format cannot hold
+    them.
     """
     import imageio.v3 as imageio  # only for these files
 
@@ -171,12 +174,14 @@ def write_animation(
     try:
         with (
             path.open("wb") as file,
-            imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation,
+            imageio.imopen(
+                file, "w", plugin="pillow", extension=result.suffix.lower()
+            ) as animation,
         ):
             for frame in frames:
                 animation.write(frame, **options)
     except ValueError as error:  # larger than the format allows
-        raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+        raise BlurkitError(f"{result}: cannot be written ({one_line(error)})") from error
 
 
 class AnimationWriter:
@@ -185,14 +190,15 @@ class AnimationWriter:
     It is repeated as often as the animation `source` is, or forever if that is a video.
     """
 
-    def __init__(self, path: Path, suffix: str, source: Path) -> None:
-        self._path, self._source, self._suffix = path, source, suffix
+    def __init__(self, path: Path, result: Path, source: Path) -> None:
+        self._path, self._result, self._source = path, result, source
         self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
     def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
-        """Add a frame. Raises BlurkitError if its size differs from that of the first."""
-        frame = rgb(image)
+        """Add a frame, in sRGB. Raises BlurkitError if its size differs from that of the first."""
+        profile = Metadata.of(attrs).icc
+        frame = rgb(to_srgb(image, profile) if profile and image.shape[2] == 3 else image)
         if alpha is not None:
             frame = np.dstack([frame, from_float(to_float(alpha), np.uint8)])
         if self._frames and frame.shape[:2] != self._frames[0].shape[:2]:
@@ -206,9 +212,9 @@ class AnimationWriter:
         transparent = any(frame.shape[2] == 4 for frame in self._frames)
         frames = map(_with_alpha, self._frames) if transparent else self._frames
         options = _options(self._source) | {"quality": LOSSY_QUALITY}
-        if self._suffix == ".gif":
+        if self._result.suffix.lower() == ".gif":
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
-        write_animation(self._path, self._suffix, frames, self._durations, **options)
+        write_animation(self._path, self._result, frames, self._durations, **options)
 
     def release(self) -> None:
         self._frames.clear()
@@ -272,7 +278,7 @@ class OpenFilm:
         self._stack = ExitStack()
         with self._stack:
             partial = self._stack.enter_context(replacing(path, force))
-            self._writer = _writer(partial, path.suffix.lower(), source, options)
+            self._writer = _writer(partial, path, source, options)
             self._stack.callback(self._writer.release)
             self._stack = self._stack.pop_all()
 
@@ -314,11 +320,11 @@ def can_write(suffix: str, source: Path) -> bool:
 
 
 def _writer(
-    partial: Path, suffix: str, source: Path, options: FilmOptions
+    partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
-    if suffix in VIDEO_SUFFIXES:
-        return VideoWriter(partial, suffix, source, options.crf, options.warn)
-    if suffix in ANIMATION_SUFFIXES:
-        return AnimationWriter(partial, suffix, source)
+    if is_video(result):
+        return VideoWriter(partial, result, source, options.crf, options.warn)
+    if result.suffix.lower() in ANIMATION_SUFFIXES:
+        return AnimationWriter(partial, result, source)
     return PageWriter(partial, source)

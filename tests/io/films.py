@@ -11,7 +11,7 @@ import PIL.Image
 import skimage.data
 import tifffile
 
-from blurkit.io.videos import scheduling_kept
+from blurkit.io.encoding import scheduling_kept
 
 PHOTO = skimage.data.astronaut()
 TICK = Fraction(1, 25)

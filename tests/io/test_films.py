@@ -78,7 +78,6 @@ def test_a_video_keeps_all_the_rest(name: str, options: dict[str, Any], tmp_path
     assert abs(np.subtract(*map(np.mean, both))) < (1.2 if deep else 0.3)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
 @pytest.mark.parametrize(
     "text",
     [
@@ -110,6 +109,7 @@ def test_any_name_is_that_of_a_file(
     assert len(shown(Path("out") / name).yuv) == len(pictures())
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
 def test_an_encoder_does_not_raise_the_priority_of_the_program(tmp_path: Path) -> None:
     """That of AV1 gives a thread of root real-time priority, and leaves it."""
     source = make_video(tmp_path / "a.mp4", codec="libsvtav1", pixels="yuv420p10le")

@@ -1,0 +1,458 @@
+"""Videos: encoded by PyAV frame by frame, with what their source holds beside its pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blurkit.errors import BlurkitError
+from blurkit.io.images import FrameTime
+from blurkit.io.records import Image, from_float, to_float
+from blurkit.io.videos import (
+    FULL_RANGE,
+    MUXERS,
+    SCALING,
+    address,
+    bits_of,
+    codec_of,
+    is_cover,
+    is_video,
+    matrix_of,
+    open_video,
+    range_of,
+    reason_of,
+)
+
+ENCODERS = {
+    "h264": ("libx264", {}),
+    "hevc": ("libx265", {"x265-params": "log-level=error"}),
+    "vp8": ("libvpx", {"b": "0", "cpu-used": "4"}),
+    "vp9": ("libvpx-vp9", {"b": "0", "cpu-used": "4", "row-mt": "1"}),
+    "av1": ("libsvtav1", {"preset": "8"}),
+}
+"""The encoder of each codec that is kept, and its options; bits per second of 0 leave it to CRF."""
+
+CRF = 17
+"""The default constant rate factor: with h264, a film that is hard to tell from its frames."""
+
+MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
+"""PyAV's names of the static metadata of HDR10."""
+
+MATRIX_FILTERS = {
+    **{"ITU709": "bt709", "FCC": "fcc", "ITU601": "bt601"},
+    **{"SMPTE240M": "smpte240m", "BT2020": "bt2020"},
+}
+"""The names of matrices of `matrix_of` in FFmpeg's filters."""
+
+OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
+"""Metadata that muxers write themselves, in lower case."""
+
+STATISTICS = re.compile(r"bps|number_of_|_statistics_|duration|encoder|vendor_id", re.IGNORECASE)
+"""How the names of metadata of the pictures' stream begin that another encoding makes false."""
+
+EXTRAS = {
+    **{"A53_CC": "closed captions", "SPHERICAL": "its projection as a panorama"},
+    **{"STEREO3D": "its stereo layout", "ICC_PROFILE": "its colour profile"},
+    **{"DOVI_METADATA": "Dolby Vision", "DYNAMIC_HDR_PLUS": "HDR10+"},
+    **{"DYNAMIC_HDR_VIVID": "HDR Vivid", "S12M_TIMECODE": "timecode"},
+    **{MASTERING: "its mastering display", LIGHT: "its content light level"},
+}
+"""What frames may carry beside their pixels, by PyAV's names, and what it is called when lost."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a video states of its pictures as a whole; the defaults are for films that are none.
+
+    `matrix` and `range` convert from RGB; `tags` are the colour space, range, primaries and
+    transfer function as FFmpeg's numbers, which may be 2 or 0 for unspecified. `chroma` is FFmpeg's
+    name of the place of chroma samples. `aspect` is that of a pixel in a picture of `size` (width,
+    height). `extras` are the bytes that frames carry, by PyAV's names.
+    """
+
+    codec: str = "h264"
+    pixels: str = "yuv420p"
+    matrix: str = "ITU709"
+    range: int = 1
+    tags: tuple[int, int, int, int] = (1, 1, 1, 1)
+    chroma: str = "left"
+    rate: Fraction = Fraction(25)
+    aspect: Fraction | None = None
+    size: tuple[int, int] = (0, 0)
+    interlaced: bool = False
+    transparent: bool = False
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> Look:
+        """Return the look of a video. Raises BlurkitError if it cannot be read."""
+        with open_video(path) as (container, stream):
+            try:
+                first = next(container.decode(stream))
+            except Exception as error:  # of any kind
+                raise BlurkitError(f"{path}: cannot be decoded ({reason_of(error)})") from error
+            return cls(
+                codec_of(stream),
+                first.format.name.replace("yuvj", "yuv"),
+                matrix_of(first),
+                range_of(first),
+                (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
+                _chroma_location(first),
+                min(filter(None, (stream.average_rate, stream.guessed_rate)), default=Fraction(25)),
+                stream.sample_aspect_ratio,
+                (stream.width, stream.height),
+                first.interlaced_frame,
+                any(component.is_alpha for component in first.format.components),
+                {data.type.name: bytes(data) for data in first.side_data},
+            )
+
+    def mastering(self) -> str:
+        """Return the static metadata of HDR10 as parameters of x265, empty if there are none."""
+        parts = []
+        if MASTERING in self.extras:  # FFmpeg's struct AVMasteringDisplayMetadata
+            values = struct.unpack("=22i", self.extras[MASTERING][:88])
+            pairs = zip(values[0:20:2], values[1:20:2], strict=True)
+            *points, low, high = (n / d if d else 0 for n, d in pairs)
+            r, g, b, white = (
+                "({:.0f},{:.0f})".format(*(50000 * c for c in points[n : n + 2]))
+                for n in range(0, 8, 2)
+            )
+            parts.append(
+                f"master-display=G{g}B{b}R{r}WP{white}L({10000 * high:.0f},{10000 * low:.0f})"
+            )
+        if LIGHT in self.extras:
+            parts.append("max-cll={},{}".format(*struct.unpack("=2I", self.extras[LIGHT][:8])))
+        return ":".join(parts)
+
+
+def _chroma_location(frame: Any) -> str:
+    """Return FFmpeg's name of the place of a frame's chroma samples, which PyAV does not have."""
+    from av import logging
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, Fraction(1))
+    graph.link_nodes(source, graph.add("showinfo", checksum="0"), graph.add("buffersink"))
+    graph.configure()
+    level = logging.get_level()
+    logging.set_level(logging.INFO)
+    try:
+        with logging.Capture() as lines:
+            graph.vpush(frame)
+            graph.vpull()
+    finally:
+        logging.set_level(level)
+    found = re.search(r" cl:(\w+) ", "".join(line[2] for line in lines))
+    return found[1] if found else "unspecified"
+
+
+class VideoWriter:
+    """Encodes every frame as it comes and writes a video to a file.
+
+    Codec, pixel format, colours and aspect ratio are those of the film `source`, whose sound,
+    subtitles and metadata are copied. `crf` is the constant rate factor: lower is better, None the
+    default. What changes or is lost is reported to `warn`; errors name `result`, whose place `path`
+    will take. The file is whole after `close`; `release` closes all files, whether it is whole or
+    not.
+    """
+
+    def __init__(
+        self, path: Path, result: Path, source: Path, crf: int | None, warn: Callable[[str], None]
+    ) -> None:
+        import av  # only for videos: it takes a tenth of a second
+
+        self._crf, self._warn = CRF if crf is None else crf, warn
+        self._path, self._result, self._source = path, result, source
+        self._files = ExitStack()
+        self._look, original, pictures = Look(), None, None
+        if is_video(source):
+            self._look = Look.of(source)
+            original, pictures = self._files.enter_context(open_video(source))
+        suffix = result.suffix.lower()
+        metadata = {} if original is None else original.metadata
+        self._output = self._files.enter_context(
+            av.open(
+                address(path),
+                "w",
+                format=MUXERS[suffix],
+                container_options=_muxing(MUXERS[suffix], metadata),
+            )
+        )
+        self._encoder = self._choose_encoder(suffix)
+        self._stream: Any = None
+        self._graphs: dict[str, Any] = {}
+        self._size, self._last = (0, 0), -(2**62)
+        self._copies = Copies(original, pictures, self._output)
+
+    def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
+        """Encode a frame (H, W, 1 or 3). Raises BlurkitError if its size differs from the first.
+
+        Transparent pixels are shown on black. A frame comes at least a tick after the one before.
+        """
+        time = FrameTime.of(attrs)
+        pixels = image if alpha is None else from_float(to_float(image) * to_float(alpha), np.uint8)
+        height, width = pixels.shape[:2]
+        if self._stream is None:
+            self._size = (width, height)
+            with _encoding(self._result):
+                self._stream = self._open_stream(time.time_base)
+                self._copies.begin(self._stream)
+        elif (width, height) != self._size:
+            raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
+        self._last = max(time.pts, self._last + 1)
+        with _encoding(self._result):
+            self._copies.until(time.start)
+            self._output.mux(self._stream.encode(self._frame(pixels, time)))
+
+    def close(self) -> None:
+        """Complete the file, and report what it does not hold of its source."""
+        with _encoding(self._result):
+            if self._stream is not None:
+                self._output.mux(self._stream.encode(None))
+                self._copies.until(None)
+            self._output.close()
+            lost = [*self._dropped(), *self._copies.lost(self._path)]
+            self.release()
+        if lost:
+            self._warn(f"{self._source}: not kept in the new film: {', '.join(lost)}")
+
+    def release(self) -> None:
+        """Close all files."""
+        self._files.close()
+
+    def _dropped(self) -> list[str]:
+        """Return what is lost of the source's pictures."""
+        look = self._look
+        kept = {MASTERING, LIGHT} if self._encoder == "hevc" else set()
+        names = [name for key, name in EXTRAS.items() if key in look.extras.keys() - kept]
+        names += ["transparency"] if look.transparent else []
+        return names + (["interlacing (its frames are as before)"] if look.interlaced else [])
+
+    def _choose_encoder(self, suffix: str) -> str:
+        """Return the codec to write: that of the source, if it can be written in this container."""
+        codec, other = self._look.codec, "vp9" if suffix == ".webm" else "h264"
+        if codec in ENCODERS and (codec in ("vp8", "vp9", "av1") or suffix != ".webm"):
+            return codec
+        if self._look.size != (0, 0):
+            self._warn(
+                f"{self._source}: its codec {codec} cannot be written; the new film is {other}"
+            )
+        return other
+
+    def _open_stream(self, time_base: Fraction) -> Any:
+        name, options = ENCODERS[self._encoder]
+        os.environ.setdefault("SVT_LOG", "1")  # else its encoder of AV1 prints fifty lines
+        look, (width, height) = self._look, self._size
+        stream = self._output.add_stream(name, rate=look.rate)
+        context = stream.codec_context
+        context.width, context.height = width, height
+        context.pix_fmt = _pixel_format(context.codec, look.pixels, self._size)
+        context.time_base = time_base
+        if self._output.format.name == "avi":
+            context.max_b_frames = 0  # its times are those of packets, in the order of the file
+        context.colorspace, context.color_range, context.color_primaries, context.color_trc = (
+            look.tags
+        )
+        if look.aspect and look.aspect != 1:
+            turned = look.size == (height, width) != (width, height)
+            context.sample_aspect_ratio = 1 / look.aspect if turned else look.aspect
+        if self._encoder == "hevc" and self._output.format.name in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players refuse others
+        if self._encoder == "hevc" and look.mastering():
+            options = {"x265-params": f"{options['x265-params']}:{look.mastering()}"}
+        place = {} if look.chroma == "unspecified" else {"chroma_sample_location": look.chroma}
+        context.options = options | place | {"crf": str(self._crf)}
+        return stream
+
+    def _frame(self, pixels: Image, time: FrameTime) -> Any:
+        from av import VideoFrame
+
+        deep = pixels.dtype != np.uint8
+        pixels = from_float(to_float(pixels), np.uint16) if deep else pixels
+        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        kind = "rgb48le" if deep else "rgb24"
+        graph = self._graphs.setdefault(kind, self._conversion(kind))
+        graph.vpush(VideoFrame.from_ndarray(pixels, format=kind))
+        frame = graph.vpull()
+        frame.pts, frame.duration, frame.time_base = self._last, time.ticks, time.time_base
+        return frame
+
+    def _conversion(self, kind: str) -> Any:
+        """Return FFmpeg's conversion from RGB to the colours and chroma samples of the stream.
+
+        It is what the program ffmpeg does; PyAV's own reformatting has no place of chroma samples.
+        """
+        from av import VideoFormat
+        from av.filter import Graph
+
+        look, (width, height) = self._look, self._size
+        graph = Graph()
+        graph.link_nodes(
+            graph.add_buffer(None, width, height, VideoFormat(kind), None, Fraction(1)),
+            graph.add(
+                "scale",
+                flags=str(SCALING),
+                in_range="full",
+                out_range="full" if look.range == FULL_RANGE else "limited",
+                out_color_matrix=MATRIX_FILTERS[look.matrix],
+                out_chroma_loc=look.chroma.replace("unspecified", "auto"),
+            ),
+            graph.add("format", pix_fmts=self._stream.codec_context.pix_fmt),
+            graph.add("buffersink"),
+        )
+        graph.configure()
+        return graph
+
+
+def _muxing(muxer: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a muxer's options: the index comes first in MP4 and MOV, for players on networks.
+
+    Names such as `com.apple.quicktime.make` are those of QuickTime's keys, without which they would
+    be left out.
+    """
+    if muxer not in ("mp4", "mov", "3gp"):
+        return {}
+    keys = any("." in key for key in metadata)
+    return {"movflags": "faststart" + ("+use_metadata_tags" if keys else "")}
+
+
+class Copies:
+    """Copies the sound, subtitles and metadata of a video, packet by packet, as time goes on.
+
+    `pictures` is the stream of the video's moving pictures, which are not copied.
+    """
+
+    def __init__(self, original: Any, pictures: Any, output: Any) -> None:
+        self._original, self._pictures, self._output = original, pictures, output
+        self._streams: dict[int, Any] = {}
+        self._left_out: list[str] = []
+        self._last: dict[int, int] = {}
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
+
+    def begin(self, encoded: Any) -> None:
+        """Add the streams to the output, after that of its pictures, `encoded`."""
+        if self._original is None:
+            return
+        metadata = self._original.metadata
+        self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in OWN})
+        self._output.set_chapters(self._original.chapters())
+        stated = self._pictures.metadata
+        encoded.metadata.update({k: v for k, v in stated.items() if not STATISTICS.match(k)})
+        encoded.disposition = self._pictures.disposition.value
+        for stream in self._original.streams:
+            if stream.index != self._pictures.index:
+                self._add(stream)
+        copied = [self._original.streams[index] for index in self._streams]
+        if copied:
+            self._packets = self._original.demux(*copied)
+
+    def _add(self, stream: Any) -> None:
+        kind = "cover" if is_cover(stream) else stream.type
+        try:
+            if kind not in ("audio", "subtitle"):
+                raise ValueError(kind)
+            copy = self._output.add_stream_from_template(stream)
+        except ValueError:  # of a codec, too, that the container does not hold
+            self._left_out.append(f"{kind} stream {stream.index}")
+            return
+        copy.metadata.update(stream.metadata)
+        copy.disposition = stream.disposition.value
+        self._streams[stream.index] = copy
+
+    def until(self, seconds: Fraction | None) -> None:
+        """Copy the packets up to a time, or all that are left."""
+        while True:
+            self._next = self._next or next(self._packets, None)
+            packet = self._next
+            if packet is None:
+                return
+            if packet.size:  # the last packet of each stream is empty
+                start = packet.pts if packet.dts is None else packet.dts
+                if None not in (seconds, start) and start * packet.time_base > seconds:
+                    return
+                self._copy(packet, start)
+            self._next = None
+
+    def _copy(self, packet: Any, start: int | None) -> None:
+        """Copy a packet, which comes at least a tick after the one before of its stream."""
+        index = packet.stream.index
+        least = self._last.get(index, -(2**62)) + 1
+        packet.dts = max(least, 0 if start is None else start)
+        packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        self._last[index] = packet.dts
+        packet.stream = self._streams[index]
+        self._output.mux_one(packet)
+
+    def lost(self, path: Path) -> list[str]:
+        """Return what the finished file lacks of the streams, metadata and chapters."""
+        import av
+
+        if self._original is None:
+            return []
+        with av.open(address(path), metadata_errors="replace") as made:
+            known = OWN | {key.lower() for key in made.metadata}
+            metadata = [key for key in self._original.metadata if key.lower() not in known]
+            chapters = ["chapters"] if self._original.chapters() and not made.chapters() else []
+            before = [self._pictures, *(self._original.streams[index] for index in self._streams)]
+            languages = [
+                f"language of {old.type} stream {old.index}"
+                for old, new in zip(before, made.streams, strict=False)
+                if old.language not in (None, "und", new.language)
+            ]
+        named = [f"metadata ({', '.join(metadata)})"] if metadata else []
+        return [*self._left_out, *chapters, *languages, *named]
+
+
+@contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """Restore the scheduling of this thread at the end of the block, where systems have it."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
+
+
+@contextmanager
+def _encoding(result: Path) -> Iterator[None]:
+    """Turn FFmpeg's errors into BlurkitError, except for those of the operating system.
+
+    The thread keeps its scheduling: the encoder of AV1 gives it real-time priority, if it may, with
+    which it would take the processors from all other programs until it ends.
+    """
+    from av import FFmpegError
+
+    try:
+        with scheduling_kept():
+            yield
+    except FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise BlurkitError(f"{result}: cannot be encoded ({reason_of(error)})") from error
+
+
+def _pixel_format(codec: Any, wanted: str, size: tuple[int, int]) -> str:
+    """Return the pixel format nearest to `wanted` that an encoder accepts for this size."""
+    from av import VideoFormat
+
+    offered = [f.name for f in codec.video_formats or ()] or ["yuv420p"]
+    odd = any(side % 2 for side in size)
+    if wanted in offered and not (odd and "420" in wanted):
+        return wanted
+    deep = "10le" if bits_of(VideoFormat(wanted)) > 8 else ""
+    choices = [f"yuv444p{deep}"] if odd else [f"yuv420p{deep}", "yuv420p"]
+    return next((name for name in choices if name in offered), "yuv420p")
