@@ -56,8 +56,16 @@ MATRIX_FILTERS = {
 OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
 """Metadata that muxers write themselves, in lower case."""
 
-STATISTICS = re.compile(r"bps|number_of_|_statistics_|duration|encoder|vendor_id", re.IGNORECASE)
+STATISTICS = re.compile(
+    r"bps|number_of_|_statistics_|duration|encoder|vendor_id|alpha_mode|rotate", re.IGNORECASE
+)
 """How the names of metadata of the pictures' stream begin that another encoding makes false."""
+
+HELD_BY = {"cover": ("mp4",), "attachment": ("matroska",), "data": (), "video": ()}
+"""The containers in which streams are copied that are neither sound nor subtitles."""
+
+COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""The name and type of a cover in Matroska, where it is an attachment, by codec."""
 
 EXTRAS = {
     **{"A53_CC": "closed captions", "SPHERICAL": "its projection as a panorama"},
@@ -102,7 +110,7 @@ class Look:
                 raise BlurkitError(f"{path}: cannot be decoded ({reason_of(error)})") from error
             return cls(
                 codec_of(stream),
-                first.format.name.replace("yuvj", "yuv"),
+                first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),
                 matrix_of(first),
                 range_of(first),
                 (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
@@ -111,7 +119,8 @@ class Look:
                 stream.sample_aspect_ratio,
                 (stream.width, stream.height),
                 first.interlaced_frame,
-                any(component.is_alpha for component in first.format.components),
+                any(part.is_alpha for part in first.format.components)
+                or stream.metadata.get("alpha_mode") == "1",
                 {data.type.name: bytes(data) for data in first.side_data},
             )
 
@@ -232,21 +241,35 @@ class VideoWriter:
     def _dropped(self) -> list[str]:
         """Return what is lost of the source's pictures."""
         look = self._look
+        if look.size == (0, 0) or self._stream is None:
+            return []
         kept = {MASTERING, LIGHT} if self._encoder == "hevc" else set()
-        names = [name for key, name in EXTRAS.items() if key in look.extras.keys() - kept]
-        names += ["transparency"] if look.transparent else []
-        return names + (["interlacing (its frames are as before)"] if look.interlaced else [])
+        pixels = self._stream.codec_context.pix_fmt
+        return [
+            *[f"codec {look.codec} (it is {self._encoder})"] * (look.codec != self._encoder),
+            *[f"pixel format {look.pixels} (it is {pixels})"] * (look.pixels != pixels),
+            *[name for key, name in EXTRAS.items() if key in look.extras.keys() - kept],
+            *["transparency"] * look.transparent,
+            *["interlacing (its frames are as before)"] * look.interlaced,
+        ]
 
     def _choose_encoder(self, suffix: str) -> str:
-        """Return the codec to write: that of the source, if it can be written in this container."""
-        codec, other = self._look.codec, "vp9" if suffix == ".webm" else "h264"
-        if codec in ENCODERS and (codec in ("vp8", "vp9", "av1") or suffix != ".webm"):
-            return codec
-        if self._look.size != (0, 0):
-            self._warn(
-                f"{self._source}: its codec {codec} cannot be written; the new film is {other}"
-            )
-        return other
+        """Return the codec to write: that of the source, if it can be written in this container.
+
+        The encoders of VP8 and VP9 that PyAV has write 8 bits.
+        """
+        from av import VideoFormat
+
+        codec, deep = self._look.codec, bits_of(VideoFormat(self._look.pixels)) > 8
+        likes = ["vp9", "av1"] if suffix == ".webm" or codec in ("vp8", "vp9") else []
+        held = self._output.supported_codecs
+        if MUXERS[suffix] == "mpegts":  # FFmpeg does not say it
+            held = {"h264", "hevc"}
+        return next(
+            name
+            for name in (codec, *likes, "h264")
+            if name in ENCODERS and name in held and not (deep and name in ("vp8", "vp9"))
+        )
 
     def _open_stream(self, time_base: Fraction) -> Any:
         name, options = ENCODERS[self._encoder]
@@ -314,15 +337,18 @@ class VideoWriter:
 
 
 def _muxing(muxer: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return a muxer's options: the index comes first in MP4 and MOV, for players on networks.
-
-    Names such as `com.apple.quicktime.make` are those of QuickTime's keys, without which they would
-    be left out.
-    """
+    """Return a muxer's options: the index comes first in MP4 and MOV, for players on networks."""
     if muxer not in ("mp4", "mov", "3gp"):
         return {}
-    keys = any("." in key for key in metadata)
-    return {"movflags": "faststart" + ("+use_metadata_tags" if keys else "")}
+    return {"movflags": "faststart" + ("+use_metadata_tags" if _has_keys(metadata) else "")}
+
+
+def _has_keys(metadata: Mapping[str, str]) -> bool:
+    """Return whether metadata has names such as `com.apple.quicktime.make`, QuickTime's keys.
+
+    MP4 and MOV hold either those and all other names, or the usual names and a cover.
+    """
+    return any("." in name for name in metadata)
 
 
 class Copies:
@@ -357,17 +383,29 @@ class Copies:
             self._packets = self._original.demux(*copied)
 
     def _add(self, stream: Any) -> None:
-        kind = "cover" if is_cover(stream) else stream.type
+        kind, codec = "cover" if is_cover(stream) else stream.type, codec_of(stream)
+        muxers = HELD_BY.get(kind)
+        if kind == "cover" and _has_keys(self._original.metadata):
+            muxers = ()
+        if kind == "cover" and self._output.format.name == "matroska" and codec in COVERS:
+            data = bytes(next(self._original.demux(stream)))  # covers come before all packets
+            self._output.add_attachment(*COVERS[codec], data)
+            return
         try:
-            if kind not in ("audio", "subtitle"):
+            if muxers is not None and self._output.format.name not in muxers:
                 raise ValueError(kind)
-            copy = self._output.add_stream_from_template(stream)
+            copy = self._output.add_stream_from_template(stream, opaque=True)
         except ValueError:  # of a codec, too, that the container does not hold
-            self._left_out.append(f"{kind} stream {stream.index}")
+            if "timecode" not in stream.metadata and not self._is_text_of_chapters(stream):
+                self._left_out.append(f"{kind} stream {stream.index}")
             return
         copy.metadata.update(stream.metadata)
         copy.disposition = stream.disposition.value
         self._streams[stream.index] = copy
+
+    def _is_text_of_chapters(self, stream: Any) -> bool:
+        """Return whether a stream of MP4 or MOV holds but the names of chapters."""
+        return stream.type == "data" and stream.name == "bin_data" and self._original.chapters()
 
     def until(self, seconds: Fraction | None) -> None:
         """Copy the packets up to a time, or all that are left."""
@@ -400,8 +438,11 @@ class Copies:
         if self._original is None:
             return []
         with av.open(address(path), metadata_errors="replace") as made:
-            known = OWN | {key.lower() for key in made.metadata}
-            metadata = [key for key in self._original.metadata if key.lower() not in known]
+            kept = (made.metadata, made.streams[0].metadata)
+            known = OWN | {key.lower() for source in kept for key in source}
+            stated = [*self._original.metadata]
+            stated += [key for key in self._pictures.metadata if key.lower() == "timecode"]
+            metadata = [key for key in stated if key.lower() not in known]
             chapters = ["chapters"] if self._original.chapters() and not made.chapters() else []
             before = [self._pictures, *(self._original.streams[index] for index in self._streams)]
             languages = [

@@ -29,7 +29,7 @@ from blurkit.io.formats import TIFF
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, is_video, open_video, read_video
+from blurkit.io.videos import VIDEO_SUFFIXES, is_video, open_video, read_video, stated_frames
 from blurkit.io.writing import replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -60,8 +60,8 @@ def stated_length(path: Path) -> int | None:
         return page_count(path)
     try:
         if suffix in VIDEO_SUFFIXES:
-            with open_video(path) as (_, stream):
-                return int(stream.frames) or None
+            with open_video(path) as (container, stream):
+                return stated_frames(container, stream) or None
         with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind

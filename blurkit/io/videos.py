@@ -76,7 +76,9 @@ def address(path: Path) -> str:
 
 def is_cover(stream: Any) -> bool:
     """Return whether a stream of a video is a still picture of its cover."""
-    return "attached_pic" in str(stream.disposition)
+    from av.stream import Disposition
+
+    return Disposition.attached_pic in stream.disposition
 
 
 def read_video(path: Path) -> Generator[Picture, None, None]:
@@ -151,11 +153,18 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
             yield frame, starts.popleft() if starts else frame.pts
     # A file that has been cut states more than there is; what an edit list drops is not shown.
     stated = (container.duration or 0) / 1e6
-    shown = sum(not entry.is_discard for entry in stream.index_entries) if "mp4" in kind else 0
-    if decoded < shown:
+    shown = stated_frames(container, stream)
+    if "mp4" in kind and decoded < shown:
         raise ValueError(f"{shown} were expected")
     if "matroska" in kind and reached < stated - SLACK:
         raise ValueError(f"{reached:.1f} of {stated:.1f} seconds are there")
+
+
+def stated_frames(container: Any, stream: Any) -> int:
+    """Return how many frames a file states that it shows, 0 if it does not state that."""
+    if "mp4" in container.format.name and stream.frames:
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    return int(stream.frames)
 
 
 def is_video(path: Path) -> bool:
@@ -209,7 +218,18 @@ def _upright_rgb(frame: Any) -> np.ndarray:
         dst_color_range=FULL_RANGE,
         interpolation=SCALING,
     )
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            pixels = turned(pixels, np.frombuffer(bytes(data), np.int32))
+    return np.ascontiguousarray(pixels)
+
+
+def turned(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return pixels turned by right angles and mirrored by FFmpeg's display matrix of 9 numbers."""
+    across, down = matrix[0], matrix[4]
+    if abs(matrix[1]) > abs(across):
+        pixels, across, down = pixels.swapaxes(0, 1), matrix[3], matrix[1]
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 # ---- Colour profiles -----------------------------------------------------------------------------
