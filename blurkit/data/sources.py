@@ -268,7 +268,11 @@ def _find_in_folder(
     folder: Path, scenes: Found[Scene], found: Found[Scene | ShardSource]
 ) -> list[Scene] | list[ShardSource]:
     found.unmatched += scenes.unmatched
-    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
+
+    def skip(path: Path, reason: str) -> None:
+        found.left_out.append((str(path), f"{path}: {reason}"))
+
+    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES, skip)
     if shards and (scenes.items or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:

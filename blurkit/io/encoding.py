@@ -303,9 +303,10 @@ class VideoWriter:
         pixels = from_float(to_float(pixels), np.uint16) if deep else pixels
         pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
         kind = "rgb48le" if deep else "rgb24"
-        graph = self._graphs.setdefault(kind, self._conversion(kind))
-        graph.vpush(VideoFrame.from_ndarray(pixels, format=kind))
-        frame = graph.vpull()
+        if kind not in self._graphs:
+            self._graphs[kind] = self._conversion(kind)
+        self._graphs[kind].vpush(VideoFrame.from_ndarray(pixels, format=kind))
+        frame = self._graphs[kind].vpull()
         frame.pts, frame.duration, frame.time_base = self._last, time.ticks, time.time_base
         return frame
 

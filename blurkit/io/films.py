@@ -39,13 +39,18 @@ FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 def is_film(path: Path) -> bool:
     """Return whether a file holds several pictures: a video, an animation, or several TIFF pages.
 
-    A file that cannot be read is not a film, unless its suffix is a video's.
+    A file that cannot be read is not a film, unless its suffix is a video's. Pipes, which can be
+    read only once, are not opened.
     """
     suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
     if suffix not in ANIMATION_SUFFIXES:
-        return suffix in VIDEO_SUFFIXES
+        return False
     try:
         with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
             return bool(getattr(image, "is_animated", False))

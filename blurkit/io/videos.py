@@ -220,11 +220,11 @@ def _upright_rgb(frame: Any) -> np.ndarray:
     )
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
-            pixels = turned(pixels, np.frombuffer(bytes(data), np.int32))
+            pixels = as_displayed(pixels, np.frombuffer(bytes(data), np.int32))
     return np.ascontiguousarray(pixels)
 
 
-def turned(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def as_displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return pixels turned by right angles and mirrored by FFmpeg's display matrix of 9 numbers."""
     across, down = matrix[0], matrix[4]
     if abs(matrix[1]) > abs(across):

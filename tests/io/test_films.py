@@ -24,7 +24,7 @@ from blurkit.io.films import FilmOptions, is_film, read_film, stated_length
 from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import FrameTime, read_image
 from blurkit.io.records import Record
-from blurkit.io.videos import describe_video, turned
+from blurkit.io.videos import as_displayed, describe_video
 from tests.io.films import (
     DURATIONS,
     PHOTO,
@@ -263,7 +263,7 @@ def test_mirrored_films_are_upright_and_what_frames_carry_is_kept_or_named(tmp_p
         ((0, -1, 0, 1, 0), np.rot90(pixels)),
         ((0, 1, 0, 1, 0), pixels.T),
     ]:
-        np.testing.assert_array_equal(turned(pixels, np.array(matrix) * 65536), expected)
+        np.testing.assert_array_equal(as_displayed(pixels, np.array(matrix) * 65536), expected)
     hdr10 = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     hdr10 += ":max-cll=1000,400:log-level=error"
     source = make_video(tmp_path / "hdr.mp4", encoder={"x265-params": hdr10}, **HDR)
@@ -288,6 +288,8 @@ def test_mirrored_films_are_upright_and_what_frames_carry_is_kept_or_named(tmp_p
         "ffconcat version 1.0\nfile other.mp4\n",
         "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n",
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>',
+        "[playlist]\nFile1=other.mp4\n",
     ],
 )
 def test_a_list_of_other_files_is_no_film(text: str, tmp_path: Path) -> None:
@@ -300,7 +302,8 @@ def test_a_list_of_other_files_is_no_film(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="its files have no such names")
 @pytest.mark.parametrize(
-    "name", ["12:30:05.mp4", "http:/127.0.0.1:9/a.mp4", "-f.mp4", "a%20?b.mp4"]
+    "name",
+    ["12:30:05.mp4", "http:/127.0.0.1:9/a.mp4", "-f.mp4", "a%20?b.mp4", "%03d.mkv", "file:a|b.avi"],
 )
 def test_any_name_is_that_of_a_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
