@@ -98,6 +98,9 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
 VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
 """The suffixes of videos, for messages."""
 
+_KEPT: tuple[str, ...] = ("source", "icc_profile")
+"""The attributes of a video's frame that hold for an average of frames."""
+
 
 @dataclass(frozen=True)
 class Clip:

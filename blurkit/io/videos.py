@@ -37,6 +37,9 @@ MATRIX_NUMBERS = {"ITU709": 1, "FCC": 4, "ITU601": 5, "SMPTE240M": 7, "BT2020": 
 TALLEST_SD = 576
 """Where a video does not state its matrix, players take BT.601 up to this height, else BT.709."""
 
+STRAIGHT = np.array((1, 0, 0, 0, 1, 0, 0, 0, 1), np.int32)
+"""The display matrix of a film that is not turned."""
+
 FULL_RANGE = 2
 
 SCALING = 0x4 | 0x2000 | 0x40000
@@ -87,13 +90,15 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
     They are upright: the rotation that phones store is applied. Raises BlurkitError where the file
     is damaged.
     """
-    decoded = 0
+    decoded, matrix = 0, STRAIGHT
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         try:
             for frame, time in _timed(container, stream):
                 check_pixels(frame.height, frame.width, str(path))
-                picture = frame_picture(path, _upright_rgb(frame), time, _profile_of(frame))
+                matrix = matrix if decoded else _display_matrix(frame)
+                pixels = as_displayed(_rgb(frame), matrix)
+                picture = frame_picture(path, pixels, time, _profile_of(frame))
                 decoded += 1
                 yield picture
         except BlurkitError:
@@ -210,18 +215,21 @@ def bits_of(pixel_format: Any) -> int:
     return max(component.bits for component in pixel_format.components)
 
 
-def _upright_rgb(frame: Any) -> np.ndarray:
-    pixels = frame.to_ndarray(
+def _rgb(frame: Any) -> np.ndarray:
+    pixels: np.ndarray = frame.to_ndarray(
         format="rgb24" if bits_of(frame.format) <= 8 else "rgb48le",
         src_colorspace=MATRIX_NUMBERS[matrix_of(frame)],
         src_color_range=range_of(frame),
         dst_color_range=FULL_RANGE,
         interpolation=SCALING,
     )
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            pixels = as_displayed(pixels, np.frombuffer(bytes(data), np.int32))
-    return np.ascontiguousarray(pixels)
+    return pixels
+
+
+def _display_matrix(frame: Any) -> np.ndarray:
+    """Return the matrix of a film's first frame; asked for it, PyAV keeps a frame in memory."""
+    data = [bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
+    return np.frombuffer(data[0], np.int32) if data else STRAIGHT
 
 
 def as_displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -229,7 +237,7 @@ def as_displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     across, down = matrix[0], matrix[4]
     if abs(matrix[1]) > abs(across):
         pixels, across, down = pixels.swapaxes(0, 1), matrix[3], matrix[1]
-    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+    return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
 # ---- Colour profiles -----------------------------------------------------------------------------
