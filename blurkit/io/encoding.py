@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,17 @@ from blurkit.io.images import FrameTime
 from blurkit.io.records import Image, from_float, to_float
 from blurkit.io.videos import (
     FULL_RANGE,
+    LIGHT,
+    MASTERING,
     MUXERS,
     SCALING,
+    Look,
     address,
     bits_of,
     codec_of,
     is_cover,
     is_video,
-    matrix_of,
     open_video,
-    range_of,
     reason_of,
 )
 
@@ -43,9 +43,6 @@ ENCODERS = {
 
 CRF = 17
 """The default constant rate factor: with h264, a film that is hard to tell from its frames."""
-
-MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
-"""PyAV's names of the static metadata of HDR10."""
 
 MATRIX_FILTERS = {
     **{"ITU709": "bt709", "FCC": "fcc", "ITU601": "bt601"},
@@ -75,93 +72,6 @@ EXTRAS = {
     **{MASTERING: "its mastering display", LIGHT: "its content light level"},
 }
 """What frames may carry beside their pixels, by PyAV's names, and what it is called when lost."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a video states of its pictures as a whole; the defaults are for films that are none.
-
-    `matrix` and `range` convert from RGB; `tags` are the colour space, range, primaries and
-    transfer function as FFmpeg's numbers, which may be 2 or 0 for unspecified. `chroma` is FFmpeg's
-    name of the place of chroma samples. `aspect` is that of a pixel in a picture of `size` (width,
-    height). `extras` are the bytes that frames carry, by PyAV's names.
-    """
-
-    codec: str = "h264"
-    pixels: str = "yuv420p"
-    matrix: str = "ITU709"
-    range: int = 1
-    tags: tuple[int, int, int, int] = (1, 1, 1, 1)
-    chroma: str = "left"
-    rate: Fraction = Fraction(25)
-    aspect: Fraction | None = None
-    size: tuple[int, int] = (0, 0)
-    interlaced: bool = False
-    transparent: bool = False
-    extras: Mapping[str, bytes] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, path: Path) -> Look:
-        """Return the look of a video. Raises BlurkitError if it cannot be read."""
-        with open_video(path) as (container, stream):
-            try:
-                first = next(container.decode(stream))
-            except Exception as error:  # of any kind
-                raise BlurkitError(f"{path}: cannot be decoded ({reason_of(error)})") from error
-            return cls(
-                codec_of(stream),
-                first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),
-                matrix_of(first),
-                range_of(first),
-                (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
-                _chroma_location(first),
-                min(filter(None, (stream.average_rate, stream.guessed_rate)), default=Fraction(25)),
-                stream.sample_aspect_ratio,
-                (stream.width, stream.height),
-                first.interlaced_frame,
-                any(part.is_alpha for part in first.format.components)
-                or stream.metadata.get("alpha_mode") == "1",
-                {data.type.name: bytes(data) for data in first.side_data},
-            )
-
-    def mastering(self) -> str:
-        """Return the static metadata of HDR10 as parameters of x265, empty if there are none."""
-        parts = []
-        if MASTERING in self.extras:  # FFmpeg's struct AVMasteringDisplayMetadata
-            values = struct.unpack("=22i", self.extras[MASTERING][:88])
-            pairs = zip(values[0:20:2], values[1:20:2], strict=True)
-            *points, low, high = (n / d if d else 0 for n, d in pairs)
-            r, g, b, white = (
-                "({:.0f},{:.0f})".format(*(50000 * c for c in points[n : n + 2]))
-                for n in range(0, 8, 2)
-            )
-            parts.append(
-                f"master-display=G{g}B{b}R{r}WP{white}L({10000 * high:.0f},{10000 * low:.0f})"
-            )
-        if LIGHT in self.extras:
-            parts.append("max-cll={},{}".format(*struct.unpack("=2I", self.extras[LIGHT][:8])))
-        return ":".join(parts)
-
-
-def _chroma_location(frame: Any) -> str:
-    """Return FFmpeg's name of the place of a frame's chroma samples, which PyAV does not have."""
-    from av import logging
-    from av.filter import Graph
-
-    graph = Graph()
-    source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, Fraction(1))
-    graph.link_nodes(source, graph.add("showinfo", checksum="0"), graph.add("buffersink"))
-    graph.configure()
-    level = logging.get_level()
-    logging.set_level(logging.INFO)
-    try:
-        with logging.Capture() as lines:
-            graph.vpush(frame)
-            graph.vpull()
-    finally:
-        logging.set_level(level)
-    found = re.search(r" cl:(\w+) ", "".join(line[2] for line in lines))
-    return found[1] if found else "unspecified"
 
 
 class VideoWriter:
@@ -446,13 +356,17 @@ class Copies:
             metadata = [key for key in stated if key.lower() not in known]
             chapters = ["chapters"] if self._original.chapters() and not made.chapters() else []
             before = [self._pictures, *(self._original.streams[index] for index in self._streams)]
-            languages = [
-                f"language of {old.type} stream {old.index}"
-                for old, new in zip(before, made.streams, strict=False)
-                if old.language not in (None, "und", new.language)
-            ]
+            gone, languages = [], []
+            for kind in ("video", "audio", "subtitle"):
+                after = [s for s in made.streams if s.type == kind and not is_cover(s)]
+                olds = [s for s in before if s.type == kind and not is_cover(s)]
+                for old, new in zip_longest(olds, after[: len(olds)]):
+                    if new is None or (kind != "video" and codec_of(old) != codec_of(new)):
+                        gone.append(f"{kind} stream {old.index}")
+                    elif old.language not in (None, "und", new.language):
+                        languages.append(f"language of {kind} stream {old.index}")
         named = [f"metadata ({', '.join(metadata)})"] if metadata else []
-        return [*self._left_out, *chapters, *languages, *named]
+        return [*self._left_out, *gone, *chapters, *languages, *named]
 
 
 @contextmanager

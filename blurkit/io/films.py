@@ -29,7 +29,14 @@ from blurkit.io.formats import TIFF
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, is_video, open_video, read_video, stated_frames
+from blurkit.io.videos import (
+    VIDEO_SUFFIXES,
+    describe_video,
+    is_video,
+    open_video,
+    read_video,
+    stated_frames,
+)
 from blurkit.io.writing import replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -331,5 +338,8 @@ def _writer(
     if is_video(result):
         return VideoWriter(partial, result, source, options.crf, options.warn)
     if result.suffix.lower() in ANIMATION_SUFFIXES:
+        about = describe_video(source) if is_video(source) else {}
+        if lost := [name for name in ("audio", "subtitles") if about.get(name)]:
+            options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")
         return AnimationWriter(partial, result, source)
     return PageWriter(partial, source)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -238,6 +241,99 @@ def as_displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     if abs(matrix[1]) > abs(across):
         pixels, across, down = pixels.swapaxes(0, 1), matrix[3], matrix[1]
     return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
+
+
+# ---- Looks ---------------------------------------------------------------------------------------
+
+MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
+"""PyAV's names of the static metadata of HDR10."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a video states of its pictures as a whole; the defaults are for films that are none.
+
+    `matrix` and `range` convert from RGB; `tags` are the colour space, range, primaries and
+    transfer function as FFmpeg's numbers, which may be 2 or 0 for unspecified. `chroma` is FFmpeg's
+    name of the place of chroma samples. `aspect` is that of a pixel in a picture of `size` (width,
+    height). `extras` are the bytes that frames carry, by PyAV's names.
+    """
+
+    codec: str = "h264"
+    pixels: str = "yuv420p"
+    matrix: str = "ITU709"
+    range: int = 1
+    tags: tuple[int, int, int, int] = (1, 1, 1, 1)
+    chroma: str = "left"
+    rate: Fraction = Fraction(25)
+    aspect: Fraction | None = None
+    size: tuple[int, int] = (0, 0)
+    interlaced: bool = False
+    transparent: bool = False
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> Look:
+        """Return the look of a video. Raises BlurkitError if it cannot be read."""
+        with open_video(path) as (container, stream):
+            try:
+                first = next(container.decode(stream))
+            except Exception as error:  # of any kind
+                raise BlurkitError(f"{path}: cannot be decoded ({reason_of(error)})") from error
+            return cls(
+                codec_of(stream),
+                first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),
+                matrix_of(first),
+                range_of(first),
+                (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
+                _chroma_location(first),
+                min(filter(None, (stream.average_rate, stream.guessed_rate)), default=Fraction(25)),
+                stream.sample_aspect_ratio,
+                (stream.width, stream.height),
+                first.interlaced_frame,
+                any(part.is_alpha for part in first.format.components)
+                or stream.metadata.get("alpha_mode") == "1",
+                {data.type.name: bytes(data) for data in first.side_data},
+            )
+
+    def mastering(self) -> str:
+        """Return the static metadata of HDR10 as parameters of x265, empty if there are none."""
+        parts = []
+        if MASTERING in self.extras:  # FFmpeg's struct AVMasteringDisplayMetadata
+            values = struct.unpack("=22i", self.extras[MASTERING][:88])
+            pairs = zip(values[0:20:2], values[1:20:2], strict=True)
+            *points, low, high = (n / d if d else 0 for n, d in pairs)
+            r, g, b, white = (
+                "({:.0f},{:.0f})".format(*(50000 * c for c in points[n : n + 2]))
+                for n in range(0, 8, 2)
+            )
+            parts.append(
+                f"master-display=G{g}B{b}R{r}WP{white}L({10000 * high:.0f},{10000 * low:.0f})"
+            )
+        if LIGHT in self.extras:
+            parts.append("max-cll={},{}".format(*struct.unpack("=2I", self.extras[LIGHT][:8])))
+        return ":".join(parts)
+
+
+def _chroma_location(frame: Any) -> str:
+    """Return FFmpeg's name of the place of a frame's chroma samples, which PyAV does not have."""
+    from av import logging
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, Fraction(1))
+    graph.link_nodes(source, graph.add("showinfo", checksum="0"), graph.add("buffersink"))
+    graph.configure()
+    level = logging.get_level()
+    logging.set_level(logging.INFO)
+    try:
+        with logging.Capture() as lines:
+            graph.vpush(frame)
+            graph.vpull()
+    finally:
+        logging.set_level(level)
+    found = re.search(r" cl:(\w+) ", "".join(line[2] for line in lines))
+    return found[1] if found else "unspecified"
 
 
 # ---- Colour profiles -----------------------------------------------------------------------------

@@ -19,12 +19,11 @@ from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import paths
 from blurkit.io.codecs.metadata import to_srgb
-from blurkit.io.encoding import Look
 from blurkit.io.films import FilmOptions, is_film, read_film, stated_length
 from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import FrameTime, read_image
 from blurkit.io.records import Record
-from blurkit.io.videos import as_displayed, describe_video
+from blurkit.io.videos import Look, as_displayed, describe_video
 from tests.io.films import (
     DURATIONS,
     PHOTO,
@@ -494,7 +493,8 @@ def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:
     starts = [sum(DURATIONS[:n]) for n in range(5)]
     assert [1000 * time for time in shown(tmp_path / "a.mp4").times] == starts
     make_video(tmp_path / "b.mp4", times=UNEVEN[:5], frames=pictures(5))
-    copy(tmp_path / "b.mp4", tmp_path / "b.gif")
+    (told,) = copy(tmp_path / "b.mp4", tmp_path / "b.gif")
+    assert told == f"{tmp_path}/b.mp4: not kept in the new film: audio"
     assert shown_animation(tmp_path / "b.gif")[0][:4] == [40, 80, 40, 160]
     with pytest.raises(UsageError, match=r"b\.png cannot hold the film"):
         copy(tmp_path / "b.mp4", tmp_path / "b.png")
