@@ -64,6 +64,9 @@ HELD_BY = {"cover": ("mp4",), "attachment": ("matroska",), "data": (), "video": 
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 """The name and type of a cover in Matroska, where it is an attachment, by codec."""
 
+DELAY = 0.1
+"""By so many seconds sound may move against the pictures before it is said."""
+
 EXTRAS = {
     **{"A53_CC": "closed captions", "SPHERICAL": "its projection as a panorama"},
     **{"STEREO3D": "its stereo layout", "ICC_PROFILE": "its colour profile"},
@@ -107,10 +110,13 @@ class VideoWriter:
             )
         )
         self._encoder = self._choose_encoder(suffix)
+        # A transport stream starts at any time, from which other films count.
+        counted = original is None or original.format.name != "mpegts" or MUXERS[suffix] == "mpegts"
+        self._offset = Fraction(0 if counted else original.start_time or 0, 1_000_000)
         self._stream: Any = None
         self._graphs: dict[str, Any] = {}
         self._size, self._last = (0, 0), -(2**62)
-        self._copies = Copies(original, pictures, self._output)
+        self._copies = Copies(original, pictures, self._output, self._offset)
 
     def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
         """Encode a frame (H, W, 1 or 3). Raises BlurkitError if its size differs from the first.
@@ -127,7 +133,8 @@ class VideoWriter:
                 self._copies.begin(self._stream)
         elif (width, height) != self._size:
             raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
-        self._last = max(time.pts, self._last + 1)
+        start = time.pts - round(self._offset / time.time_base)
+        self._last = max(start, self._last + 1)
         with _encoding(self._result):
             self._copies.until(time.start)
             self._output.mux(self._stream.encode(self._frame(pixels, time)))
@@ -265,11 +272,13 @@ def _has_keys(metadata: Mapping[str, str]) -> bool:
 class Copies:
     """Copies the sound, subtitles and metadata of a video, packet by packet, as time goes on.
 
-    `pictures` is the stream of the video's moving pictures, which are not copied.
+    `pictures` is the stream of the video's moving pictures, which are not copied; times become
+    earlier by `offset` seconds.
     """
 
-    def __init__(self, original: Any, pictures: Any, output: Any) -> None:
+    def __init__(self, original: Any, pictures: Any, output: Any, offset: Fraction) -> None:
         self._original, self._pictures, self._output = original, pictures, output
+        self._offset = offset
         self._streams: dict[int, Any] = {}
         self._left_out: list[str] = []
         self._last: dict[int, int] = {}
@@ -336,8 +345,9 @@ class Copies:
         """Copy a packet, which comes at least a tick after the one before of its stream."""
         index = packet.stream.index
         least = self._last.get(index, -(2**62)) + 1
-        packet.dts = max(least, 0 if start is None else start)
-        packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        offset = round(self._offset / packet.time_base)
+        packet.dts = max(least, 0 if start is None else start - offset)
+        packet.pts = packet.dts if packet.pts is None else max(packet.pts - offset, packet.dts)
         self._last[index] = packet.dts
         packet.stream = self._streams[index]
         self._output.mux_one(packet)
@@ -356,17 +366,26 @@ class Copies:
             metadata = [key for key in stated if key.lower() not in known]
             chapters = ["chapters"] if self._original.chapters() and not made.chapters() else []
             before = [self._pictures, *(self._original.streams[index] for index in self._streams)]
-            gone, languages = [], []
+            gone, changed = [], []
             for kind in ("video", "audio", "subtitle"):
                 after = [s for s in made.streams if s.type == kind and not is_cover(s)]
                 olds = [s for s in before if s.type == kind and not is_cover(s)]
                 for old, new in zip_longest(olds, after[: len(olds)]):
                     if new is None or (kind != "video" and codec_of(old) != codec_of(new)):
                         gone.append(f"{kind} stream {old.index}")
-                    elif old.language not in (None, "und", new.language):
-                        languages.append(f"language of {kind} stream {old.index}")
+                        continue
+                    if old.language not in (None, "und", new.language):
+                        changed.append(f"language of {kind} stream {old.index}")
+                    delays = _start(old) - _start(before[0]), _start(new) - _start(made.streams[0])
+                    if kind == "audio" and abs(delays[0] - delays[1]) > DELAY:
+                        changed.append(f"delay of {kind} stream {old.index} ({delays[0]:.3f} s)")
         named = [f"metadata ({', '.join(metadata)})"] if metadata else []
-        return [*self._left_out, *gone, *chapters, *languages, *named]
+        return [*self._left_out, *gone, *chapters, *changed, *named]
+
+
+def _start(stream: Any) -> float:
+    """Return when a stream starts, in seconds."""
+    return float((stream.start_time or 0) * stream.time_base)
 
 
 @contextmanager

@@ -90,8 +90,8 @@ def is_cover(stream: Any) -> bool:
 def read_video(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of a video, (H, W, 3) uint8, or uint16 if it has more than 8 bits.
 
-    They are upright: the rotation that phones store is applied. Raises BlurkitError where the file
-    is damaged.
+    They are upright: the rotation that phones store is applied. The attribute `icc_profile` says
+    how colours other than the usual ones are shown. Raises BlurkitError where the file is damaged.
     """
     decoded, matrix = 0, STRAIGHT
     with open_video(path) as (container, stream):

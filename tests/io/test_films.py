@@ -176,6 +176,29 @@ def test_a_trimmed_film_is_whole(first: int, last: int, tmp_path: Path) -> None:
     assert len(shown(tmp_path / "b.mp4").yuv) == len(shown_frames)
 
 
+def test_times_of_another_container_start_anew(tmp_path: Path) -> None:
+    """Those of a transport stream start anywhere; AVI cannot hold sound that starts later."""
+    source = make_video(tmp_path / "a.mts")
+    assert copy(source, tmp_path / "a.mp4") == []
+    before, after = shown(source).times, shown(tmp_path / "a.mp4").times
+    assert before[0] > 0
+    assert np.diff(before).tolist() == np.diff(after).tolist()
+    with av.open(str(source)) as old, av.open(str(tmp_path / "a.mp4")) as new:
+        assert abs(new.start_time or 0) < 50_000
+        starts = [[float(s.start_time * s.time_base) for s in f.streams] for f in (old, new)]
+    assert np.diff(starts[0]) == pytest.approx(np.diff(starts[1]), abs=0.02)
+    with av.open(str(source)) as film, av.open(str(tmp_path / "late.mkv"), "w") as output:
+        copies = {stream: output.add_stream_from_template(stream) for stream in film.streams}
+        for packet in film.demux():
+            if packet.size and packet.pts is not None:
+                late = 45_000 if packet.stream.type == "audio" else 0
+                packet.pts, packet.stream = packet.pts + late, copies[packet.stream]
+                packet.dts = packet.pts if late else packet.dts
+                output.mux(packet)
+    (told,) = copy(tmp_path / "late.mkv", tmp_path / "late.avi")
+    assert "delay of audio stream 1 (0.4" in told
+
+
 def _repeated(path: Path) -> None:
     """Give every third frame the time of the one before."""
     path.rename(path.with_suffix(".old"))
