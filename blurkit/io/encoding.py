@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -21,6 +22,7 @@ from blurkit.io.videos import (
     LIGHT,
     MASTERING,
     MUXERS,
+    READING,
     SCALING,
     Look,
     address,
@@ -52,6 +54,12 @@ MATRIX_FILTERS = {
 
 OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
 """Metadata that muxers write themselves, in lower case."""
+
+XMP = "xmp"
+"""FFmpeg's name of the XMP of MP4 and MOV, which it reads but does not write."""
+
+XMP_BOX = b"uuid" + bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+"""The type of the box of MP4 that has XMP (XMP specification, part 3)."""
 
 STATISTICS = re.compile(
     r"bps|number_of_|_statistics_|duration|encoder|vendor_id|alpha_mode|rotate", re.IGNORECASE
@@ -146,6 +154,7 @@ class VideoWriter:
                 self._output.mux(self._stream.encode(None))
                 self._copies.until(None)
             self._output.close()
+            self._copies.append_xmp(self._path)
             lost = [*self._dropped(), *self._copies.lost(self._path)]
             self.release()
         if lost:
@@ -290,7 +299,8 @@ class Copies:
         if self._original is None:
             return
         metadata = self._original.metadata
-        self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in OWN})
+        own = OWN | {XMP}
+        self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in own})
         self._output.set_chapters(self._original.chapters())
         stated = self._pictures.metadata
         encoded.metadata.update({k: v for k, v in stated.items() if not STATISTICS.match(k)})
@@ -352,13 +362,21 @@ class Copies:
         packet.stream = self._streams[index]
         self._output.mux_one(packet)
 
+    def append_xmp(self, path: Path) -> None:
+        """Write the XMP of the video, if any, behind a finished MP4 or MOV."""
+        text = "" if self._original is None else self._original.metadata.get(XMP, "")
+        if text and self._output.format.name in ("mp4", "mov"):
+            data = text.encode(errors="surrogateescape")
+            with path.open("ab") as file:
+                file.write(struct.pack(">I", 4 + len(XMP_BOX) + len(data)) + XMP_BOX + data)
+
     def lost(self, path: Path) -> list[str]:
         """Return what the finished file lacks of the streams, metadata and chapters."""
         import av
 
         if self._original is None:
             return []
-        with av.open(address(path), metadata_errors="replace") as made:
+        with av.open(address(path), metadata_errors="replace", options=READING) as made:
             kept = (made.metadata, made.streams[0].metadata)
             known = OWN | {key.lower() for source in kept for key in source}
             stated = [*self._original.metadata]

@@ -28,7 +28,10 @@ MUXERS = {
 
 VIDEO_SUFFIXES = frozenset(MUXERS)
 
-READING = {"format_whitelist": "mov,matroska,avi,mpegts", "protocol_whitelist": "file"}
+READING = {
+    **{"format_whitelist": "mov,matroska,avi,mpegts", "protocol_whitelist": "file"},
+    "export_xmp": "1",
+}
 """FFmpeg's options for reading: playlists and the like would open other files and the network."""
 
 MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020"}

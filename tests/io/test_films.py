@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -157,6 +158,20 @@ def test_metadata_comes_along_or_is_named(
     if output.suffix in (".mp4", ".mov", ".m4v", ".3gp"):
         data = output.read_bytes()
         assert data.find(b"moov") < data.find(b"mdat")  # the index comes first
+
+
+@pytest.mark.parametrize(("name", "kept"), [("b.mp4", True), ("b.mov", True), ("b.mkv", False)])
+def test_xmp_comes_along_or_is_named(name: str, kept: bool, tmp_path: Path) -> None:
+    source, xmp = (
+        make_video(tmp_path / "a.mp4", pictures(2)),
+        b"<x:xmpmeta>\xe2\x82\xac</x:xmpmeta>",
+    )
+    box = b"uuid" + uuid.UUID("BE7ACFCB-97A9-42E8-9C71-999491E3AFAC").bytes + xmp
+    source.write_bytes(source.read_bytes() + struct.pack(">I", 4 + len(box)) + box)
+    told = copy(source, tmp_path / name)
+    assert told == ([] if kept else [f"{source}: not kept in the new film: metadata (xmp)"])
+    with av.open(str(tmp_path / name), options={"export_xmp": "1"}) as film:
+        assert film.metadata.get("xmp", "").encode() == (xmp if kept else b"")
 
 
 @pytest.mark.parametrize(("first", "last"), [(3, 9), (0, 6), (3, 6)])
