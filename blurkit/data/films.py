@@ -231,9 +231,7 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
         return
     try:
         for number, frame in enumerate(read_video(clip.source)):
-            kept = {
-                key: frame.attrs[key] for key in ("source", "icc_profile") if key in frame.attrs
-            }
+            kept = {key: frame.attrs[key] for key in _KEPT if key in frame.attrs}
             yield f"{number:06d}", Picture(frame.pixels, attrs=kept)
     except BlurkitError as error:
         on_error(str(clip.source), error)

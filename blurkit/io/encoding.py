@@ -118,9 +118,10 @@ class VideoWriter:
             )
         )
         self._encoder = self._choose_encoder(suffix)
-        # A transport stream starts at any time, from which other films count.
-        counted = original is None or original.format.name != "mpegts" or MUXERS[suffix] == "mpegts"
-        self._offset = Fraction(0 if counted else original.start_time or 0, 1_000_000)
+        self._offset = Fraction(0)
+        if original is not None and original.format.name == "mpegts" != MUXERS[suffix]:
+            # A transport stream starts at any time, from which other films count.
+            self._offset = Fraction(original.start_time or 0, 1_000_000)
         self._stream: Any = None
         self._graphs: dict[str, Any] = {}
         self._size, self._last = (0, 0), -(2**62)
