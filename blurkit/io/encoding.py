@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -323,16 +324,26 @@ class Copies:
             self._output.add_attachment(*COVERS[codec], data)
             return
         try:
-            if muxers is not None and self._output.format.name not in muxers:
+            if muxers is None:
+                self._try(stream)
+            elif self._output.format.name not in muxers:
                 raise ValueError(kind)
             copy = self._output.add_stream_from_template(stream, opaque=True)
-        except ValueError:  # of a codec, too, that the container does not hold
+        except ValueError:  # of FFmpeg, too
             if "timecode" not in stream.metadata and not self._is_text_of_chapters(stream):
                 self._left_out.append(f"{kind} stream {stream.index}")
             return
         copy.metadata.update(stream.metadata)
         copy.disposition = stream.disposition.value
         self._streams[stream.index] = copy
+
+    def _try(self, stream: Any) -> None:
+        """Raise ValueError if the container does not hold a stream, which a header may show."""
+        import av
+
+        with av.open(io.BytesIO(), "w", format=self._output.format.name) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
 
     def _is_text_of_chapters(self, stream: Any) -> bool:
         """Return whether a stream of MP4 or MOV holds but the names of chapters."""

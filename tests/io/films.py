@@ -41,6 +41,7 @@ def make_video(
     audio: bool = True,
     options: dict[str, str] | None = None,
     encoder: dict[str, str] | None = None,
+    sound: str = "aac",
 ) -> Path:
     """Write a video; `tags` are the colour space, range, primaries and transfer function.
 
@@ -59,25 +60,27 @@ def make_video(
             context.color_primaries, context.color_trc = tags[2:]
         if rotation is not None:
             video.set_display_rotation(rotation)
-        sound: Any = film.add_stream("aac", rate=48000, layout="mono") if audio else None
+        track: Any = film.add_stream(sound, rate=48000, layout="mono") if audio else None
         for number, rgb in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = (times or range(len(frames)))[number], TICK
             film.mux(video.encode(frame))
         film.mux(video.encode(None))
-        if sound is not None:
-            _write_sound(film, sound, len(frames))
+        if track is not None:
+            _write_sound(film, track, len(frames))
     return path
 
 
-def _write_sound(film: Any, sound: Any, frames: int) -> None:
+def _write_sound(film: Any, track: Any, frames: int) -> None:
     wave = np.sin(np.arange(1920 * frames) / 20).astype(np.float32)
-    for start in range(0, len(wave) - 1023, 1024):
-        part = wave[None, start : start + 1024]
+    step = track.codec_context.frame_size or 1024
+    kind = av.AudioResampler(track.codec_context.format, "mono", 48000)
+    for start in range(0, len(wave) - step + 1, step):
+        part = wave[None, start : start + step]
         frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
-        film.mux(sound.encode(frame))
-    film.mux(sound.encode(None))
+        film.mux(packet for whole in kind.resample(frame) for packet in track.encode(whole))
+    film.mux(track.encode(None))
 
 
 @dataclass(frozen=True)

@@ -160,12 +160,28 @@ def test_metadata_comes_along_or_is_named(
         assert data.find(b"moov") < data.find(b"mdat")  # the index comes first
 
 
+@pytest.mark.parametrize(
+    ("sound", "name", "kept"),
+    [
+        ("libopus", "b.mp4", True),
+        ("libopus", "b.mov", False),
+        ("flac", "b.mov", False),
+        ("flac", "b.avi", True),
+        ("pcm_s16le", "b.mts", False),
+    ],
+)
+def test_sound_comes_along_or_is_named(sound: str, name: str, kept: bool, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mkv", pictures(2), sound=sound)
+    (told,) = copy(source, tmp_path / name) or [""]
+    assert ("audio stream 1" in told) != kept
+    before, after = shown(source).sound, shown(tmp_path / name).sound
+    assert after == (before if kept else [])
+
+
 @pytest.mark.parametrize(("name", "kept"), [("b.mp4", True), ("b.mov", True), ("b.mkv", False)])
 def test_xmp_comes_along_or_is_named(name: str, kept: bool, tmp_path: Path) -> None:
-    source, xmp = (
-        make_video(tmp_path / "a.mp4", pictures(2)),
-        b"<x:xmpmeta>\xe2\x82\xac</x:xmpmeta>",
-    )
+    source = make_video(tmp_path / "a.mp4", pictures(2))
+    xmp = b"<x:xmpmeta>\xe2\x82\xac</x:xmpmeta>"
     box = b"uuid" + uuid.UUID("BE7ACFCB-97A9-42E8-9C71-999491E3AFAC").bytes + xmp
     source.write_bytes(source.read_bytes() + struct.pack(">I", 4 + len(box)) + box)
     told = copy(source, tmp_path / name)
