@@ -673,6 +673,16 @@ def test_films_are_not_overwritten_and_frames_come_once_and_in_order(tmp_path: P
             sink.write(first)
 
 
+def test_errors_of_encoders_name_the_film(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", pictures(2), codec="libsvtav1", audio=False)
+    with pytest.raises(BlurkitError, match=r"/out\.mp4: cannot be encoded \([^/]+\)$"):
+        copy(source, tmp_path / "out.mp4", crf=1000)
+    frames = make_animation(tmp_path / "in.gif")
+    with pytest.raises(BlurkitError, match=r"/out\.webm: cannot be encoded \([^/]+\)$"):
+        copy(frames, tmp_path / "out.webm", crf=1000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.gif", "in.mp4"]
+
+
 def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4")
     first, second = islice(read_records([source]), 2)
