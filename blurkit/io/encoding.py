@@ -364,15 +364,26 @@ class Copies:
             self._next = None
 
     def _copy(self, packet: Any, start: int | None) -> None:
-        """Copy a packet, which comes at least a tick after the one before of its stream."""
+        """Copy a packet, which comes at least a tick after the one before of its stream.
+
+        A damaged one is left out, but the film goes on.
+        """
+        from av import FFmpegError
+
         index = packet.stream.index
         least = self._last.get(index, -(2**62)) + 1
         offset = round(self._offset / packet.time_base)
         packet.dts = max(least, 0 if start is None else start - offset)
         packet.pts = packet.dts if packet.pts is None else max(packet.pts - offset, packet.dts)
         self._last[index] = packet.dts
-        packet.stream = self._streams[index]
-        self._output.mux_one(packet)
+        kind, packet.stream = packet.stream.type, self._streams[index]
+        try:
+            self._output.mux_one(packet)
+        except FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            part = f"damaged parts of {kind} stream {index}"
+            self._left_out += [part] if part not in self._left_out else []
 
     def append_xmp(self, path: Path) -> None:
         """Write the XMP of the video, if any, behind a finished MP4 or MOV."""

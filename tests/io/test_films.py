@@ -178,6 +178,18 @@ def test_sound_comes_along_or_is_named(sound: str, name: str, kept: bool, tmp_pa
     assert after == (before if kept else [])
 
 
+def test_damaged_sound_does_not_end_a_film(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mts", pictures(4))
+    data = bytearray(source.read_bytes())
+    second = data.index(b"\xff\xf1", data.index(b"\xff\xf1") + 1)  # the header of ADTS
+    data[second + 4] ^= 0x0F  # the length of its frame
+    source.write_bytes(data)
+    (told,) = copy(source, tmp_path / "b.mp4")
+    assert told.endswith("not kept in the new film: damaged parts of audio stream 1")
+    after = shown(tmp_path / "b.mp4")
+    assert (len(after.yuv), bool(after.sound)) == (4, True)
+
+
 @pytest.mark.parametrize(("name", "kept"), [("b.mp4", True), ("b.mov", True), ("b.mkv", False)])
 def test_xmp_comes_along_or_is_named(name: str, kept: bool, tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mp4", pictures(2))
