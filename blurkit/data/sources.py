@@ -305,7 +305,11 @@ def _find_in_folder(
 ) -> list[Scene] | list[ShardSource]:
     found.unmatched += scenes.unmatched
     found.results += scenes.results
-    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
+
+    def skip(path: Path, reason: str) -> None:
+        found.left_out.append((str(path), f"{path}: {reason}"))
+
+    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES, skip)
     if shards and (scenes.items or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:
@@ -313,8 +317,8 @@ def _find_in_folder(
         return [ShardSource(str(path)) for path in shards]
     if not (scenes.items or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
-    layout, *loops = scenes.layouts
-    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *loops]
+    layout, *skipped = scenes.layouts
+    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *skipped]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
     return scenes.items
 

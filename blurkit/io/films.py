@@ -26,6 +26,7 @@ from blurkit.io import paths
 from blurkit.io.codecs.metadata import Metadata, to_srgb
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
+from blurkit.io.encoding import VideoWriter
 from blurkit.io.formats import BY_SUFFIX, TIFF, ending
 from blurkit.io.images import (
     FrameTime,
@@ -38,7 +39,14 @@ from blurkit.io.images import (
 )
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
+from blurkit.io.videos import (
+    VIDEO_SUFFIXES,
+    describe_video,
+    is_video,
+    open_video,
+    read_video,
+    stated_frames,
+)
 from blurkit.io.writing import Uncomplaining, replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
@@ -48,13 +56,18 @@ FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 def is_film(path: Path) -> bool:
     """Return whether a file holds several pictures: a video, an animation, or several TIFF pages.
 
-    A file that cannot be read is not a film, unless its suffix is a video's.
+    A file that cannot be read is not a film, unless its suffix is a video's. Pipes, which can be
+    read only once, are not opened.
     """
     suffix = ending(path)
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
     if suffix not in ANIMATION_SUFFIXES:
-        return suffix in VIDEO_SUFFIXES
+        return False
     try:
         with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
             return bool(getattr(image, "is_animated", False))
@@ -69,8 +82,8 @@ def stated_length(path: Path) -> int | None:
         return page_count(path)
     try:
         if suffix in VIDEO_SUFFIXES:
-            with open_video(path) as (_, stream):
-                return int(stream.frames) or None
+            with open_video(path) as (container, stream):
+                return stated_frames(container, stream) or None
         with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind
@@ -84,7 +97,8 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
     """
     suffix = ending(path)
     if not path.is_file():
-        raise BlurkitError(f"{path}: no such file")
+        reason = "is not a regular file" if path.exists() else "no such file"
+        raise BlurkitError(f"{path}: {reason}")
     if suffix in VIDEO_SUFFIXES:
         yield from read_video(path)
     elif not is_film(path):
@@ -174,23 +188,26 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
 
 
 def write_animation(
-    path: Path, suffix: str, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
+    path: Path, result: Path, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
 ) -> None:
-    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, as an animation of a suffix's format.
+    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, to `path`, which will be `result`.
 
-    `durations` has their milliseconds on the screen; `options` are those of Pillow's plugin. Raises
-    BlurkitError if the format cannot hold them.
+    The format is that of the suffix of `result`. `durations` has the frames' milliseconds on the
+    screen; `options` are those of Pillow's plugin. Raises BlurkitError if the format cannot hold
+    them.
     """
     import imageio.v3 as imageio  # only for these files
 
     options |= {"save_all": True, "duration": list(durations)}
     file = io.BytesIO()  # after an error of the disk, Pillow would write to the closed file
     try:
-        with imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation:
+        with imageio.imopen(
+            file, "w", plugin="pillow", extension=result.suffix.lower()
+        ) as animation:
             for frame in frames:
                 animation.write(frame, **options)
     except ValueError as error:  # larger than the format allows
-        raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+        raise BlurkitError(f"{result}: cannot be written ({one_line(error)})") from error
     path.write_bytes(file.getbuffer())
 
 
@@ -200,14 +217,16 @@ class AnimationWriter:
     It is repeated as often as the animation `source` is, or forever if that is a video.
     """
 
-    def __init__(self, path: Path, suffix: str, source: Path, warn: Callable[[str], None]) -> None:
-        self._path, self._source, self._suffix, self._warn = path, source, suffix, warn
+    def __init__(self, path: Path, result: Path, source: Path, warn: Callable[[str], None]) -> None:
+        self._path, self._result, self._source, self._warn = path, result, source, warn
+        self._suffix = result.suffix.lower()
         self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
     def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
-        """Add a frame. Raises BlurkitError if its size differs from that of the first."""
-        frame = rgb(image)
+        """Add a frame, in sRGB. Raises BlurkitError if its size differs from that of the first."""
+        profile = Metadata.of(attrs).icc
+        frame = rgb(to_srgb(image, profile) if profile and image.shape[2] == 3 else image)
         if alpha is not None:
             frame = np.dstack([frame, from_float(to_float(alpha), np.uint8)])
         if self._frames and frame.shape[:2] != self._frames[0].shape[:2]:
@@ -236,7 +255,7 @@ class AnimationWriter:
         options |= {name: value for name, value in stated.items() if value}
         if self._suffix == ".webp":
             options["lossless"] = metadata.lossless
-        write_animation(self._path, self._suffix, frames, self._durations, **options)
+        write_animation(self._path, self._result, frames, self._durations, **options)
         if by_chunks:
             self._path.write_bytes(described_png(self._path.read_bytes(), metadata))
 
@@ -353,7 +372,7 @@ class OpenFilm:
         self._stack = ExitStack()
         with self._stack:
             partial = self._stack.enter_context(replacing(path, force))
-            self._writer = _writer(partial, path.suffix.lower(), source, options)
+            self._writer = _writer(partial, path, source, options)
             self._stack.callback(self._writer.release)
             self._stack = self._stack.pop_all()
 
@@ -395,11 +414,14 @@ def can_write(suffix: str, source: Path) -> bool:
 
 
 def _writer(
-    partial: Path, suffix: str, source: Path, options: FilmOptions
+    partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
-    if suffix in VIDEO_SUFFIXES:
-        return VideoWriter(partial, suffix, source, options.crf, options.warn)
-    if suffix in ANIMATION_SUFFIXES:
-        return AnimationWriter(partial, suffix, source, options.warn)
+    if is_video(result):
+        return VideoWriter(partial, result, source, options.crf, options.warn)
+    if result.suffix.lower() in ANIMATION_SUFFIXES:
+        about = describe_video(source) if is_video(source) else {}
+        if lost := [name for name in ("audio", "subtitles") if about.get(name)]:
+            options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")
+        return AnimationWriter(partial, result, source, options.warn)
     return PageWriter(partial, source, options.warn)

@@ -300,8 +300,10 @@ class FrameTime:
             raise BlurkitError("has no time, as frames of videos and animations do") from error
 
 
-def frame_picture(path: Path, raw: np.ndarray, time: FrameTime) -> Picture:
+def frame_picture(
+    path: Path, raw: np.ndarray, time: FrameTime, attrs: Attributes | None = None
+) -> Picture:
     """Return a frame of the film `path`; a frame that is written alone becomes a PNG file."""
-    picture = upright_picture(path, raw, {})
+    picture = upright_picture(path, raw, attrs or {})
     times = {"pts": time.pts, "duration": time.ticks, "time_base": str(time.time_base)}
     return Picture(picture.pixels, picture.alpha, picture.attrs | {"suffix": ".png"} | times)

@@ -61,13 +61,14 @@ def reading_errors(
 
 
 def walk(
-    folder: Path, suffixes: Iterable[str], on_loop: Callable[[Path], None] = lambda _: None
+    folder: Path, suffixes: Iterable[str], on_skip: Callable[[Path, str], None] = lambda *_: None
 ) -> list[Path]:
     """Return every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
 
     Files are in natural order; hidden files and folders, and those that operating systems leave
-    behind, are skipped. Links to folders are followed, but never back to a folder above them:
-    these are given to `on_loop`. Raises BlurkitError if the folder cannot be read.
+    behind, are skipped. Links to folders are followed, but never back to a folder above them.
+    These, and pipes, sockets and devices, which may never end, are given to `on_skip` with the
+    reason. Raises BlurkitError if the folder cannot be read.
     """
     wanted = set(suffixes)
     paths: list[Path] = []
@@ -80,12 +81,15 @@ def walk(
         loops = [f for f in folders if _leads_back(Path(parent, f), folder)]
         folders[:] = [f for f in folders if f not in loops]
         for loop in loops:
-            on_loop(Path(parent, loop))
-        paths += [
-            Path(parent, f)
-            for f in files
-            if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
-        ]
+            on_skip(Path(parent, loop), "a link to a folder above it; not followed")
+        for file in files:
+            path = Path(parent, file)
+            if file.startswith(".") or file in SYSTEM_FILES or path.suffix.lower() not in wanted:
+                continue
+            if path.exists() and not path.is_file():
+                on_skip(path, "is not a regular file")
+            else:
+                paths.append(path)
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder)))
 
 

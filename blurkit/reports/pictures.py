@@ -92,11 +92,10 @@ class Animation(Sink):
         durations = [round(1000 / self._fps)] * len(self._frames)
         for end in {0, len(durations) - 1}:
             durations[end] *= 4
-        suffix = self._path.suffix.lower()
         # Lossless WebP, because lossy compression would add to the blur that the animation shows.
-        options = {"lossless": True} if suffix == ".webp" else {}
+        options = {"lossless": True} if self._path.suffix.lower() == ".webp" else {}
         with replacing(self._path) as partial:
-            write_animation(partial, suffix, self._frames, durations, loop=0, **options)
+            write_animation(partial, self._path, self._frames, durations, loop=0, **options)
         self.files.append(self._path)
 
 
