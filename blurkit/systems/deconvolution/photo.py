@@ -120,6 +120,17 @@ class Deconvolution:
         precision = str(self.undo.dtype).removeprefix("torch.")
         return f"precision={precision} device={self.undo.device.type}"
 
+    def _worked(
+        self, stage: str, watch: Watch, work: Callable[..., Result], *inputs: Sequence[object]
+    ) -> list[Result]:
+        """Return what `work` makes of the inputs of every window; tell `watch`."""
+        results = []
+        with one_thread_each(self.undo.device) as pool:
+            for result in pool.map(work, *inputs):
+                results.append(result)
+                watch(stage, len(results), len(inputs[0]))
+        return results
+
     def places(self, image: np.ndarray) -> list[Window]:
         """Return the windows of a photo before anything is found in them: none is believed."""
         if min(image.shape[:2]) < self.smallest:
@@ -142,12 +153,12 @@ class Deconvolution:
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         spread = np.linspace(0, len(cuts) - 1, min(len(cuts), SAMPLED)).round().astype(int)
         sampled = [cuts[number] for number in spread]
-        light = self.choice.light(worked("find light", watch, self.choice.lights, sampled))
-        found = worked("estimate blur", watch, partial(self.choice.starts, light=light), cuts)
+        light = self.choice.light(self._worked("find light", watch, self.choice.lights, sampled))
+        found = self._worked("estimate blur", watch, partial(self.choice.starts, light=light), cuts)
         near = neighbours(places)
         finish = partial(self.choice.finished, light=light)
         choices = self.choice.chosen(found, near)
-        chosen = supported(worked("refine blur", watch, finish, cuts, found, choices), near)
+        chosen = supported(self._worked("refine blur", watch, finish, cuts, found, choices), near)
         trusts = [best.trust for best in chosen]
         held = len(trusts) > 1 and np.median(trusts) >= o.sure  # one has no neighbours to agree
         if not held and (whole := self._whole(small, [best.gain for best in chosen])):
@@ -176,7 +187,7 @@ class Deconvolution:
 
         `gains` are what those promise.
         """
-        (whole,) = worked("estimate long blur", unwatched, self.choice.whole, [photo])
+        (whole,) = self._worked("estimate long blur", unwatched, self.choice.whole, [photo])
         if whole is None or not self._believes(whole):
             return None
         expected = FREEDOM * float(np.maximum(gains, 0).mean())
@@ -191,7 +202,7 @@ class Deconvolution:
         places = rectangles(photo.shape[0], photo.shape[1], options)
         windows = [Window(*place, *known) for place in places]
         inputs = zip(*((w.cut(photo), w.kernel, w.gamma) for w in windows), strict=True)
-        found = worked("estimate long blur", watch, self.choice.refined_long, *inputs)
+        found = self._worked("estimate long blur", watch, self.choice.refined_long, *inputs)
         return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
 
     def _believes(self, best: SelectedKernel) -> bool:
@@ -334,27 +345,18 @@ def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
     return moved.astype(np.float32)
 
 
-def worked(
-    stage: str, watch: Watch, work: Callable[..., Result], *inputs: Sequence[object]
-) -> list[Result]:
-    """Return what `work` makes of the inputs of every window, on all processors; tell `watch`."""
-    results = []
-    with one_thread_each() as pool:
-        for result in pool.map(work, *inputs):
-            results.append(result)
-            watch(stage, len(results), len(inputs[0]))
-    return results
-
-
 @contextmanager
-def one_thread_each() -> Iterator[ThreadPoolExecutor]:
+def one_thread_each(device: torch.device) -> Iterator[ThreadPoolExecutor]:
     """Yield a pool whose workers use one processor each: faster than one task on all of them.
 
-    Afterwards torch uses as many threads as before; some builds share that number among threads.
+    For a GPU there is one worker: Apple's aborts if several use it. Afterwards torch uses as
+    many threads as before; some builds share that number among threads.
     """
     threads = torch.get_num_threads()
+    workers = threads if device.type == "cpu" else 1
+    each = partial(torch.set_num_threads, threads // workers)
     try:
-        with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+        with ThreadPoolExecutor(workers, initializer=each) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)
