@@ -241,6 +241,7 @@ def test_another_checkpoint_is_named() -> None:
         network_for("deconvolving", load_shipped("kernel-space"))
 
 
+@pytest.mark.slow
 def test_a_long_blur_has_larger_windows_than_the_network_saw() -> None:
     sharp = photo("coffee", 400, 600).astype(np.float32)
     blurry = taken(sharp, shake(1, 95), 0.004)

@@ -65,6 +65,7 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
     bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
     blurry = taken(bricks, shake(1, 25))
@@ -99,9 +100,8 @@ def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
     assert not blurs(kernel, WindowOptions())
 
 
-@pytest.mark.parametrize(
-    ("length", "side"), [pytest.param(45, 61, marks=pytest.mark.slow), (17, 41)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "side"), [(45, 61), (17, 41)])
 def test_long_blur_is_found_by_larger_kernels(
     deconvolution: Deconvolution, length: int, side: int
 ) -> None:

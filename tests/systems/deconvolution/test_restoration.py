@@ -101,9 +101,8 @@ def test_levins_photos_with_known_kernels(levin: Levin, name: str, reference: fl
     assert np.mean(scores) > reference - 0.4
 
 
-@pytest.mark.parametrize(
-    ("number", "reference"), [(3, 36.01), pytest.param(5, 37.29, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "reference"), [(3, 36.01), (5, 37.29)])
 def test_levins_photos_with_a_sparse_prior(levin: Levin, number: int, reference: float) -> None:
     found = levin.restored(sparse, 1, number)
     assert found > reference - 0.4
