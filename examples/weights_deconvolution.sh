@@ -42,7 +42,7 @@ if [ -d "$data/more/pairs/gopro" ]; then
     shards+=("$folder"/gopro.h5 "$folder"/gopro.h5)
 fi
 
-echo "3. both networks, with the results of the network that comes with blurkit as drafts"
+echo "3. both networks, with the results of our network as drafts"
 if [ ! -e "$folder/both.pt" ]; then
     draft=$(python3 -c 'from blurkit.systems.system import shipped_file; print(shipped_file())')
     limits=(${JOBS:+--jobs "$JOBS"})

@@ -39,7 +39,7 @@ LARGEST_TEXT = 1 << 24
 
 CHUNK_NAMES = {
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "texts"),
-    **{b"tIME": "time of its last change", b"bKGD": "background colour"},
+    b"bKGD": "background colour",
     **dict.fromkeys((b"mDCV", b"cLLI"), "light levels"),
 }
 """What chunks hold that no other format does."""
@@ -55,8 +55,9 @@ SAID_ELSEWHERE = (b"sRGB", b"iCCP", b"cICP", b"gAMA", b"cHRM")
 
 OF_STORED_PIXELS = (
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT", b"sPLT"),
-    *(b"acTL", b"fcTL", b"fdAT", b"eXIf", b"pHYs", b"caBX"),
+    *(b"acTL", b"fcTL", b"fdAT", b"eXIf", b"pHYs", b"caBX", b"tIME"),
 )
+"""Chunks that are made anew or would be false, such as the time of the last change."""
 
 
 def read_png(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
