@@ -325,7 +325,7 @@ def compare_options(path: Path, options: Any, ignored: tuple[str, ...] = (), **m
         keep_first(path, json.dumps(given))
     try:
         before = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BlurkitError(f"{path}: damaged; remove it to go on") from error
     for key in given:
         if before.get(key) != given[key]:

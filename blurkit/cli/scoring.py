@@ -268,7 +268,7 @@ class ScoreLog:
             try:
                 entry = json.loads(line)
                 self.scored[entry["name"]] = read_scored(entry)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise BlurkitError(f"{self.path}: damaged; remove it to start over") from error
 
     def add(self, image: ImageScores) -> None:

@@ -7,7 +7,6 @@ Pages of TIFF files have no time. Films are written frame by frame.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ import PIL.Image
 import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io import paths
 from blurkit.io.codecs.metadata import Metadata
+from blurkit.io.codecs.pillow import check_frame, check_gif_end, claims_limited, opened
 from blurkit.io.codecs.tiff import page_count, read_pages, write_page
 from blurkit.io.formats import TIFF
 from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
@@ -46,7 +45,7 @@ def is_film(path: Path) -> bool:
     if suffix not in ANIMATION_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
     try:
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+        with _animation(path) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # Pillow raises errors of any kind on damaged data
         return False
@@ -61,7 +60,7 @@ def stated_length(path: Path) -> int | None:
         if suffix in VIDEO_SUFFIXES:
             with open_video(path) as (_, stream):
                 return int(stream.frames) or None
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+        with _animation(path) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind
         return None
@@ -109,6 +108,13 @@ KEPT = ("loop", "default_image", "icc_profile", "exif")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
 
 
+@contextmanager
+def _animation(path: Path) -> Iterator[PIL.Image.Image]:
+    """Yield a file that may be an animation as Pillow opens it. Raises BlurkitError as `opened`."""
+    with path.open("rb") as file, opened(file, str(path), *PILLOW_KINDS) as image:
+        yield image
+
+
 def read_animation(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
 
@@ -116,16 +122,16 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     damaged, and if all its frames together have more than `--max-pixels`, since writing keeps them
     in memory.
     """
-    clock = 0
+    clock, stored = 0, path.stat().st_size
     # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
-    with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+    with _animation(path) as image:
         with _damaged(path, 0):
             count = int(getattr(image, "n_frames", 1))
-        check_pixels(image.height * count, image.width, str(path))
         for number in range(count):
             with _damaged(path, number):
-                with _frames_bounded():
+                with claims_limited(stored):
                     image.seek(number)
+                check_frame(image, stored, str(path))
                 check_pixels(image.height * count, image.width, str(path))
                 pixels = np.asarray(image.convert("RGBA"))
                 duration = round(image.info.get("duration", 0))
@@ -133,18 +139,9 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
             time = FrameTime(clock, duration, Fraction(1, TICKS))
             yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
-
-
-@contextmanager
-def _frames_bounded() -> Iterator[None]:
-    """Let Pillow refuse a frame of a GIF that is far larger than the picture, before it exists."""
-    PIL.Image.MAX_IMAGE_PIXELS = paths.most_pixels // 2  # Pillow refuses twice as many
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            yield
-    finally:
-        PIL.Image.MAX_IMAGE_PIXELS = None
+    if image.format == "GIF":
+        with path.open("rb") as file, _damaged(path, count):
+            check_gif_end(file)
 
 
 @contextmanager
@@ -152,6 +149,8 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
     """Turn an error of any kind into one that says how many frames come before the damage."""
     try:
         yield
+    except BlurkitError:
+        raise
     except Exception as error:
         reason = f"damaged after frame {decoded} ({one_line(error)})"
         raise BlurkitError(f"{path}: {reason}") from error
@@ -229,7 +228,7 @@ def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
     if source.suffix.lower() not in ANIMATION_KINDS:
         return {"loop": 0}
-    with PIL.Image.open(source, formats=PILLOW_KINDS) as image:
+    with _animation(source) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
 
 

@@ -278,7 +278,7 @@ def _read(path: Path) -> dict[str, Any]:
         for entry in report["images"]:
             read_scored(entry)
         report["protocol"]["psnr"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = "name reports of eval, -o NAME.json or --json"
         raise BlurkitError(f"{path}: is not a whole report; {what}") from error
     return dict(report)

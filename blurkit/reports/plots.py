@@ -75,7 +75,7 @@ def read_curve(path: Path, key: str = "objective") -> Curve:
             value = entry.get(key)
             if isinstance(value, (int, float)) and math.isfinite(value):
                 values[int(entry["step"])].append(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(error)})") from error
     if not values:
         raise BlurkitError(

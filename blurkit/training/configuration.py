@@ -216,7 +216,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise BlurkitError(f"{path}: no such file (from --config)") from error
-    except ValueError as error:  # not JSON, or not text
+    except (ValueError, RecursionError) as error:  # not JSON, or not text
         content = error
     if not isinstance(content, dict):
         raise BlurkitError(f"{path}: is neither what --dry-run prints nor a checkpoint")

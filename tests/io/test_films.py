@@ -19,7 +19,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import paths
 from blurkit.io.films import FilmOptions, is_film, read_film
 from blurkit.io.image_sinks import FileOptions, open_sink
-from blurkit.io.images import FrameTime
+from blurkit.io.images import FrameTime, read_image
 from blurkit.io.records import Record
 from blurkit.io.videos import describe_video
 from tests.io.films import (
@@ -270,6 +270,17 @@ def test_frames_before_the_end_of_a_cut_animation(tmp_path: Path) -> None:
             for count, picture in enumerate(read_film(tmp_path / "a.gif"), 1):
                 np.testing.assert_array_equal(picture.pixels, whole[count - 1][:, :, :3])
         assert f"after frame {count} " in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.apng", "a.png", "a.webp", "a.avif"])
+def test_a_cut_animation_is_never_taken_for_a_whole_one(name: str, tmp_path: Path) -> None:
+    """Nor is a GIF that is cut between the blocks of its frames, where Pillow sees no damage."""
+    data, path = make_animation(tmp_path / name).read_bytes(), tmp_path / name
+    end = len(data) - (24 if "png" in name else 0)  # the last chunks of a PNG hold no pixels
+    for size in {*range(1, end, -(-end // 120)), *range(end - 9, end)}:
+        path.write_bytes(data[:size])
+        with pytest.raises(BlurkitError, match=rf"/{name}: .*(damaged|truncated)"):
+            list(read_film(path)) if is_film(path) else read_image(path)
 
 
 def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import skimage.data
 import tifffile
 
 from blurkit.errors import BlurkitError
-from blurkit.io.images import read_image, write_image
+from blurkit.io.images import encode_image, read_image, write_image
 from tests.cli.command import assert_failed, shell
 from tests.io.scenes import PEAK_MEGABYTES, deep, exif
 from tests.shared import ROOT, shared_folder
@@ -234,6 +234,42 @@ def floats(value: float) -> bytes:
     return file.getvalue()
 
 
+def webp(width: int, height: int) -> bytes:
+    """A WebP of 30 bytes without loss, whose header claims a size."""
+    body = b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14) + bytes(5)
+    chunk = b"VP8L" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+def fax(width: int, height: int) -> bytes:
+    """A bilevel TIFF of 132 bytes, compressed like a fax; its decoder fills up with white."""
+    data = tiff(width, height)
+    data = data[:8] + b"\xff" * 16 + data[24:]
+    for tag, value, other in ((258, 8, 1), (259, 1, 4), (262, 2, 0), (277, 3, 1)):
+        data = data.replace(*(struct.pack("<HHII", tag, 4, 1, v) for v in (value, other)))
+    return data
+
+
+def tiles(side: int) -> bytes:
+    """A deflated TIFF of 20x30 pixels in one tile that claims to be larger."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((20, 30), np.uint8), tile=(32, 32), compression="zlib")
+    data = file.getvalue()
+    for tag in (322, 323):
+        old = struct.pack("<HHII", tag, 3, 1, 32), struct.pack("<HHII", tag, 4, 1, 32)
+        (found,) = (entry for entry in old if entry in data)
+        data = data.replace(found, struct.pack("<HHII", tag, 4, 1, side))
+    return data
+
+
+def jpeg2000(side: int) -> bytes:
+    """A JPEG 2000 file of 16 bits whose codestream claims another size than its boxes."""
+    data = encode_image(".jp2", deep(PHOTO))
+    place = data.index(b"\xff\x4f\xff\x51") + 8
+    sizes = struct.pack(">IIIIII", side, side, 0, 0, side, side)
+    return data[:place] + sizes + data[place + 24 :]
+
+
 BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "header.png": ("more than --max-pixels", lambda: png(60000, 60000)),
     "largest.png": ("more than --max-pixels", lambda: png(2**31 - 1, 2**31 - 1)),
@@ -242,6 +278,12 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "large.tif": ("more than --max-pixels", lambda: tiff(60000, 60000)),
     "below.tif": ("cannot hold", lambda: tiff(30000, 30000)),
     "strip.tif": ("damaged", lambda: tiff(100, 100, 2**32 - 1)),
+    "small.webp": ("cannot hold", lambda: webp(16383, 16383)),
+    "fax.tif": ("cannot hold", lambda: fax(30000, 30000)),
+    "short.tif": ("cannot hold", lambda: fax(3000, 3000)),
+    "tiles.tif": ("cannot hold", lambda: tiles(30000)),
+    "largest.jp2": ("more than --max-pixels", lambda: jpeg2000(60000)),
+    "large.jp2": ("cannot hold", lambda: jpeg2000(20000)),
     "gif.png": ("more than --max-pixels", lambda: gif(65535, 65535)),
     "tiny.png": ("cannot hold", lambda: gif(30000, 30000)),
     "script.png": ("is not an image", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),

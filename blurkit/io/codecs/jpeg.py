@@ -21,7 +21,7 @@ from blurkit.io.codecs.metadata import (
     with_header,
 )
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
 
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -41,6 +41,9 @@ LOOPS = ((0, 0), (3, 0), (16, 0), (32, 0))
 
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 ALPHA_CHANNEL = 0
+
+MOST_EXIF = 1 << 24
+"""The most bytes of a compressed EXIF block."""
 SRGB = (1, 1, 13)
 """White point D65, the primaries of sRGB and its transfer function."""
 
@@ -54,7 +57,7 @@ def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
     data = file.read()
     header = _Bits(_codestream(data))
-    check_pixels(*header.size(), where)
+    check_claim(*header.size(), 24, len(data), where)
     if not header.is_srgb():
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
@@ -107,7 +110,7 @@ def _exif(data: bytes) -> bytes:
     for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
         body = data[start:end]
         if kind == b"brob" and body.startswith(b"Exif"):
-            kind, body = b"Exif", bytes(imagecodecs.brotli_decode(body[4:]))
+            kind, body = b"Exif", bytes(imagecodecs.brotli_decode(body[4:], out=MOST_EXIF))
         if kind == b"Exif" and len(body) > 8:
             return with_header(body[4 + int.from_bytes(body[:4], "big") :])
     return b""
@@ -209,6 +212,7 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
     data = file.read()
     with opened(file, where, "JPEG2000") as claimed:
+        check_claim(*_size(data), 24, len(data), where)
         metadata, plain = _metadata(data)
         if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
             claimed.load()
@@ -235,6 +239,13 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
             parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + metadata.icc
             body = b"".join(box(part, inner) for part, inner in parts.items())
         file.write(box(kind, body))
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Return the height and width that a codestream states, whatever the boxes around it do."""
+    place = data.index(JP2_CODESTREAM) + 8
+    width, height, left, top = struct.unpack_from(">IIII", data, place)
+    return height - top, width - left
 
 
 def _bits(data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,10 @@ import PIL.Image
 import PIL.JpegImagePlugin
 
 from blurkit.errors import BlurkitError
+from blurkit.io import paths
 from blurkit.io.codecs.metadata import EXIF_HEADER, Metadata, from_cmyk, orientation_of, with_header
-from blurkit.io.paths import check_claim, check_pixels
+from blurkit.io.paths import check_claim, justified_pixels
 from blurkit.io.records import Image, from_float, full_range
-
-PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of --max-pixels
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
 
@@ -28,37 +28,78 @@ QUALITY = 95
 AVIF_SPEED = 8
 """libaom's: a third of the time of Pillow's 6, with files larger by a hundredth."""
 
-COUNTED = ("PNG", "BMP", "PPM", "GIF")
-"""The formats of which a byte stands for `MOST_DEFLATED` at most, or is one."""
+PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of `check_claim`
+
+LIMITED = ("PNG", "BMP", "PPM")
+"""The formats whose data are plain or deflated; a pixel of one channel may be a single bit."""
 
 ADOBE_RGB = 0
 """The transform that the Adobe block of a JPEG names if its planes are not luma and chroma."""
 
 
 @contextmanager
-def opened(file: BinaryIO, where: str, kind: str) -> Iterator[PIL.Image.Image]:
-    """Yield an image that Pillow has opened as `kind`, its size checked, its pixels not decoded.
+def opened(file: BinaryIO, where: str, *kinds: str) -> Iterator[PIL.Image.Image]:
+    """Yield an image that Pillow has opened as one of `kinds`, checked and not yet decoded.
 
     Raises BlurkitError if it claims too many pixels or its start is damaged.
     """
     size = file.seek(0, 2)
     file.seek(0)
     try:
-        image = PIL.Image.open(file, formats=(kind,))
+        image = PIL.Image.open(file, formats=kinds)
     except Exception as error:  # of any kind, with messages that do not help
         raise BlurkitError(f"{where}: {UNREADABLE}") from error
     with image:
-        check_pixels(image.height, image.width, where)
-        if kind in COUNTED:
-            bytes_of_pixels = image.width * image.height * len(image.getbands()) // 8
-            check_claim(bytes_of_pixels, size, where)
+        check_frame(image, size, where)
         yield image
+
+
+def check_frame(image: PIL.Image.Image, stored: int, where: str) -> None:
+    """Raise BlurkitError if the frame that an image in so many bytes shows claims too many."""
+    limited = image.format in LIMITED
+    bands = len(image.getbands())
+    bits = (1 if bands == 1 else 8 * bands) if limited else 32
+    check_claim(image.height, image.width, bits, stored, where, limited)
+
+
+@contextmanager
+def claims_limited(stored: int) -> Iterator[None]:
+    """Let Pillow refuse a frame of a GIF that is far larger than the first, before it exists."""
+    most = min(paths.most_pixels, justified_pixels(stored, 32))
+    PIL.Image.MAX_IMAGE_PIXELS = most // 2  # Pillow refuses twice as many
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 def read_pillow(file: BinaryIO, where: str, kind: str) -> tuple[np.ndarray, Metadata]:
     """Return the pixels (H, W) or (H, W, 2 to 4) of the first frame, and the metadata."""
     with opened(file, where, kind) as image:
+        if kind == "GIF":
+            check_gif_end(file)
         return plain_pixels(image), metadata_of(image)
+
+
+def check_gif_end(file: BinaryIO) -> None:
+    """Raise ValueError if the blocks of a GIF end without its trailer: Pillow sees no damage."""
+    file.seek(0)
+    data = file.read()
+
+    def after_palette(place: int, flags: int) -> int:
+        return place + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    try:
+        place = after_palette(13, data[10])
+        while (kind := data[place]) != ord(";"):
+            place = place + 2 if kind == ord("!") else after_palette(place + 11, data[place + 9])
+            while size := data[place]:
+                place += size + 1
+            place += 1
+    except IndexError as error:
+        raise ValueError("its end is missing") from error
 
 
 def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
@@ -242,7 +283,8 @@ def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     if not header or (header[1] == b"P6" and not deep):
         return read_pillow(file, where, "PPM")
     width, height, most = int(header[2]), int(header[3]), float(header[4])
-    check_pixels(height, width, where)
+    stored = file.seek(0, 2)
+    check_claim(height, width, 48, stored, where, limited=True)
     kind = np.dtype(">u2" if deep else "<f4" if most < 0 else ">f4")
     file.seek(header.end())
     data = file.read(3 * height * width * kind.itemsize)

@@ -11,7 +11,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.metadata import ORIENTATION_TAG, Metadata, from_cmyk
-from blurkit.io.paths import check_claim, check_pixels
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ PLAIN_KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
 """tifffile's names of the colour spaces whose values are used as they are."""
 
 DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
-"""The compressions of which a byte stands for `MOST_DEFLATED` at most, or is one."""
+"""The compressions that are none, deflate or LZW, or compress less."""
+
+FAX = ("CCITTRLE", "CCIRLEW", "CCITTFAX3", "CCITTFAX4")
+"""The compressions that spend a bit or more on every row; their decoder takes missing rows as white
+ones."""
 
 # tifffile logs damage in addition to raising the errors that end up in ours.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -111,11 +115,22 @@ def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
     return [page for page in pages if not (page.is_reduced or page.is_mask)]
 
 
+def _largest(page: Any) -> tuple[int, int, int]:
+    """Return the height and width of a page, or of its tiles if these are larger, and its bits."""
+    height, width = page.imagelength * page.imagedepth, page.imagewidth
+    if page.is_tiled:
+        height = max(height, page.tilelength * page.tiledepth)
+        width = max(width, page.tilewidth)
+    return height, width, page.samplesperpixel * page.bitspersample
+
+
 def _read_page(page: Any, stored: int, where: str) -> Page:
     """Return the content of a page of a file of `stored` bytes."""
-    check_pixels(page.imagelength, page.imagewidth, where)
-    if _named(page.compression) in DEFLATED:
-        check_claim(page.nbytes, stored, where)
+    height, width, bits = _largest(page)
+    compression = _named(page.compression)
+    check_claim(height, width, bits, stored, where, compression in DEFLATED)
+    if compression in FAX and height > 8 * stored:
+        raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
     tags = page.tags
     icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
