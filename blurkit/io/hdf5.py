@@ -86,6 +86,10 @@ CHECKSUMMED = 2
 """The first version of the HDF5 superblock, the byte after the signature, with which all metadata
 has checksums."""
 
+HERE = Path(__file__).parents[2]
+"""The folder of the package, from which the child imports it: never from the current one, where a
+file may have the name of a module."""
+
 SECONDS = 10
 BYTES_PER_SECOND = 20e6
 """The child has this many seconds, and one more for so many bytes."""
@@ -109,7 +113,9 @@ def _read_apart(path: Path, size: int, changed: int) -> None:
     command = [sys.executable, "-m", "blurkit.io.hdf5", str(path.absolute())]
     seconds = SECONDS + size / BYTES_PER_SECOND
     try:
-        subprocess.run(command, input=b"", capture_output=True, timeout=seconds, check=True)
+        subprocess.run(
+            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=HERE
+        )
     except subprocess.CalledProcessError as error:
         raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error
     except subprocess.TimeoutExpired as error:
