@@ -291,6 +291,20 @@ def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:
             np.testing.assert_array_equal(page.asarray(), before)
 
 
+def test_pages_in_a_circle_end(tmp_path: Path) -> None:
+    """Found by fuzzing: the second page named itself as the next one."""
+    path = tmp_path / "a.tif"
+    make_pages(path)
+    with tifffile.TiffFile(path) as file:
+        second = file.pages[1]
+        entries = int.from_bytes(path.read_bytes()[second.offset :][:2], "little")
+        place = second.offset + 2 + 12 * entries
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = second.offset.to_bytes(4, "little")
+    path.write_bytes(data)
+    assert len(list(read_film(path))) == 2
+
+
 def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:
     make_animation(tmp_path / "a.gif", loop=0)
     copy(tmp_path / "a.gif", tmp_path / "a.mp4")

@@ -112,7 +112,8 @@ def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -
 
 def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
     pages: Any = file.pages
-    return [page for page in pages if not (page.is_reduced or page.is_mask)]
+    all_pages = map(pages.__getitem__, range(len(pages)))  # iterating follows circles for ever
+    return [page for page in all_pages if not (page.is_reduced or page.is_mask)]
 
 
 def _largest(page: Any) -> tuple[int, int, int]:
