@@ -219,7 +219,7 @@ class _Values:
 def _compression(path: str) -> str | None:
     """Return the compression of a shard's first image, None if it has none or is damaged."""
     try:
-        with h5py.File(path, "r") as shard:
+        with h5py.File(path, "r", locking=False) as shard:
             images = (item for item in shard[min(shard)].values() if isinstance(item, h5py.Dataset))
             return next(images).compression
     except Exception:  # HDF5 raises many kinds of errors for damage, reported elsewhere

@@ -24,6 +24,9 @@ from blurkit.interrupts import ignore_signals
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
+STREAMS = hasattr(os, "readv")
+"""Whether pipes are streams of bytes, which Windows' are not."""
+
 AHEAD = 2
 """How many results a process computes before the first of them is fetched."""
 
@@ -126,9 +129,9 @@ class Background:
 def _widen(pipe: Connection) -> None:
     """Enlarge a pipe so that images pass in few pieces; Linux's default is 64 KiB."""
     if sys.platform == "linux":
-        import fcntl
+        with suppress(ImportError, OSError):  # a system may allow less
+            import fcntl
 
-        with suppress(OSError):  # a system may allow less
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
@@ -139,14 +142,19 @@ def _send(writer: Connection, result: Any) -> None:
     arrays = [buffer.raw() for buffer in buffers]
     writer.send((pickled, [array.nbytes for array in arrays]))
     for left in arrays:
-        while left:
+        while left and STREAMS:
             left = left[os.write(writer.fileno(), left) :]
+        if left:
+            writer.send_bytes(left)
 
 
 def _read(reader: Connection, size: int) -> np.ndarray:
     """Return so many bytes of a pipe. Raises EOFError if it ends before."""
     values = np.empty(size, np.uint8)
     left = values.data
+    if left and not STREAMS:
+        reader.recv_bytes_into(left)
+        return values
     while left:
         if not (count := os.readv(reader.fileno(), [left])):
             raise EOFError

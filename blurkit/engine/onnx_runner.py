@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from blurkit.data.workers import processors
 from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
@@ -28,6 +27,13 @@ from blurkit.io.records import to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, ValueRange
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise BlurkitError(
+        "ONNX files need ONNX Runtime: pip install 'blurkit[cpu]', or 'blurkit[gpu]' for CUDA"
+    ) from error
 
 HERE = Path(__file__).parents[2]
 """The folder of the package, from which a child process imports it: never from the current one,

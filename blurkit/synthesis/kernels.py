@@ -220,7 +220,7 @@ def _check_inflated(path: Path) -> None:
 
 def _matlab(path: Path) -> list[np.ndarray]:
     if h5py.is_hdf5(path):  # version 7.3
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             variables = {k: _dereferenced(v, k, file) for k, v in items(file) if k != "#refs#"}
     else:
         import scipy.io  # slow to import, and needed only here

@@ -116,7 +116,7 @@ def _record(file: Path) -> Path:
 def _recorded(file: Path) -> str:
     """Return the SHA-256 that was recorded when a file was first fetched, "" if there is none."""
     with suppress(OSError):
-        return _record(file).read_text(errors="replace").partition(" ")[0]
+        return _record(file).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
     return ""
 
 
@@ -157,7 +157,7 @@ def _fetch(address: str, file: Path, wanted: Collection[str], quiet: bool) -> No
                 f"first fetched; if that is meant, remove {file.parent}"
             )
         with replacing(_record(file)) as record:  # first, so that no file is without one
-            record.write_text(f"{digest}  {file.name}\n")
+            record.write_text(f"{digest}  {file.name}\n", encoding="utf-8")
         size = partial.stat().st_size
     say(f"fetched {address} ({size / 1e6:.1f} MB, SHA-256 {digest}) to {file}", quiet)
 

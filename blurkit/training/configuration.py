@@ -213,7 +213,7 @@ def read_configuration(file: str | Path) -> SavedConfiguration:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BlurkitError(f"{path}: no such file (from --config)") from error
     except (ValueError, RecursionError) as error:  # not JSON, or not text
