@@ -148,6 +148,21 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
         raise ValueError(f"{reached:.1f} of {stated:.1f} seconds are there")
 
 
+def video_times(path: Path) -> list[FrameTime]:
+    """Return when the frames of a video are shown, in order, without decoding them.
+
+    Raises BlurkitError as `open_video` does, and if the file ends before a whole packet.
+    """
+    with open_video(path) as (container, stream):
+        try:
+            packets = [p for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+        except Exception as error:  # of any kind
+            raise BlurkitError(f"{path}: cannot be read whole ({_reason(error)})") from error
+        usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
+        packets.sort(key=lambda packet: packet.pts)
+        return [FrameTime(p.pts, p.duration or usual, p.time_base) for p in packets]
+
+
 def is_video(path: Path) -> bool:
     """Return whether a file's suffix is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES

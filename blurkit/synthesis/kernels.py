@@ -147,7 +147,8 @@ def normalised(array: np.ndarray, where: str | Path) -> Kernel:
     except ValueError as error:
         raise BlurkitError(f"{where}: {error}") from error
     kernel = array.astype(np.float64)
-    total = kernel.sum()
+    with np.errstate(all="ignore"):  # of values that are not finite
+        total = kernel.sum()
     if not np.isfinite(total) or total <= 0:
         raise BlurkitError(f"{where}: a kernel's sum is above 0, found {total:g}")
     return kernel / total

@@ -1,5 +1,6 @@
 """Kernel files against each other, and the properties of random shakes."""
 
+import warnings
 from pathlib import Path
 
 import h5py
@@ -71,6 +72,7 @@ def test_sixteen_bit_png(kernels: Path, tmp_path: Path) -> None:
 def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
     np.save(tmp_path / "cube.npy", np.ones((2, 3, 4)))
     np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
+    np.save(tmp_path / "infinite.npy", np.diag([np.inf, -np.inf]))
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 MAT-file" * 20)
     (tmp_path / "text.txt").write_text("1 2 3")
     imageio.imwrite(tmp_path / "colour.png", skimage.data.astronaut()[:9, :9])
@@ -78,13 +80,15 @@ def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
     for name, message in {
         "cube.npy": r"cube.npy: .* found float64 of shape \(2, 3, 4\)",
         "zero.npy": "zero.npy: a kernel's sum is above 0, found 0",
+        "infinite.npy": "infinite.npy: a kernel's sum is above 0, found nan",
         "broken.mat": "broken.mat: cannot read this kernel file",
         "text.txt": "text.txt: not a kernel file; use one of",
         "colour.png": "colour.png: is a colour image",
         "empty": "empty: holds no kernel file",
         "none.mat": "none.mat: no such file",
     }.items():
-        with pytest.raises(BlurkitError, match=message):
+        with pytest.raises(BlurkitError, match=message), warnings.catch_warnings():
+            warnings.simplefilter("error")
             read_kernels(tmp_path / name)
 
 
