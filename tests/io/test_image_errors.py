@@ -262,6 +262,15 @@ def tiles(side: int) -> bytes:
     return data
 
 
+def embedded(side: int) -> bytes:
+    """A TIFF whose only strip is a JPEG that claims to be larger than the page."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, PHOTO, photometric="rgb", compression="jpeg")
+    data = file.getvalue()
+    place = data.index(b"\xff\xc0") + 5
+    return data[:place] + struct.pack(">HH", side, side) + data[place + 4 :]
+
+
 def jpeg2000(side: int) -> bytes:
     """A JPEG 2000 file of 16 bits whose codestream claims another size than its boxes."""
     data = encode_image(".jp2", deep(PHOTO))
@@ -282,6 +291,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "fax.tif": ("cannot hold", lambda: fax(30000, 30000)),
     "short.tif": ("cannot hold", lambda: fax(3000, 3000)),
     "tiles.tif": ("cannot hold", lambda: tiles(30000)),
+    "embedded.tif": ("cannot hold", lambda: embedded(30000)),
     "largest.jp2": ("more than --max-pixels", lambda: jpeg2000(60000)),
     "large.jp2": ("cannot hold", lambda: jpeg2000(20000)),
     "gif.png": ("more than --max-pixels", lambda: gif(65535, 65535)),

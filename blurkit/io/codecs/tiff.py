@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import struct
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -11,6 +13,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.metadata import ORIENTATION_TAG, Metadata, from_cmyk
+from blurkit.io.codecs.pillow import opened
 from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
 
@@ -30,6 +33,17 @@ DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
 FAX = ("CCITTRLE", "CCIRLEW", "CCITTFAX3", "CCITTFAX4")
 """The compressions that spend a bit or more on every row; their decoder takes missing rows as white
 ones."""
+
+BOUNDED = ("ZSTD", "LZMA")
+"""Other compressions that give no more than the page has."""
+
+EMBEDDED = {
+    **dict.fromkeys(("JPEG", "JPEG_99", "ALT_JPEG", "JPEG_LOSSY"), "JPEG"),
+    **dict.fromkeys(("JPEG2000", "JPEG_2000_LOSSY"), "JPEG2000"),
+    **dict.fromkeys(("APERIO_JP2000_YCBC", "APERIO_JP2000_RGB"), "JPEG2000"),
+    **{"WEBP": "WEBP", "WEBP_DEPRECATED": "WEBP", "PNG": "PNG"},
+}
+"""By compression, Pillow's name of the format of strips and tiles that are image files."""
 
 # tifffile logs damage in addition to raising the errors that end up in ours.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -125,6 +139,36 @@ def _largest(page: Any) -> tuple[int, int, int]:
     return height, width, page.samplesperpixel * page.bitspersample
 
 
+def _check_images(page: Any, compression: str, where: str) -> None:
+    """Raise BlurkitError if a strip or tile, which is an image file itself, claims too many pixels.
+
+    Its decoder believes that file, whatever the page says.
+    """
+    kind = EMBEDDED.get(compression)
+    if kind is None:
+        raise BlurkitError(f"{where}: unsupported TIFF compression {compression}; convert it first")
+    file = page.parent.filehandle
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        data = file.read(size)
+        if kind == "JPEG":  # of any depth, which Pillow does not read
+            check_claim(*_jpeg_size(data), 24, len(data), where)
+        elif data:
+            with opened(io.BytesIO(data), where, kind):
+                pass
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return the height and width in the header of a JPEG. Raises struct.error if it has none."""
+    place = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", data, place)
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return height, width
+        place += 2 + length
+
+
 def _read_page(page: Any, stored: int, where: str) -> Page:
     """Return the content of a page of a file of `stored` bytes."""
     height, width, bits = _largest(page)
@@ -132,6 +176,8 @@ def _read_page(page: Any, stored: int, where: str) -> Page:
     check_claim(height, width, bits, stored, where, compression in DEFLATED)
     if compression in FAX and height > 8 * stored:
         raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
+    if compression not in (*DEFLATED, *FAX, *BOUNDED):
+        _check_images(page, compression, where)
     tags = page.tags
     icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
