@@ -23,6 +23,7 @@ from blurkit.data.workers import processors
 from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
 from blurkit.io.images import read_image
+from blurkit.io.paths import BYTES_PER_SECOND, IMPORTED_FROM
 from blurkit.io.records import to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.size import SizeRequirement
@@ -34,10 +35,6 @@ except ImportError as error:
     raise BlurkitError(
         "ONNX files need ONNX Runtime: pip install 'blurkit[cpu]', or 'blurkit[gpu]' for CUDA"
     ) from error
-
-HERE = Path(__file__).parents[2]
-"""The folder of the package, from which a child process imports it: never from the current one,
-where a file may have the name of a module."""
 
 ONNX_METADATA = "blurkit"
 """The key of the metadata in files that `blurkit export` wrote: an `Exported` as JSON."""
@@ -52,7 +49,7 @@ SHARED_PIXELS = 512 * 512
 SILENT = 4
 """ONNX Runtime does not log errors, which it also raises."""
 
-LONGEST_SIDE = 8192
+LARGEST_STATED = 8192
 """The most that a file may say of itself for a number of pixels."""
 
 
@@ -86,7 +83,7 @@ class Exported:
         about = cls(**json.loads(text))
         texts = {type(value) for value in (about.use, about.title, about.date)}
         sides = (about.tile, about.minimum, about.multiple)
-        whole = all(type(side) is int and 0 < side <= LONGEST_SIDE for side in sides)
+        whole = all(type(side) is int and 0 < side <= LARGEST_STATED for side in sides)
         if texts != {str} or not whole or not isinstance(about.provenance, dict):
             raise ValueError("a value is of another type or out of range")
         return about
@@ -252,10 +249,9 @@ def _metadata(session: Any, path: Path) -> Exported | None:
 
 # ---- Examining a file in a child process ---------------------------------------------------------
 
-SECONDS = 30
-MEMORY = 8 << 30
-BYTES_PER_SECOND = 20e6
-"""The child has so many seconds and bytes of memory to try an image, and more for a large file."""
+TRIAL_SECONDS = 30
+TRIAL_MEMORY = 8 << 30
+"""The child has so many seconds and bytes of memory to try an image, more for a large file."""
 
 
 def examined(path: Path, value_range: ValueRange | None = None) -> dict[str, Any]:
@@ -277,12 +273,12 @@ def examined(path: Path, value_range: ValueRange | None = None) -> dict[str, Any
 def _examined_apart(
     file: Path, size: int, changed: int, value_range: ValueRange | None, path: Path
 ) -> dict[str, Any]:
-    seconds = SECONDS + size / BYTES_PER_SECOND
-    command = [sys.executable, "-m", __name__, str(file), str(MEMORY + 4 * size)]
+    seconds = TRIAL_SECONDS + size / BYTES_PER_SECOND
+    command = [sys.executable, "-m", __name__, str(file), str(TRIAL_MEMORY + 4 * size)]
     command += [value_range] if value_range else []
     try:
         done = subprocess.run(
-            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=HERE
+            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=IMPORTED_FROM
         )
     except subprocess.CalledProcessError as error:
         reason = "ONNX Runtime crashes on it, or it needs too much memory"

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.paths import MOST_DEFLATED
+from blurkit.io.paths import BYTES_PER_SECOND, IMPORTED_FROM, MOST_DEFLATED
 
 
 def items(group: h5py.Group) -> Iterator[tuple[str, Any]]:
@@ -86,13 +86,8 @@ CHECKSUMMED = 2
 """The first version of the HDF5 superblock, the byte after the signature, with which all metadata
 has checksums."""
 
-HERE = Path(__file__).parents[2]
-"""The folder of the package, from which the child imports it: never from the current one, where a
-file may have the name of a module."""
-
 SECONDS = 10
-BYTES_PER_SECOND = 20e6
-"""The child has this many seconds, and one more for so many bytes."""
+"""The child has this many seconds, and one more for `BYTES_PER_SECOND`."""
 
 DEEPEST_GROUP = 8
 """Groups inside groups that are still looked into."""
@@ -114,7 +109,7 @@ def _read_apart(path: Path, size: int, changed: int) -> None:
     seconds = SECONDS + size / BYTES_PER_SECOND
     try:
         subprocess.run(
-            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=HERE
+            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=IMPORTED_FROM
         )
     except subprocess.CalledProcessError as error:
         raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error

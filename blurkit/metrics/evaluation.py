@@ -201,7 +201,7 @@ class Merged:
         return self.lines
 
 
-PART = re.compile(r"[1-9]\d{0,4}/[1-9]\d{0,4}")
+STATED_PART = re.compile(r"[1-9]\d{0,4}/[1-9]\d{0,4}")
 """The part of an evaluation that a report is of."""
 
 
@@ -281,7 +281,7 @@ def _check_types(report: Mapping[str, Any]) -> None:
     lines, network = report["protocol"], report.get("network")
     if not isinstance(report.get("runs", []), (list, dict)) or not isinstance(lines, dict):
         raise ValueError("another type")
-    if not PART.fullmatch(report.get("part", "1/1")) or not isinstance(lines["psnr"], str):
+    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not isinstance(lines["psnr"], str):
         raise ValueError("another type")
     if network is not None:
         NetworkCost(**network)

@@ -20,7 +20,7 @@ from blurkit.io.paths import reading_errors, walk
 DEEPEST = 4
 """Cells inside cells of a MATLAB file that are still looked into."""
 
-LARGEST = 1000
+LARGEST_KERNEL = 1000
 """The longest side of a kernel in pixels: of larger arrays, nothing is read."""
 
 MOST_BYTES = 1 << 26
@@ -135,8 +135,8 @@ def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
 def normalised(array: np.ndarray, where: str | Path) -> Kernel:
     """Return a matrix divided by its sum, in float64.
 
-    Raises BlurkitError, naming `where`, for other arrays and larger ones than `LARGEST`, and unless
-    the sum is above 0.
+    Raises BlurkitError, naming `where`, for other arrays, for one with a side longer than
+    `LARGEST_KERNEL`, and unless the sum is above 0.
     """
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise BlurkitError(
@@ -155,10 +155,10 @@ def normalised(array: np.ndarray, where: str | Path) -> Kernel:
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
-    """Raise ValueError if a side of an array is longer than `LARGEST`."""
-    if max(shape, default=0) > LARGEST:
+    """Raise ValueError if a side of an array is longer than `LARGEST_KERNEL`."""
+    if max(shape, default=0) > LARGEST_KERNEL:
         sides = "x".join(map(str, shape))
-        raise ValueError(f"a kernel has at most {LARGEST} pixels a side, found {sides}")
+        raise ValueError(f"a kernel has at most {LARGEST_KERNEL} pixels a side, found {sides}")
 
 
 # ---- files ---------------------------------------------------------------------------------------
