@@ -96,6 +96,8 @@ class Problems:
             yield
         except BlurkitError as error:
             self.add(where, error)
+        except RecursionError:
+            self.add(where, BlurkitError("damaged: what it says is nested too deeply"))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

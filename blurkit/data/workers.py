@@ -20,6 +20,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import ignore_signals
+from blurkit.io import paths
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -54,7 +55,9 @@ def in_order(
             reader, writer = multiprocessing.Pipe(duplex=False)
             _widen(writer)
             process = multiprocessing.Process(
-                target=_work, args=(work, items[worker::jobs], writer), daemon=True
+                target=_work,
+                args=(work, items[worker::jobs], writer, paths.most_pixels),
+                daemon=True,
             )
             processes.append(process)
             process.start()
@@ -172,8 +175,14 @@ def _receive(reader: Connection, jobs: int) -> Any:
         ) from error
 
 
-def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection) -> None:
-    """Run one process. Signals, which may reach all processes, are left to the parent."""
+def _work(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection, most_pixels: int
+) -> None:
+    """Run one process. Signals, which may reach all processes, are left to the parent.
+
+    `most_pixels` is the parent's limit, which a process that was not forked lacks.
+    """
+    paths.most_pixels = most_pixels
     ignore_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sent: deque[Future[None]] = deque()

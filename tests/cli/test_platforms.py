@@ -20,7 +20,7 @@ from tests.shared import ROOT
 from tests.systems.kernel_space.searches import QUICK_CONFIG
 
 WINDOWS = """
-import os, select, signal, sys
+import multiprocessing, os, signal, sys
 
 for module in ("fcntl", "resource", "pwd", "grp", "termios", "posix_ipc"):
     sys.modules[module] = None
@@ -44,24 +44,26 @@ os.open, os.fsync = open_file, synchronise
 from tests.cli.invoke import invoke
 
 if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
     for command in [line.split() for line in sys.stdin]:
         ran = invoke(*command)
         assert ran.status == 0, (command, ran)
         print(command[0])
 """
 """A process in which modules, signals and functions are absent that Windows lacks; folders cannot
-be opened, and only files open for writing are synchronised."""
+be opened, only files open for writing are synchronised, and processes are started, not forked."""
 
 
 QUICK = """
     --help
     info {photos}
-    prepare {photos} --synthesize shake --as sharp --jobs 2 -o pairs.h5
+    prepare {photos} --synthesize shake --as sharp --jobs 1 -o pairs.h5
     deblur {photos} -c {checkpoint} -o out/ --resume
     deblur {one} -c {checkpoint} --compare
 """
 ALL = f"""
     {QUICK}
+    prepare {{photos}} --synthesize shake --as sharp --jobs 2 -o more.h5
     info {{checkpoint}} --size 64x64
     reblur {{one}} --like {{two}} -o reblurred.png
     transfer {{one}} {{shard}} -c {{joint}} -o moved/

@@ -356,6 +356,14 @@ def test_lies_of_a_file_about_itself_are_one_line(name: str, tmp_path: Path) -> 
         )
 
 
+def test_what_a_file_says_of_itself_may_be_nested_deeply(tmp_path: Path) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(450):
+        nested = {"a": nested}
+    path = own(tmp_path / "net.onnx", told(provenance=nested))
+    assert_failed(invoke("info", path), "net.onnx", "nested too deeply")
+
+
 @pytest.mark.parametrize("network", [two_inputs, vectors])
 def test_a_network_must_take_what_its_file_says(network: Any, tmp_path: Path) -> None:
     path = own(tmp_path / "net.onnx", told(), network)
