@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import blurkit.tasks
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import replacing
 from tests.cli.command import ENVIRONMENT, assert_refused, blurred, photo, records, write
@@ -161,7 +162,9 @@ def test_without_onnx_runtime_a_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "blurkit.engine.onnx_runner", raising=False)
+    for name in ("blurkit.engine.onnx_runner", "blurkit.tasks.export"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr(blurkit.tasks, "export", raising=False)
     write("photo.png", photo(0))
     Path("net.onnx").write_bytes(b"onnx")
     words = "pip install 'blurkit[cpu]', or 'blurkit[gpu]'"

@@ -203,4 +203,4 @@ def _read_page(page: Any, stored: int, where: str) -> Page:
 
 def _named(value: Any) -> str:
     """Return tifffile's name of the value of a tag, or the number itself if it has none."""
-    return str(getattr(value, "name", value))
+    return str(getattr(value, "name", value))[:40]  # a damaged tag may have thousands of values
