@@ -213,5 +213,5 @@ def check_claim(
     if height * width > justified_pixels(stored, bits, limited):
         raise BlurkitError(
             f"{where}: claims {width}x{height} pixels, which a file of {stored} bytes cannot hold; "
-            "if it is whole, save it as PNG"
+            "if it is whole, save it with less compression"
         )

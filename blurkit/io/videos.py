@@ -14,7 +14,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.images import FrameTime, Picture, frame_picture
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, from_float, to_float
 
 MUXERS = {
@@ -65,7 +65,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
             raise BlurkitError(f"{path}: holds no moving pictures")
         if stream.codec_context is None:
             raise BlurkitError(f"{path}: its codec is not known, or its start is damaged")
-        check_pixels(stream.height, stream.width, str(path))
+        check_claim(stream.height, stream.width, 24, path.stat().st_size, str(path))
         yield container, stream
 
 
@@ -90,7 +90,7 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
         stream.thread_type = "AUTO"
         try:
             for frame, time in _timed(container, stream):
-                check_pixels(frame.height, frame.width, str(path))
+                check_claim(frame.height, frame.width, 24, path.stat().st_size, str(path))
                 picture = frame_picture(path, _upright_rgb(frame), time)
                 decoded += 1
                 yield picture

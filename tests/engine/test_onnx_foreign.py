@@ -408,6 +408,8 @@ def test_a_network_that_never_ends_or_takes_all_memory_is_one_line(
     path = endless(tmp_path / "endless.onnx")
     assert_failed(invoke("info", path), "endless.onnx", "takes more than 1 s for a small image")
     assert_refused(refused(path), "takes more than 1 s for a small image")
+    path = own(tmp_path / "own.onnx", told(), endless)
+    assert_refused(refused(path), "takes more than 1 s for a small image")
     monkeypatch.undo()
     assert_refused(refused(hungry(tmp_path / "hungry.onnx")), "does not run (")
 
