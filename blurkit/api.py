@@ -220,6 +220,7 @@ def _records(
 ) -> Description | None:
     """Return what an input of images or records holds, None for any other."""
     from blurkit.data import inventory
+    from blurkit.data.sources import STDIN_NAMES, is_stream
     from blurkit.io.films import is_film
     from blurkit.io.formats import is_image, recognise
     from blurkit.io.images import HEAD
@@ -229,13 +230,15 @@ def _records(
     path = Path(text)
     if not text:  # Path would take it for the current folder
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
-    if text == "-":
+    if text == "-" or text in STDIN_NAMES:
         # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
         head = cast(BufferedReader, standard_input()).peek(HEAD)
         if recognise(head[:HEAD]):
             return inventory.describe_image_data(standard_input().read(), STDIN)
         if head[:1] in (SIGNATURE[:1], b""):
-            return inventory.describe_packed(text, on_error, watch, verify)
+            return inventory.describe_packed("-", on_error, watch, verify)
+    elif is_stream(text):
+        return inventory.describe_packed(text, on_error, watch, verify)
     elif path.is_dir():
         return inventory.describe_folder(path, on_error, watch, blur)
     elif not path.exists():

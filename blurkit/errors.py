@@ -35,8 +35,8 @@ class UsageError(BlurkitError):
     exit_status = 2
 
 
-class DiskFull(BlurkitError):
-    """No space is left for output, so a batch ends instead of continuing with the next item."""
+class NoOutput(BlurkitError):
+    """Nothing more can be written where output belongs, so a batch ends instead of going on."""
 
 
 OnError = Callable[[str, BlurkitError], None]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import isfunction
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -104,6 +106,11 @@ class LazyCommand(TyperCommand):
             return load_command(self.name, args).make_context(info_name, args, *more, **named)
         except BlurkitError as error:
             leave(f"error: {error}", error.exit_status)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # which typer's own errors have
+                raise
+            text = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+            leave(f"error: {text}; see blurkit {self.name} --help", 2)
 
 
 class LazyGroup(TyperGroup):
@@ -114,6 +121,13 @@ class LazyGroup(TyperGroup):
         for name, (_, summary) in COMMANDS.items():
             self.add_command(LazyCommand(name, short_help=summary))
         self.add_command(self.commands.pop("help"))  # last in the list
+
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name; if these are files, say what to type."""
+        if args[0] not in self.commands and (Path(args[0]).suffix or Path(args[0]).exists()):
+            typed = shlex.join(["blurkit", "deblur", *args])
+            leave(f"error: {args[0]}: is not a command; to deblur it, type {typed}", 2)
+        return super().resolve_command(context, args)
 
 
 app = typer.Typer(name="blurkit", cls=LazyGroup, no_args_is_help=True, **PLAIN)

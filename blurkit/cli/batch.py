@@ -9,39 +9,44 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurkit.cli.common import leave
 from blurkit.cli.options import ImageTask, Resumable
 from blurkit.data.collection import are_two_sides, read_two_sides
-from blurkit.data.places import WHOLE, WorkPart, in_part, parse_part, part_of_job
+from blurkit.data.places import WHOLE, Scene, WorkPart, in_part, parse_part, part_of_job
 from blurkit.data.sources import (
-    STREAM,
     RecordStream,
     ShardSource,
     find_items,
+    is_stream,
+    item_records,
     read_records,
+    summary_of_results,
     summary_of_unread,
     unread_files,
     without_images,
 )
 from blurkit.data.workers import Background
-from blurkit.errors import BlurkitError, DiskFull, UsageError, is_out_of_memory
+from blurkit.errors import BlurkitError, NoOutput, UsageError, is_out_of_memory
 from blurkit.io.films import FilmOptions
 from blurkit.io.image_sinks import FileOptions, open_sink
+from blurkit.io.images import read_image
 from blurkit.io.paths import is_folder
-from blurkit.io.sinks import Sink
+from blurkit.io.records import Record
+from blurkit.io.shards import read_shard
+from blurkit.io.sinks import ShardSink, Sink
 from blurkit.io.writing import keep_first, writing_errors
-from blurkit.reports.pictures import Comparing, Panels
+from blurkit.reports.pictures import Panels, before_after
 from blurkit.reports.progress import duration, say, track
 
 if TYPE_CHECKING:
     from blurkit.cli.options import Printing
-    from blurkit.io.records import Record
 
 
-RecordTask = tuple["Record", Callable[[], "Record"]]
+RecordTask = tuple[Record, Callable[[], Record]]
 """A record, and the function that returns it finished."""
 
 
@@ -66,8 +71,13 @@ class Problems:
     """
 
     def __init__(
-        self, inputs: Iterable[str] = (), also_read: Iterable[str] = (), part: WorkPart = WHOLE
+        self,
+        inputs: Iterable[str] = (),
+        also_read: Iterable[str] = (),
+        part: WorkPart = WHOLE,
+        quiet: bool = False,
     ) -> None:
+        self.quiet = quiet
         self.failed: list[str] = []
         self.already = 0
         self.part = part
@@ -76,8 +86,8 @@ class Problems:
         self._started = time.monotonic()
 
     def add(self, where: str, error: BlurkitError) -> None:
-        """Report a bad item. UsageError and DiskFull are raised instead and end the command."""
-        if isinstance(error, (UsageError, DiskFull)):
+        """Report a bad item. UsageError and NoOutput are raised instead and end the command."""
+        if isinstance(error, (UsageError, NoOutput)):
             raise error
         say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
         self.failed.append(where)
@@ -103,8 +113,11 @@ class Problems:
                 raise
             self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
-    def finish(self, done: int, verb: str) -> None:
-        """End with a summary; exit status 1 if items failed or were not read, or none was done."""
+    def finish(self, done: int, verb: str, what: str = "image") -> None:
+        """End with a summary, in which a result is a `what`.
+
+        The exit status is 1 if items failed or were not read, or if none was done.
+        """
         unread = unread_files(self._inputs, self._also_read)
         if unread:
             say(summary_of_unread(unread))
@@ -116,7 +129,7 @@ class Problems:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
         if self._summary and (done != 1 or already):
             seconds = time.monotonic() - self._started
-            say(f"{verb} {counted(done)} in {duration(seconds)}{already}")
+            say(f"{verb} {counted(done, what)} in {duration(seconds)}{already}")
         if unread:
             leave("", 1)
 
@@ -132,6 +145,11 @@ def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
         say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
+def say_warning(text: str) -> None:
+    """Print a warning on standard error."""
+    say(f"warning: {text}")
+
+
 def refuse_hopeless(
     inputs: Sequence[str],
     sink: Sink,
@@ -140,13 +158,21 @@ def refuse_hopeless(
     image: str = "blur",
     blur: str = "blur",
     same_names: bool = True,
+    times: int = 1,
+    reported: bool = False,
 ) -> None:
     """End the command, before networks are loaded, if it can read no input or write no result.
 
-    `same_names` means that a result has the name of its image, so that its file is known. `image`
-    and `blur` are as for `find_items`.
+    `same_names` means that a result has the name of its image, so that its file is known; `times`
+    is the number of results of each image. `image` and `blur` are as for `find_items`. What is
+    finished already is enough if it is `reported`. Raises UsageError for several results in one
+    file.
     """
     found = find_items(inputs, image=image, blur=blur)
+    if found.results:
+        say(summary_of_results(found.results), problems.quiet)
+    if sink.only:
+        sink.refuse_several(times * RecordStream(found.items, problems.part).results)
     reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
     already = 0
     for item in found.items:
@@ -162,6 +188,8 @@ def refuse_hopeless(
         except BlurkitError as error:
             reasons.append((item.name, error))
     problems.already = already
+    if reported and already:
+        return
     for where, problem in reasons:
         problems.add(where, problem)
     sink.finish()
@@ -180,24 +208,25 @@ class RecordBatch(Problems):
 
     def __init__(self, inputs: Iterable[str], options: Resumable, label: str, verb: str) -> None:
         part = choose_part(options.part, options.quiet)
-        super().__init__(inputs, part=part)
+        super().__init__(inputs, part=part, quiet=options.quiet)
         self._summary = not options.quiet
         self._options, self._label, self._verb = options, label, verb
+        self._names: set[str] = set()
+        self._kept: dict[str, Path] = {}
 
     def open(self, show: Sequence[str], panels: Panels | None = None) -> None:
         """Open the sink that `-o` names, which shows the first available image of `show`.
 
         With `--compare`, `panels` are shown beside each result.
         """
-        options, compare = self._options, False
-        files = FileOptions(options.force, options.resume)
+        options = self._options
+        files = FileOptions(options.force, options.resume, warn=say_warning, guard=self.guard)
         if isinstance(options, ImageTask):
-            films = FilmOptions(options.frames, options.crf, lambda text: say(f"warning: {text}"))
+            films = FilmOptions(options.frames, options.crf, say_warning)
             files = replace(files, format=options.format, quality=options.quality, films=films)
-            compare = options.compare
+            if panels is not None and options.compare:
+                files = replace(files, compare=partial(before_after, panels=panels))
         self.sink = open_sink(options.output, show, self._verb, files)
-        if panels is not None and compare:
-            self.sink = Comparing(self.sink, panels, options.force or options.resume)
         try:
             remember_options(options)
         except BlurkitError:
@@ -206,50 +235,100 @@ class RecordBatch(Problems):
 
     def remaining(self, jobs: Iterable[RecordTask], part: WorkPart = WHOLE) -> Iterator[RecordTask]:
         """Yield the jobs in `part` whose records a resumed run has not found finished."""
+        last = None
         for record, work in jobs:
             if not in_part(record.name, part):
                 continue
-            if self.sink.is_done(record):
-                self.already += 1
-            else:
+            if not self.sink.is_done(record):
                 yield record, work
+                continue
+            film = self.sink.film(record)
+            self.already += film is None or film != last
+            last = film
+            if film is None and (path := self.sink.path(record)):
+                self._kept[record.name] = path
 
     def run(
         self, jobs: Iterable[RecordTask], total: int | None = None
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
 
-        A record that fails is added to the problems. `total` is the number of records if it is
-        known. Each job runs in another thread, while this one reads the next record and writes the
-        last one. Closing the generator ends that thread; a `for` statement does so by itself.
+        A record that fails is added to the problems, and a film of which it is a frame is given up;
+        the sink counts what is finished. `total` is the number of records if it is known. Each job
+        runs in another thread, while this one reads the next record and writes the last one.
+        Closing the generator ends that thread; a `for` statement does so by itself.
         """
         sink, quiet = self.sink, self._options.quiet
-        ahead = STREAM not in self._inputs  # the next record of a stream may come late or never
-        paths: list[Path] = []
-        with sink, Background() as background:
-            started = _started(_claimed(jobs, sink, self), background, ahead)
-            for record, result in track(started, self._label, total, "record", quiet):
-                with self.guard(record.name):
-                    finished = result()
-                    sink.write(finished)
-                    paths += [path] if (path := sink.path(finished)) else []
-                    yield finished
-        say_written(paths, quiet)
+        # The next record of a stream may come late or never.
+        ahead = not any(map(is_stream, self._inputs))
+        try:
+            with sink, Background() as background:
+                started = _started(_claimed(jobs, sink, self), background, ahead)
+                for record, result in track(started, self._label, total, "image", quiet):
+                    if sink.is_dropped(record):
+                        continue
+                    with self.guard(record.name):
+                        finished = result()
+                        sink.write(finished)
+                        self._names.add(record.name)
+                        yield finished
+                        continue
+                    sink.drop(record)
+        except NoOutput:
+            self._say_written()
+            raise
+        self._say_written()
+
+    def _say_written(self) -> None:
+        sink, quiet = self.sink, self._options.quiet
+        say_written(sink.files, quiet, "file" if sink.films else "image", sink.comparisons)
+
+    def end(self, done: int | None = None) -> None:
+        """End with a summary of the results that are `done`, by default those of the sink."""
+        what = "file" if self.sink.films else "image"
+        self.finish(self.sink.done if done is None else done, self._verb, what)
+
+    def finished_before(
+        self, scenes: Iterable[Scene], records: RecordStream, made: str
+    ) -> Iterator[Record]:
+        """Yield the records that a resumed run has found finished, with the image `made`.
+
+        They are read again: from the shard that is resumed or else, with their results, those of
+        `scenes`, and those in the shards among `records`.
+        """
+        if isinstance(self.sink, ShardSink):
+            path = self.sink.path(Record(""))
+            records = read_shard(path) if self.already and path.is_file() else iter(())
+            yield from (record for record in records if record.name not in self._names)
+            return
+        for scene in scenes:
+            result = self.sink.path(without_images(scene))
+            files = {**scene.files, **({made: result} if result else {})}
+            yield from item_records([replace(scene, files=files)], on_error=self.add)
+        shards = [
+            i for i in records.items if isinstance(i, ShardSource) and not is_stream(i.source)
+        ]
+        for record in (
+            item_records(shards, on_error=lambda where, error: None) if self._kept else ()
+        ):
+            if path := self._kept.get(record.name):
+                images = {**record.images, made: read_image(path).pixels}
+                yield Record(record.name, images, record.attrs)
 
 
 def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
     """Yield the jobs whose records `sink` accepts; of a film that it does not, no other frame."""
-    refused = None
     for record, work in jobs:
-        film = record.attrs.get("film", record.name)
-        if film == refused:
+        if sink.is_dropped(record):
             continue
-        refused = film
-        with problems.guard(film):
+        accepted = False
+        with problems.guard(sink.film(record) or record.name):
             sink.claim(record)
-            refused = None
-        if refused is None:
+            accepted = True
+        if accepted:
             yield record, work
+        else:
+            sink.drop(record)
 
 
 def _started(
@@ -272,15 +351,17 @@ def _started(
     yield from waiting
 
 
-def say_written(paths: Sequence[Path], quiet: bool, what: str = "image") -> None:
-    """Say where results were written, in one line; a file of several frames is no `what`."""
-    files, folders = {*paths}, {path.parent for path in paths}
-    what = what if len(files) == len(paths) else "file"
-    if len(files) == 1:
-        say(f"wrote {paths[0]}", quiet)
+def say_written(
+    files: Sequence[Path], quiet: bool, what: str = "image", comparisons: Sequence[Path] = ()
+) -> None:
+    """Say in one line where results, each a `what`, and their comparisons were written."""
+    paths = [*files, *comparisons]
+    if paths and max(len(files), len(comparisons)) == 1:
+        say(f"wrote {' and '.join(map(str, paths))}", quiet)
     elif paths:
-        where = os.path.commonpath(folders) or "."
-        say(f"wrote {counted(len(files), what)} to {where}/", quiet)
+        where = os.path.commonpath({path.parent for path in paths}) or "."
+        pictures = f" and {counted(len(comparisons), 'comparison')}" if comparisons else ""
+        say(f"wrote {counted(len(files), what)}{pictures} to {where}/", quiet)
 
 
 # ---- Resumed batches -----------------------------------------------------------------------------

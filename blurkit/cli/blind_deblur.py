@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,11 +26,12 @@ from blurkit.cli.options import (
     at_hand,
     model_of,
     output_option,
+    settled,
 )
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import Terminated, deferred
 from blurkit.io.paths import STEPS, is_folder
-from blurkit.io.writing import refuse_existing
+from blurkit.io.writing import refuse_output
 from blurkit.options import ANY, check_strength, option
 from blurkit.reports.progress import Progress, say
 from blurkit.systems.search_options import PRESETS, SearchOptions
@@ -138,7 +139,7 @@ def blind_deblur(
     Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution
     --region 800,600,256,256; blurkit blind-deblur photos/ -o sharp/ --resume
     """
-    run.check(run.output)
+    run = settled(run, inputs)
     refuse_two_streams(inputs, [run.checkpoint])
     options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
@@ -156,12 +157,12 @@ def blind_deblur(
     if run.save_every and run.save_to is None and (output == "-" or fills_shard):
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)  # the shard to resume is rewritten
-    files = FileOptions(force, format=run.format, quality=run.quality)
+    kept = run.resume and output != "-" and not fills_shard
+    files = FileOptions(force, kept, format=run.format, quality=run.quality, warn=_warn)
     sink = open_sink(output, ("restored",), "deblurred", files)
     fresh = not run.resume
-    refuse_hopeless(
-        inputs, sink, Problems(inputs, part=part), "deblurred", blur=run.blur, same_names=fresh
-    )
+    problems = Problems(inputs, part=part, quiet=run.quiet)
+    refuse_hopeless(inputs, sink, problems, "deblurred", blur=run.blur, same_names=fresh)
 
     # Torch is imported only now, so that wrong usage is refused at once.
     SearchBatch(inputs, run, options, sink).deblur(part)
@@ -201,7 +202,7 @@ class SearchBatch:
 
         run = self.run
         if run.log is not None:
-            refuse_existing(run.log, run.force or run.resume)
+            refuse_output(run.log, run.force or run.resume)
         if not run.resume:
             self._log.start()
         done = 0
@@ -252,9 +253,7 @@ class SearchBatch:
         if self.run.resume and isinstance(self.sink, (ShardSink, StreamSink)):
             finished = record.name in self.finished
         elif self.run.resume:
-            with suppress(BlurkitError):  # reported when it is claimed
-                path = self.sink.path(record)
-                finished = path is not None and path.exists()
+            finished = self.sink.is_done(record)
         self._already += finished
         return not finished
 
@@ -322,9 +321,10 @@ class SearchBatch:
             search, self.by, run.strength, run.keep_kernel, run.placement, _warn
         )
         self.sink.write(record)
-        if "kernel" in record.attrs and (folder := self._folder(search)):
-            write_image(folder / "kernel.png", search.kernel_picture())
         self.finished.append(record.name)
+        if "kernel" in record.attrs and (folder := self._folder(search)):
+            with self.problems.guard(str(folder)):
+                write_image(folder / "kernel.png", search.kernel_picture())
         attrs = record.attrs
         if run.json:
             height, width = record.images["restored"].shape[:2]
@@ -390,7 +390,8 @@ class SearchBatch:
                     folder = self._folder(search)
                     assert folder is not None
                     file = folder / f"{search.iteration:05d}.png"
-                    write_image(file, search.picture(), attrs=search.record.attrs)
+                    with self.problems.guard(str(file)):
+                        write_image(file, search.picture(), attrs=search.record.attrs)
                 shown[id(search)] = search.iteration
                 for number, tile in enumerate(search.searches):
                     if tile.last.iteration > logged[id(tile)]:

@@ -16,6 +16,7 @@ from blurkit.cli.options import (
     at_hand,
     model_of,
     output_option,
+    settled,
 )
 from blurkit.errors import UsageError, without_secrets
 from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
@@ -99,7 +100,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     blurkit deblur film.mp4 -o sharp.mp4;
     blurkit deblur photo.jpg --method shake
     """
-    options.check(options.output)
+    options = settled(options, inputs)
     refuse_two_streams(inputs, options.files)
     if options.value_range != "auto" and not without_secrets(options.checkpoint or "").endswith(
         ".onnx"
@@ -117,20 +118,21 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     from blurkit.data.sources import read_records
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
-    from blurkit.tasks.deblur import kernel_summary, restoration_warnings, with_sharpness
+    from blurkit.tasks.deblur import is_left, kernel_summary, restoration_warnings, with_sharpness
 
     batch = RecordBatch(inputs, options, "deblur", "deblurred")
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     check_film_output(inputs, options.output)
     batch.open(("restored",), RESTORED)
-    page = RestorationReport(options.html, options.force) if options.html else None
-    refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur)
+    replaced = options.force or options.resume
+    page = RestorationReport(options.html, replaced) if options.html else None
+    refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur, reported=bool(page))
 
     otherwise = options.way == "auto"
     work, engine = deblurring(options, kernel)
     records = read_records(inputs, blur=options.blur, part=batch.part, on_error=batch.add)
-    batch.already = records.drop(batch.sink.is_done)
-    done = 0
+    finished = records.drop(batch.sink.is_done)
+    batch.already, photos, sharp = len(finished), 0, 0
     shown = page is not None or options.json or options.compare
 
     def restored(record: Record) -> Record:
@@ -141,16 +143,18 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
 
     jobs = ((record, partial(restored, record)) for record in records)
     for record in batch.run(batch.remaining(jobs), records.total):
-        done += 1
         if page is not None:
             with batch.guard(str(options.html)):
                 page.add(record)
         if "film" not in record.attrs:
+            left = otherwise and is_left(record)
+            photos, sharp = photos + 1, sharp + left
             found = "" if engine else f"{kernel_summary(record, otherwise)}; "
             before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
             line = f"{record.name}: {found}sharpness {before:.2f} -> {after:.2f}"
             say(line, options.quiet or (options.json and not found))
-            warn(record.name, restoration_warnings(record), options)
+            if not left:
+                warn(record.name, restoration_warnings(record), options)
         if options.json:
             attrs = record.attrs
             height, width = record.images["restored"].shape[:2]
@@ -163,9 +167,16 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
                 | {"warnings": restoration_warnings(record)}
                 | (engine.describe() if engine else {})
             )
-    if page is not None and (written := page.write()):
-        say(f"wrote {written}", options.quiet)
-    batch.finish(done, "deblurred")
+    if sharp:
+        what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
+        say(f"{sharp} of {photos} {what}", options.quiet or options.json)
+    if page is not None:
+        with batch.guard(str(options.html)):
+            for record in batch.finished_before(finished, records, "restored"):
+                page.add(with_sharpness(record))
+            if written := page.write():
+                say(f"wrote {written}", options.quiet)
+    batch.end()
 
 
 def deblurring(

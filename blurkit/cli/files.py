@@ -13,7 +13,7 @@ import typer
 from blurkit.cli.common import local_files, print_json, width_and_height
 from blurkit.cli.options import BLUR, SHA256, Printing
 from blurkit.errors import BlurkitError, UsageError, printable, without_secrets
-from blurkit.io.writing import refuse_existing
+from blurkit.io.writing import refuse_output
 from blurkit.options import option
 from blurkit.reports.progress import say, track
 from blurkit.reports.values import outline
@@ -119,7 +119,7 @@ def export(
     if options.output.suffix != ".onnx":
         raise UsageError("-o: name an ONNX file to write, such as net.onnx")
     source = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)["checkpoint"]
-    refuse_existing(options.output, options.force)
+    refuse_output(options.output, options.force)
     if find_spec("onnx") is None:
         raise BlurkitError("exporting requires pip install 'blurkit[onnx]'")
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import Networks, Resumable, Tiling, at_hand, model_of, output_option
+from blurkit.cli.options import (
+    Networks,
+    Resumable,
+    Tiling,
+    at_hand,
+    model_of,
+    output_option,
+    settled,
+)
 from blurkit.errors import UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
@@ -64,7 +72,7 @@ def interpolate(
     Examples: blurkit interpolate blurry.png sharp.png --steps 7 -o blur.gif;
     blurkit interpolate shards/test-*.h5 --sheet sheets/ -o frames/
     """
-    options.check(options.output)
+    options = settled(options, inputs)
     refuse_two_streams(inputs, options.files)
     options = at_hand(options)
 
@@ -86,6 +94,8 @@ def interpolate(
         refuse_hopeless(inputs, batch.sink, batch, "interpolated", same_names=False)
         refuse_unpaired(inputs, "blur", "sharp", "")
     records = batch.pairs(inputs, "blur")
+    if batch.sink.only:
+        batch.sink.refuse_several(records.results)
 
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
 
@@ -124,7 +134,7 @@ def interpolate(
     if options.steps > 1:
         line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
         say(line, options.quiet)
-    batch.finish(pairs, "interpolated")
+    batch.end(pairs)
 
 
 def _blurrier(frame: Record) -> list[str]:

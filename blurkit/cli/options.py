@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import (
@@ -114,7 +114,10 @@ class WritingImages(Writing):
 class Comparable(WritingImages):
     """The options of a command whose results can be compared with their inputs."""
 
-    compare: bool = option(False, "Also write before and after side by side: NAME.compare.jpg.")
+    compare: bool = option(
+        False,
+        "Also write before and after side by side: NAME.compare.jpg; of a film, its first frame.",
+    )
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,23 @@ class Reblurring(Networks):
     )
 
 
+def settled(options: _Options, inputs: Sequence[str]) -> _Options:
+    """Return options whose output, if it has no ending, is a folder for all but a single file.
+
+    Raises UsageError as their `check` does.
+    """
+    output = options.output or "-"
+    named = output == "-" or paths.is_folder(output) or Path(output).suffix.strip(".0123456789")
+    if not named:
+        from blurkit.io.shards import is_shard  # imports h5py
+
+        first = Path(inputs[0])
+        if len(inputs) > 1 or is_shard(first) or not first.is_file():
+            options = replace(options, output=f"{output}/")
+    options.check(options.output)
+    return options
+
+
 def output_option(help: str) -> Any:
     """Return the field of `-o` with the help text `help`."""
     return option(None, help, flags=("--output", "-o"))
@@ -330,7 +350,7 @@ class EvaluationOptions(Networks, Device, Writing):
     )
     html: Path | None = option(
         None,
-        "Folder for a report with pictures, to open in a browser; implies --confidence 0.95.",
+        "Folder for a report with pictures; of 10 images or more, implies --confidence 0.95.",
         metavar="FOLDER",
     )
     part: str = PART
@@ -341,10 +361,10 @@ class EvaluationOptions(Networks, Device, Writing):
         False, "The inputs are JSON reports of parts (--part): make one report of them."
     )
 
-    @property
-    def level(self) -> float | None:
-        """The confidence level of the means' intervals, None if there are none."""
-        return 0.95 if self.confidence is None and self.html is not None else self.confidence
+    def level_for(self, images: int) -> float | None:
+        """Return the confidence level of the intervals of so many images' means, None without."""
+        reported = self.html is not None and images >= 10
+        return 0.95 if self.confidence is None and reported else self.confidence
 
     @property
     def metrics(self) -> list[str]:

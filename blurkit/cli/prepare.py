@@ -22,6 +22,7 @@ from blurkit.cli.options import (
     Writing,
     at_hand,
     model_of,
+    settled,
 )
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
@@ -164,14 +165,15 @@ def prepare(
     blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
-    options.check(options.output)
+    options = settled(options, inputs)
     refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
     _check(options)
     options = at_hand(options, "checkpoint")
 
     from blurkit.cli.batch import Problems, choose_part
     from blurkit.data.films import VIDEO_SUFFIXES
-    from blurkit.data.prepare import find, known_count, prepare_items, unfinished
+    from blurkit.data.prepare import find, known_count, last_changes, prepare_items, unfinished
+    from blurkit.data.sources import summary_of_results
     from blurkit.data.workers import processors
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
@@ -186,9 +188,13 @@ def prepare(
     work_list = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)
     for layout in work_list.layouts:
         say(layout, options.quiet)
+    if work_list.results:
+        say(summary_of_results(work_list.results), options.quiet)
     for where, reason in work_list.left_out:
         problems.add(where, BlurkitError(reason))
-    sink = _open(options, part)
+    resumed = options.resume and is_folder(options.output)
+    sink = _open(options, part, last_changes(work_list.items, preparation) if resumed else None)
+    sink.refuse_several(len(work_list.items))
     finished = sink.finished if isinstance(sink, ShardFolder) else {}
     items = unfinished(work_list.items, preparation, finished.values())
     if options.transfer_from:
@@ -310,8 +316,14 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
 
 
-def _open(options: PrepareOptions, part: WorkPart) -> Sink:
-    """Return the sink for `-o`; a folder receives shards, not images."""
+def _open(
+    options: PrepareOptions, part: WorkPart, changed: Callable[[str], int] | None = None
+) -> Sink:
+    """Return the sink for `-o`; a folder receives shards, not images.
+
+    `changed` is as for `ShardFolder`.
+    """
+    from blurkit.cli.batch import say_warning
     from blurkit.data.places import shard_prefix
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
@@ -321,9 +333,11 @@ def _open(options: PrepareOptions, part: WorkPart) -> Sink:
     compression = "gzip" if options.compress else None
     if is_folder(output):
         size, prefix = options.shard_size << 20, shard_prefix(part)
-        return ShardFolder(path, size, options.force, options.resume, compression, prefix)
+        force, resume = options.force, options.resume
+        return ShardFolder(path, size, force, resume, compression, prefix, changed)
     if options.resume:
         raise UsageError("--resume requires a folder of shards as output")
     if is_shard(path):
         return ShardSink(path, options.force, compression)
-    return open_sink(output, ("blur", "sharp"), "prepared", FileOptions(options.force))
+    files = FileOptions(options.force, warn=say_warning)
+    return open_sink(output, ("blur", "sharp"), "prepared", files)

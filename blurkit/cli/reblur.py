@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
-from blurkit.cli.options import SEED, ImageTask, Reblurring, at_hand, model_of, output_option
+from blurkit.cli.options import (
+    SEED,
+    ImageTask,
+    Reblurring,
+    at_hand,
+    model_of,
+    output_option,
+    settled,
+)
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, choose_reblurring, option
@@ -128,7 +136,7 @@ def reblur(
     blurkit reblur photos/ --noise -c bgan.pt --copies 4 --pairs -o pairs/;
     blurkit reblur pairs.h5 --search
     """
-    options.check(options.output)
+    options = settled(options, inputs)
     refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
     refuse_missing([*options.like, options.kernel], "file or folder")
     if len(options.ways) > 1:
@@ -140,13 +148,15 @@ def reblur(
     from blurkit.cli.batch import RecordBatch, refuse_hopeless
     from blurkit.data.collection import refuse_unpaired
     from blurkit.data.films import check_film_output
-    from blurkit.data.sources import read_records
+    from blurkit.data.sources import is_stream, read_records
 
     batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
     check_film_output(inputs, options.output)
-    _open(batch, options)
+    _open(inputs, batch, options)
     alone = options.copies == 1 and not options.swaps
-    refuse_hopeless(inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone)
+    refuse_hopeless(
+        inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone, times=options.copies
+    )
     if options.way in ("like", "search") and not options.like:
         remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
@@ -161,13 +171,13 @@ def reblur(
 
         jobs = ((record, partial(as_pair, work)) for record, work in jobs)
     total = None
-    if "-" not in inputs and not options.resume and options.part == "1/1":
+    if not any(map(is_stream, inputs)) and not options.resume and options.part == "1/1":
         photos = read_records(inputs, on_error=lambda *_: None).total
         total = photos and photos * options.copies
     jobs = batch.remaining(jobs, batch.part)
     with closing(batch.run(jobs, total)) as finished:
-        done = _measure(finished, options, engine)
-    batch.finish(done, "reblurred")
+        _measure(finished, options, engine)
+    batch.end()
 
 
 def _check_networks(options: ReblurOptions) -> None:
@@ -203,8 +213,8 @@ def _check_goes_with(options: ReblurOptions) -> None:
         raise UsageError("--gamma requires --kernel")
 
 
-def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine | None) -> int:
-    """Print the scores of the finished records, and warnings; return their number."""
+def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine | None) -> None:
+    """Print the scores of the finished records, and warnings."""
     from blurkit.cli.batch import warn
     from blurkit.metrics.diversity import Diversity
     from blurkit.metrics.statistics import Scored, mean_scores
@@ -241,7 +251,6 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
         print_json({"total": means | versions})
     if not options.quiet:
         _print_tables(total, versions)
-    return len(scores)
 
 
 def _source(like: str, found: Mapping[str, float]) -> str:
@@ -273,10 +282,12 @@ def _print_tables(total: dict[str, Any], versions: dict[str, Any]) -> None:
         )
 
 
-def _open(batch: RecordBatch, options: ReblurOptions) -> None:
+def _open(inputs: list[str], batch: RecordBatch, options: ReblurOptions) -> None:
     """Open the sink for `-o`; a folder receives shards if the output is a dataset."""
     from blurkit.cli.batch import remember_options
     from blurkit.data.places import shard_prefix
+    from blurkit.data.prepare import Preparation, last_changes
+    from blurkit.data.sources import find_items
     from blurkit.io.formats import is_image
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import REBLURRED
@@ -290,8 +301,13 @@ def _open(batch: RecordBatch, options: ReblurOptions) -> None:
         raise UsageError("--compare excludes --pairs and --shuffle without --like")
     if options.swaps and output is not None and is_folder(output):
         remember_options(options)
-        force, prefix = options.force, shard_prefix(batch.part)
-        batch.sink = ShardFolder(Path(output), force=force, resume=options.resume, part=prefix)
+        changed = None
+        if options.resume:
+            items = find_items(inputs, image="sharp").items
+            changed = last_changes(items, Preparation(copies=options.copies))
+        path, force, resume = Path(output), options.force, options.resume
+        part = shard_prefix(batch.part)
+        batch.sink = ShardFolder(path, force=force, resume=resume, part=part, changed=changed)
     else:
         batch.open(("reblurred", "blur"), REBLURRED)
 

@@ -63,7 +63,8 @@ class Evaluation:
             part=choose_part(options.part, options.quiet),
         )
         _check(inputs, options)
-        self.page = ReportFolder(options.html, options.force) if options.html is not None else None
+        replaced = options.force or options.resume
+        self.page = ReportFolder(options.html, replaced) if options.html is not None else None
         lpips = None
         if options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS"):
             from blurkit.engine.device import choose_device  # imports torch
@@ -87,9 +88,12 @@ class Evaluation:
             self.rows = {run: [] for run in names}
             for scored in log.scored.values() if log else ():
                 self._add(scored)
-            for scene in track(scenes, "eval", None, "record", options.quiet):
-                with problems.guard(next(iter(scene.values())).name):
-                    self._score(scene)
+            for scene in track(scenes, "eval", None, "image", options.quiet):
+                name = next(iter(scene.values())).name
+                with problems.guard(name):
+                    if log is None or name not in log.scored:
+                        self._score(scene)
+                    self._show(scene)
         if self.networks:
             self.rows = {name: self.rows[name] for name in networks.running} or {"": []}
         if log is not None:
@@ -98,7 +102,7 @@ class Evaluation:
             self.rows,
             self.measures,
             options.by_sequence,
-            options.level,
+            options.level_for(len(next(iter(self.rows.values())))),
             options.seed,
             network,
             self.spectrum,
@@ -108,8 +112,9 @@ class Evaluation:
         _publish(result, self.spectrum, options)
         if result.images:
             if self.page is not None:
-                self.page.write("blurkit eval", result)
-                say(f"wrote {self.page.page}", options.quiet)
+                with problems.guard(str(options.html)):
+                    self.page.write("blurkit eval", result)
+                    say(f"wrote {self.page.page}", options.quiet)
             if self.runs and result.comparison and options.pictures is not None:
                 extremes = [*result.comparison.worst, *result.comparison.best]
                 for name in dict.fromkeys(case.name for case in extremes):
@@ -120,17 +125,21 @@ class Evaluation:
     def _score(self, scene: Mapping[str, Record]) -> None:
         """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
         options, measures = self.options, self.measures
-        first = next(iter(scene.values()))
         scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
         if self.spectrum is not None:
             self.spectrum.add(scene)
-        if self.page is not None:
-            self.page.add(first.name, *scene_pictures(scene, measures))
         folder = options.blurry or ""
         scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
         if self.log is not None:
             self.log.add(ImageScores.of(scored, measures.ranking))
         self._add(scored)
+
+    def _show(self, scene: Mapping[str, Record]) -> None:
+        """Write the pictures of a scene."""
+        options, first = self.options, next(iter(scene.values()))
+        if self.page is not None:
+            with self.problems.guard(str(options.html)):
+                self.page.add(first.name, *scene_pictures(scene, self.measures))
         if options.pictures is not None and len(scene) == 1:
             write_comparison(options.pictures, first, options.force)
         elif options.pictures is not None and self.networks:
@@ -163,15 +172,18 @@ class Evaluation:
     def _scenes(self, networks: NetworkRuns) -> Iterator[dict[str, Record]]:
         """Yield the records of unfinished scenes, by run or network; "" if there is only one."""
         if self.runs is not None:
-            return self.runs.part(self.problems.part, self.log.scored if self.log else {})
+            return self.runs.part(self.problems.part, self._left_out())
         if self.networks:
             return networks.scenes(self._records("blur"))
         return ({"": record} for record in self._records("restored"))
 
+    def _left_out(self) -> Mapping[str, object]:
+        """Return the scenes, by name, that are finished and need not be read for their pictures."""
+        return self.log.scored if self.log is not None and self.page is None else {}
+
     def _records(self, first: str) -> Iterator[Record]:
         """Yield the records of the inputs that are not finished; see `Problems.pairs`."""
-        records = self.problems.pairs(self.inputs, first)
-        finished = self.log.scored if self.log else {}
+        records, finished = self.problems.pairs(self.inputs, first), self._left_out()
         records.drop(lambda outline: outline.name in finished)
         return (record for record in records if record.name not in finished)
 

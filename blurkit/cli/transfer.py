@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import ImageTask, Reblurring, at_hand, model_of, output_option
+from blurkit.cli.options import (
+    ImageTask,
+    Reblurring,
+    at_hand,
+    model_of,
+    output_option,
+    settled,
+)
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +57,8 @@ def transfer(
     Examples: blurkit transfer a.png b_sharp.png b_blur.png;
     blurkit transfer photos/ pairs.h5 -o blurred/
     """
-    options.check(options.output)
+    others = [text for text in inputs if not Path(text).is_file()]
+    options = settled(options, others or inputs[:1])
     refuse_two_streams(inputs, options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
@@ -77,7 +86,9 @@ def transfer(
         )
 
     alone = len(pairs) == 1
-    refuse_hopeless(inputs[:1], batch.sink, batch, "transferred", "sharp", same_names=alone)
+    refuse_hopeless(
+        inputs[:1], batch.sink, batch, "transferred", "sharp", same_names=alone, times=len(pairs)
+    )
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
@@ -93,12 +104,10 @@ def transfer(
         finished.attrs |= reproduced[place][1]
         return finished
 
-    done = 0
     photos = read_records(inputs[:1], image="sharp", on_error=batch.add)
     total = None if photos.total is None or batch.part != WHOLE else photos.total * len(pairs)
     jobs = batch.remaining(_jobs(photos, pairs, work, batch), batch.part)
     for record in batch.run(jobs, total):
-        done += 1
         if options.json:
             like = record.attrs["reblurred_like"]
             height, width = record.images["reblurred"].shape[:2]
@@ -118,7 +127,7 @@ def transfer(
             [(name, *scores.values()) for name, scores in reproduced.values()],
             note="PSNR against the real blurry image, 8 bits",
         )
-    batch.finish(done, "transferred")
+    batch.end()
 
 
 def _jobs(

@@ -15,13 +15,14 @@ from blurkit.data.sources import (
     RecordStream,
     ShardSource,
     find_items,
+    is_stream,
     load_scene,
     read_shard_source,
 )
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.formats import is_image
-from blurkit.io.paths import names_below, without_results
+from blurkit.io.formats import ending, is_image
+from blurkit.io.paths import composed, names_below, without_results
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_record, record_keys
 from blurkit.io.streams import ShardWriter
@@ -95,7 +96,7 @@ def _packed(
     item: ShardSource, on_error: OnError, stdin: BinaryIO | None
 ) -> list[tuple[str, Fetch]]:
     """Return fetches for the records of a shard, or of a source that is first read to its end."""
-    if item.source != "-":
+    if not is_stream(item.source):
         path = Path(item.source)
         try:
             keys = record_keys(path)
@@ -145,7 +146,7 @@ class RestorationRuns:
         blurry: str | None = None,
         on_error: OnError = raise_error,
     ) -> None:
-        if "-" in (*runs, reference, blurry):
+        if any(map(is_stream, filter(None, (*runs, reference, blurry)))):
             raise UsageError("a stream cannot be paired by name; name folders or shards instead")
         if len(set(runs)) < len(runs):
             raise UsageError("a run is named twice; name each once")
@@ -219,7 +220,7 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
             path = Path(item.source)
             keys = record_keys(path)
             for key, record in zip(keys, read_shard_source(item, pixels=False), strict=True):
-                fetches[record.name] = partial(read_record, path, key)
+                fetches[composed(record.name)] = partial(read_record, path, key)
         else:
             fetches |= scene_fetches(item, on_error)
     if not fetches:
@@ -241,7 +242,7 @@ def are_two_sides(inputs: Sequence[str]) -> bool:
     first, second = map(Path, inputs)
     if first.is_dir() and second.is_dir():
         return not any(is_shard(path) for path in [*first.iterdir(), *second.iterdir()])
-    return all(is_image(path) or path.suffix.lower() in FILM_SUFFIXES for path in (first, second))
+    return all(is_image(path) or ending(path) in FILM_SUFFIXES for path in (first, second))
 
 
 def find_two_sides(
@@ -258,7 +259,7 @@ def find_two_sides(
             raise BlurkitError(f"{side}: no such file or folder")
     first_images, second_images = _images(Path(first)), _images(Path(second))
     if Path(first).is_file():
-        pairs = {Path(first).stem: (Path(first), Path(second))}
+        pairs = {composed(Path(first).stem): (Path(first), Path(second))}
     else:
         both = [name for name in first_images if name in second_images]
         pairs = {name: (first_images[name], second_images[name]) for name in both}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -23,7 +23,7 @@ from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES, can_write, is_film, read_film, stated_length
 from blurkit.io.formats import IMAGE_SUFFIXES, is_written
 from blurkit.io.images import Picture, image_record, read_image
-from blurkit.io.paths import is_folder, walk
+from blurkit.io.paths import composed, is_folder, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard
 from blurkit.io.videos import VIDEO_SUFFIXES, read_video
@@ -98,6 +98,9 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
 VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
 """The suffixes of videos, for messages."""
 
+_KEPT: tuple[str, ...] = ("source", "icc_profile")
+"""The attributes of a video's frame that hold for an average of frames."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -118,9 +121,13 @@ def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
     """
     result: Found[Clip] = Found()
     taken: set[str] = set()
+
+    def skip(path: Path, reason: str) -> None:
+        result.left_out.append((str(path), f"{path}: {reason}"))
+
     for path in map(Path, inputs):
         try:
-            clips = _clips_of(path)
+            clips = _clips_of(path, skip)
         except BlurkitError as error:
             result.left_out.append((str(path), str(error)))
             continue
@@ -224,24 +231,26 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
         return
     try:
         for number, frame in enumerate(read_video(clip.source)):
-            yield f"{number:06d}", Picture(frame.pixels, attrs={"source": str(clip.source)})
+            kept = {key: frame.attrs[key] for key in _KEPT if key in frame.attrs}
+            yield f"{number:06d}", Picture(frame.pixels, attrs=kept)
     except BlurkitError as error:
         on_error(str(clip.source), error)
 
 
-def _clips_of(path: Path) -> list[Clip]:
+def _clips_of(path: Path, on_skip: Callable[[Path, str], None]) -> list[Clip]:
     """Return the clips of one input, named by their path below it. Raises BlurkitError if none."""
     if not path.exists():
         raise BlurkitError(f"{path}: no such file or folder")
     if path.is_file():
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise BlurkitError(f"{path}: is neither a folder of frames nor a video ({VIDEOS})")
-        return [Clip(path.stem, path)]
+        return [Clip(composed(path.stem), path)]
     folders: dict[Path, list[Path]] = defaultdict(list)
-    for file in walk(path, IMAGE_SUFFIXES):
+    for file in walk(path, IMAGE_SUFFIXES, on_skip):
         folders[file.parent].append(file)
     clips = [_clip(folder, path, tuple(frames)) for folder, frames in folders.items()]
-    clips += [_clip(video.with_suffix(""), path, (), video) for video in walk(path, VIDEO_SUFFIXES)]
+    videos = walk(path, VIDEO_SUFFIXES, on_skip)
+    clips += [_clip(video.with_suffix(""), path, (), video) for video in videos]
     if not clips:
         raise BlurkitError(f"{path}: holds no folder of frames and no video ({VIDEOS})")
     return clips
@@ -250,4 +259,4 @@ def _clips_of(path: Path) -> list[Clip]:
 def _clip(place: Path, root: Path, frames: tuple[Path, ...], video: Path | None = None) -> Clip:
     *parts, last = place.relative_to(root).parts or (root.absolute().name,)
     split = take_split(parts) or (split_of_folder(last) if frames else None) or split_of_root(root)
-    return Clip("/".join((*parts, last)), video or place, frames, split)
+    return Clip(composed("/".join((*parts, last))), video or place, frames, split)

@@ -12,7 +12,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from blurkit.data.sources import ShardSource, find_items, item_records, read_shard_source
+from blurkit.data.sources import (
+    ShardSource,
+    find_items,
+    is_stream,
+    item_records,
+    read_shard_source,
+)
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.films import read_film, stated_length
 from blurkit.io.formats import is_image
@@ -137,7 +143,7 @@ def describe_packed(
     data is reported to `on_error`; the description covers the whole records.
     """
     records = watch(read_shard_source(ShardSource(source), on_error, pixels=verify))
-    if source == "-":
+    if is_stream(source):
         return {"kind": "stream", **describe_records(records)}
     file_bytes, compression = Path(source).stat().st_size, _compression(source)
     return {

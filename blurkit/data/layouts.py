@@ -53,15 +53,16 @@ def find_scenes(
     photo has a partner, all get the role `unpaired_as`.
 
     The first of `layouts` describes the folder; the others are links that are not followed, because
-    they lead to a folder above them. No image is opened. Results that commands wrote next to their
-    source (photo.deblurred.jpg) are skipped; images without a partner and ambiguous names are
-    listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it has blurred folders
-    but not the chosen one, and for `lists` as `read_lists` does.
+    they lead to a folder above them. No image is opened. What commands wrote next to their source
+    (photo.deblurred.jpg) is in `results`; images without a partner, ambiguous names and what is
+    not a regular file are listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it
+    has blurred folders but not the chosen one, and for `lists` as `read_lists` does.
     """
     blur = re.sub("^(train_)?(val_)?(test_)?", "", blur.lower())
     listed = read_lists(lists or ())
-    loops: list[Path] = []
-    files = without_results(image_files(root, loops.append))
+    skipped: dict[Path, str] = {}
+    everything = image_files(root, skipped.__setitem__)
+    files = without_results(everything)
     images = Images(root, files, blur)
     if listed and all(line.files for line in listed):
         found = Found(listed_pairs(listed, images, blur), ["list files"])
@@ -76,10 +77,15 @@ def find_scenes(
     found.items = _named(assigned.items, found.left_out)
     found.left_out += assigned.left_out
     found.unmatched = assigned.unmatched
+    found.results = sorted({*everything}.difference(files))
     listed_layout = any(k.listed and found.layouts[0].startswith(k.name) for k in LAYOUTS)
     if listed_layout and any(scene.split is None for scene in found.items):
         found.layouts[0] += " without its list files: test images are used for training"
-    found.layouts += [f"{loop}: a link to a folder above it; not followed" for loop in loops]
+    for path, reason in skipped.items():
+        if path.is_dir():
+            found.layouts.append(f"{path}: {reason}")
+        else:
+            found.left_out.append((str(path), reason))
     return found
 
 
@@ -206,19 +212,19 @@ def is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".lmdb" and (path / DATABASE).is_file()
 
 
-def image_files(root: Path, on_loop: Callable[[Path], None] = lambda _: None) -> list[Path]:
+def image_files(root: Path, on_skip: Callable[[Path, str], None] = lambda *_: None) -> list[Path]:
     """Return every image and film below `root`, a folder or an archive, and in archives below it.
 
-    They are in natural order. `on_loop` is as for `walk`. Raises BlurkitError if a folder or an
+    They are in natural order. `on_skip` is as for `walk`. Raises BlurkitError if a folder or an
     archive cannot be read.
     """
-    files = members(root) if is_archive(root) else _files_below(root, on_loop)
+    files = members(root) if is_archive(root) else _files_below(root, on_skip)
     return sorted(files, key=lambda path: natural_key(path.relative_to(root)))
 
 
-def _files_below(root: Path, on_loop: Callable[[Path], None]) -> list[Path]:
+def _files_below(root: Path, on_skip: Callable[[Path, str], None]) -> list[Path]:
     files: list[Path] = []
-    for path in walk(root, IMAGE_SUFFIXES | FILM_SUFFIXES | {".tar", ".mdb"}, on_loop):
+    for path in walk(root, IMAGE_SUFFIXES | FILM_SUFFIXES | {".tar", ".mdb"}, on_skip):
         archive = path.parent if path.name == DATABASE else path
         if is_archive(archive):
             files += members(archive)

@@ -30,7 +30,7 @@ from blurkit.data.places import (
 )
 from blurkit.errors import BlurkitError
 from blurkit.io.formats import IMAGE_SUFFIXES
-from blurkit.io.paths import normal, walk
+from blurkit.io.paths import composed, normal, walk
 
 _LIST_WORDS = {"list", "set", "data", "files", "names", "images", "sequences", "scenes", "clips"}
 _BETWEEN = " \t,;\"'"
@@ -100,7 +100,7 @@ def read_names(path: Path) -> list[Listed]:
     except (OSError, UnicodeDecodeError) as error:
         raise BlurkitError(f"{path}: is not a readable text file") from error
     for number, line in enumerate(text.splitlines(), 1):
-        where, names = f"{path}, line {number}", _fields(line.replace("\\", "/"))
+        where, names = f"{path}, line {number}", _fields(composed(line).replace("\\", "/"))
         if len(names) > 2:
             reason = f"{len(names)} fields; a list has one or two paths per line"
             raise BlurkitError(f"{where}: {reason}")
@@ -213,14 +213,14 @@ class Images:
 
     @cached_property
     def _files(self) -> dict[Path, Path]:
-        return {normal(file): file for file in self._given}
+        return {_plain(file): file for file in self._given}
 
     @cached_property
     def _ends(self) -> dict[str, list[Path]]:
         ends: dict[str, list[Path]] = defaultdict(list)
-        above = normal(self.root).parts[1:][-2:]
+        above = _plain(self.root).parts[1:][-2:]
         for file in self._files.values():
-            parts = (*above, *file.relative_to(self.root).parts)
+            parts = (*above, *map(composed, file.relative_to(self.root).parts))
             for start in range(len(parts)):
                 ends["/".join(parts[start:]).lower()].append(file)
         return ends
@@ -233,11 +233,11 @@ class Images:
         """
         text = _in_folder(self._below(text, source), self._blur)
         for start in self._starts(source):
-            path = normal(start / text)
+            path = _plain(start / text)
             if path in self._files:
                 return {start: self._files[path]}
         found = self._ends.get(text.lower(), [])
-        same = [file for file in found if file.as_posix().endswith(text)]
+        same = [file for file in found if composed(file.as_posix()).endswith(text)]
         above = text.count("/")
         return {([*file.parents, Path()])[above]: file for file in same or found}
 
@@ -256,6 +256,11 @@ class Images:
     def _starts(self, source: Path) -> list[Path]:
         folders = normal(source).parent, normal(self.root)
         return [start for folder in folders for start in (folder, folder.parent)]
+
+
+def _plain(path: Path) -> Path:
+    """Return the path by which a file is looked up: absolute and composed."""
+    return Path(composed(str(normal(path))))
 
 
 def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Scene]:
@@ -338,7 +343,7 @@ class _Claims:
             sequence = scene.sequence or ""
             keys: set[Path | str] = {scene.name, sequence, sequence.rpartition("/")[2]}
             for path in scene.files.values():
-                keys |= {path, path.name, path.stem}
+                keys |= {path, composed(path.name), composed(path.stem)}
             for key in keys - {""}:
                 numbers[key].append(number)
         return numbers

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from blurkit.errors import UsageError
-from blurkit.io.paths import normal
+from blurkit.io.paths import composed, normal
 
 _Item = TypeVar("_Item")
 
@@ -126,23 +126,25 @@ class Found(Generic[_Item]):
     """What some inputs hold: items that are not opened yet, and what was skipped and why.
 
     `layouts` describe the folders in words. `left_out` are inputs and files, each with the reason.
-    `unmatched` describes list files that are about a folder but name none of its images. Items can
-    be pickled and loaded anywhere.
+    `unmatched` describes list files that are about a folder but name none of its images. `results`
+    are files that commands wrote beside others. Items can be pickled and loaded anywhere.
     """
 
     items: list[_Item] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
     """Return the place of `path`, whose folders and file name below the dataset's root are `parts`.
 
     `blur` is the folder chosen as the blurred one. Roles are recognised only by whole folder names,
-    starting with the deepest, so that `train_blur_comp` is a variant and never `train_blur`.
+    starting with the deepest, so that `train_blur_comp` is a variant and never `train_blur`. Names
+    are in Unicode's composed form.
     """
-    folders = list(parts[:-1])
+    *folders, file = map(composed, parts)
     role, folder, variant, split = None, "", "", None
     for index in reversed(range(len(folders))):
         text = folders[index].lower()
@@ -157,7 +159,7 @@ def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
         del folders[index]
         break
     split = take_split(folders) or split
-    return Place(path, path.stem, tuple(folders), role, folder, variant, split)
+    return Place(path, Path(file).stem, tuple(folders), role, folder, variant, split)
 
 
 def take_split(folders: list[str]) -> str | None:
@@ -246,7 +248,9 @@ def in_part(name: str, part: WorkPart) -> bool:
     This depends on nothing but the name, so machines agree even if they list different files.
     """
     number, parts = part
-    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        composed(name).encode(errors="surrogateescape"), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "big") % parts == number - 1
 
 

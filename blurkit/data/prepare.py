@@ -22,11 +22,18 @@ from blurkit.data.films import (
 )
 from blurkit.data.lists import STRENGTH
 from blurkit.data.places import WHOLE, Found, Scene, WorkPart, in_part
-from blurkit.data.sources import ShardSource, find_items, load_scene, read_shard_source
+from blurkit.data.sources import (
+    ShardSource,
+    find_items,
+    is_stream,
+    load_scene,
+    read_shard_source,
+)
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, raise_error
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Image, Record, crop_record
+from blurkit.io.writing import last_change
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.drawing import Synthesis, synthesize
 from blurkit.synthesis.kernels import Kernel, read_kernels
@@ -115,6 +122,7 @@ def find(
         if items.unmatched:
             raise BlurkitError(items.unmatched[0])
         found.layouts, found.left_out = items.layouts, items.left_out
+        found.results = items.results
         found.items += once(items.items, found.layouts)
     else:
         clips = find_clips(inputs, preparation.average.average)
@@ -164,6 +172,28 @@ def unfinished(
         origins = [preparation.origin(name) for name in names]
         complete |= set(origins) - set(origins[-1:])
     return [item for item in items if isinstance(item, ShardSource) or item.name not in complete]
+
+
+def last_changes(items: Iterable[WorkItem], preparation: Preparation) -> Callable[[str], int]:
+    """Return when the files of a finished record of some items were last changed, by its name.
+
+    It is in nanoseconds, 0 for records of other items.
+    """
+    times: dict[str, int] = {}
+    for item in items:
+        if not isinstance(item, ShardSource):
+            name = f"{item.name}/" if _is_film(item) else _where(item)
+            times[name] = max(map(last_change, _files(item)))
+        elif not is_stream(item.source):
+            records = read_shard_source(item, lambda where, error: None, pixels=False)
+            times |= dict.fromkeys((r.name for r in records), last_change(Path(item.source)))
+
+    def changed(name: str) -> int:
+        origin = preparation.origin(name)
+        frame_of = origin[: origin.rfind("/") + 1]
+        return times.get(origin) or times.get(frame_of, 0)
+
+    return changed
 
 
 def read_kernel_files(paths: Sequence[Path]) -> tuple[tuple[str, Kernel], ...]:

@@ -15,14 +15,26 @@ from blurkit.data.layouts import find_scenes, is_archive, read_picture
 from blurkit.data.places import WHOLE, Found, Scene, WorkPart, free_name, in_part
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
-from blurkit.io.formats import UNREAD_SUFFIXES, is_image, shown_suffixes, why_unread
+from blurkit.io.formats import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ending, is_image, why_unread
 from blurkit.io.images import image_record
-from blurkit.io.paths import distinct, normal, reading_errors, walk
+from blurkit.io.paths import composed, distinct, normal, reading_errors, results_among, walk
 from blurkit.io.records import Record
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, record_keys, stated_end
 from blurkit.io.streams import read_stream, standard_input
 
 STREAM = "-"
+
+
+def is_stream(source: str) -> bool:
+    """Return whether a source can be read only once: `-`, a pipe, or what /dev names."""
+    path = Path(source)
+    special = path.exists() and not (path.is_file() or path.is_dir())
+    return source == STREAM or special or path.parent in OPEN_FILES
+
+
+STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+OPEN_FILES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+"""Folders of names for files that are open."""
 
 FindScenes = Callable[[Path], Found[Scene]]
 """Finds the scenes below a folder."""
@@ -48,18 +60,22 @@ def find_items(
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
     `find_scenes`, but by default no list file is read at all. Names that several inputs have get
     the files' suffixes or, if need be, the names of their folders, see `_names`. A missing or
-    unsupported input is listed in `left_out`, and the others are still searched. Raises UsageError
+    unsupported input is listed in `left_out`, and the others are still searched. Of files that are
+    named together, those that a command wrote beside another one are `results`. Raises UsageError
     if lists are combined with anything but one folder, or if `-` is named twice.
     """
     scenes = partial(find_scenes, blur=blur, lists=lists, unpaired_as=image)
-    paths = [str(path) for path in inputs]
+    paths = [STREAM if str(path) in STDIN_NAMES else str(path) for path in inputs]
     if paths.count(STREAM) > 1:
         raise UsageError("standard input can be read only once; name '-' once")
     if lists and not (len(paths) == 1 and Path(paths[0]).is_dir()):
         raise UsageError("list files require one input, the folder that their paths start from")
-    found: Found[Scene | ShardSource] = Found()
+    named = [Path(text) for text in paths if Path(text).is_file()]
+    found: Found[Scene | ShardSource] = Found(results=results_among(named))
     entries: list[tuple[Path, Scene | ShardSource]] = []
     for text in paths:
+        if Path(text) in found.results:
+            continue
         try:
             entries += [(Path(text), item) for item in _find(text, image, scenes, found)]
         except BlurkitError as error:
@@ -82,7 +98,7 @@ def find_items(
 def without_images(scene: Scene) -> Record:
     """Return the record by which a sink knows a scene's file, or that of its films' first frame."""
     source = scene.paths[0]
-    attrs = {"source": str(source), "suffix": source.suffix.lower()}
+    attrs = {"source": str(source), "suffix": ending(source)}
     return Record(scene.name, {}, attrs | ({"film": scene.name} if has_films(scene) else {}))
 
 
@@ -138,13 +154,16 @@ class RecordStream(Iterator[Record]):
         # It does not refer to this object, which would keep files open until a garbage collection.
         self._read = item_records(self.items, part, on_error, stdin)
 
-    def drop(self, unwanted: Callable[[Record], bool]) -> int:
-        """Drop the scenes whose `without_images` is `unwanted`; return how many that are."""
-        count = len(self.items)
-        self.items[:] = [
-            i for i in self.items if isinstance(i, ShardSource) or not unwanted(without_images(i))
-        ]
-        return count - len(self.items)
+    def drop(self, unwanted: Callable[[Record], bool]) -> list[Scene]:
+        """Drop the scenes whose `without_images` is `unwanted`, and return them."""
+        items, scenes = [*self.items], []
+        self.items.clear()
+        for item in items:
+            if isinstance(item, Scene) and unwanted(without_images(item)):
+                scenes.append(item)
+            else:
+                self.items.append(item)
+        return scenes
 
     @property
     def total(self) -> int | None:
@@ -152,7 +171,7 @@ class RecordStream(Iterator[Record]):
         total = 0
         for item in self.items:
             if isinstance(item, ShardSource):
-                if item.source == STREAM or self._part != WHOLE:
+                if is_stream(item.source) or self._part != WHOLE:
                     return None
                 try:
                     total += len(record_keys(Path(item.source)))
@@ -163,6 +182,18 @@ class RecordStream(Iterator[Record]):
             else:
                 total += length
         return total
+
+    @property
+    def results(self) -> int:
+        """The number of images and films that become of them; of a stream, one is known."""
+        found: set[str] = set()
+        for item in self.items:
+            if isinstance(item, Scene) or is_stream(item.source):
+                found.add(item.name if isinstance(item, Scene) else item.source)
+                continue
+            records = item_records([item], self._part, lambda where, error: None, pixels=False)
+            found.update(str(record.attrs.get("film", record.name)) for record in records)
+        return len(found)
 
     def __next__(self) -> Record:
         return next(self._read)
@@ -206,6 +237,10 @@ def read_shard_source(
         yield from read_stream(stdin or standard_input(), on_error, item.image)
         return
     path = Path(item.source)
+    if is_stream(item.source):
+        with reading_errors(path), path.open("rb") as stream:
+            yield from read_stream(stream, on_error, item.image, path.name)
+        return
     try:
         with reading_errors(path), path.open("rb") as file:
             # A stream saved to a file continues after the end of its first shard.
@@ -238,9 +273,9 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
     above = [*reversed(folder.parents), folder][1:]
     prefixes = ["", *(f"{folder.relative_to(top.parent).as_posix()}/" for top in reversed(above))]
     named = [scene.name]
-    if len(scene.files) == 1 and scene.paths[0].stem == scene.name.rpartition("/")[2]:
+    if len(scene.files) == 1 and composed(scene.paths[0].stem) == scene.name.rpartition("/")[2]:
         named.append(f"{scene.name}{scene.paths[0].suffix}")
-    return [f"{prefix}{name}" for prefix in prefixes for name in named]
+    return [f"{composed(prefix)}{name}" for prefix in prefixes for name in named]
 
 
 def _find(
@@ -250,25 +285,31 @@ def _find(
     if not text:  # Path would take it for the current folder
         raise BlurkitError("an input has an empty name; give a file, a folder or -")
     path = Path(text)
-    if text == STREAM or (is_shard(path) and path.is_file()):
-        return [ShardSource(text, image) if text == STREAM else ShardSource(text)]
+    if is_stream(text) or (path.is_file() and is_shard(path)):
+        return [ShardSource(text, image)]
     if path.is_dir() or is_archive(path):
         return _find_in_folder(path, scenes(path), found)
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
-    if not is_image(path) and path.suffix.lower() not in FILM_SUFFIXES:
-        films, shards = " ".join(sorted(FILM_SUFFIXES)), " ".join(sorted(SHARD_SUFFIXES))
-        known = f"known suffixes are {shown_suffixes()} {films} {shards}"
+    if not is_image(path) and ending(path) not in FILM_SUFFIXES:
+        known = (
+            f"known endings are {' '.join(sorted(IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES))}"
+        )
         reason = why_unread(path.suffix.lower()) or known
         raise BlurkitError(f"{text}: is not an image, film or shard that can be read; {reason}")
-    return [Scene(path.stem, {image: path})]
+    return [Scene(composed(path.stem), {image: path})]
 
 
 def _find_in_folder(
     folder: Path, scenes: Found[Scene], found: Found[Scene | ShardSource]
 ) -> list[Scene] | list[ShardSource]:
     found.unmatched += scenes.unmatched
-    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES)
+    found.results += scenes.results
+
+    def skip(path: Path, reason: str) -> None:
+        found.left_out.append((str(path), f"{path}: {reason}"))
+
+    shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES, skip)
     if shards and (scenes.items or scenes.left_out):
         raise BlurkitError(f"{folder}: holds both images and shards; name a folder of one kind")
     if shards:
@@ -276,8 +317,8 @@ def _find_in_folder(
         return [ShardSource(str(path)) for path in shards]
     if not (scenes.items or scenes.left_out or scenes.unmatched):
         raise BlurkitError(f"{folder}: holds no image and no shard")
-    layout, *loops = scenes.layouts
-    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *loops]
+    layout, *skipped = scenes.layouts
+    found.layouts += [f"{folder}: {layout}, {len(scenes.items)} scenes", *skipped]
     found.left_out += [(where, f"{where}: {reason}") for where, reason in scenes.left_out]
     return scenes.items
 
@@ -298,6 +339,12 @@ def unread_files(inputs: Iterable[str], but: Iterable[str] = ()) -> set[Path]:
             if text and Path(text).is_dir():
                 files.update(path.resolve() for path in walk(Path(text), suffixes))
     return files
+
+
+def summary_of_results(results: Sequence[Path]) -> str:
+    """Return how many files were skipped as results of commands, with examples, in one line."""
+    names = ", ".join(path.name for path in results[:3]) + (", ..." if len(results) > 3 else "")
+    return f"skipped {len(results)} written by blurkit itself: {names}"
 
 
 def summary_of_unread(files: Iterable[Path]) -> str:

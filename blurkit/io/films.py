@@ -7,12 +7,13 @@ Pages of TIFF files have no time. Films are written frame by frame.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which takes longer
@@ -20,15 +21,32 @@ import PIL.Image
 import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.codecs.metadata import Metadata
+from blurkit.io.codecs.metadata import Metadata, to_srgb
 from blurkit.io.codecs.pillow import check_frame, check_gif_end, claims_limited, opened
-from blurkit.io.codecs.tiff import page_count, read_pages, write_page
-from blurkit.io.formats import TIFF
-from blurkit.io.images import FrameTime, Picture, frame_picture, stored_pixels, upright_picture
+from blurkit.io.codecs.png import described_png
+from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
+from blurkit.io.encoding import VideoWriter
+from blurkit.io.formats import BY_SUFFIX, TIFF, ending
+from blurkit.io.images import (
+    FrameTime,
+    Picture,
+    fitted,
+    frame_picture,
+    held,
+    not_kept,
+    upright_picture,
+)
 from blurkit.io.paths import check_pixels
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import VIDEO_SUFFIXES, VideoWriter, open_video, read_video
-from blurkit.io.writing import replacing, writing_errors
+from blurkit.io.videos import (
+    VIDEO_SUFFIXES,
+    describe_video,
+    is_video,
+    open_video,
+    read_video,
+    stated_frames,
+)
+from blurkit.io.writing import Uncomplaining, replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -37,13 +55,18 @@ FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 def is_film(path: Path) -> bool:
     """Return whether a file holds several pictures: a video, an animation, or several TIFF pages.
 
-    A file that cannot be read is not a film, unless its suffix is a video's.
+    A file that cannot be read is not a film, unless its suffix is a video's. Pipes, which can be
+    read only once, are not opened.
     """
-    suffix = path.suffix.lower()
+    suffix = ending(path)
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
     if suffix not in ANIMATION_SUFFIXES:
-        return suffix in VIDEO_SUFFIXES
+        return False
     try:
         with _animation(path) as image:
             return bool(getattr(image, "is_animated", False))
@@ -53,13 +76,13 @@ def is_film(path: Path) -> bool:
 
 def stated_length(path: Path) -> int | None:
     """Return the number of a film's frames without decoding them, None if it is not stated."""
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if suffix in TIFF.suffixes:
         return page_count(path)
     try:
         if suffix in VIDEO_SUFFIXES:
-            with open_video(path) as (_, stream):
-                return int(stream.frames) or None
+            with open_video(path) as (container, stream):
+                return stated_frames(container, stream) or None
         with _animation(path) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind
@@ -71,9 +94,10 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
 
     Raises BlurkitError if the file is missing or not a film, and at the place where it is damaged.
     """
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if not path.is_file():
-        raise BlurkitError(f"{path}: no such file")
+        reason = "is not a regular file" if path.exists() else "no such file"
+        raise BlurkitError(f"{path}: {reason}")
     if suffix in VIDEO_SUFFIXES:
         yield from read_video(path)
     elif not is_film(path):
@@ -95,6 +119,12 @@ def unfilmed(attrs: Attributes) -> Attributes:
 ANIMATION_KINDS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 """Pillow's names of the formats that hold animations, by suffix."""
 
+PILLOW_NAMES = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "comment": "comment"}
+"""Pillow's names of the fields of `Metadata` that it writes into animations."""
+
+STILLS = {".apng": ".png"}
+"""The suffix of single pictures in the format of an animation, if it is another."""
+
 ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
 PILLOW_KINDS = tuple(ANIMATION_KINDS.values())
 
@@ -104,7 +134,7 @@ TICKS = 1000
 LOSSY_QUALITY = 95
 """The quality of WebP and AVIF on writing."""
 
-KEPT = ("loop", "default_image", "icc_profile", "exif")
+KEPT = ("loop", "default_image")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
 
 
@@ -157,25 +187,27 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
 
 
 def write_animation(
-    path: Path, suffix: str, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
+    path: Path, result: Path, frames: Iterable[np.ndarray], durations: Sequence[int], **options: Any
 ) -> None:
-    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, as an animation of a suffix's format.
+    """Write frames, all (H, W, 3) or all (H, W, 4) uint8, to `path`, which will be `result`.
 
-    `durations` has their milliseconds on the screen; `options` are those of Pillow's plugin. Raises
-    BlurkitError if the format cannot hold them.
+    The format is that of the suffix of `result`. `durations` has the frames' milliseconds on the
+    screen; `options` are those of Pillow's plugin. Raises BlurkitError if the format cannot hold
+    them.
     """
     import imageio.v3 as imageio  # only for these files
 
     options |= {"save_all": True, "duration": list(durations)}
+    file = io.BytesIO()  # after an error of the disk, Pillow would write to the closed file
     try:
-        with (
-            path.open("wb") as file,
-            imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation,
-        ):
+        with imageio.imopen(
+            file, "w", plugin="pillow", extension=result.suffix.lower()
+        ) as animation:
             for frame in frames:
                 animation.write(frame, **options)
     except ValueError as error:  # larger than the format allows
-        raise BlurkitError(f"{path}: cannot be written ({one_line(error)})") from error
+        raise BlurkitError(f"{result}: cannot be written ({one_line(error)})") from error
+    path.write_bytes(file.getbuffer())
 
 
 class AnimationWriter:
@@ -184,14 +216,16 @@ class AnimationWriter:
     It is repeated as often as the animation `source` is, or forever if that is a video.
     """
 
-    def __init__(self, path: Path, suffix: str, source: Path) -> None:
-        self._path, self._source, self._suffix = path, source, suffix
+    def __init__(self, path: Path, result: Path, source: Path, warn: Callable[[str], None]) -> None:
+        self._path, self._result, self._source, self._warn = path, result, source, warn
+        self._suffix = result.suffix.lower()
         self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
     def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
-        """Add a frame. Raises BlurkitError if its size differs from that of the first."""
-        frame = rgb(image)
+        """Add a frame, in sRGB. Raises BlurkitError if its size differs from that of the first."""
+        profile = Metadata.of(attrs).icc
+        frame = rgb(to_srgb(image, profile) if profile and image.shape[2] == 3 else image)
         if alpha is not None:
             frame = np.dstack([frame, from_float(to_float(alpha), np.uint8)])
         if self._frames and frame.shape[:2] != self._frames[0].shape[:2]:
@@ -201,13 +235,46 @@ class AnimationWriter:
         self._durations.append(round(TICKS * FrameTime.of(attrs).duration))
 
     def close(self) -> None:
-        """Write the file. Raises BlurkitError if the format cannot hold it."""
+        """Write the file, and report what it lacks of its source.
+
+        Raises BlurkitError if the format cannot hold it.
+        """
         transparent = any(frame.shape[2] == 4 for frame in self._frames)
-        frames = map(_with_alpha, self._frames) if transparent else self._frames
+        frames: Iterable[np.ndarray] = self._frames
+        if transparent:
+            frames = map(_with_alpha, self._frames)
         options = _options(self._source) | {"quality": LOSSY_QUALITY}
         if self._suffix == ".gif":
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
-        write_animation(self._path, self._suffix, frames, self._durations, **options)
+        metadata, by_pillow = self._metadata()
+        by_chunks = STILLS.get(self._suffix, self._suffix) == ".png"
+        if metadata.icc and not by_chunks and "icc" not in by_pillow:
+            frames = _srgb(frames, metadata.icc)
+        stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in by_pillow}
+        options |= {name: value for name, value in stated.items() if value}
+        if self._suffix == ".webp":
+            options["lossless"] = metadata.lossless
+        write_animation(self._path, self._result, frames, self._durations, **options)
+        if by_chunks:
+            self._path.write_bytes(described_png(self._path.read_bytes(), metadata))
+
+    def _metadata(self) -> tuple[Metadata, frozenset[str]]:
+        """Return the metadata of the source that the format holds, and what Pillow writes of it."""
+        kind = BY_SUFFIX[STILLS.get(self._suffix, self._suffix)]
+        holds, by_chunks = kind.holds, kind is BY_SUFFIX[".png"]
+        if not by_chunks:  # Pillow writes no codes of colours
+            kind = replace(kind, holds=holds - {"cicp"})
+        source = _metadata_of(self._source)
+        try:
+            metadata, lost = held(kind, source)
+        except ValueError as error:
+            raise BlurkitError(f"{self._source}: cannot be written ({error})") from error
+        if metadata.orientation > 1 and self._suffix == ".avif":  # on which Pillow 13 crashes
+            metadata, lost = metadata.stored(1, self._frames[0].shape[:2]), [*lost, "orientation"]
+        lost += [f"depth of {source.bits} bits"] if source.bits else []
+        if lost:
+            self._warn(f"{self._source}: {not_kept(lost)}")
+        return metadata, frozenset() if by_chunks else holds.intersection(PILLOW_NAMES)
 
     def release(self) -> None:
         self._frames.clear()
@@ -224,9 +291,26 @@ def _with_alpha(frame: np.ndarray) -> np.ndarray:
     return frame if frame.shape[2] == 4 else np.dstack([frame, np.full_like(frame[:, :, 0], 255)])
 
 
+def _srgb(frames: Iterable[np.ndarray], icc: bytes) -> Iterator[np.ndarray]:
+    """Yield frames in the colours of a profile, (H, W, 3 or 4), as sRGB."""
+    for frame in frames:
+        colours = to_srgb(np.ascontiguousarray(frame[:, :, :3]), icc)
+        yield np.concatenate([colours, frame[:, :, 3:]], axis=2)
+
+
+def _metadata_of(source: Path) -> Metadata:
+    """Return the metadata of an animation; frames have their own palettes, so none is lost."""
+    suffix = ending(source)
+    if suffix not in ANIMATION_KINDS:
+        return Metadata()
+    with source.open("rb") as file:
+        _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source))
+    return replace(metadata, lost="")
+
+
 def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
-    if source.suffix.lower() not in ANIMATION_KINDS:
+    if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
     with _animation(source) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
@@ -247,20 +331,36 @@ class FilmOptions:
 class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: Path, warn: Callable[[str], None]) -> None:
         import tifffile  # only for these files
 
-        self._file = tifffile.TiffWriter(path, bigtiff=source.stat().st_size >= 2**31)
+        self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file
+        self._path, self._source, self._warn, self._lost = path, source, warn, list[str]()
+        large = source.stat().st_size >= 2**31
+        with tifffile.TiffFile(source) as read:
+            self._file = tifffile.TiffWriter(
+                cast(BinaryIO, self._raw), bigtiff=large, byteorder=read.byteorder
+            )
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        metadata = Metadata.of(attrs)
-        write_page(self._file, stored_pixels(TIFF, image, alpha, metadata), metadata)
+        pixels, metadata, lost = fitted(TIFF, image, alpha, attrs)
+        write_page(self._file, pixels, metadata)
+        self._lost += lost
+        if self._raw.error is not None:
+            raise self._raw.error
 
     def close(self) -> None:
-        """Close the file, which is whole after every page."""
-        self._file.close()
+        """Complete the file, and report what it lacks of its source."""
+        self.release()
+        if self._raw.error is not None:
+            raise self._raw.error
+        link_directories(self._path)
+        if self._lost:
+            self._warn(f"{self._source}: {not_kept(self._lost)}")
 
-    release = close
+    def release(self) -> None:
+        self._file.close()
+        self._raw.close()
 
 
 class OpenFilm:
@@ -271,7 +371,7 @@ class OpenFilm:
         self._stack = ExitStack()
         with self._stack:
             partial = self._stack.enter_context(replacing(path, force))
-            self._writer = _writer(partial, path.suffix.lower(), source, options)
+            self._writer = _writer(partial, path, source, options)
             self._stack.callback(self._writer.release)
             self._stack = self._stack.pop_all()
 
@@ -306,18 +406,21 @@ def can_write(suffix: str, source: Path) -> bool:
 
     Videos and animations can become each other; still formats hold films only for their own kind.
     """
-    kind = source.suffix.lower()
+    kind = ending(source)
     if suffix in TIFF.suffixes or kind in TIFF.suffixes:
         return suffix in TIFF.suffixes and kind in TIFF.suffixes
     return suffix in FILM_SUFFIXES | {".webp", ".avif"} or suffix == kind
 
 
 def _writer(
-    partial: Path, suffix: str, source: Path, options: FilmOptions
+    partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
-    if suffix in VIDEO_SUFFIXES:
-        return VideoWriter(partial, suffix, source, options.crf, options.warn)
-    if suffix in ANIMATION_SUFFIXES:
-        return AnimationWriter(partial, suffix, source)
-    return PageWriter(partial, source)
+    if is_video(result):
+        return VideoWriter(partial, result, source, options.crf, options.warn)
+    if result.suffix.lower() in ANIMATION_SUFFIXES:
+        about = describe_video(source) if is_video(source) else {}
+        if lost := [name for name in ("audio", "subtitles") if about.get(name)]:
+            options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")
+        return AnimationWriter(partial, result, source, options.warn)
+    return PageWriter(partial, source, options.warn)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from blurkit.io.codecs import camera, jpeg, pillow, tiff
+from blurkit.io.codecs import avif, camera, jpeg, pillow, png, segments, tiff
 from blurkit.io.codecs.jpeg import brands
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.records import Image
@@ -28,8 +28,10 @@ class ImageFormat:
     takes a file and its name for messages. `write` takes a file, pixels with alpha last, metadata
     and a quality (1 to 100, or None for the default); files of a format without `write` become
     those with the suffix `becomes`. `depths` are the types of the pixels that it holds, the deepest
-    last. Pixels are turned back to the orientation in their EXIF block if `exif` is written, and
-    `always` if the format states it elsewhere. `extra` is blurkit's extra that brings its `module`.
+    last, and `holds` the fields of `Metadata` that it writes, of which none has more bytes than
+    `largest`. Pixels are turned back to the orientation in their EXIF block if `exif` is written,
+    and `always` if the format states it elsewhere. `extra` is blurkit's extra that brings its
+    `module`.
     """
 
     suffixes: tuple[str, ...]
@@ -40,7 +42,8 @@ class ImageFormat:
     becomes: str = ".png"
     depths: tuple[type, ...] = (np.uint8,)
     alpha: bool = False
-    profile: bool = True
+    holds: frozenset[str] = frozenset()
+    largest: int = 1 << 30
     turned: str = "exif"
     module: str = ""
     extra: str = ""
@@ -49,11 +52,6 @@ class ImageFormat:
     def present(self) -> bool:
         """Whether the package is installed that reads this format."""
         return not self.module or find_spec(self.module) is not None
-
-
-def by_pillow(kind: str) -> Reader:
-    """Return the reader of a format that Pillow reads as `kind`."""
-    return partial(pillow.read_pillow, kind=kind)
 
 
 DEEP = (np.uint8, np.uint16)
@@ -68,12 +66,16 @@ RAW_SUFFIXES = (
     " .rwl .sr2 .srf .srw .x3f"
 )
 
+EXIF = frozenset({"icc", "exif", "xmp"})
+"""The fields of `Metadata` that most formats hold."""
+
 PPM = ImageFormat(
     (".ppm",),
     pillow.read_netpbm,
-    partial(pillow.write_simple, kind="PPM"),
+    pillow.write_netpbm,
     pillow.NETPBM_STARTS,
-    profile=False,
+    depths=DEEP,
+    holds=frozenset({"comment"}),
     turned="never",
 )
 TIFF = ImageFormat(
@@ -83,6 +85,7 @@ TIFF = ImageFormat(
     tiff.SIGNATURES,
     depths=(np.uint8, np.uint16, np.float32),
     alpha=True,
+    holds=EXIF | {"photoshop", "resolution"},
     turned="always",
 )
 RAW = ImageFormat(
@@ -98,30 +101,44 @@ RAW = ImageFormat(
 FORMATS = (
     ImageFormat(
         (".png",),
-        pillow.read_png,
-        pillow.write_png,
-        (pillow.PNG_SIGNATURE,),
+        png.read_png,
+        png.write_png,
+        (png.PNG_SIGNATURE,),
         depths=DEEP,
         alpha=True,
+        holds=EXIF | {"comment", "resolution", "cicp"},
     ),
     ImageFormat(
-        (".jpg", ".jpeg", ".jpe", ".jfif"), by_pillow("JPEG"), pillow.write_jpeg, (b"\xff\xd8\xff",)
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        segments.read_jpeg,
+        segments.write_jpeg,
+        (b"\xff\xd8\xff",),
+        holds=EXIF | {"photoshop", "comment", "resolution"},
+        largest=segments.LARGEST_PACKET,
     ),
-    ImageFormat((".webp",), by_pillow("WEBP"), pillow.write_webp, (b"RIFF",), alpha=True),
+    ImageFormat(
+        (".webp",), pillow.read_webp, pillow.write_webp, (b"RIFF",), alpha=True, holds=EXIF
+    ),
     ImageFormat(
         (".bmp",),
-        by_pillow("BMP"),
-        partial(pillow.write_simple, kind="BMP"),
+        pillow.read_bmp,
+        pillow.write_bmp,
         (b"BM",),
-        profile=False,
+        holds=frozenset({"resolution"}),
         turned="never",
     ),
     PPM,
     ImageFormat((".pgm", ".pbm", ".pnm", ".pfm"), PPM.read),
-    ImageFormat((".gif",), by_pillow("GIF"), starts=(b"GIF8",)),
+    ImageFormat((".gif",), pillow.read_gif, starts=(b"GIF8",), holds=frozenset({"comment"})),
     TIFF,
     ImageFormat(
-        (".avif",), pillow.read_avif, pillow.write_avif, brands=(b"avif", b"avis"), alpha=True
+        (".avif",),
+        avif.read_avif,
+        avif.write_avif,
+        brands=(b"avif", b"avis"),
+        depths=DEEP,
+        alpha=True,
+        holds=EXIF | {"cicp"},
     ),
     ImageFormat(
         (".jxl",),
@@ -130,7 +147,7 @@ FORMATS = (
         (jpeg.JXL_CODESTREAM, jpeg.JXL_CONTAINER),
         depths=DEEP,
         alpha=True,
-        profile=False,
+        holds=EXIF - {"icc"},
         turned="never",
     ),
     ImageFormat(
@@ -140,6 +157,7 @@ FORMATS = (
         (jpeg.JP2_CODESTREAM, jpeg.JP2_CONTAINER),
         depths=DEEP,
         alpha=True,
+        holds=EXIF | {"photoshop", "comment", "resolution"},
         turned="never",
     ),
     ImageFormat((".j2k", ".j2c", ".jpc", ".jpx", ".jpf"), jpeg.read_jpeg2000, becomes=".jp2"),
@@ -150,6 +168,7 @@ FORMATS = (
         brands=HEIC,
         depths=DEEP,
         alpha=True,
+        holds=EXIF | {"cicp"},
         module="pillow_heif",
         extra="heic",
     ),
@@ -163,10 +182,19 @@ WRITTEN_SUFFIXES = frozenset(s for s in IMAGE_SUFFIXES if BY_SUFFIX[s].write)
 
 OTHER_PICTURES = (
     ".ai .bpg .crw .dcm .dds .eps .exr .fits .flif .hdp .hdr .icns .ico .jps .jxr .kra .mng"
-    " .mpo .pcx .psb .psd .qoi .sgi .svg .svgz .tga .wdp .xbm .xcf .xpm"
+    " .pcx .psb .psd .qoi .sgi .svg .svgz .tga .wdp .xbm .xcf .xpm"
 )
 OTHER_FILMS = ".3g2 .asf .flv .mpeg .mpg .mxf .ogv .vob .wmv"
 """The suffixes of images and films that no reader knows; other files are not pictures."""
+
+OTHER_STARTS = {
+    ".h5": rb"\x89HDF\r\n\x1a\n",
+    ".mkv": rb"\x1aE\xdf\xa3",
+    ".avi": rb"RIFF....AVI ",
+    ".mov": rb"....ftypqt",
+    ".mp4": rb"....ftyp",
+}
+"""What shards and films begin with, as regular expressions."""
 
 UNREAD_SUFFIXES = (
     frozenset(BY_SUFFIX).union(OTHER_PICTURES.split(), OTHER_FILMS.split()) - IMAGE_SUFFIXES
@@ -190,6 +218,24 @@ def recognise(head: bytes, suffix: str = "") -> ImageFormat | None:
     return None
 
 
+def ending(path: Path) -> str:
+    """Return the suffix of a file in lower case; if it has none, one for its content, or ""."""
+    if path.suffix:
+        return path.suffix.lower()
+    try:
+        head = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(64)
+    except OSError:  # which is reported when it is read
+        return ""
+    if kind := recognise(head):
+        return kind.suffixes[0]
+    return next(
+        (suffix for suffix, start in OTHER_STARTS.items() if re.match(start, head, re.DOTALL)), ""
+    )
+
+
 def written_suffix(suffix: str) -> str:
     """Return the suffix of the results of files with `suffix`, .png for one that is unknown."""
     if suffix in WRITTEN_SUFFIXES:
@@ -204,8 +250,8 @@ def shown_suffixes(written: bool = False) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether `path` has the suffix of an image format that can be read."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    """Return whether `path` has the suffix of a readable image, or none and such content."""
+    return ending(path) in IMAGE_SUFFIXES
 
 
 def is_written(path: Path) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -12,18 +15,19 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write
 from blurkit.io.formats import (
     WRITTEN_SUFFIXES,
+    ending,
     is_written,
     shown_suffixes,
     why_unread,
     written_suffix,
 )
-from blurkit.io.images import encode_image, write_image
-from blurkit.io.paths import is_folder
+from blurkit.io.images import OnLoss, encode_image, write_image
+from blurkit.io.paths import comparison_path, composed, is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
 from blurkit.io.sinks import ShardSink, Sink, StreamSink
 from blurkit.io.streams import standard_output
-from blurkit.io.writing import refuse_existing, refuse_unwritable, tidy
+from blurkit.io.writing import last_change, refuse_existing, refuse_unwritable, tidy
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class FileOptions:
 
     Existing files are replaced with `force`, and with `resume` if no earlier run has finished them.
     Images have a `format`, such as `png`, and a `quality` (1 to 100) if that is lossy; by default,
-    the format of their source, and the quality that `write_image` chooses.
+    the format of their source, and the quality that `write_image` chooses. `warn` receives a line
+    about each image whose format cannot hold all that its source does. With `compare`, its picture
+    of each record, of a film that of the first frame, is written beside the result. `guard`
+    surrounds the end of a film and each such picture, so that these fail alone.
     """
 
     force: bool = False
@@ -40,6 +47,9 @@ class FileOptions:
     format: str | None = None
     quality: int | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
+    warn: OnLoss = warnings.warn
+    compare: Callable[[Record], Image] | None = None
+    guard: Callable[[str], AbstractContextManager[None]] = lambda where: nullcontext()
 
     @property
     def suffix(self) -> str | None:
@@ -59,10 +69,14 @@ class _Images(Sink):
     def __init__(
         self, output: Path, show: Sequence[str], options: FileOptions = FileOptions()
     ) -> None:
+        super().__init__()
         self._output, self._show, self._options = output, show, options
         self._force = options.force or options.resume
         self._film: OpenFilm | None = None
-        self._written: set[Path] = set()
+        self._first = Record("")
+        self._written: dict[str, list[Path]] = defaultdict(list)
+        self._dropped: set[tuple[str | None, object]] = set()
+        self._writable: set[Path] = set()
 
     @abstractmethod
     def path(self, record: Record) -> Path:
@@ -73,10 +87,14 @@ class _Images(Sink):
         path = self.path(record)
         if self._film is not None and self._film.takes(path, record):
             return
-        if path in self._written:
+        if self._has_written(path):
             raise BlurkitError(f"{path}: a record named {record.name!r} was written there already")
         refuse_existing(path, self._force)
-        refuse_unwritable(path.parent)
+        if self._options.compare and not self._has_written(comparison := self._comparison(record)):
+            refuse_existing(comparison, self._force)
+        if path.parent not in self._writable:
+            refuse_unwritable(path.parent)
+            self._writable.add(path.parent)
 
     def is_done(self, record: Record) -> bool:
         """Return whether its file was there, with content and no older than the source file."""
@@ -86,44 +104,95 @@ class _Images(Sink):
             path = self.path(record)
         except BlurkitError:  # which claim reports
             return False
-        if path in self._written or not path.is_file():
+        if self._has_written(path) or not path.is_file():
             return False
-        source, result = Path(str(record.attrs.get("source", ""))), path.stat()
-        changed = source.stat().st_mtime_ns if source.is_file() else 0
-        return result.st_size > 0 and result.st_mtime_ns >= changed
+        changed = last_change(Path(str(record.attrs.get("source", ""))))
+        return path.stat().st_size > 0 and last_change(path) >= changed
 
     def write(self, record: Record) -> None:
-        """Write the first available image of `show`, with its alpha and metadata."""
-        self.claim(record)
+        """Write the first available image of `show`, with its alpha and metadata.
+
+        A film is finished when a record that is not its next frame comes, and at the end.
+        """
         path, source = self.path(record), self._source(record)
+        if self._film is not None and not self._film.takes(path, record):
+            self.finish()
+        self.claim(record)
         image, alpha = _shown(record, self._show)
         if source is None:
-            write_image(path, image, alpha, record.attrs, self._force, self._options.quality)
-        else:
-            self._open(path, source).write(record, image, alpha)
-        self._written.add(path)
+            options = self._options
+            write_image(
+                path, image, alpha, record.attrs, self._force, options.quality, options.warn
+            )
+            self._count(path, record)
+            return
+        if self._film is None:
+            self._film = OpenFilm(path, source, self._options.films, self._force)
+            self._first = record
+        try:
+            self._film.write(record, image, alpha)
+        except BaseException:
+            self.drop(record)
+            raise
 
     def finish(self) -> None:
+        """Complete the film that is open."""
         film, self._film = self._film, None
         if film is not None:
-            film.finish()
+            with self._options.guard(str(self._first.attrs["film"])):
+                film.finish()
+                self.films += 1
+                self._count(film.path, self._first)
 
     def abandon(self) -> None:
-        if self._film is not None:
-            self._film.abandon()
+        film, self._film = self._film, None
+        if film is not None:
+            film.abandon()
+
+    def film(self, record: Record) -> str | None:
+        return str(record.attrs["film"]) if self._source(record) else None
+
+    def drop(self, record: Record) -> None:
+        if film := self.film(record):
+            self._dropped.add((film, record.attrs["source"]))
+            if self._film is not None and self._film.path == self.path(record):
+                self.abandon()
+
+    def is_dropped(self, record: Record) -> bool:
+        return (self.film(record), record.attrs.get("source")) in self._dropped
+
+    def _count(self, path: Path, record: Record) -> None:
+        """Count a finished result, and write the comparison beside it."""
+        self._written[_regardless(path)].append(path)
+        self.files.append(path)
+        self.done += 1
+        if self._options.compare is None:
+            return
+        comparison = self._comparison(record)
+        with self._options.guard(str(comparison)):
+            if self._has_written(comparison):
+                raise BlurkitError(f"{comparison}: the comparison of another result is there")
+            attrs = {k: v for k, v in record.attrs.items() if k == "icc_profile"}
+            write_image(comparison, self._options.compare(record), None, attrs, self._force)
+            self._written[_regardless(comparison)].append(comparison)
+            self.comparisons.append(comparison)
+
+    def _has_written(self, path: Path) -> bool:
+        """Return whether `path` is a file of this run, perhaps by another form of its name."""
+        same = self._written.get(_regardless(path), [])
+        return path in same or any(p.exists() and path.exists() and p.samefile(path) for p in same)
+
+    def _comparison(self, record: Record) -> Path:
+        """Return the file of a record's comparison; files of one stem have one each."""
+        name = (self.film(record) or record.name).rpartition("/")[2]
+        source = Path(str(record.attrs.get("source", "")))
+        return comparison_path(self.path(record), name if name == composed(source.name) else None)
 
     def _source(self, record: Record) -> Path | None:
         """Return the film that `record` is written as a frame of, None if it is an image."""
         path = Path(str(record.attrs.get("source", "")))
         is_frame = "film" in record.attrs and path.is_file()  # the film may be gone
         return path if is_frame and not self._options.films.frames else None
-
-    def _open(self, path: Path, source: Path) -> OpenFilm:
-        """Return the film at `path`, which is begun after the one before it is finished."""
-        if self._film is None or self._film.path != path:
-            self.finish()
-            self._film = OpenFilm(path, source, self._options.films, self._force)
-        return self._film
 
     def _suffix(self, source: str) -> str:
         """Return the suffix of the result of a file with the suffix `source`."""
@@ -133,13 +202,15 @@ class _Images(Sink):
 class ImageStream(Sink):
     """Writes the image of a single record to a binary stream."""
 
+    only = "-o - with --format is one image"
+
     def __init__(self, stream: BinaryIO, show: Sequence[str], options: FileOptions) -> None:
+        super().__init__()
         self._stream, self._show, self._options = stream, show, options
-        self._written = False
 
     def claim(self, record: Record) -> None:
         """Raise UsageError for a second record, because images cannot be told apart in a pipe."""
-        if self._written:
+        if self.done:
             raise UsageError(
                 "-o - with --format is one image, but there are more; name a folder/, or leave out "
                 "--format for a stream of records"
@@ -149,10 +220,17 @@ class ImageStream(Sink):
         """Send the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         shown, options = _shown(record, self._show), self._options
-        encoded = encode_image(str(options.suffix), *shown, record.attrs, options.quality)
+        encoded = encode_image(
+            str(options.suffix),
+            *shown,
+            record.attrs,
+            options.quality,
+            where=record.name,
+            warn=options.warn,
+        )
         self._stream.write(encoded)
         self._stream.flush()
-        self._written = True
+        self.done += 1
 
 
 class ImageFolder(_Images):
@@ -165,18 +243,23 @@ class ImageFolder(_Images):
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
         source = Path(str(record.attrs.get("source", "")))
         if film := self._source(record):
-            name, suffix = safe_name(str(record.attrs["film"])), film.suffix
+            name, suffix = str(record.attrs["film"]), film.suffix or ending(film)
         else:
-            name = safe_name(record.name)
-            suffix = self._suffix(str(record.attrs.get("suffix")))
+            name, suffix = record.name, self._suffix(str(record.attrs.get("suffix")))
+        path = safe_name(composed(name))
         # Files that differ only in their suffix have it in their names already.
-        if name.name == source.name and name.suffix == suffix:
-            return self._output / name
-        return self._output / f"{name}{suffix}"
+        if path.name == composed(source.name) and path.suffix == suffix:
+            return self._output / path
+        return self._output / f"{path}{suffix}"
 
 
 class ImageFile(_Images):
     """A single image file, for a single record, or a single film."""
+
+    def __init__(self, output: Path, show: Sequence[str], options: FileOptions) -> None:
+        super().__init__(output, show, options)
+        what = "film" if output.suffix.lower() in FILM_SUFFIXES else "image"
+        self.only = f"-o {output} is one {what}"
 
     def path(self, record: Record) -> Path:
         return self._output
@@ -184,15 +267,12 @@ class ImageFile(_Images):
     def claim(self, record: Record) -> None:
         """Raise UsageError for a second image or film, and for a film in a file of an image."""
         source, suffix = self._source(record), self._output.suffix.lower()
-        where = f"-o {self._output}"
         if source is None and suffix in FILM_SUFFIXES:
-            raise UsageError(f"{where} is a film, but {record.name} is an image")
-        if source is None and self._output in self._written:
-            raise UsageError(f"{where} is one image, but there are more; name a folder/")
+            raise UsageError(f"-o {self._output} is a film, but {record.name} is an image")
         if source is not None and not can_write(suffix, source):
-            raise UsageError(f"{where} cannot hold the film {source}; name a folder/")
-        if source and self._film is not None and not self._film.takes(self._output, record):
-            raise UsageError(f"{where} is one film, but there are more; name a folder/")
+            raise UsageError(f"-o {self._output} cannot hold the film {source}; name a folder/")
+        begun = self._film is not None and not self._film.takes(self._output, record)
+        self.refuse_several(1 + (begun or self.done))
         super().claim(record)
 
 
@@ -214,12 +294,19 @@ class ImagesBeside(_Images):
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
         if self._source(record):
-            return path.with_name(f"{path.stem}.{self._label}{path.suffix}")
+            return path.with_name(f"{path.stem}.{self._label}{path.suffix or ending(path)}")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
-        suffix = self._suffix(path.suffix)
+        suffix, stem = self._suffix(ending(path)), path.stem
         if suffix == path.suffix.lower():
             suffix = path.suffix  # in its own case
-        return path.with_name(f"{path.stem}.{self._label}{frame}{suffix}")
+        elif record.name.rpartition("/")[2] == composed(path.name):
+            stem = path.name  # another file of its stem may get the same suffix
+        return path.with_name(f"{stem}.{self._label}{frame}{suffix}")
+
+
+def _regardless(path: Path) -> str:
+    """Return a path regardless of case and Unicode form, which a file system may ignore."""
+    return composed(str(path)).casefold()
 
 
 def _shown(record: Record, show: Sequence[str]) -> tuple[Image, Image | None]:
@@ -244,18 +331,20 @@ def open_sink(
     UsageError if the output is none of these or is a terminal, if `options` cannot apply to it, or
     for a stream that is to be resumed.
     """
-    suffix = options.suffix
+    suffix, path = options.suffix, Path(output or "")
+    writes_files = is_written(path) or path.suffix.lower() in FILM_SUFFIXES
+    if options.compare and output is not None and not (writes_files or is_folder(output)):
+        raise UsageError("--compare requires images as output: name an image or a folder/")
     if output is None:
         return ImagesBeside(show, label, options)
     if output == "-" and options.resume:
         raise UsageError("--resume requires files as output; '-o -' cannot be continued")
     if output == "-" and suffix:
         return ImageStream(standard_output(), show, options)
-    path = Path(output)
     if is_folder(output):
         tidy(path)
         return ImageFolder(path, show, options)
-    if is_written(path) or path.suffix.lower() in FILM_SUFFIXES:
+    if writes_files:
         if suffix not in (None, path.suffix.lower()):
             raise UsageError(f"--format {options.format} contradicts -o {output}")
         return ImageFile(path, show, options)

@@ -7,7 +7,7 @@ to the stored orientation and every viewer shows the image as before.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.codecs.metadata import Metadata, to_srgb, turn_back, turn_upright
+from blurkit.io.codecs.exif import orientation_of
+from blurkit.io.codecs.metadata import (
+    FIELD_NAMES,
+    Metadata,
+    profile_of,
+    to_srgb,
+    turn_back,
+    turn_upright,
+)
 from blurkit.io.codecs.pillow import UNREADABLE
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, ImageFormat, recognise, shown_suffixes
 from blurkit.io.paths import reading_errors
@@ -40,10 +48,10 @@ def read_image(path: Path) -> Picture:
     """Read the image in a file, with its pixels upright.
 
     Files of 8 and 16 bits keep their depth, depths between become 16 bits; float TIFF becomes
-    float32. The attributes are `source`, `suffix` and, if the file has them, `icc_profile` and
-    `exif` (uint8 arrays), `orientation` (EXIF 2 to 8), and of a JPEG `jpeg_tables` and
-    `jpeg_subsampling`. Raises BlurkitError if the file is missing, truncated, damaged or not an
-    image, or if values are NaN or far outside [0, 1].
+    float32. The attributes are `source`, `suffix`, those that `Metadata` states, and of float
+    pixels `beyond`: the parts of their values that are not in [0, 1], if there are any. Raises
+    BlurkitError if the file is missing, truncated, damaged or not an image, or if values are NaN or
+    mostly of another scale than [0, 1].
     """
     known = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not an image file"}
     with reading_errors(path, known), path.open("rb") as file:
@@ -81,14 +89,25 @@ def decode_image(file: BinaryIO, path: Path) -> Picture:
 def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
     """Return decoded pixels of a file, (H, W) or (H, W, 1 to 4), as an upright picture.
 
-    Raises BlurkitError if floats are NaN or far outside [0, 1].
+    Raises BlurkitError if floats are NaN or mostly of another scale than [0, 1].
     """
-    pixels, alpha = _in_range(raw, str(path)), None
-    orientation = int(attrs.get("orientation", 1))
+    alpha, orientation = None, int(attrs.get("orientation", 1))
+    attrs = {"source": str(path), "suffix": path.suffix.lower(), **attrs}
     if raw.ndim == 3 and raw.shape[2] in (2, 4):
-        pixels, alpha = pixels[:, :, :-1], turn_upright(pixels[:, :, -1:], orientation)
+        raw, alpha = raw[:, :, :-1], turn_upright(_in_range(raw[:, :, -1:])[0], orientation)
+    pixels, beyond = _in_range(raw)
     pixels = turn_upright(check_image(pixels, str(path)), orientation)
-    return Picture(pixels, alpha, {"source": str(path), "suffix": path.suffix.lower(), **attrs})
+    if beyond is not None:
+        if np.mean(beyond > 0) > MOST_BEYOND or np.abs(beyond).max() > FARTHEST:
+            low, high = float(raw.min()), float(raw.max())
+            reason = f"values from {low:g} to {high:g}; float images are in [0, 1]"
+            raise BlurkitError(f"{path}: {reason}, but for highlights")
+        attrs["beyond"] = turn_upright(beyond.reshape(raw.shape[0], raw.shape[1], -1), orientation)
+    return Picture(pixels, alpha, attrs)
+
+
+OnLoss = Callable[[str], None]
+"""Called with a line about a file, such as what it cannot hold."""
 
 
 def write_image(
@@ -98,22 +117,23 @@ def write_image(
     attrs: Mapping[str, Any] | None = None,
     force: bool = True,
     quality: int | None = None,
+    warn: OnLoss = lambda text: None,
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
 
     Without `force`, an existing file is kept.
 
-    `pixels` are (H, W, 1 or 3), upright. TIFF holds float32 and 16 bits, PNG, JPEG 2000, JPEG XL
-    and HEIC 16 bits, others 8; deeper values are rounded to the depth of the format. `attrs` are
-    those of `read_image`: ICC profile, EXIF block and orientation are written if the format
-    supports them; if it has no ICC profile, colours are converted to sRGB. `quality` (1 to 100) is
-    that of lossy formats; by default 95, and of a JPEG with `jpeg_tables` these tables. Raises
-    BlurkitError if the suffix is unknown, the disk is full, the folder cannot be written or the
-    file is kept.
+    `pixels` are (H, W, 1 or 3), upright. TIFF holds float32 and 16 bits; PNG, PPM, JPEG 2000, JPEG
+    XL, AVIF and HEIC 16 bits; others 8; deeper values are rounded to the depth of the format.
+    `attrs` are those of `read_image`, which come along if the format can hold them; if it has no
+    ICC profile, colours are converted to sRGB. `warn` is called once with what does not come along.
+    `quality` (1 to 100) is that of lossy formats; by default 95, and of a JPEG with `jpeg_tables`
+    these tables. Raises BlurkitError if the suffix is unknown, the disk is full, the folder cannot
+    be written, the file is kept, or the format cannot show the colours.
     """
     _check_suffix(str(path), path.suffix)
     with replacing(path, force) as partial:
-        encoded = encode_image(path.suffix, pixels, alpha, attrs, quality, str(path))
+        encoded = encode_image(path.suffix, pixels, alpha, attrs, quality, str(path), warn)
         partial.write_bytes(encoded)
 
 
@@ -124,17 +144,28 @@ def encode_image(
     attrs: Mapping[str, Any] | None = None,
     quality: int | None = None,
     where: str = "",
+    warn: OnLoss = lambda text: None,
 ) -> bytes:
     """Return what `write_image` would write to a file with `suffix`; messages name `where`."""
     where = where or suffix
     _check_suffix(where, suffix)
-    kind, metadata, file = BY_SUFFIX[suffix.lower()], Metadata.of(attrs or {}), io.BytesIO()
+    kind, file = BY_SUFFIX[suffix.lower()], io.BytesIO()
     assert kind.write is not None
     try:
-        kind.write(file, stored_pixels(kind, pixels, alpha, metadata), metadata, quality)
-    except ValueError as error:  # larger than the format allows
+        stored, metadata, lost = fitted(kind, pixels, alpha, attrs or {})
+        kind.write(file, stored, metadata, quality)
+    except (BlurkitError, MemoryError):
+        raise
+    except Exception as error:  # of any kind: larger than the format allows, odd metadata
         raise BlurkitError(f"{where}: cannot be written ({one_line(error)})") from error
+    if lost:
+        warn(f"{where}: {not_kept(lost)}")
     return file.getvalue()
+
+
+def not_kept(lost: list[str]) -> str:
+    """Return a sentence about things of a source file that do not come along."""
+    return f"the source's {', '.join(dict.fromkeys(lost))} did not come along"
 
 
 def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
@@ -146,15 +177,20 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
     return record
 
 
-def _in_range(pixels: np.ndarray, where: str) -> np.ndarray:
-    """Return float pixels as float32 clipped to [0, 1]. Raises BlurkitError for other scales."""
+MOST_BEYOND, FARTHEST = 0.5, 65504
+"""If more of the values of a float image are above 1, or one is beyond half precision, the values
+are of another scale."""
+
+
+def _in_range(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return float pixels as float32 clipped to [0, 1], and what that takes from them, if any."""
     if pixels.dtype.kind != "f":
-        return pixels
+        return pixels, None
+    pixels = pixels.astype(np.float32)
     finite = np.isfinite(pixels)
-    low, high = np.min(pixels, initial=0, where=finite), np.max(pixels, initial=0, where=finite)
-    if low < -1 or high > 2:
-        raise BlurkitError(f"{where}: values from {low:g} to {high:g}; float images are in [0, 1]")
-    return np.where(finite, np.clip(pixels, 0, 1), np.nan).astype(np.float32)
+    inside = np.where(finite, np.clip(pixels, 0, 1), np.nan)
+    beyond = np.where(finite, pixels, 0) - np.where(finite, inside, 0)
+    return inside, beyond if beyond.any() else None
 
 
 def _check_suffix(where: str, suffix: str) -> None:
@@ -163,24 +199,71 @@ def _check_suffix(where: str, suffix: str) -> None:
         raise BlurkitError(f"{where}: unknown image suffix {suffix!r}; use one of {known}")
 
 
-def stored_pixels(
-    kind: ImageFormat, pixels: Image, alpha: Image | None, metadata: Metadata
-) -> Image:
-    """Return the pixels that a file of a format stores.
+def fitted(
+    kind: ImageFormat, pixels: Image, alpha: Image | None, attrs: Mapping[str, Any]
+) -> tuple[Image, Metadata, list[str]]:
+    """Return the pixels and metadata that a file of a format stores, and what it cannot hold.
 
     Upright pixels are turned back, their depth is one of the format's, their colours are sRGB if it
-    has no profile, and alpha is a channel. Raises ValueError if the profile cannot be used.
+    has no profile, and alpha is a channel. Raises ValueError if the colours cannot be converted.
     """
-    if kind.turned == "always" or (kind.turned == "exif" and metadata.exif):
-        pixels = turn_back(pixels, metadata.orientation)
-        alpha = None if alpha is None else turn_back(alpha, metadata.orientation)
+    metadata, lost = held(kind, Metadata.of(attrs), gray=pixels.shape[2] == 1)
+    icc = metadata.icc
+    if "icc" not in kind.holds:
+        metadata = replace(metadata, icc=b"")
+    pixels, whole = _with_beyond(kind, pixels, attrs.get("beyond"))
+    lost += [] if whole else ["values beyond 0 and 1"]
+    if alpha is not None and not kind.alpha:
+        lost.append("transparency")
+    orientation = metadata.orientation
+    in_exif = bool(metadata.exif) and orientation_of(metadata.exif) == orientation
+    if kind.turned == "always" or (kind.turned == "exif" and in_exif):
+        pixels = turn_back(pixels, orientation)
+        alpha = None if alpha is None else turn_back(alpha, orientation)
+    else:
+        orientation = 1
     if pixels.dtype not in kind.depths:
-        pixels = _as_depth(pixels, kind.depths[-1])
-    if metadata.icc and not kind.profile and pixels.shape[2] == 3:
-        pixels = to_srgb(pixels, metadata.icc)
+        deepest = np.dtype(kind.depths[-1])
+        lost.append("float values" if pixels.dtype.kind == "f" else "depth of 16 bits")
+        pixels = _as_depth(pixels, deepest)
+    if icc and not metadata.icc and pixels.shape[2] == 3:
+        pixels = to_srgb(pixels, icc)
     if alpha is not None and kind.alpha:
         pixels = np.concatenate([pixels, _as_depth(alpha, pixels.dtype)], axis=2)
-    return pixels
+    return pixels, metadata.stored(orientation, pixels.shape[:2]), lost
+
+
+def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Metadata, list[str]]:
+    """Return the metadata without what a format cannot hold, and the names of that.
+
+    Colours that are stated by codes become a profile. Raises ValueError if they cannot.
+    """
+    lost = metadata.lost.split(", ") if metadata.lost else []
+    if metadata.cicp and "cicp" not in kind.holds:
+        icc = metadata.icc or profile_of(metadata.cicp, gray)
+        metadata = replace(metadata, icc=icc, cicp=None)
+    without: dict[str, Any] = {}
+    for name, word in FIELD_NAMES.items():
+        value = getattr(metadata, name)
+        large = name in ("exif", "xmp", "comment") and len(value) > kind.largest
+        if value and (name not in kind.holds or large):
+            lost.append(word)
+            without[name] = None if name == "resolution" else b""
+    without.pop("icc", None)  # by which colours are converted
+    metadata = replace(metadata, **without)
+    if metadata.extras and metadata.extras_of not in kind.suffixes:
+        lost += metadata.extras_names.split(", ") if metadata.extras_names else []
+        metadata = replace(metadata, extras=b"")
+    return metadata, lost
+
+
+def _with_beyond(kind: ImageFormat, pixels: Image, beyond: np.ndarray | None) -> tuple[Image, bool]:
+    """Return pixels with the parts of values that are not in [0, 1], and whether that is right."""
+    if beyond is None:
+        return pixels, True
+    if np.float32 not in kind.depths or pixels.dtype != np.float32 or beyond.shape != pixels.shape:
+        return pixels, False
+    return pixels + beyond, True
 
 
 def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:
@@ -217,8 +300,10 @@ class FrameTime:
             raise BlurkitError("has no time, as frames of videos and animations do") from error
 
 
-def frame_picture(path: Path, raw: np.ndarray, time: FrameTime) -> Picture:
+def frame_picture(
+    path: Path, raw: np.ndarray, time: FrameTime, attrs: Attributes | None = None
+) -> Picture:
     """Return a frame of the film `path`; a frame that is written alone becomes a PNG file."""
-    picture = upright_picture(path, raw, {})
+    picture = upright_picture(path, raw, attrs or {})
     times = {"pts": time.pts, "duration": time.ticks, "time_base": str(time.time_base)}
     return Picture(picture.pixels, picture.alpha, picture.attrs | {"suffix": ".png"} | times)

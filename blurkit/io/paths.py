@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,11 @@ def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), p) if p.isdigit() else (1, 0, p) for p in pieces)
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form, in which it is one name however it was stored."""
+    return unicodedata.normalize("NFC", name)
+
+
 def normal(path: Path) -> Path:
     """Return the absolute path without `.` and `..`, with links as they are."""
     return Path(os.path.normpath(path.absolute()))
@@ -62,13 +68,14 @@ def reading_errors(
 
 
 def walk(
-    folder: Path, suffixes: Iterable[str], on_loop: Callable[[Path], None] = lambda _: None
+    folder: Path, suffixes: Iterable[str], on_skip: Callable[[Path, str], None] = lambda *_: None
 ) -> list[Path]:
     """Return every file below `folder` whose suffix (lower case, with its dot) is in `suffixes`.
 
     Files are in natural order; hidden files and folders, and those that operating systems leave
-    behind, are skipped. Links to folders are followed, but never back to a folder above them:
-    these are given to `on_loop`. Raises BlurkitError if the folder cannot be read.
+    behind, are skipped. Links to folders are followed, but never back to a folder above them.
+    These, and pipes, sockets and devices, which may never end, are given to `on_skip` with the
+    reason. Raises BlurkitError if the folder cannot be read.
     """
     wanted = set(suffixes)
     paths: list[Path] = []
@@ -81,12 +88,15 @@ def walk(
         loops = [f for f in folders if _leads_back(Path(parent, f), folder)]
         folders[:] = [f for f in folders if f not in loops]
         for loop in loops:
-            on_loop(Path(parent, loop))
-        paths += [
-            Path(parent, f)
-            for f in files
-            if not f.startswith(".") and f not in SYSTEM_FILES and Path(f).suffix.lower() in wanted
-        ]
+            on_skip(Path(parent, loop), "a link to a folder above it; not followed")
+        for file in files:
+            path = Path(parent, file)
+            if file.startswith(".") or file in SYSTEM_FILES or path.suffix.lower() not in wanted:
+                continue
+            if path.exists() and not path.is_file():
+                on_skip(path, "is not a regular file")
+            else:
+                paths.append(path)
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder)))
 
 
@@ -95,7 +105,7 @@ def names_below(root: Path, files: Sequence[Path]) -> list[str]:
 
     Of b.jpg, b.png and c.png, the names are b.jpg, b.png and c, whatever the order of the files.
     """
-    paths = [file.relative_to(root) for file in files]
+    paths = [Path(composed(str(file.relative_to(root)))) for file in files]
     return distinct([(path.with_suffix("").as_posix(), path.as_posix()) for path in paths])
 
 
@@ -133,11 +143,14 @@ def _leads_back(link: Path, root: Path) -> bool:
     return any(folder.resolve().is_relative_to(target) for folder in above)
 
 
-def comparison_path(result: Path) -> Path:
+def comparison_path(result: Path, name: str | None = None) -> Path:
     """Return the picture of before and after for a result: photo.deblurred.png: photo.compare.jpg.
 
     A result that is not named by its command, such as out/photo.png, gets out/photo.compare.jpg.
+    If its photo shares its stem with others, `name` is the photo's: photo.png.compare.jpg.
     """
+    if name is not None:
+        return result.with_name(f"{name}.{COMPARE}.jpg")
     stem, labelled = _LABEL.subn(f".{COMPARE}", result.stem)
     return result.with_name(f"{stem if labelled else f'{stem}.{COMPARE}'}.jpg")
 
@@ -149,18 +162,25 @@ def without_results(files: Sequence[Path]) -> list[Path]:
     of a search in photo.deblurred.blind/, and those of an HTML report. A folder is thus the same
     input when a command runs on it again.
     """
-    stems = {file.with_suffix("") for file in files}
+    results = {*results_among(files)}
+    folders = (STEPS, REPORT_PICTURES)
+    return [
+        file
+        for file in files
+        if file not in results and not {file.parent.suffix, file.parent.name}.intersection(folders)
+    ]
+
+
+def results_among(files: Sequence[Path]) -> list[Path]:
+    """Return those of `files` that a command wrote next to another one of them."""
+    stems = {file.with_suffix("") for file in files} | {*files}
 
     def is_result(file: Path) -> bool:
-        if file.parent.suffix == STEPS or file.parent.name == REPORT_PICTURES:
-            return True
-        compared = _COMPARISON.fullmatch(file.stem)
-        if compared is not None and file.suffix == ".jpg":
-            return file.with_name(compared[1]) in stems
-        match = _RESULT.fullmatch(file.stem)
+        compared = _COMPARISON.fullmatch(file.stem) if file.suffix == ".jpg" else None
+        match = compared or _RESULT.fullmatch(file.stem)
         return match is not None and file.with_name(match[1]) in stems
 
-    return [file for file in files if not is_result(file)]
+    return [file for file in files if is_result(file)]
 
 
 def is_folder(output: str) -> bool:

@@ -58,8 +58,8 @@ class Record:
         return sum(image.nbytes for image in self.images.values())
 
 
-TEXTS = ("source", "suffix", "split", "sequence", "film")
-BYTES = ("exif", "icc_profile")
+TEXTS = ("source", "suffix", "split", "sequence", "film", "extras_of", "extras_names", "left_out")
+BYTES = ("exif", "icc_profile", "xmp", "photoshop", "comment", "extras")
 """The attributes that are texts, and those that are arrays of uint8, in every record."""
 
 FARTHEST = (-1.0, 2.0)
@@ -87,6 +87,12 @@ def check_record(record: Record) -> None:
             "orientation": isinstance(value, int) and value in range(1, 9),
             "frame": isinstance(value, int),
             "jpeg_tables": _are_jpeg_tables(value),
+            "resolution": _are_floats(value, 3),
+            "cicp": _are_floats(value, 4) and bool((value < 256).all()),
+            "bits": isinstance(value, int) and value in range(9, 17),
+            "progressive": isinstance(value, bool),
+            "lossless": isinstance(value, bool),
+            "beyond": isinstance(value, np.ndarray) and value.dtype == np.float32,
             "jpeg_subsampling": isinstance(value, int) and value in (0, 1, 2),
             "psnr_blur": isinstance(value, (int, float)),
         }
@@ -98,6 +104,12 @@ def _are_jpeg_tables(value: Any) -> bool:
     """Return whether a value is one to four quantisation tables of a JPEG."""
     fits = isinstance(value, np.ndarray) and value.dtype == np.uint16 and value.ndim == 2
     return fits and value.shape[1] == 64 and 1 <= len(value) <= 4 and bool(value.all())
+
+
+def _are_floats(value: Any, number: int) -> bool:
+    """Return whether a value is an array of so many numbers that are not negative."""
+    fits = isinstance(value, np.ndarray) and value.dtype == np.float64 and value.shape == (number,)
+    return fits and bool(np.isfinite(value).all() and (value >= 0).all())
 
 
 def check_image(image: np.ndarray, where: str) -> Image:
@@ -164,7 +176,7 @@ def full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 # ---- Crops ---------------------------------------------------------------------------------------
 
-WHOLE_IMAGE_ATTRS = ("exif", "orientation")
+WHOLE_IMAGE_ATTRS = ("exif", "orientation", "xmp", "photoshop", "extras", "beyond", "left_out")
 """Attributes that describe the whole image and do not apply to a crop."""
 
 

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
+from blurkit.io.formats import ending
 from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, ZeroPadded, attribute, items, whole_groups
 from blurkit.io.paths import check_pixels, reading_errors
 from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
@@ -29,8 +30,8 @@ END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
 
 
 def is_shard(path: Path) -> bool:
-    """Return whether `path` has the suffix of a shard."""
-    return path.suffix.lower() in SHARD_SUFFIXES
+    """Return whether `path` has the suffix of a shard, or none and its content."""
+    return ending(path) in SHARD_SUFFIXES
 
 
 def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import walk
 from blurkit.io.records import Record, safe_name
 from blurkit.io.shards import read_shard
@@ -19,7 +18,9 @@ from blurkit.io.streams import ShardWriter, end_whole, read_stream, write_stream
 from blurkit.io.writing import (
     REPLACING,
     finish_replacement,
+    last_change,
     locked,
+    refuse_unwritable,
     replace_set,
     tidy,
     writing_errors,
@@ -29,8 +30,18 @@ from blurkit.io.writing import (
 class Sink(ABC):
     """A destination for records: call `claim` before the work on a record, and `write` after it.
 
-    A sink is a context manager; leaving it without an error completes its output.
+    A sink is a context manager; leaving it without an error completes its output. It alone knows
+    when a result is finished: an image or a film is one, and so is each record in a shard or a
+    stream. `done` counts them, `films` those of several frames; `files` hold them, and
+    `comparisons` are pictures beside them. `only` says so if the sink takes a single result.
     """
+
+    only = ""
+
+    def __init__(self) -> None:
+        self.done = self.films = 0
+        self.files: list[Path] = []
+        self.comparisons: list[Path] = []
 
     def is_done(self, record: Record) -> bool:
         """Return whether an earlier run that is resumed has finished `record`."""
@@ -42,6 +53,22 @@ class Sink(ABC):
     @abstractmethod
     def write(self, record: Record) -> None:
         """Write `record`. Raises BlurkitError if that fails."""
+
+    def film(self, record: Record) -> str | None:
+        """Return the name of the film that `record` is a frame of, None if it is a result alone."""
+        return None
+
+    def drop(self, record: Record) -> None:
+        """Give up the film that `record` is a frame of, if it is one: it would lack this frame."""
+
+    def is_dropped(self, record: Record) -> bool:
+        """Return whether the film that `record` is a frame of was given up."""
+        return False
+
+    def refuse_several(self, results: int) -> None:
+        """Raise UsageError for several results if the sink takes only one."""
+        if self.only and results > 1:
+            raise UsageError(f"{self.only}, but there are more; name a folder/")
 
     def path(self, record: Record) -> Path | None:
         """Return the file that `record` is written to, or None if there is no file."""
@@ -67,10 +94,12 @@ class StreamSink(Sink):
     """Writes every record as a separate shard to a binary stream and flushes it."""
 
     def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
         self._stream = stream
 
     def write(self, record: Record) -> None:
         write_stream(self._stream, record)
+        self.done += 1
 
 
 class ShardSink(Sink):
@@ -79,16 +108,18 @@ class ShardSink(Sink):
     def __init__(
         self, path: Path, force: bool = False, compression: str | None = None, resume: bool = False
     ) -> None:
+        super().__init__()
         self._writer: ShardWriter | ResumedShard = (
             ResumedShard(path, compression) if resume else ShardWriter(path, force, compression)
         )
 
     def is_done(self, record: Record) -> bool:
-        """Return whether the shard to resume has a record of this name."""
-        return isinstance(self._writer, ResumedShard) and record.name in self._writer.finished
+        """Return whether the shard to resume has a record of this name, newer than its source."""
+        return isinstance(self._writer, ResumedShard) and self._writer.is_done(record)
 
     def write(self, record: Record) -> None:
         self._writer.write(record)
+        self.done += 1
 
     def path(self, record: Record) -> Path:
         return self._writer.path
@@ -96,6 +127,7 @@ class ShardSink(Sink):
     def finish(self) -> None:
         """Finish the shard and rename it to its path."""
         self._writer.close()
+        self.files += [self._writer.path] if self.done else []
 
     def abandon(self) -> None:
         self._writer.abandon()
@@ -108,9 +140,12 @@ class ShardFolder(Sink):
     """Writes numbered shards to a folder, one series per split (`train-00000.h5`, ...).
 
     A shard is closed when its images exceed `max_bytes`. `resume` keeps existing whole shards and
-    continues after them; `finished` then lists the names of their records by split. None means that
-    the command cannot resume. With `force`, existing shards stay until all new ones, which are
-    collected in a hidden folder, are whole; then all are replaced, if need be by the next run.
+    continues after them; `finished` then lists the names of their records by split. Records whose
+    sources were `changed` (a time in nanoseconds by the record's name) after their shard was
+    written are left out, so that shard is replaced. None means that the command cannot resume.
+
+    Shards that are replaced, with `force` all of them, stay until all new ones, which are collected
+    in a hidden folder, are whole; then all are exchanged, if need be by the next run.
     """
 
     def __init__(
@@ -121,7 +156,9 @@ class ShardFolder(Sink):
         resume: bool | None = False,
         compression: str | None = None,
         part: str = "",
+        changed: Callable[[str], int] | None = None,
     ) -> None:
+        super().__init__()
         self.folder, self.max_bytes = folder, max_bytes
         self.compression, self._part = compression, part
         self.finished: dict[str, list[str]] = {}
@@ -131,20 +168,25 @@ class ShardFolder(Sink):
         self._numbers: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._plan = folder / f".{part}{REPLACING}"
+        refuse_unwritable(folder)
         tidy(folder)
         finish_replacement(self._plan)
+        self._unfinished = folder / f".{part}unfinished"
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
         present = self._present()
+        self._outdated = [] if resume else [*present]
+        self._adopted = 0
         if present and resume:
+            changed = changed or (lambda name: 0)
             for path, (split, number) in present.items():
-                self._adopt(path, split, number)
+                self._adopt(path, split, number, changed)
+            self._adopted = len(self.paths)
+            self._copy_unchanged(changed)
         elif present and not force:
             ways = "" if resume is None else "--resume to continue them or "
             raise BlurkitError(
                 f"{folder}/ holds {len(present)} shards already; give {ways}--force to start over"
             )
-        self._outdated = [] if resume else [*present]
-        self._unfinished = folder / f".{part}unfinished"
-        shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
 
     def is_done(self, record: Record) -> bool:
         """Return whether a whole shard of an earlier run holds a record of this name."""
@@ -162,18 +204,37 @@ class ShardFolder(Sink):
                 present[path] = match[1], int(match[3])
         return present
 
-    def _adopt(self, path: Path, split: str, number: int) -> None:
+    def _adopt(self, path: Path, split: str, number: int, changed: Callable[[str], int]) -> None:
+        """Take over the records of a whole shard, unless a source was changed after it."""
+        self._numbers[split] = max(self._numbers.get(split, 0), number + 1)
         names = [record.name for record in read_shard(path)]
+        if any(changed(name) > last_change(path) for name in names):
+            self._outdated.append(path)
+        else:
+            self._finished(split, names)
+            self.paths.append(path)
+
+    def _copy_unchanged(self, changed: Callable[[str], int]) -> None:
+        """Write the records of outdated shards whose sources are as they were."""
+        for path in self._outdated:
+            for record in read_shard(path):
+                if changed(record.name) <= last_change(path):
+                    self._finished(self._append(record), [record.name])
+
+    def _finished(self, split: str, names: list[str]) -> None:
         self.finished.setdefault(split, []).extend(names)
         self._names.update(names)
-        self._numbers[split] = max(self._numbers.get(split, 0), number + 1)
-        self.paths.append(path)
 
     def write(self, record: Record) -> None:
         """Append the record to its split's current shard; records without a split are `train`.
 
         Raises BlurkitError if the split, which becomes part of a file name, is not a plain word.
         """
+        self._append(record)
+        self.done += 1
+
+    def _append(self, record: Record) -> str:
+        """Append the record to its split's current shard, and return the split."""
         split = str(record.attrs.get("split") or "train")
         if len(safe_name(split).parts) > 1:
             raise BlurkitError(f"record {record.name!r}: split {split!r} is not a plain name")
@@ -188,6 +249,7 @@ class ShardFolder(Sink):
             self._bytes[split] = 0
         self._writers[split].write(record)
         self._bytes[split] += record.bytes
+        return split
 
     def _close(self, split: str) -> None:
         writer = self._writers[split]
@@ -195,12 +257,13 @@ class ShardFolder(Sink):
         self.paths.append(self._writers.pop(split).path)
 
     def finish(self) -> None:
-        """Close every shard; with `force`, the new ones then replace the old ones."""
+        """Close every shard; new ones that replace old ones are then put in their place."""
         try:
             for split in list(self._writers):
                 self._close(split)
             if self._outdated and self.paths:
                 self.paths = replace_set(self._plan, self.paths, self._outdated)
+            self.files += self.paths[self._adopted :]
         finally:
             self.abandon()
 
@@ -215,11 +278,12 @@ class ShardFolder(Sink):
 
 
 class ResumedShard:
-    """Writes one shard, after the records that it and an interrupted run have `finished`.
+    """Writes one shard, after the records that it and an interrupted run have finished.
 
-    Until the end, records are in a hidden stream next to the shard, to which each is appended as
-    soon as it is written; so a run that is killed loses only the record that it was at. Raises
-    BlurkitError if the stream is damaged or cannot be written, or if another process writes it.
+    A record that comes again, since its source was changed, replaces the old one. Until the end,
+    records are in a hidden stream next to the shard, to which each is appended as soon as it is
+    written; so a run that is killed loses only the record that it was at. Raises BlurkitError if
+    the stream is damaged or cannot be written, or if another process writes it.
     """
 
     def __init__(self, path: Path, compression: str | None = None) -> None:
@@ -229,23 +293,36 @@ class ResumedShard:
         with writing_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stack.enter_context(locked(self._unfinished))
+            stopped = last_change(self._unfinished)
             self._stream = self._stack.enter_context(self._unfinished.open("ab+"))
             end_whole(self._stream)
-        records = chain(self._old(pixels=False), self._appended())
-        self.finished = frozenset(record.name for record in records)
+        self._again: set[str] = set()
+        self._stopped = [record.name for record in self._appended()]
+        self._finished = {record.name: last_change(path) for record in self._old(pixels=False)}
+        self._finished |= dict.fromkeys(self._stopped, stopped)
+
+    def is_done(self, record: Record) -> bool:
+        """Return whether a record of this name is finished, and its source is as it was."""
+        source = last_change(Path(str(record.attrs.get("source", ""))))
+        return source <= self._finished.get(record.name, -1)
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if that fails."""
         with writing_errors(self.path):
             write_stream(self._stream, record)
+        self._again.add(record.name)
 
     def close(self) -> None:
         """Write the old and the new records to the shard. Raises BlurkitError if that fails."""
         with self._stack:
             if self._stream.seek(0, 2):
                 with ShardWriter(self.path, True, self._compression) as writer:
-                    for record in chain(self._old(), self._appended()):
-                        writer.write(record)
+                    for record in self._old():
+                        if record.name not in self._again.union(self._stopped):
+                            writer.write(record)
+                    for number, record in enumerate(self._appended()):
+                        if number >= len(self._stopped) or record.name not in self._again:
+                            writer.write(record)
             self._unfinished.unlink()
 
     def abandon(self) -> None:

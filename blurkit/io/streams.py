@@ -35,13 +35,13 @@ CHUNK = 1 << 20
 
 
 def read_stream(
-    stream: BinaryIO, on_error: OnError = raise_error, image: str = "blur"
+    stream: BinaryIO, on_error: OnError = raise_error, image: str = "blur", name: str = STDIN
 ) -> Iterator[Record]:
     """Yield the records of every shard in a stream as they arrive.
 
     At most one shard is held at a time. Data that does not start like a shard, or a truncated
     shard, is reported to `on_error` after the records before it; nothing after it can be located.
-    An image file instead of shards is one record, `stdin`, with the image `image`.
+    An image file instead of shards is one record, called `name`, with the image `image`.
     """
     number = 0
     while head := _read_exactly(stream, HEAD):
@@ -49,13 +49,13 @@ def read_stream(
         if number == 1 and recognise(head):
             content = io.BytesIO(head + stream.read())
             try:
-                yield image_record(STDIN, {image: decode_image(content, Path(STDIN))})
+                yield image_record(name, {image: decode_image(content, Path(name))})
             except BlurkitError as error:
-                on_error(STDIN, error)
+                on_error(name, error)
             return
         if number == 1 and not head.startswith(SIGNATURE):
             reason = "is neither a stream of records nor an image that can be read"
-            on_error(STDIN, BlurkitError(f"{STDIN}: {reason}"))
+            on_error(name, BlurkitError(f"{name}: {reason}"))
             return
         where = f"stream, shard {number}"
         try:

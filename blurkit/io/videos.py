@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import re
+import struct
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
 from blurkit.io.paths import check_claim
-from blurkit.io.records import Image, from_float, to_float
+from blurkit.io.records import Attributes, from_float
 
 MUXERS = {
     **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".3gp": "3gp"},
@@ -25,7 +29,10 @@ MUXERS = {
 
 VIDEO_SUFFIXES = frozenset(MUXERS)
 
-READING = {"format_whitelist": "mov,matroska,avi,mpegts", "protocol_whitelist": "file"}
+READING = {
+    **{"format_whitelist": "mov,matroska,avi,mpegts", "protocol_whitelist": "file"},
+    "export_xmp": "1",
+}
 """FFmpeg's options for reading: playlists and the like would open other files and the network."""
 
 MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020"}
@@ -36,6 +43,9 @@ MATRIX_NUMBERS = {"ITU709": 1, "FCC": 4, "ITU601": 5, "SMPTE240M": 7, "BT2020": 
 
 TALLEST_SD = 576
 """Where a video does not state its matrix, players take BT.601 up to this height, else BT.709."""
+
+STRAIGHT = np.array((1, 0, 0, 0, 1, 0, 0, 0, 1), np.int32)
+"""The display matrix of a film that is not turned."""
 
 FULL_RANGE = 2
 
@@ -55,10 +65,10 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     import av  # only for videos: it takes a tenth of a second
 
     try:
-        container = av.open(_address(path), metadata_errors="replace", options=READING)
+        container = av.open(address(path), metadata_errors="replace", options=READING)
     except Exception as error:  # of any kind
         reason = "is not a video that can be read, or its start is damaged"
-        raise BlurkitError(f"{path}: {reason} ({_reason(error)})") from error
+        raise BlurkitError(f"{path}: {reason} ({reason_of(error)})") from error
     with container:
         stream = next((s for s in container.streams.video if not is_cover(s)), None)
         if stream is None:
@@ -69,36 +79,40 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _address(path: Path) -> str:
+def address(path: Path) -> str:
     """Return a path as FFmpeg takes it for that of a file, with whatever name."""
     return f"file:{path.absolute()}"
 
 
 def is_cover(stream: Any) -> bool:
     """Return whether a stream of a video is a still picture of its cover."""
-    return "attached_pic" in str(stream.disposition)
+    from av.stream import Disposition
+
+    return Disposition.attached_pic in stream.disposition
 
 
 def read_video(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of a video, (H, W, 3) uint8, or uint16 if it has more than 8 bits.
 
-    They are upright: the rotation that phones store is applied. Raises BlurkitError where the file
-    is damaged.
+    They are upright: the rotation that phones store is applied. The attribute `icc_profile` says
+    how colours other than the usual ones are shown. Raises BlurkitError where the file is damaged.
     """
-    decoded = 0
+    decoded, matrix = 0, STRAIGHT
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         try:
             for frame, time in _timed(container, stream):
                 check_claim(frame.height, frame.width, 24, path.stat().st_size, str(path))
-                picture = frame_picture(path, _upright_rgb(frame), time)
+                matrix = matrix if decoded else _display_matrix(frame)
+                pixels = as_displayed(_rgb(frame), matrix)
+                picture = frame_picture(path, pixels, time, _profile_of(frame))
                 decoded += 1
                 yield picture
         except BlurkitError:
             raise
         except Exception as error:  # decoders raise errors of any kind on damaged data
             where = f"{path}: cannot be decoded after frame {decoded}"
-            raise BlurkitError(f"{where} ({_reason(error)})") from error
+            raise BlurkitError(f"{where} ({reason_of(error)})") from error
     if not decoded:
         raise BlurkitError(f"{path}: holds no frame that can be decoded")
 
@@ -107,43 +121,53 @@ def _timed(container: Any, stream: Any) -> Iterator[tuple[Any, FrameTime]]:
     """Yield every frame and its time, which ends when the next frame begins."""
     usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
 
-    def time(frame: Any, number: int, end: int | None) -> FrameTime:
-        start = usual * number if frame.pts is None else frame.pts
-        ticks = end - start if end is not None and end > start else frame.duration or usual
-        return FrameTime(start, ticks, frame.time_base)
+    def time(frame: Any, start: int, end: int | None) -> FrameTime:
+        ticks = end - start if end is not None else frame.duration or usual
+        return FrameTime(start, ticks, frame.time_base or stream.time_base)
 
-    number, held, error = 0, None, None
+    held, start, error = None, 0, None
     try:
-        for number, frame in enumerate(_decoded(container, stream)):
-            if held is not None:
-                yield held, time(held, number - 1, frame.pts)
-            held = frame
+        for frame, stated in _decoded(container, stream):
+            if held is None:
+                held, start = frame, stated or 0
+                continue
+            begins = start + usual if stated is None or stated <= start else stated
+            yield held, time(held, start, begins)
+            held, start = frame, begins
     except Exception as damage:  # of any kind; the frame before it is whole
         error = damage
     if held is not None:
-        yield held, time(held, number, None)
+        yield held, time(held, start, None)
     if error is not None:
         raise error
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield every frame. Raises ValueError for damage that FFmpeg conceals."""
+def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
+    """Yield every frame and when it is shown, if that is known.
+
+    AVI states times in the order of the packets alone, and FFmpeg's guesses from them are wrong if
+    that is not the order in which frames are shown. Raises ValueError for damage that FFmpeg
+    conceals.
+    """
     decoded, reached = 0, 0.0
+    kind, starts = container.format.name, deque[int | None]()
     for packet in container.demux():
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             reached = max(reached, end)
         if packet.stream.index != stream.index:
             continue
+        starts += [packet.dts] if kind == "avi" and packet.size else []
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise ValueError("parts of the next one are missing")
             decoded += 1
-            yield frame
-    # A file that has been cut states more than there is. An edit list may drop the first frames.
-    kind, stated = container.format.name, (container.duration or 0) / 1e6
-    if "mp4" in kind and not stream.start_time and decoded < stream.frames:
-        raise ValueError(f"{stream.frames} were expected")
+            yield frame, starts.popleft() if starts else frame.pts
+    # A file that has been cut states more than there is; what an edit list drops is not shown.
+    stated = (container.duration or 0) / 1e6
+    shown = stated_frames(container, stream)
+    if "mp4" in kind and decoded < shown:
+        raise ValueError(f"{shown} were expected")
     if "matroska" in kind and reached < stated - SLACK:
         raise ValueError(f"{reached:.1f} of {stated:.1f} seconds are there")
 
@@ -157,15 +181,22 @@ def video_times(path: Path) -> list[FrameTime]:
         try:
             packets = [p for p in container.demux(stream) if p.pts is not None and not p.is_discard]
         except Exception as error:  # of any kind
-            raise BlurkitError(f"{path}: cannot be read whole ({_reason(error)})") from error
+            raise BlurkitError(f"{path}: cannot be read whole ({reason_of(error)})") from error
         usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
         packets.sort(key=lambda packet: packet.pts)
         return [FrameTime(p.pts, p.duration or usual, p.time_base) for p in packets]
 
 
+def stated_frames(container: Any, stream: Any) -> int:
+    """Return how many frames a file states that it shows, 0 if it does not state that."""
+    if "mp4" in container.format.name and stream.frames:
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    return int(stream.frames)
+
+
 def is_video(path: Path) -> bool:
-    """Return whether a file's suffix is that of a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Return whether a file's suffix, or its content if it has none, is that of a video."""
+    return ending(path) in VIDEO_SUFFIXES
 
 
 def describe_video(path: Path) -> dict[str, Any]:
@@ -206,44 +237,45 @@ def bits_of(pixel_format: Any) -> int:
     return max(component.bits for component in pixel_format.components)
 
 
-def _upright_rgb(frame: Any) -> np.ndarray:
-    pixels = frame.to_ndarray(
+def _rgb(frame: Any) -> np.ndarray:
+    pixels: np.ndarray = frame.to_ndarray(
         format="rgb24" if bits_of(frame.format) <= 8 else "rgb48le",
         src_colorspace=MATRIX_NUMBERS[matrix_of(frame)],
         src_color_range=range_of(frame),
         dst_color_range=FULL_RANGE,
         interpolation=SCALING,
     )
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    return pixels
 
 
-def _reason(error: Exception) -> str:
-    """Return what FFmpeg says, without the number of its error and the name of its function."""
-    return str(getattr(error, "strerror", None) or one_line(error))
+def _display_matrix(frame: Any) -> np.ndarray:
+    """Return the matrix of a film's first frame; asked for it, PyAV keeps a frame in memory."""
+    data = [bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
+    return np.frombuffer(data[0], np.int32) if data else STRAIGHT
 
 
-# ---- Writing videos ------------------------------------------------------------------------------
+def as_displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return pixels turned by right angles and mirrored by FFmpeg's display matrix of 9 numbers."""
+    across, down = matrix[0], matrix[4]
+    if abs(matrix[1]) > abs(across):
+        pixels, across, down = pixels.swapaxes(0, 1), matrix[3], matrix[1]
+    return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
-ENCODERS = {
-    "h264": ("libx264", {}),
-    "hevc": ("libx265", {"x265-params": "log-level=error"}),
-    "vp8": ("libvpx", {"b": "0", "cpu-used": "4"}),
-    "vp9": ("libvpx-vp9", {"b": "0", "cpu-used": "4", "row-mt": "1"}),
-    "av1": ("libsvtav1", {"preset": "8"}),
-}
-"""The encoder of each codec that is kept, and its options; bits per second of 0 leave it to CRF."""
 
-CRF = 17
-"""The default constant rate factor: with h264, a film that is hard to tell from its frames."""
+# ---- Looks ---------------------------------------------------------------------------------------
+
+MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
+"""PyAV's names of the static metadata of HDR10."""
 
 
 @dataclass(frozen=True)
 class Look:
     """What a video states of its pictures as a whole; the defaults are for films that are none.
 
-    `matrix` and `full_range` convert from RGB; `tags` are the colour space, range, primaries and
-    transfer function as FFmpeg's numbers, which may be 2 or 0 for unspecified. `aspect` is that of
-    a pixel in a picture of `size` (width, height).
+    `matrix` and `range` convert from RGB; `tags` are the colour space, range, primaries and
+    transfer function as FFmpeg's numbers, which may be 2 or 0 for unspecified. `chroma` is FFmpeg's
+    name of the place of chroma samples. `aspect` is that of a pixel in a picture of `size` (width,
+    height). `extras` are the bytes that frames carry, by PyAV's names.
     """
 
     codec: str = "h264"
@@ -251,224 +283,156 @@ class Look:
     matrix: str = "ITU709"
     range: int = 1
     tags: tuple[int, int, int, int] = (1, 1, 1, 1)
+    chroma: str = "left"
     rate: Fraction = Fraction(25)
     aspect: Fraction | None = None
     size: tuple[int, int] = (0, 0)
+    interlaced: bool = False
+    transparent: bool = False
+    extras: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stream: Any) -> Look:
-        """Return the look of a stream of a video."""
-        c = stream.codec_context
-        return cls(
-            codec_of(stream),
-            c.format.name.replace("yuvj", "yuv"),
-            matrix_of(c),
-            range_of(c),
-            (c.colorspace, c.color_range, c.color_primaries, c.color_trc),
-            stream.average_rate or Fraction(25),
-            stream.sample_aspect_ratio,
-            (stream.width, stream.height),
-        )
+    def of(cls, path: Path) -> Look:
+        """Return the look of a video. Raises BlurkitError if it cannot be read."""
+        with open_video(path) as (container, stream):
+            try:
+                first = next(container.decode(stream))
+            except Exception as error:  # of any kind
+                raise BlurkitError(f"{path}: cannot be decoded ({reason_of(error)})") from error
+            return cls(
+                codec_of(stream),
+                first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),
+                matrix_of(first),
+                range_of(first),
+                (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
+                _chroma_location(first),
+                min(filter(None, (stream.average_rate, stream.guessed_rate)), default=Fraction(25)),
+                stream.sample_aspect_ratio,
+                (stream.width, stream.height),
+                first.interlaced_frame,
+                any(part.is_alpha for part in first.format.components)
+                or stream.metadata.get("alpha_mode") == "1",
+                {data.type.name: bytes(data) for data in first.side_data},
+            )
+
+    def mastering(self) -> str:
+        """Return the static metadata of HDR10 as parameters of x265, empty if there are none."""
+        parts = []
+        if MASTERING in self.extras:  # FFmpeg's struct AVMasteringDisplayMetadata
+            values = struct.unpack("=22i", self.extras[MASTERING][:88])
+            pairs = zip(values[0:20:2], values[1:20:2], strict=True)
+            *points, low, high = (n / d if d else 0 for n, d in pairs)
+            r, g, b, white = (
+                "({:.0f},{:.0f})".format(*(50000 * c for c in points[n : n + 2]))
+                for n in range(0, 8, 2)
+            )
+            parts.append(
+                f"master-display=G{g}B{b}R{r}WP{white}L({10000 * high:.0f},{10000 * low:.0f})"
+            )
+        if LIGHT in self.extras:
+            parts.append("max-cll={},{}".format(*struct.unpack("=2I", self.extras[LIGHT][:8])))
+        return ":".join(parts)
 
 
-class VideoWriter:
-    """Encodes every frame as it comes and writes a video to a file.
+def _chroma_location(frame: Any) -> str:
+    """Return FFmpeg's name of the place of a frame's chroma samples, which PyAV does not have."""
+    from av import logging
+    from av.filter import Graph
 
-    Codec, pixel format, colours and aspect ratio are those of the film `source`, whose sound,
-    subtitles and metadata are copied. `crf` is the constant rate factor: lower is better, None the
-    default. What changes or is lost is reported to `warn`. The file is whole after `close`;
-    `release` closes all files, whether it is whole or not.
-    """
-
-    def __init__(
-        self, path: Path, suffix: str, source: Path, crf: int | None, warn: Callable[[str], None]
-    ) -> None:
-        import av  # only for videos: it takes a tenth of a second
-
-        self._crf, self._warn, self._where = CRF if crf is None else crf, warn, source
-        self._files = ExitStack()
-        self._look, original = Look(), None
-        if is_video(source):
-            original, stream = self._files.enter_context(open_video(source))
-            self._look = Look.of(stream)
-        self._output = self._files.enter_context(
-            av.open(_address(path), "w", format=MUXERS[suffix], container_options={})
-        )
-        self._encoder = self._choose_encoder(suffix)
-        self._stream: Any = None
-        self._size = (0, 0)
-        self._copies = Copies(original, self._output, self._say)
-
-    def write(self, image: Image, alpha: Image | None, attrs: Mapping[str, Any]) -> None:
-        """Encode a frame (H, W, 1 or 3). Raises BlurkitError if its size differs from the first.
-
-        Transparent pixels are shown on black.
-        """
-        time = FrameTime.of(attrs)
-        pixels = image if alpha is None else from_float(to_float(image) * to_float(alpha), np.uint8)
-        height, width = pixels.shape[:2]
-        if self._stream is None:
-            self._size = (width, height)
-            self._stream = self._open_stream(time.time_base)
-            self._copies.begin()
-        elif (width, height) != self._size:
-            raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
-        with _encoding():
-            self._copies.until(time.start)
-            self._output.mux(self._stream.encode(self._frame(pixels, time)))
-
-    def close(self) -> None:
-        """Complete the file."""
-        with _encoding():
-            if self._stream is not None:
-                self._output.mux(self._stream.encode(None))
-                self._copies.until(None)
-            self.release()
-
-    def release(self) -> None:
-        """Close all files."""
-        self._files.close()
-
-    def _say(self, text: str) -> None:
-        self._warn(f"{self._where}: {text}")
-
-    def _choose_encoder(self, suffix: str) -> str:
-        """Return the codec to write: that of the source, if it can be written in this container."""
-        codec, other = self._look.codec, "vp9" if suffix == ".webm" else "h264"
-        if codec in ENCODERS and (codec in ("vp8", "vp9", "av1") or suffix != ".webm"):
-            return codec
-        if self._look.size != (0, 0):
-            self._say(f"its codec {codec} cannot be written; the new film is {other}")
-        return other
-
-    def _open_stream(self, time_base: Fraction) -> Any:
-        name, options = ENCODERS[self._encoder]
-        os.environ.setdefault("SVT_LOG", "1")  # else its encoder of AV1 prints fifty lines
-        look, (width, height) = self._look, self._size
-        stream = self._output.add_stream(name, rate=look.rate)
-        context = stream.codec_context
-        context.width, context.height = width, height
-        context.pix_fmt = _pixel_format(context.codec, look.pixels, self._size)
-        context.time_base = time_base
-        context.colorspace, context.color_range, context.color_primaries, context.color_trc = (
-            look.tags
-        )
-        if look.aspect and look.aspect != 1:
-            turned = look.size == (height, width) != (width, height)
-            context.sample_aspect_ratio = 1 / look.aspect if turned else look.aspect
-        if self._encoder == "hevc" and self._output.format.name in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # Apple's players refuse others
-        context.options = options | {"crf": str(self._crf)}
-        return stream
-
-    def _frame(self, pixels: Image, time: FrameTime) -> Any:
-        from av import VideoFrame
-
-        deep = pixels.dtype != np.uint8
-        pixels = from_float(to_float(pixels), np.uint16) if deep else pixels
-        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-        frame = VideoFrame.from_ndarray(pixels, format="rgb48le" if deep else "rgb24").reformat(
-            format=self._stream.codec_context.pix_fmt,
-            src_color_range=FULL_RANGE,
-            dst_color_range=self._look.range,
-            dst_colorspace=MATRIX_NUMBERS[self._look.matrix],
-            interpolation=SCALING,
-        )
-        frame.pts, frame.duration, frame.time_base = time.pts, time.ticks, time.time_base
-        return frame
-
-
-class Copies:
-    """Copies the sound, subtitles and metadata of a video, packet by packet, as time goes on."""
-
-    def __init__(self, original: Any, output: Any, warn: Callable[[str], None]) -> None:
-        self._original, self._output, self._warn = original, output, warn
-        self._streams: dict[int, Any] = {}
-        self._packets: Iterator[Any] = iter(())
-        self._next: Any = None
-
-    def begin(self) -> None:
-        """Add the streams to the output, after that of its pictures."""
-        if self._original is None:
-            return
-        self._output.metadata.update(self._original.metadata)
-        self._output.set_chapters(self._original.chapters())
-        for stream in self._original.streams:
-            if stream.type != "video" or is_cover(stream):
-                self._add(stream)
-        copied = [self._original.streams[index] for index in self._streams]
-        if copied:
-            self._packets = self._original.demux(*copied)
-
-    def _add(self, stream: Any) -> None:
-        kind = "cover" if stream.type == "video" else stream.type
-        try:
-            if kind not in ("audio", "subtitle"):
-                raise ValueError(kind)
-            copy = self._output.add_stream_from_template(stream)
-        except ValueError:  # of a codec, too, that the container does not hold
-            self._warn(f"its {kind} stream {stream.index} is not copied")
-            return
-        copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition.value
-        self._streams[stream.index] = copy
-
-    def until(self, seconds: Fraction | None) -> None:
-        """Copy the packets up to a time, or all that are left."""
-        while True:
-            self._next = self._next or next(self._packets, None)
-            packet = self._next
-            if packet is None:
-                return
-            if packet.size:  # the last packet of each stream is empty
-                start = packet.pts if packet.dts is None else packet.dts
-                if None not in (seconds, start) and start * packet.time_base > seconds:
-                    return
-                packet.stream = self._streams[packet.stream.index]
-                self._output.mux_one(packet)
-            self._next = None
-
-
-@contextmanager
-def scheduling_kept() -> Iterator[None]:
-    """Restore the scheduling of this thread at the end of the block, where systems have it."""
-    if not hasattr(os, "sched_getscheduler"):
-        yield
-        return
-    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    graph = Graph()
+    source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, Fraction(1))
+    graph.link_nodes(source, graph.add("showinfo", checksum="0"), graph.add("buffersink"))
+    graph.configure()
+    level = logging.get_level()
+    logging.set_level(logging.INFO)
     try:
-        yield
+        with logging.Capture() as lines:
+            graph.vpush(frame)
+            graph.vpull()
     finally:
-        if os.sched_getscheduler(0) != policy:
-            os.sched_setscheduler(0, policy, parameters)
+        logging.set_level(level)
+    found = re.search(r" cl:(\w+) ", "".join(line[2] for line in lines))
+    return found[1] if found else "unspecified"
 
 
-@contextmanager
-def _encoding() -> Iterator[None]:
-    """Turn FFmpeg's errors into BlurkitError, except for those of the operating system.
+# ---- Colour profiles -----------------------------------------------------------------------------
 
-    The thread keeps its scheduling: the encoder of AV1 gives it real-time priority, if it may, with
-    which it would take the processors from all other programs until it ends.
+WIDE = {
+    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+"""Red, green and blue of BT.2020 and of P3, by FFmpeg's number of the primaries; others are few."""
+
+PQ, HLG = 16, 18
+"""FFmpeg's numbers of the transfer functions of high dynamic range, ITU-R BT.2100."""
+
+WHITE, PEAK = 203.0, 1000.0
+"""Candelas per square metre of paper (ITU-R BT.2408) and of the brightest light that is kept."""
+
+
+def _profile_of(frame: Any) -> Attributes:
+    """Return the ICC profile that shows a frame's pixels in other files, as an attribute.
+
+    None is needed for the usual colours, which are shown as sRGB.
     """
-    from av import FFmpegError
-
-    try:
-        with scheduling_kept():
-            yield
-    except FFmpegError as error:
-        if isinstance(error, OSError):
-            raise
-        raise BlurkitError(f"cannot be encoded ({one_line(error)})") from error
+    wide, transfer = int(frame.color_primaries), int(frame.color_trc)
+    if wide not in WIDE and transfer not in (PQ, HLG):
+        return {}
+    return {"icc_profile": np.frombuffer(_profile(wide, transfer), np.uint8)}
 
 
-def _pixel_format(codec: Any, wanted: str, size: tuple[int, int]) -> str:
-    """Return the pixel format nearest to `wanted` that an encoder accepts for this size."""
-    from av import VideoFormat
+@lru_cache
+def _profile(wide: int, transfer: int) -> bytes:
+    """Return the profile of primaries and transfer function, with the curve of sRGB for all others.
 
-    offered = [f.name for f in codec.video_formats or ()] or ["yuv420p"]
-    odd = any(side % 2 for side in size)
-    if wanted in offered and not (odd and "420" in wanted):
-        return wanted
-    deep = "10le" if bits_of(VideoFormat(wanted)) > 8 else ""
-    choices = [f"yuv444p{deep}"] if odd else [f"yuv420p{deep}", "yuv420p"]
-    return next((name for name in choices if name in offered), "yuv420p")
+    High dynamic range is compressed into that of a picture.
+    """
+    import imagecodecs
+
+    code = np.linspace(0, 1, 1024)
+    curve = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    if transfer in (PQ, HLG):
+        light = _light_of_pq(code) if transfer == PQ else PEAK * _scene_of_hlg(code) ** 1.2
+        curve = _light_of_pq(_compressed(_pq_of_light(light))) / WHITE
+    points = [value for point in WIDE.get(wide, WIDE[9]) for value in (*point, 1.0)]
+    white = (0.314, 0.351, 1.0) if wide == 11 else (0.3127, 0.3290, 1.0)
+    table = from_float(curve.clip(0, 1), np.uint16)
+    return bytes(
+        imagecodecs.cms_profile("rgb", whitepoint=white, primaries=points, transferfunction=table)
+    )
+
+
+def _light_of_pq(code: np.ndarray) -> np.ndarray:
+    """Return the candelas per square metre of PQ values in [0, 1] (ITU-R BT.2100, table 4)."""
+    root = code ** (32 / 2523)
+    linear = np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)
+    return 10000 * linear ** (16384 / 2610)
+
+
+def _pq_of_light(light: np.ndarray) -> np.ndarray:
+    """Invert `_light_of_pq`."""
+    power = (light / 10000) ** (2610 / 16384)
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** (2523 / 32)
+
+
+def _scene_of_hlg(code: np.ndarray) -> np.ndarray:
+    """Return the light in [0, 1] of a scene of HLG values (ITU-R BT.2100, table 5)."""
+    bright = (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    return np.where(code <= 0.5, code**2 / 3, bright)
+
+
+def _compressed(code: np.ndarray) -> np.ndarray:
+    """Return PQ values up to `PEAK` compressed into those up to `WHITE` (ITU-R BT.2390, 5.4.1)."""
+    peak, white = _pq_of_light(np.array([PEAK, WHITE]))
+    code, most = np.minimum(code / peak, 1), white / peak
+    knee = 1.5 * most - 0.5
+    t = np.maximum(code - knee, 0) / (1 - knee)
+    bent = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee)
+    bent += (3 * t**2 - 2 * t**3) * most
+    return np.where(code < knee, code, bent) * peak
+
+
+def reason_of(error: Exception) -> str:
+    """Return what FFmpeg says, without the number of its error and the name of its function."""
+    return str(getattr(error, "strerror", None) or one_line(error))

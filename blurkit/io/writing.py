@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from blurkit.errors import BlurkitError, DiskFull, one_line
+from blurkit.errors import BlurkitError, NoOutput, one_line
 from blurkit.interrupts import deferred
 
 TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
@@ -49,14 +49,30 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise BlurkitError(f"{path}: exists already; give --force to overwrite it")
 
 
+def refuse_output(path: Path, force: bool) -> None:
+    """Raise BlurkitError if `path` exists and `force` is off, or if it could not be written."""
+    refuse_existing(path, force)
+    refuse_unwritable(path.parent)
+
+
 def refuse_unwritable(folder: Path) -> None:
-    """Raise BlurkitError if no file can be written to `folder`, or to the first that exists."""
+    """Raise NoOutput if no file can be created in `folder`, or in the first above that exists."""
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
-        raise BlurkitError(f"{folder}: cannot be written (is a file, not a folder)")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise BlurkitError(f"{folder}: cannot be written (no permission)")
+        raise NoOutput(f"{folder}: cannot be written (is a file, not a folder)")
+    try:
+        _remove(_created(folder / "blurkit"))
+    except OSError as error:
+        raise NoOutput(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def last_change(path: Path) -> int:
+    """Return when a file was last changed, in nanoseconds, 0 if it does not exist."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -156,7 +172,7 @@ def writing_errors(where: Path) -> Iterator[None]:
 def writing_error(where: str | Path, error: OSError) -> BlurkitError:
     """Return an operating system's write error as one line that says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-        return DiskFull(f"{where}: the disk is full; free some space and run again")
+        return NoOutput(f"{where}: the disk is full; free some space and run again")
     match = re.search(r"error message = '(.+?)'", str(error))  # HDF5 wraps the system's own
     reason = match[1] if match else error.strerror or one_line(error)
     return BlurkitError(f"{where}: cannot be written ({reason})")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import platform
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +19,10 @@ import xxhash
 from blurkit.errors import BlurkitError
 from blurkit.io.paths import REPORT_PICTURES
 from blurkit.io.records import Image, Record, to_float
-from blurkit.io.writing import refuse_existing, replacing
+from blurkit.io.writing import refuse_existing, refuse_unwritable, replacing
 from blurkit.metrics.evaluation import ImageScores, Report
 from blurkit.metrics.scores import MEASURED_IMAGES, Measures, Scores, eight_bit
-from blurkit.metrics.statistics import Scored, totals
+from blurkit.metrics.statistics import SMALLEST_SET, Scored, totals
 from blurkit.reports.pictures import RESTORED, shrunk_to
 from blurkit.reports.tables import OF_INPUTS, Best, report_tables, score_columns, shown
 from blurkit.reports.values import to_json
@@ -56,6 +57,7 @@ class ReportFolder:
         if folder.exists() and not folder.is_dir():
             raise BlurkitError(f"--html {folder}: is a file; name a folder")
         refuse_existing(self.page, force)
+        refuse_unwritable(folder / REPORT_PICTURES)
         others = {p.name for p in folder.glob("*")} - {self.page.name, REPORT_PICTURES}
         if others:
             raise BlurkitError(
@@ -72,13 +74,17 @@ class ReportFolder:
             "change": _change(first, chosen) if result else None,
         }
 
-    def write(self, title: str, report: Report) -> None:
-        """Write the page of a report on images that were added. Raises BlurkitError if it fails."""
+    def write(self, title: str, report: Report, text_of: Callable[[object], str] = shown) -> None:
+        """Write the page of a report on images that were added, with cells as `text_of` gives them.
+
+        Raises BlurkitError if it fails.
+        """
         key = report.comparison.ranking if report.comparison else "psnr"
-        images = [self._images[i.name] | _score(i.runs, key) for i in report.images]
+        known = [i for i in report.images if i.name in self._images]  # the others cannot be shown
+        images = [self._images[i.name] | _score(i.runs, key) for i in known]
         # The lowest score comes first, or what changed most where none is known.
         images.sort(key=lambda i: (i["score"] is None, i["score"] or -(i["change"] or 0)))
-        text = _render(title, report, key, images)
+        text = _render(title, report, key, images, text_of)
         with replacing(self.page, self._force) as partial:
             partial.write_text(text, encoding="utf-8", errors="replace")
         used = {p["file"] for i in images for p in i["pictures"]} | {i["thumbnail"] for i in images}
@@ -120,7 +126,13 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
 # ---- the page ------------------------------------------------------------------------------------
 
 
-def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) -> str:
+def _render(
+    title: str,
+    report: Report,
+    key: str,
+    images: list[dict[str, Any]],
+    text_of: Callable[[object], str],
+) -> str:
     """Return the page; every text is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader  # imported when used, as it takes long
 
@@ -133,7 +145,7 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
     rows = []
     for index, image in enumerate(images):
         runs = scores[image["name"]]
-        image["scores"] = _in_words(runs, columns)
+        image["scores"] = _scores_line(runs, columns, text_of)
         cells = [runs[run].get(column) for column, run in places]
         rows.append({"index": index, "image": image, "cells": cells})
     charts = []
@@ -141,7 +153,7 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
         values = [[i.runs[run].get(c) for i in report.images] for k, run in places if k == c]
         charts.append(histogram(c, values))
     environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
-    environment.filters |= {"cell": shown, "key": _sort_key}
+    environment.filters |= {"cell": text_of, "key": _sort_key, "words": column_words}
     environment.tests["best"] = lambda value: isinstance(value, Best)
     environment.policies["json.dumps_function"] = to_json
     environment.policies["json.dumps_kwargs"] = {}
@@ -168,10 +180,11 @@ def _render(title: str, report: Report, key: str, images: list[dict[str, Any]]) 
 def _galleries(images: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
     """Return the images to look at first, with the reason as heading."""
     by_score = list(enumerate(images))
+    lowest = column_words(key).partition(",")[0]
     by_change = sorted(by_score, key=lambda item: -(item[1]["change"] or 0))
     galleries = {}
     for heading, numbered, field, text in (
-        (f"Lowest {key}", by_score, "score", "{:.2f} dB"),
+        (f"Lowest {lowest}", by_score, "score", "{:.2f} dB"),
         ("Most changed", by_change, "change", "{:.1f} levels"),
     ):
         known = [(n, image) for n, image in numbered if image[field] is not None][:GALLERY]
@@ -189,13 +202,54 @@ def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str
     return {"score": mean if math.isfinite(mean) else None}
 
 
-def _in_words(runs: Mapping[str, Mapping[str, float | None]], columns: Sequence[str]) -> str:
+def _scores_line(
+    runs: Mapping[str, Mapping[str, float | None]],
+    columns: Sequence[str],
+    text_of: Callable[[object], str],
+) -> str:
     """Return the scores of an image as one line."""
     lines = []
     for run, scores in runs.items():
-        known = [f"{c} {shown(scores[c])}" for c in columns if scores.get(c) is not None]
+        words = ((column_words(c).partition(", "), scores.get(c)) for c in columns)
+        known = [
+            f"{w[0]} {text_of(value)} {w[2]}".strip() for w, value in words if value is not None
+        ]
         lines.append((f"{run}: " if len(runs) > 1 else "") + ", ".join(known))
     return "; ".join(lines)
+
+
+COLUMN_WORDS = {
+    "psnr": "PSNR, dB",
+    "psnr_blur": "PSNR of the photo, dB",
+    "psnr_sharp": "PSNR of the sharp image, dB",
+    "psnr_y": "PSNR of the luma, dB",
+    "ssim": "SSIM",
+    "ssim_matlab": "SSIM of MATLAB",
+    "lpips": "LPIPS",
+    "seconds": "time, s",
+    "memory": "memory, MB",
+    "sharpness_before": "sharpness before",
+    "sharpness_after": "sharpness after",
+    "restored_change": "change, levels of 255",
+    "blur_length": "blur, pixels",
+    "restored_seconds": "time, s",
+}
+
+
+def column_words(column: str) -> str:
+    """Return the name of a score, and what follows it, in words with its unit."""
+    name, *rest = re.split(r"(?=[, ])", column, maxsplit=1)
+    return "".join([COLUMN_WORDS.get(name, name.replace("_", " ")), *rest])
+
+
+def three_digits(value: object) -> str:
+    """Return a cell's text as `shown` does, but floats with three digits."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(three_digits, value))}]"
+    if not isinstance(value, float) or not math.isfinite(value):
+        return shown(value)
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return f"{value:.{max(0, 3 - whole)}f}"
 
 
 def _sort_key(value: object) -> str:
@@ -255,10 +309,12 @@ class RestorationReport:
         settings = sorted({row.restored_with for row in self._rows} - {""})
         protocol = {key: text for key, text in known.items() if key in measured}
         protocol |= {"restored": " or ".join(settings[:3])} if settings else {}
-        protocol["confidence"] = f"{100 * LEVEL:g} % interval of the mean, percentile bootstrap"
+        level = LEVEL if len(self._rows) >= SMALLEST_SET else None
+        if level is not None:
+            protocol["confidence"] = f"{100 * level:g} % interval of the mean, percentile bootstrap"
         images = [ImageScores(row.name, {"": row.scores}, [], row.about) for row in self._rows]
-        means = {"": totals(self._rows, level=LEVEL)}
-        self._folder.write("blurkit deblur", Report(means, images, protocol))
+        means = {"": totals(self._rows, level=level)}
+        self._folder.write("blurkit deblur", Report(means, images, protocol), three_digits)
         return self._folder.page
 
 
@@ -280,7 +336,10 @@ def histogram(name: str, runs: Sequence[Sequence[float | None]]) -> dict[str, An
     everything = [value for values in known for value in values]
     if not everything:
         return {"name": name, "low": "", "high": "", "runs": []}
-    edges = np.histogram_bin_edges(everything, _BINS)
+    low, high = min(everything), max(everything)
+    if np.float32(low) == np.float32(high):  # too close for bins between them
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _BINS + 1)
     counts = [np.histogram(values, edges)[0] for values in known]
     most, width = max(int(count.max()) for count in counts), _WIDTH / _BINS
     charts = [

@@ -10,15 +10,14 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import UsageError
 from blurkit.io.films import rgb, write_animation
 from blurkit.io.formats import is_written
-from blurkit.io.image_sinks import ImageFile, ImageFolder, ImagesBeside
 from blurkit.io.images import write_image
-from blurkit.io.paths import comparison_path, is_folder
+from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, central_crop, from_float, safe_name, to_float
 from blurkit.io.sinks import Sink
-from blurkit.io.writing import refuse_existing, replacing
+from blurkit.io.writing import refuse_output, replacing
 from blurkit.metrics.scores import eight_bit
 
 GAP = 8
@@ -64,7 +63,9 @@ class Animation(Sink):
     def __init__(self, path: Path, show: Sequence[str], fps: float, force: bool = False) -> None:
         if path.suffix.lower() not in ANIMATIONS:
             raise UsageError(f"-o {path}: an animation is one of {' '.join(ANIMATIONS)}")
-        refuse_existing(path, force)
+        super().__init__()
+        refuse_output(path, force)
+        self.only = f"-o {path} is one animation"
         self._path, self._show, self._fps = path, show, fps
         self._name: str | None = None
         self._frames: list[np.ndarray] = []
@@ -73,9 +74,7 @@ class Animation(Sink):
         """Raise UsageError if the frame belongs to a second picture."""
         name = record.name.rpartition("/")[0]
         if self._name not in (None, name):
-            raise UsageError(
-                f"-o {self._path} is one animation, but there are several pictures; name a folder/"
-            )
+            raise UsageError(f"{self.only}, but there are several pictures; name a folder/")
         self._name = name
 
     def write(self, record: Record) -> None:
@@ -93,11 +92,11 @@ class Animation(Sink):
         durations = [round(1000 / self._fps)] * len(self._frames)
         for end in {0, len(durations) - 1}:
             durations[end] *= 4
-        suffix = self._path.suffix.lower()
         # Lossless WebP, because lossy compression would add to the blur that the animation shows.
-        options = {"lossless": True} if suffix == ".webp" else {}
+        options = {"lossless": True} if self._path.suffix.lower() == ".webp" else {}
         with replacing(self._path) as partial:
-            write_animation(partial, suffix, self._frames, durations, loop=0, **options)
+            write_animation(partial, self._path, self._frames, durations, loop=0, **options)
+        self.files.append(self._path)
 
 
 class ContactSheets:
@@ -114,7 +113,7 @@ class ContactSheets:
         if not self._several and not is_written(self._path):
             raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
         if not self._several:
-            refuse_existing(self._path, force)
+            refuse_output(self._path, force)
         self._name: str | None = None
         self._images: list[Image] = []
         self._captions: list[str] = []
@@ -188,58 +187,6 @@ STEP = 16
 """The grid in pixels on which the part that changed most is searched."""
 
 
-class Comparing(Sink):
-    """Writes records to another sink, and NAME.compare.jpg beside the file of each.
-
-    Raises UsageError unless that sink writes image files.
-    """
-
-    def __init__(self, sink: Sink, panels: Panels, force: bool = False) -> None:
-        if not isinstance(sink, (ImageFile, ImageFolder, ImagesBeside)):
-            raise UsageError("--compare requires images as output: name an image or a folder/")
-        self._sink, self._panels, self._force = sink, panels, force
-        self._written: set[Path] = set()
-
-    def path(self, record: Record) -> Path | None:
-        """Return the file of the result."""
-        return self._sink.path(record)
-
-    def is_done(self, record: Record) -> bool:
-        """Return whether an earlier run that is resumed has finished the result."""
-        return self._sink.is_done(record)
-
-    def claim(self, record: Record) -> None:
-        """Raise BlurkitError if the result or its comparison could not be written."""
-        self._sink.claim(record)
-        self._comparison(record)
-
-    def write(self, record: Record) -> None:
-        """Write the result, then the comparison."""
-        path = self._comparison(record)
-        self._sink.write(record)
-        attrs = {k: v for k, v in record.attrs.items() if k == "icc_profile"}
-        write_image(path, before_after(record, self._panels), None, attrs, self._force)
-        self._written.add(path)
-
-    def finish(self) -> None:
-        """Complete the results."""
-        self._sink.finish()
-
-    def abandon(self) -> None:
-        """Remove unfinished results."""
-        self._sink.abandon()
-
-    def _comparison(self, record: Record) -> Path:
-        """Return the comparison's file. Raises BlurkitError if it must not be written."""
-        result = self._sink.path(record)
-        assert result is not None
-        path = comparison_path(result)
-        if path in self._written:
-            raise BlurkitError(f"{path}: the comparison of another result was written there")
-        refuse_existing(path, self._force)
-        return path
-
-
 def before_after(record: Record, panels: Panels) -> Image:
     """Return the record's images among `panels` in one row with captions, as uint8 RGB.
 
@@ -304,7 +251,7 @@ class PairSheet:
     def __init__(self, path: Path, force: bool = False) -> None:
         if not is_written(path):
             raise UsageError(f"--sheet {path}: name an image file, such as sheet.png")
-        refuse_existing(path, force)
+        refuse_output(path, force)
         self._path, self._force = path, force
         self._pairs: list[Image] = []
         self._captions: list[str] = []

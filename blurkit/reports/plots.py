@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from blurkit.errors import BlurkitError, UsageError, one_line
-from blurkit.io.writing import refuse_existing, replacing
+from blurkit.io.writing import refuse_output, replacing
 from blurkit.metrics.frequency import Divergences
 from blurkit.reports.progress import program
 
@@ -33,7 +33,7 @@ def check_plot(path: Path, force: bool = False) -> None:
     """
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(f"{path}: name a file that ends in {', '.join(PLOT_SUFFIXES)}")
-    refuse_existing(path, force)
+    refuse_output(path, force)
     new_figure(1, 1)  # raises without matplotlib
 
 

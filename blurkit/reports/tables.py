@@ -14,7 +14,7 @@ import numpy as np
 
 from blurkit.errors import UsageError, printable
 from blurkit.io.records import Record
-from blurkit.io.writing import refuse_existing, replacing
+from blurkit.io.writing import refuse_output, replacing
 from blurkit.metrics.evaluation import Report
 from blurkit.metrics.statistics import Means
 from blurkit.reports.progress import say
@@ -60,11 +60,13 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 
 def shown(value: object) -> str:
-    """Return a cell's text: None as a dash, floats with two or four decimals."""
+    """Return a cell's text: None as a dash, floats with two or four decimals, also of intervals."""
     if isinstance(value, Best):
         return shown(value.value)
     if value is None:
         return "-"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
     return printable(str(value))
@@ -125,7 +127,7 @@ def check_report(path: Path, force: bool) -> None:
     """
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
-    refuse_existing(path, force)
+    refuse_output(path, force)
 
 
 def report_tables(report: Report) -> dict[str, Table]:
@@ -155,7 +157,7 @@ def _means_table(report: Report) -> Table:
     parts |= {f"{name} ({p['images']})": p for name, p in (run.sequences or {}).items()}
     rows: list[Sequence[object]] = [(name, *map(part.get, columns)) for name, part in parts.items()]
     if run.confidence:
-        bounds = [_interval(run.confidence.intervals.get(key)) for key in columns]
+        bounds = [run.confidence.intervals.get(key) for key in columns]
         rows.insert(1, (f"{100 * run.confidence.level:g} % interval", *bounds))
     return ["mean", *columns], rows
 
@@ -171,7 +173,7 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     best = _best(report, columns)
     rows: list[Sequence[object]] = []
     for name, run in report.runs.items():
-        interval = [_interval(run.confidence.intervals.get(key))] if run.confidence else []
+        interval = [run.confidence.intervals.get(key)] if run.confidence else []
         parts = [part.get(key) for part in run.subsets.values()]
         totals = [(run.total.get(c), best.get(c)) for c in columns]
         means = [Best(mean) if mean is not None and mean == top else mean for mean, top in totals]
@@ -221,10 +223,6 @@ def _notes(report: Report) -> list[str]:
         cost = "{name}, {parameters:,} parameters, {gmacs:.4g} GMACs at {input_size}"
         lines.append(f"network: {cost.format(**asdict(report.network))}")
     return lines
-
-
-def _interval(bounds: Sequence[float] | None) -> str | None:
-    return None if bounds is None else f"[{', '.join(map(shown, bounds))}]"
 
 
 # ---- files ---------------------------------------------------------------------------------------

@@ -73,10 +73,16 @@ def random_trajectory_kernel(rng: np.random.Generator, size: int) -> Kernel:
 
 def draw_path(path: np.ndarray, size: int) -> Kernel:
     """Return the kernel (size, size) of complex positions (steps,), scaled to fit and centred."""
-    path = path - path.mean()
     reach = (size - 1) / 2
-    path *= reach / max(np.abs(path.real).max(), np.abs(path.imag).max())
-    return _splat(path.imag + reach, path.real + reach, size)
+    path = scaled_path(path, reach)
+    return splat(path.imag + reach, path.real + reach, size)
+
+
+def scaled_path(path: np.ndarray, reach: float) -> np.ndarray:
+    """Return complex positions (steps,) with mean 0, scaled so that the farthest is at `reach`."""
+    path = path - path.mean()
+    scaled: np.ndarray = path * (reach / max(np.abs(path.real).max(), np.abs(path.imag).max()))
+    return scaled
 
 
 class Movement(NamedTuple):
@@ -120,8 +126,8 @@ def random_trajectory(
     return np.concatenate([[0], path[:-1]])
 
 
-def _splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
-    """Splat points at (row, column), each over four pixels so that the centroid is kept."""
+def splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
+    """Return the kernel (size, size) of points, each over four pixels, which keeps the centroid."""
     kernel = np.zeros((size + 1, size + 1))
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = rows - top, columns - left

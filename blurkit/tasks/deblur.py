@@ -173,6 +173,12 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
     return Record(record.name, record.images, record.attrs | attrs)
 
 
+def is_left(record: Record) -> bool:
+    """Return whether all windows of a record were left as they are."""
+    windows = record.attrs.get("restored_windows", 0)
+    return bool(windows) and record.attrs["restored_left"] == windows
+
+
 def restoration_warnings(record: Record) -> list[str]:
     """Return what to be wary of in a restored and appraised record."""
     attrs, strength = record.attrs, record.attrs["restored_strength"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blurkit.data.sources import STREAM, ShardSource, read_shard_source
+from blurkit.data.sources import ShardSource, is_stream, read_shard_source
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import unfilmed
@@ -417,7 +417,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
     for a kernel and (code, rows, columns) for a code. Any other source is read by `read_kernels`.
     Raises BlurkitError as `read_kernels` does, if a record has no blur, and if there is no record.
     """
-    if source != STREAM and not is_shard(Path(source)):
+    if not is_stream(source) and not is_shard(Path(source)):
         return list(read_kernels(Path(source)))
     blurs = []
     for record in read_shard_source(ShardSource(source), pixels=False):

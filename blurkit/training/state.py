@@ -11,7 +11,7 @@ from typing import Any
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, half_moments, halved, load_tensors, verify
-from blurkit.io.writing import refuse_existing
+from blurkit.io.writing import refuse_existing, refuse_output
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Recipe
 from blurkit.version import __version__
@@ -161,7 +161,7 @@ class RunFiles:
         `steps` and `best` say whether the run writes checkpoints of steps, and the best one.
         """
         if self.output != "-":
-            refuse_existing(self.path, force)
+            refuse_output(self.path, force)
         refuse_existing(self.beside("log.jsonl"), force or self.state.exists())
         name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
         found = [p for p in self.path.parent.glob("*") if steps and name.fullmatch(p.name)]

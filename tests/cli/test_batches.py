@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.command import (
     ENVIRONMENT,
+    assert_failed,
     assert_refused,
     assert_same_records,
     files,
@@ -21,6 +25,7 @@ from tests.cli.command import (
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.test_interrupts import wait_for
+from tests.io.films import make_video, pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,6 +76,98 @@ def test_parts_make_the_files_of_one_run(checkpoint: Path, monkeypatch: pytest.M
     assert len([*Path().glob("?.h5")]) == 1
 
 
+def test_several_results_in_one_file_are_refused_before_any_work(shard: Path) -> None:
+    folder = plant(Path("in"), 2)
+    kernel = write(Path("k.png"), np.full((1, 5), 255, np.uint8))
+    one = {("-o", "one.png"): "-o one.png is one image, but there are more; name a folder/"}
+    for inputs in ([folder / "0.png", folder / "1.png"], [folder], [shard]):
+        assert_each_refused(one, "deblur", *inputs)
+        assert_each_refused(one, "reblur", *inputs, "--kernel", kernel)
+        assert_each_refused(one, "blind-deblur", *inputs)
+    assert_each_refused(one, "prepare", folder, "-q")
+    stream = {("-o", "-", "--format", "png"): "-o - with --format is one image, but there are more"}
+    assert_each_refused(stream, "deblur", folder)
+    assert_each_refused(one, "reblur", folder / "0.png", "--random", "--copies", 2)
+    assert not Path("one.png").exists()
+
+
+def test_a_name_without_an_ending_is_a_folder_for_several(shard: Path) -> None:
+    folder, kernel = plant(Path("in"), 2), write(Path("k.png"), np.full((1, 5), 255, np.uint8))
+    command = ["--kernel", kernel, "-q", "-o"]
+    for number, inputs in enumerate(([folder], [folder / "0.png", folder / "1.png"], [shard])):
+        done("reblur", *inputs, *command, f"out{number}")
+        assert len(files(f"out{number}")) == (4 if inputs == [shard] else 2)
+    done("prepare", folder, "-q", "-o", "shards.2")
+    assert [*files("shards.2")] == ["train-00000.h5"]
+    refused = {("-o", "out"): "-o out: name an image, a film, a folder (end it with /)"}
+    assert_each_refused(refused, "deblur", folder / "0.png")
+
+
+def test_what_blurkit_wrote_is_skipped_among_named_files(checkpoint: Path) -> None:
+    plant(Path(), 2)
+    done("deblur", "0.png", "1.png", "-c", checkpoint, "--compare", "-q")
+    named = sorted(Path().glob("*.*g"))
+    assert len(named) == 6
+    ran = done("deblur", *named, "-c", checkpoint, "-o", "out", "--json")
+    assert [line["name"] for line in ran.json] == ["0", "1"]
+    skipped = "0.compare.jpg, 0.deblurred.png, 1.compare.jpg, ..."
+    assert ran.lines[0] == f"skipped 4 written by blurkit itself: {skipped}"
+    assert ran.lines[0] in done("prepare", *named, "-o", "a.h5").lines
+
+
+def test_forms_of_one_name_are_one_name(checkpoint: Path) -> None:
+    """As files come from a Mac, whose archives have another form of Unicode."""
+    Path("tars").mkdir()
+    forms = [unicodedata.normalize(form, "caf\xe9") for form in ("NFC", "NFD")]
+    for side, form in zip(("blur", "sharp"), forms, strict=True):
+        write(Path(f"pairs/{side}/{form}.png"), photo(0))
+        write(Path(f"both/{form}.png"), photo(0))
+        with tarfile.open(f"tars/{side}.tar", "w") as tar:
+            tar.add(f"pairs/{side}/{form}.png", f"{form}.png")
+    done("prepare", "tars", "-o", "tars.h5", "-q")
+    Path("pairs/trainlist.txt").write_text(f"{forms[1]}.png\n")
+    done("prepare", "pairs", "-o", "pairs.h5", "-q", "--list", "pairs/trainlist.txt")
+    for record in records("pairs.h5", "tars.h5"):
+        assert record.name == forms[0] and {"blur", "sharp"} <= record.images.keys()
+    ran = invoke("deblur", "both", "-c", checkpoint, "-o", "out/")
+    assert_failed(ran, "1 failed, 1 deblurred", f"its name '{forms[0]}.png' is taken by ")
+    assert [*files("out")] == [f"{forms[0]}.png"]
+
+
+def test_files_without_an_ending_and_open_ones_are_read_by_content() -> None:
+    jpeg, kernel = write("photo.jpg", photo(0)).read_bytes(), Path("k.npy")
+    np.save(kernel, np.full((1, 5), 0.2))
+    command = ["--kernel", kernel, "-q"]
+    Path("photo.jpg").rename("photo")
+    make_video(Path("clip.mov"), pictures(2), audio=False).rename("clip")
+    done("prepare", "photo", "--as", "sharp", "-o", "one.h5", "-q")
+    Path("one.h5").rename("one")
+    done("reblur", "photo", "clip", *command)
+    assert {"photo.reblurred.jpg", "clip.reblurred.mov"} <= files().keys()
+    assert [info["kind"] for info in done("info", "photo", "clip", "one", "--json").json] == [
+        *("image", "film", "shard")
+    ]
+    reads = []
+    for content in (jpeg, Path("one").read_bytes()):
+        end, source = os.pipe()
+        os.write(source, content)
+        os.close(source)
+        reads.append(end)
+    pipes = [f"/dev/fd/{end}" for end in reads]
+    for number, inputs in enumerate((pipes, ["one"])):
+        done("reblur", *inputs, *command, "-o", f"out{number}/")
+    assert {*files("out0")} == {f"{reads[0]}.jpg", "photo.jpg"} and [*files("out1")] == [
+        "photo.jpg"
+    ]
+
+
+def test_an_output_that_cannot_be_opened_is_said_once(checkpoint: Path) -> None:
+    folder = plant(Path("in"), 3)
+    for output in ("/proc/out/", "in/0.png/out/"):
+        for command in (["deblur", folder, "-c", checkpoint], ["prepare", folder, "-q"]):
+            assert_refused(invoke(*command, "-o", output), ": cannot be written")
+
+
 # ---- resuming ------------------------------------------------------------------------------------
 
 
@@ -100,6 +197,19 @@ def test_a_folder_is_resumed(checkpoint: Path) -> None:
     assert_each_refused(wrong, *command)
     done(*command, "--force", "--strength", 0.5, "-q")
     assert files(output).keys() == whole.keys()
+
+
+def test_pairs_whose_photo_has_changed_are_made_again() -> None:
+    folder, kernel = plant(Path("in"), 2), write(Path("k.png"), np.full((1, 5), 255, np.uint8))
+    command = ["reblur", folder, "--kernel", kernel, "--pairs", "-o", "out/", "--resume"]
+    done(*command)
+    newer = Path("out/train-00000.h5").stat().st_mtime_ns + 1
+    write(folder / "1.png", photo(7, 48, 48))
+    os.utime(folder / "1.png", ns=(newer, newer))
+    assert done(*command).lines[-1].endswith(", 1 finished before")
+    made = {record.name: record.images["sharp"] for record in records(*Path("out").glob("*.h5"))}
+    assert [*made] == ["0", "1"]
+    np.testing.assert_array_equal(made["1"], photo(7, 48, 48))
 
 
 def test_images_beside_and_other_commands_are_resumed(joint: Path) -> None:
@@ -158,6 +268,12 @@ def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
     write(folder / "9.png", photo(9))
     done(*options, output, "--resume")
     assert [record.name for record in records(output)] == [*"0123", "9"]
+    write(folder / "1.png", photo(8, 64, 64))
+    os.utime(folder / "1.png", ns=(output.stat().st_mtime_ns + 1,) * 2)
+    done(*options, output, "--resume")
+    made = {record.name: record.images["blur"] for record in records(output)}
+    assert [*made] == [*"023", "9", "1"]
+    np.testing.assert_array_equal(made["1"], photo(8, 64, 64))
 
 
 # ---- errors first --------------------------------------------------------------------------------

@@ -158,10 +158,12 @@ def test_a_folder_twice(checkpoint: Path) -> None:
     assert made < first.keys() and len(first) == 6
     again = invoke(*command)
     assert_failed(again, "a", "a.deblurred.jpg: exists already; give --force")
-    assert len(again.lines) == 4  # one for each, and the last
+    skipped = "a.deblurred.jpg, c.deblurred.deblurred.png, b.deblurred.JPG"
+    assert again.lines[0] == f"skipped 3 written by blurkit itself: {skipped}"
+    assert len(again.lines) == 5  # one for each, and the last
     ran = done(*command, "--force", "--json")
     assert [line["name"] for line in ran.json] == ["a", "c.deblurred", "deep/b"]
-    assert ran.lines[0].startswith("wrote 3 images to ") and files() == first
+    assert ran.lines[1].startswith("wrote 3 images to ") and files() == first
     named = done("deblur", "a.deblurred.jpg", "-c", checkpoint, "--json")
     assert named.json[0]["name"] == "a.deblurred"
 
@@ -171,8 +173,8 @@ def test_a_tree_of_pairs_twice(checkpoint: Path) -> None:
     for force in ([], ["--force"]):
         ran = done("deblur", Path(), "-c", checkpoint, "--json", *force)
         assert [line["name"] for line in ran.json] == ["scene0/0", "scene0/1"]
-        assert ran.lines[0] == "wrote 2 images to test/scene0/blur/"
-        assert ran.lines[1].startswith("deblurred 2 images in ")
+        assert ran.lines[-2] == "wrote 2 images to test/scene0/blur/"
+        assert ran.lines[-1].startswith("deblurred 2 images in ")
 
 
 def test_tiles_and_slices(checkpoint: Path) -> None:
@@ -253,10 +255,26 @@ def test_results_with_comparisons_can_be_evaluated(checkpoint: Path, tree: Path)
     assert picture.shape[1] == 3 * 64 + 2 * 8, "before, after and reference"
 
 
-def test_two_results_never_share_a_comparison(checkpoint: Path) -> None:
+def test_files_of_one_stem_have_a_comparison_each(checkpoint: Path) -> None:
     named = write("a.png", photo(0)), write("a.jpg", photo(1))
-    ran = invoke("deblur", *named, "-c", checkpoint, "--compare", "--force")
-    assert_failed(ran, "a", "a.compare.jpg: the comparison of another result was written there")
+    command = ["deblur", *named, "-c", checkpoint, "--compare"]
+    ran = done(*command)
+    assert ran.lines[-2] == "wrote 2 images and 2 comparisons to ./"
+    compared = {"a.jpg.compare.jpg", "a.png.compare.jpg"}
+    made = {"a.png", "a.jpg", "a.deblurred.png", "a.deblurred.jpg", *compared}
+    assert files().keys() == made
+    done("deblur", Path(), *command[3:], "--force")
+    assert files().keys() == made
+    done(*command[:-1], "--format", "png", "--force")
+    assert files().keys() == made | {"a.jpg.deblurred.png"}
+
+
+def test_a_comparison_fails_alone(checkpoint: Path) -> None:
+    write("a.png", photo(0))
+    Path("out/a.compare.jpg/").mkdir(parents=True)
+    ran = invoke("deblur", "a.png", "-c", checkpoint, "-o", "out/", "--compare", "--force")
+    assert_failed(ran, "1 failed, 1 deblurred: out/a.compare.jpg", "Is a directory")
+    assert [*files("out")] == ["a.png"]
 
 
 def test_comparisons_of_reblur_and_transfer(joint: Path) -> None:

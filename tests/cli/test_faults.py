@@ -12,8 +12,8 @@ from blurkit.systems.nafnet.networks import NAFNet
 from tests.torture.commands import commands
 from tests.torture.faults import FAULTS, every_fault
 
-STEPS = dict(zip(FAULTS, (4, 55, 9, 2), strict=True))
-"""Every so many operations fail: there are 40, 371, 54 and 15."""
+STEPS = dict(zip(FAULTS, (4, 55, 9, 2, 4), strict=True))
+"""Every so many operations fail: there are 40, 371, 54, 15 and 26."""
 
 
 @pytest.mark.parametrize("name", FAULTS)

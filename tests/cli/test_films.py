@@ -1,8 +1,13 @@
 """Films through the commands: deblurred, reblurred, transferred, scored and described."""
 
 import os
+import resource
+import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +15,7 @@ import PIL.Image
 import pytest
 
 from blurkit.data.sources import read_records
+from blurkit.engine.engine import Engine
 from tests.cli.command import assert_failed, files, start
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.test_interrupts import wait_for
@@ -80,6 +86,87 @@ def test_frames_as_images_and_records(films: Path, checkpoint: Path) -> None:
     # From records, the film is made again, as long as its source is there.
     done("deblur", "a.h5", "-c", checkpoint, "-o", "a.mp4")
     assert shown(Path("a.mp4")).sound == shown(film).sound
+
+
+def test_a_film_and_the_comparison_of_its_first_frame(films: Path, checkpoint: Path) -> None:
+    ran = done("deblur", films / "sound.mp4", "-c", checkpoint, "-o", "out/", "--compare")
+    assert "wrote out/sound.mp4 and out/sound.compare.jpg" in ran.lines
+    assert len(shown(Path("out/sound.mp4")).yuv) == 4
+    picture = np.asarray(PIL.Image.open("out/sound.compare.jpg")).astype(int)
+    first = next(iter(read_records([films / "sound.mp4"]))).images["blur"]
+    assert np.abs(picture[:48, :64] - first).mean() < 6
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing more than `size` bytes to a file fails, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".mp4"])
+def test_a_film_that_cannot_be_written_is_its_own_failure(suffix: str) -> None:
+    """A GIF is written at its end, when the first frame of the next film is there already."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8)
+    np.save("kernel.npy", np.full((1, 3), 1 / 3))
+    for name, frames in (("a", [*noise]), ("b", [*noise // 64]), ("c", [*noise])):
+        path = Path(f"in/{name}{suffix}")
+        path.parent.mkdir(exist_ok=True)
+        if suffix == ".mp4":
+            make_video(path, frames, audio=False)
+        else:
+            images = [PIL.Image.fromarray(frame) for frame in frames]
+            images[0].save(path, save_all=True, append_images=images[1:], duration=40)
+    command = ["reblur", "in", "--kernel", "kernel.npy", "-o", "out/"]
+    done(*command, "-q")
+    sizes = {path.stem: path.stat().st_size for path in Path("out").iterdir()}
+    shutil.rmtree("out")
+    with largest_file((sizes["b"] + min(sizes["a"], sizes["c"])) // 2):
+        ran = invoke(*command)
+    assert_failed(
+        ran, "2 failed, 1 reblurred: a", f"out/a{suffix}: cannot be written (File too large)"
+    )
+    assert [*files("out")] == [f"b{suffix}"] and f"wrote out/b{suffix}" in ran.lines
+    assert len([*read_records([f"out/b{suffix}"])]) == 3
+    ran = done(*command, "--resume")
+    assert ran.lines[-1].startswith("reblurred 2 files in ")
+    assert ran.lines[-1].endswith(", 1 finished before")
+    assert len([*read_records(["out"])]) == 9
+
+
+def test_a_full_disk_ends_a_batch_after_what_is_finished(small_disk: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 300, 400, 3), np.uint8)
+    Path("in").mkdir()
+    PIL.Image.fromarray(noise[0, :9]).save("in/a.png")
+    pages = [PIL.Image.fromarray(page) for page in noise]
+    pages[0].save("in/b.tif", save_all=True, append_images=pages[1:])
+    np.save("kernel.npy", np.full((1, 3), 1 / 3))
+    ran = invoke("reblur", "in", "--kernel", "kernel.npy", "-o", f"{small_disk}/out/")
+    full = f"error: {small_disk}/out/b.tif: the disk is full; free some space and run again"
+    assert (ran.status, ran.lines) == (1, [f"wrote {small_disk}/out/a.png", full])
+    assert [*files(small_disk)] == ["out/a.png"]
+
+
+def test_a_film_that_lacks_a_frame_is_not_there(
+    films: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, count = Engine.__call__, iter(range(100))
+
+    def failing(engine: Engine, *images: Any, **more: Any) -> Any:
+        if next(count) == 1:
+            raise MemoryError
+        return call(engine, *images, **more)
+
+    monkeypatch.setattr(Engine, "__call__", failing)
+    named = films / "sound.mp4", films / "phone.mov"
+    ran = invoke("deblur", *named, "-c", checkpoint, "-o", "out/")
+    assert_failed(ran, "1 failed, 1 deblurred: sound/000001", "out of memory")
+    assert [*files("out")] == ["phone.mov"]
+    assert len(shown(Path("out/phone.mov")).yuv) == 3
 
 
 def test_what_cannot_be_one_film_is_refused_at_once(films: Path) -> None:

@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 
 import blurkit
 from blurkit.cli.app import COMMANDS, app, load_command
+from blurkit.io.films import FILM_SUFFIXES
+from blurkit.io.formats import IMAGE_SUFFIXES
+from blurkit.io.shards import SHARD_SUFFIXES
 from blurkit.systems.system import systems
-from tests.cli.command import ENVIRONMENT
+from tests.cli.command import ENVIRONMENT, assert_refused
 from tests.cli.invoke import done, invoke
 from tests.shared import ROOT
 from tests.tools import docs
@@ -63,6 +66,32 @@ def test_help_names_every_command_in_three_ways() -> None:
     assert done("help", "eval").out == done("eval", "--help").out
     unknown = invoke("help", "nothing")
     assert unknown.status == 2 and "No such command 'nothing'" in unknown.lines[-1]
+
+
+def test_wrong_words_are_answered_with_what_to_type(inside: None) -> None:
+    Path("my photo").write_text("")
+    cases = {
+        (
+            "my photo",
+            "-q",
+        ): "my photo: is not a command; to deblur it, type blurkit deblur 'my photo' -q",
+        (
+            "photos/a.jpg",
+        ): "photos/a.jpg: is not a command; to deblur it, type blurkit deblur photos/",
+        (
+            "deblur",
+            "a",
+            "--method",
+            "x",
+        ): "'x' is not one of 'auto', 'shake', 'network'; see blurkit",
+        ("deblur", "a", "--metod", "x"): "No such option: --metod",
+        ("deblur",): "Missing argument 'inputs'; see blurkit deblur --help",
+    }
+    for arguments, words in cases.items():
+        assert_refused(invoke(*arguments), words, status=2)
+    ran = invoke("deblur", "my photo")
+    endings = {*ran.lines[0].partition("known endings are ")[2].split()}
+    assert endings == IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -17,6 +17,7 @@ import blurkit
 from blurkit.io.records import Record
 from tests.cli.command import assert_failed, blurred, files, photo, records, write
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.io.films import make_video, pictures
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -102,11 +103,11 @@ def test_two_runs(two_runs: None) -> None:
     page = Page(Path("report/index.html"))
     *rows, last = ran.json
     assert page.data["report"] == {**last, "images": rows}
-    assert {"ours", "theirs", "psnr, ours", "ssim, theirs", "wins"} <= {*page.cells}
+    assert {"ours", "theirs", "PSNR, dB, ours", "SSIM, theirs", "wins"} <= {*page.cells}
     captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
     assert captions == ["ours", "theirs", "reference"]
     text = Path("report/index.html").read_text()
-    assert "Lowest psnr" in text and "Most changed" not in text, "there is no picture before"
+    assert "Lowest PSNR" in text and "Most changed" not in text, "there is no picture before"
     shared = [image["pictures"][2]["file"] for image in page.data["images"]]
     assert len({*shared}) == 3
 
@@ -139,6 +140,49 @@ def test_deblur_and_python(checkpoint: Path, tree: Path) -> None:
     assert Page(made).data == page.data
     with pytest.raises(blurkit.BlurkitError, match="no record to report"):
         blurkit.html_report([], Path("empty"))
+
+
+def test_words_units_and_three_digits(checkpoint: Path, tree: Path) -> None:
+    ran = done("deblur", tree, "-c", checkpoint, "-o", "out/", "--json", "--html", "report")
+    page, first = Page(Path("report/index.html")), ran.json[0]
+    assert {"PSNR, dB", "SSIM", "sharpness after", "change, levels of 255", "time, s"} <= {
+        *page.cells
+    }
+    assert f"{first['sharpness_after']:.3f}" in page.cells
+    assert f"{first['restored_change']:#.3g}" in page.cells
+    assert not any("_" in cell or "interval" in cell for cell in page.cells), "four images are few"
+
+
+@pytest.mark.parametrize("output", ["out/", "out.h5"])
+def test_a_resumed_run_reports_everything(output: str, checkpoint: Path) -> None:
+    for number in range(2):
+        write(f"in/{number}.png", photo(number))
+    make_video(Path("in/film.mp4"), pictures(2))
+    command = ["deblur", "in", "-c", checkpoint, "-o", output, "-q"]
+    done(*command[:1], "in/0.png", "in/film.mp4", *command[2:], "--resume")
+    for _ in range(2):  # the second time, nothing is left to do
+        done(*command, "--resume", "--html", "report")
+        shown = {i["name"]: i["pictures"] for i in Page(Path("report/index.html")).data["images"]}
+        assert {*shown} == {"0", "1", "film/000000", "film/000001"}
+        assert {len(pictures) for pictures in shown.values()} == {2}
+
+
+def test_records_of_a_shard_are_reported_when_their_images_were_finished(
+    checkpoint: Path, shard: Path
+) -> None:
+    done("deblur", shard, "-c", checkpoint, "-o", "out/", "-q", "--resume")
+    Path("out/scene0/1.png").unlink()
+    ran = done("deblur", shard, "-c", checkpoint, "-o", "out/", "--resume", "--html", "report")
+    assert ran.lines[-1].endswith(", 3 finished before")
+    assert len(Page(Path("report/index.html")).data["images"]) == 4
+
+
+def test_a_resumed_evaluation_reports_everything(two_runs: None) -> None:
+    command = ["eval", "ours", "sharp", "-q", "--confidence", 0.9, "-o", "a.json", "--resume"]
+    done(*command)
+    Path("a.json").unlink()
+    done(*command, "--html", "report")
+    assert len(Page(Path("report/index.html")).data["images"]) == 3
 
 
 def test_existing_folders(two_runs: None) -> None:

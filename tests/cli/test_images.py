@@ -189,3 +189,23 @@ def test_formats_that_are_not_written_become_others(checkpoint: Path) -> None:
         assert written.tag_v2[258] == (16, 16, 16)  # type: ignore[attr-defined]
     assert_done(invoke("deblur", folder / "raw.dng", "-c", checkpoint, "-o", "x.jpg", "-q"))
     assert opened(Path("x.jpg").read_bytes()).format == "JPEG"
+
+
+def test_what_does_not_come_along_is_one_line_a_file(checkpoint: Path, jpeg: Path) -> None:
+    """Also from a shard, and from pages of a TIFF film."""
+    Path("film.jpg").write_bytes(jpeg.read_bytes() + b"\0\0\0\x08ftyp")
+    with PIL.Image.open(jpeg) as source:
+        indexed = source.quantize(8)
+    indexed.save("pages.tif", save_all=True, append_images=[indexed.rotate(180)])
+    done("prepare", "film.jpg", "-o", "film.h5")
+    for name, result, lost in (
+        ("film.jpg", "a.webp", "film"),
+        ("film.h5", "b.webp", "film"),
+        ("film.jpg", "c.jpg", None),
+        ("pages.tif", "d.tif", "palette"),
+    ):
+        ran = invoke("deblur", name, "-c", checkpoint, "-o", result)
+        lines = [line for line in ran.err.splitlines() if "did not come along" in line]
+        assert ran.status == 0 and len(lines) == bool(lost)
+        assert lost is None or f"the source's {lost} did not come along" in lines[0]
+    assert Path("c.jpg").read_bytes().endswith(b"ftyp")

@@ -270,7 +270,8 @@ def test_images() -> None:
     assert found["file_bytes"] == Path("turned.jpg").stat().st_size
 
     deep = np.dstack([photo(3), photo(3)[:, :, :1]]).astype(np.uint16) * 257
-    tifffile.imwrite("deep.tif", deep, photometric="rgb", extrasamples=["unassalpha"])
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"], "software": False}
+    tifffile.imwrite("deep.tif", deep, **options)
     found = told(Path("deep.tif"))
     assert (found["type"], found["alpha"], found["channels"]) == ("uint16", True, 3)
     assert found["orientation"] == 1 and found["exif_bytes"] == 0

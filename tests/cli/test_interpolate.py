@@ -233,7 +233,7 @@ def test_official_files(pair: tuple[Path, Path]) -> None:
 
 def test_wrong_usage(joint: Path, pair: tuple[Path, Path], shard: Path) -> None:
     before = files()
-    several = "is one animation, but there are several pictures; name a folder/"
+    several = "is one animation, but there are more; name a folder/"
     cases: dict[tuple[object, ...], str] = {
         (shard, "-o", "blur.gif"): several,
         (shard, "-o", "blur.png"): several,

@@ -1,5 +1,6 @@
 """`blurkit prepare` on datasets and frames, with blur that it makes; shards rotated and resumed."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,28 @@ def test_existing_output(tree: Path) -> None:
     assert files() == before
     for output in outputs:
         assert len(results(output, "prepare", tree, "--force", "--limit", 1)) == 1
+
+
+@pytest.mark.parametrize("changed", ["blur/1.png", "sharp/1.png"])
+def test_what_has_changed_is_prepared_again(changed: str) -> None:
+    for number in range(3):
+        plant_pair("in", str(number), number)
+        Path(f"in/blur/{number}.png").touch()
+    write("others/a.png", photo(7))
+    write("others/1/x.png", photo(8))
+    for inputs in ("in", "others"):
+        done("prepare", inputs, "-o", "out/", "--resume", "--jobs", 1, "-q")
+    newer = max(path.stat().st_mtime_ns for path in Path("out").iterdir()) + 1
+    write(f"in/{changed}", photo(9))
+    os.utime(f"in/{changed}", ns=(newer, newer))
+    (told,) = done("prepare", "in", "-o", "out/", "--resume", "--jobs", 1, "--json").json
+    assert told["already"] == 4 and told["splits"]["train"]["records"] == 1
+    made = {record.name: record for record in shard_records("out")}
+    assert {*made} == {"0", "1", "2", "a", "1/x"}
+    role = changed.partition("/")[0]
+    np.testing.assert_array_equal(made["1"].images[role], photo(9))
+    (told,) = done("prepare", "in", "-o", "out/", "--resume", "--jobs", 1, "--json").json
+    assert told["already"] == 5 and not told["splits"]
 
 
 def test_compressed_and_resumed_shards_hold_the_same() -> None:

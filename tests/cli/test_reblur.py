@@ -400,7 +400,7 @@ def test_wrong_usage(joint: Path, shard: Path, photos: None) -> None:
         ("-c", joint, "-", "--like", "-"): stdin,
         ("-c", joint, "--tile", "50"): "multiple of 16, at least 32",
         ("-c", joint, "--tile", "wide"): "give a number of pixels, or auto",
-        ("-c", joint, "-o", "out.gif"): "is a film, but",
+        ("-c", joint, "-o", "out.gif"): "out.gif is one film, but there are more",
         ("--search", "--random"): ways,
         ("--search", "--like", one): ways,
         ("--search", "--shuffle"): other,

@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter1d
 from skimage.measure import blur_effect
 from skimage.metrics import peak_signal_noise_ratio
 
+from blurkit.cli import deblur as cli_deblur
 from blurkit.io.records import Record
 from blurkit.tasks.deblur import restoration_warnings, with_sharpness
 from tests.cli.command import blurred, photo, records, write
@@ -57,6 +58,25 @@ def test_deblur_warns_if_next_to_nothing_changed(checkpoint: Path) -> None:
     (line,) = done(*command, 0.02, "--json").json
     assert "next to nothing" in line["warnings"][0]
     assert "warning" not in done(*command, 0).err, "nothing was to be changed"
+
+
+def test_sharp_photos_are_counted_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(record: Record) -> Record:
+        windows = {"restored_windows": 4, "restored_believed": 0, "restored_left": 4}
+        windows["restored_left"] -= record.name == "2"  # the network changed one window a little
+        attrs = {"restored_strength": 1.0, "restored_seconds": 0.1} | windows
+        images = record.images | {"restored": record.images["blur"]}
+        return Record(record.name, images, record.attrs | attrs)
+
+    monkeypatch.setattr(cli_deblur, "deblurring", lambda *_: (leave, None))
+    named = [write(f"{number}.png", photo(number)) for number in range(3)]
+    ran = done("deblur", *named, "-o", "out")
+    assert "2 of 3 were sharp and left as they are" in ran.lines
+    assert [line for line in ran.lines if "warning" in line] == [
+        line for line in ran.lines if line.startswith("warning: 2: next to nothing was changed")
+    ]
+    ran = done("deblur", named[0])
+    assert "1 of 1 was sharp and left as it is" in ran.lines and "warning" not in ran.err
 
 
 def restored(before: np.ndarray, after: np.ndarray, **attrs: float) -> Record:

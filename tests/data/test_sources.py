@@ -1,15 +1,19 @@
 """The one door: files, folders, datasets, shards and streams give the same records, in parts."""
 
 import io
+import os
 import pickle
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from blurkit.data.films import find_clips
 from blurkit.data.places import Scene, in_part, parse_part, part_of_job
 from blurkit.data.sources import ShardSource, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.films import is_film
 from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
 from tests.data.trees import Plant, assert_pair
@@ -70,6 +74,29 @@ def test_several_roots_keep_their_names_apart(
     assert reports == []
     for record in records:
         assert_pair(record.images)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_sockets_and_devices_are_not_opened(
+    tmp_path: Path, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may never end."""
+    plant("photo.png", 1)
+    monkeypatch.chdir(tmp_path)
+    names = ["p.jpg", "p.tif", "p.gif", "p.mp4", "p.mkv", "p.tar", "p.h5"]
+    for name in names:
+        os.mkfifo(name)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s.mov")
+    Path("z.webm").symlink_to("/dev/zero")
+    found, clips = find_items(["."]), find_clips(["."], 1)
+    assert [item.name for item in found.items if isinstance(item, Scene)] == ["photo"]
+    skipped = [f"{name}: is not a regular file" for name in [*names, "s.mov", "z.webm"]]
+    assert sorted(reason for _, reason in found.left_out) == sorted(skipped)
+    assert {reason for _, reason in clips.left_out} <= {*skipped}
+    with pytest.raises(BlurkitError, match=r"p\.mp4: is not a regular file"):
+        list(read_records(["p.mp4"]))
+    assert not is_film(Path("p.gif"))
 
 
 def test_items_can_be_pickled_and_loaded_elsewhere(tmp_path: Path, plant_pairs: Plant) -> None:

@@ -1,5 +1,7 @@
 """Small films made by PyAV, Pillow and tifffile, and what these say of films."""
 
+import io
+from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,8 @@ import PIL.Image
 import skimage.data
 import tifffile
 
-from blurkit.io.videos import scheduling_kept
+from blurkit.io.encoding import scheduling_kept
+from blurkit.io.videos import is_cover
 
 PHOTO = skimage.data.astronaut()
 TICK = Fraction(1, 25)
@@ -37,13 +40,18 @@ def make_video(
     rotation: int | None = None,
     audio: bool = True,
     options: dict[str, str] | None = None,
+    encoder: dict[str, str] | None = None,
+    sound: str = "aac",
 ) -> Path:
-    """Write a video; `tags` are the colour space, range, primaries and transfer function."""
+    """Write a video; `tags` are the colour space, range, primaries and transfer function.
+
+    `options` are those of the container, `encoder` those of the encoder.
+    """
     frames = pictures() if frames is None else frames
     height, width = frames[0].shape[:2]
     with scheduling_kept(), av.open(str(path), "w", options=options or {}) as film:
         film.metadata["title"] = "A Film"
-        video: Any = film.add_stream(codec, rate=25, options={"crf": "10"})
+        video: Any = film.add_stream(codec, rate=25, options={"crf": "10"} | (encoder or {}))
         video.width, video.height, video.pix_fmt = width, height, pixels
         video.codec_context.time_base = TICK
         if tags is not None:
@@ -52,25 +60,27 @@ def make_video(
             context.color_primaries, context.color_trc = tags[2:]
         if rotation is not None:
             video.set_display_rotation(rotation)
-        sound: Any = film.add_stream("aac", rate=48000, layout="mono") if audio else None
+        track: Any = film.add_stream(sound, rate=48000, layout="mono") if audio else None
         for number, rgb in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = (times or range(len(frames)))[number], TICK
             film.mux(video.encode(frame))
         film.mux(video.encode(None))
-        if sound is not None:
-            _write_sound(film, sound, len(frames))
+        if track is not None:
+            _write_sound(film, track, len(frames))
     return path
 
 
-def _write_sound(film: Any, sound: Any, frames: int) -> None:
+def _write_sound(film: Any, track: Any, frames: int) -> None:
     wave = np.sin(np.arange(1920 * frames) / 20).astype(np.float32)
-    for start in range(0, len(wave) - 1023, 1024):
-        part = wave[None, start : start + 1024]
+    step = track.codec_context.frame_size or 1024
+    kind = av.AudioResampler(track.codec_context.format, "mono", 48000)
+    for start in range(0, len(wave) - step + 1, step):
+        part = wave[None, start : start + step]
         frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
-        film.mux(sound.encode(frame))
-    film.mux(sound.encode(None))
+        film.mux(packet for whole in kind.resample(frame) for packet in track.encode(whole))
+    film.mux(track.encode(None))
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,80 @@ def shown(path: Path) -> Shown:
             [frame.to_ndarray() for frame in frames],
             frames[0].rotation,
         )
+
+
+def planes(path: Path) -> list[np.ndarray]:
+    """The three planes of a film's fourth frame, as floats."""
+    with av.open(str(path)) as film:
+        frame = [*film.decode(video=0)][3]
+        kind: Any = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+        return [
+            np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width].astype(float)
+            for plane in frame.planes
+        ]
+
+
+def displacement(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """By how many samples an image has moved down and to the right, by its gradients."""
+    gradients = [part[2:-2, 2:-2].ravel() for part in np.gradient(before)]
+    change = (before - after)[2:-2, 2:-2].ravel()
+    return np.linalg.lstsq(np.stack(gradients, 1), change, rcond=None)[0]
+
+
+def make_rich_video(folder: Path, key: str) -> Path:
+    """Write a Matroska file with all that may be beside pictures; `rich_parts` finds it again.
+
+    `key` is the name of a metadatum.
+    """
+    (folder / "a.srt").write_text("1\n00:00:00,000 --> 00:00:00,300\nHello\n")
+    make_video(folder / "plain.mp4")
+    cover = io.BytesIO()
+    PIL.Image.fromarray(PHOTO[:40, :40]).save(cover, "JPEG")
+    with (
+        av.open(str(folder / "plain.mp4")) as film,
+        av.open(str(folder / "a.srt")) as text,
+        av.open(str(folder / "rich.mkv"), "w") as output,
+    ):
+        copies: Any = {
+            s: output.add_stream_from_template(s) for s in [*film.streams, *text.streams]
+        }
+        for copy, language in zip(copies.values(), ("fra", "deu", "eng"), strict=True):
+            copy.metadata["language"] = language
+        output.streams.video[0].metadata["timecode"] = "01:00:00:00"
+        output.metadata[key] = "value"
+        output.add_attachment("cover.jpg", "image/jpeg", cover.getvalue())
+        output.add_attachment("font.ttf", "font/ttf", b"no font")
+        chapter = {"id": 1, "start": 0, "end": 300, "time_base": Fraction(1, 1000)}
+        output.set_chapters([chapter | {"metadata": {"title": "One"}}])  # type: ignore[list-item]
+        for packet in [*film.demux(), *text.demux()]:
+            if packet.size:
+                packet.stream = copies[packet.stream]
+                output.mux(packet)
+    return folder / "rich.mkv"
+
+
+def rich_parts(path: Path) -> dict[str, Any]:
+    """What a film holds of `make_rich_video`, by the names that messages have for it."""
+    with av.open(str(path)) as film:
+        known = dict(film.streams.video[0].metadata) | dict(film.metadata)
+        texts = {key.lower(): value for key, value in known.items()}
+        languages = {s.type: s.language for s in film.streams if s.language not in (None, "und")}
+        data: dict[str, list[bytes]] = defaultdict(list)
+        for packet in film.demux():
+            if packet.size:
+                data["cover" if is_cover(packet.stream) else packet.stream.type].append(
+                    bytes(packet)
+                )
+        return {
+            "subtitle stream": data.get("subtitle"),
+            "cover stream": data.get("cover"),
+            "attachment stream": [s.type for s in film.streams if s.type == "attachment"],
+            "chapters": [chapter["metadata"]["title"] for chapter in film.chapters()],
+            "language of video": languages.get("video"),
+            "language of audio": languages.get("audio"),
+            "timecode": texts.get("timecode"),
+            "metadata": [texts.get(name) for name in ("com.example.key", "comment")],
+        }
 
 
 def psnr(first: list[np.ndarray], second: list[np.ndarray], peak: float = 255) -> float:

@@ -1,8 +1,10 @@
 """Films: read frame by frame as other programs show them, and written again as they were."""
 
 import os
+import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -17,21 +19,26 @@ import tifffile
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import paths
-from blurkit.io.films import FilmOptions, is_film, read_film
+from blurkit.io.codecs.metadata import to_srgb
+from blurkit.io.films import FilmOptions, is_film, read_film, stated_length
 from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import FrameTime, read_image
 from blurkit.io.records import Record
-from blurkit.io.videos import describe_video
+from blurkit.io.videos import Look, as_displayed, describe_video
 from tests.io.films import (
     DURATIONS,
     PHOTO,
     TICK,
     UNEVEN,
+    displacement,
     make_animation,
     make_pages,
+    make_rich_video,
     make_video,
     pictures,
+    planes,
     psnr,
+    rich_parts,
     shown,
     shown_animation,
 )
@@ -49,6 +56,9 @@ def copy(source: Path, output: Path, **options: Any) -> list[str]:
     return told
 
 
+HDR: dict[str, Any] = {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)}
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -56,7 +66,7 @@ def copy(source: Path, output: Path, **options: Any) -> list[str]:
         ("uneven.mp4", {"times": UNEVEN}),
         ("uneven.mkv", {"times": UNEVEN}),
         ("phone.mov", {"tags": (1, 2, 1, 1)}),
-        ("hdr.mp4", {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)}),
+        ("hdr.mp4", HDR),
         ("camera.mov", {"pixels": "yuv422p10le", "tags": (1, 1, 1, 1)}),
         ("tv.mts", {"tags": (6, 1, 6, 6)}),
         ("web.webm", {"codec": "libvpx-vp9", "audio": False}),
@@ -78,13 +88,273 @@ def test_a_video_keeps_all_the_rest(name: str, options: dict[str, Any], tmp_path
     assert abs(np.subtract(*map(np.mean, both))) < (1.2 if deep else 0.3)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
+@pytest.mark.parametrize(
+    ("name", "place", "options"),
+    [
+        *(("a.mp4", place, {}) for place in ("left", "center", "topleft")),
+        (
+            "hdr.mov",
+            "topleft",
+            {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)},
+        ),
+        ("tv.mts", "left", {"pixels": "yuv422p"}),
+        ("web.webm", "unspecified", {"codec": "libvpx-vp9", "audio": False}),
+    ],
+)
+def test_a_pass_does_not_move_the_colours(
+    name: str, place: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Re-encoding keeps all planes in place, whatever the place of chroma samples."""
+    encoder = {} if place == "unspecified" else {"chroma_sample_location": place}
+    source = make_video(tmp_path / name, encoder=encoder, **options)
+    copy(source, tmp_path / f"out_{name}")
+    assert Look.of(source).chroma == Look.of(tmp_path / f"out_{name}").chroma == place
+    for before, after in zip(*map(planes, (source, tmp_path / f"out_{name}")), strict=True):
+        assert np.abs(displacement(before, after)).max() < 0.08
+
+
+ALL = {
+    **{"title": "A Film", "comment": "c", "make": "Maker", "location": "+48.1000+011.5000/"},
+    **{"creation_time": "2024-05-06T05:08:09.000000Z", "album": "b", "copyright": "me"},
+}
+APPLE = {
+    "com.apple.quicktime.location.ISO6709": "+48.1374+011.5755+519/",
+    "com.apple.quicktime.make": "Apple",
+    "com.apple.quicktime.creationdate": "2024-05-06T07:08:09+0200",
+    "com.android.version": "14",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "lost"),
+    [
+        ("a.mp4", ALL, ["make"]),
+        ("a.m4v", ALL, ["make"]),
+        ("a.mov", ALL, []),
+        ("a.mp4", ALL | APPLE, []),
+        ("a.mov", ALL | APPLE, []),
+        ("a.mkv", ALL | APPLE, []),
+        ("a.3gp", {"location": ALL["location"], "make": "Maker"}, ["make"]),
+        ("a.avi", ALL, ["make", "location", "creation_time", "album"]),
+        ("a.mts", ALL, [*ALL]),
+    ],
+)
+def test_metadata_comes_along_or_is_named(
+    name: str, metadata: dict[str, str], lost: list[str], tmp_path: Path
+) -> None:
+    source, output = tmp_path / "in.mkv", tmp_path / name
+    make_video(tmp_path / "plain.mkv", pictures(2), audio=False)
+    with av.open(str(tmp_path / "plain.mkv")) as film, av.open(str(source), "w") as made:
+        made.metadata.update(metadata)
+        made.add_stream_from_template(film.streams[0])
+        made.mux(packet for packet in film.demux() if packet.size)
+    (told,) = copy(source, output) or [""]
+    with av.open(str(output)) as film:
+        kept = {key.lower(): value for key, value in film.metadata.items()}
+    for key, value in metadata.items():
+        assert (kept.get(key.lower()) == value) != (key in lost), (key, kept)
+    named = told.partition("metadata (")[2].strip(")").lower()
+    assert sorted(filter(None, named.split(", "))) == sorted(lost)
+    if output.suffix in (".mp4", ".mov", ".m4v", ".3gp"):
+        data = output.read_bytes()
+        assert data.find(b"moov") < data.find(b"mdat")  # the index comes first
+
+
+@pytest.mark.parametrize(
+    ("sound", "name", "kept"),
+    [
+        ("libopus", "b.mp4", True),
+        ("libopus", "b.mov", False),
+        ("flac", "b.mov", False),
+        ("flac", "b.avi", True),
+        ("pcm_s16le", "b.mts", False),
+    ],
+)
+def test_sound_comes_along_or_is_named(sound: str, name: str, kept: bool, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mkv", pictures(2), sound=sound)
+    (told,) = copy(source, tmp_path / name) or [""]
+    assert ("audio stream 1" in told) != kept
+    before, after = shown(source).sound, shown(tmp_path / name).sound
+    assert after == (before if kept else [])
+
+
+def test_damaged_sound_does_not_end_a_film(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mts", pictures(4))
+    data = bytearray(source.read_bytes())
+    second = data.index(b"\xff\xf1", data.index(b"\xff\xf1") + 1)  # the header of ADTS
+    data[second + 4] ^= 0x0F  # the length of its frame
+    source.write_bytes(data)
+    (told,) = copy(source, tmp_path / "b.mp4")
+    assert told.endswith("not kept in the new film: damaged parts of audio stream 1")
+    after = shown(tmp_path / "b.mp4")
+    assert (len(after.yuv), bool(after.sound)) == (4, True)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("b.mp4", True), ("b.mov", True), ("b.mkv", False)])
+def test_xmp_comes_along_or_is_named(name: str, kept: bool, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4", pictures(2))
+    xmp = b"<x:xmpmeta>\xe2\x82\xac</x:xmpmeta>"
+    box = b"uuid" + uuid.UUID("BE7ACFCB-97A9-42E8-9C71-999491E3AFAC").bytes + xmp
+    source.write_bytes(source.read_bytes() + struct.pack(">I", 4 + len(box)) + box)
+    told = copy(source, tmp_path / name)
+    assert told == ([] if kept else [f"{source}: not kept in the new film: metadata (xmp)"])
+    with av.open(str(tmp_path / name), options={"export_xmp": "1"}) as film:
+        assert film.metadata.get("xmp", "").encode() == (xmp if kept else b"")
+
+
+@pytest.mark.parametrize(("first", "last"), [(3, 9), (0, 6), (3, 6)])
+def test_a_trimmed_film_is_whole(first: int, last: int, tmp_path: Path) -> None:
+    """An edit list says which frames of the file are shown."""
+    source = make_video(tmp_path / "a.mp4", audio=False)
+    whole = [picture.pixels for picture in read_film(source)]
+    data = bytearray(source.read_bytes())
+    place = data.find(b"elst") + 12  # after the version and the number of entries
+    (start,) = struct.unpack_from(">i", data, place + 4)
+    struct.pack_into(">Ii", data, place, 40 * (last - first + 1), start + 512 * first)
+    source.write_bytes(data)
+    shown_frames = [picture.pixels for picture in read_film(source)]
+    np.testing.assert_array_equal(shown_frames, whole[first : last + 1])
+    assert stated_length(source) == len(shown_frames)
+    assert copy(source, tmp_path / "b.mp4") == []
+    assert len(shown(tmp_path / "b.mp4").yuv) == len(shown_frames)
+
+
+def test_times_of_another_container_start_anew(tmp_path: Path) -> None:
+    """Those of a transport stream start anywhere; AVI cannot hold sound that starts later."""
+    source = make_video(tmp_path / "a.mts")
+    assert copy(source, tmp_path / "a.mp4") == []
+    before, after = shown(source).times, shown(tmp_path / "a.mp4").times
+    assert before[0] > 0
+    assert np.diff(before).tolist() == np.diff(after).tolist()
+    with av.open(str(source)) as old, av.open(str(tmp_path / "a.mp4")) as new:
+        assert abs(new.start_time or 0) < 50_000
+        starts = [[float(s.start_time * s.time_base) for s in f.streams] for f in (old, new)]
+    assert np.diff(starts[0]) == pytest.approx(np.diff(starts[1]), abs=0.02)
+    with av.open(str(source)) as film, av.open(str(tmp_path / "late.mkv"), "w") as output:
+        copies = {stream: output.add_stream_from_template(stream) for stream in film.streams}
+        for packet in film.demux():
+            if packet.size and packet.pts is not None:
+                late = 45_000 if packet.stream.type == "audio" else 0
+                packet.pts, packet.stream = packet.pts + late, copies[packet.stream]
+                packet.dts = packet.pts if late else packet.dts
+                output.mux(packet)
+    (told,) = copy(tmp_path / "late.mkv", tmp_path / "late.avi")
+    assert "delay of audio stream 1 (0.4" in told
+
+
+def _repeated(path: Path) -> None:
+    """Give every third frame the time of the one before."""
+    path.rename(path.with_suffix(".old"))
+    with av.open(str(path.with_suffix(".old"))) as film, av.open(str(path), "w") as output:
+        output.add_stream_from_template(film.streams[0])
+        for packet in film.demux():
+            if packet.size:
+                assert packet.pts is not None
+                packet.pts -= 40 if packet.pts % 120 == 40 else 0
+                packet.dts = packet.pts
+                output.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "options", "ticks"),
+    [
+        ("b-frames.avi", None, {}, range(10)),
+        ("b-frames.avi", None, {"codec": "mpeg4", "encoder": {"bf": "2"}}, range(10)),
+        ("uneven.avi", None, {"encoder": {"bf": "0"}, "times": UNEVEN}, UNEVEN),
+        ("uneven.mp4", None, {"times": UNEVEN}, UNEVEN),
+        ("repeated.mkv", _repeated, {"encoder": {"bf": "0"}}, None),
+    ],
+)
+def test_films_of_odd_times_can_be_written(
+    name: str, change: Any, options: dict[str, Any], ticks: Any, tmp_path: Path
+) -> None:
+    source = make_video(tmp_path / name, audio=False, **options)
+    if change:
+        change(source)
+    frames = [picture.pixels for picture in read_film(source)]
+    for output in (tmp_path / "out.avi", tmp_path / "out.mkv"):
+        copy(source, output)
+        pictures = list(read_film(output))
+        starts = [FrameTime.of(picture.attrs).start for picture in pictures]
+        assert starts == sorted(set(starts))
+        assert psnr(frames, [picture.pixels for picture in pictures]) > 30
+        if ticks is not None:
+            assert np.allclose(
+                [float(s - starts[0]) for s in starts], np.array(ticks) / 25, atol=1e-3
+            )
+
+
+@pytest.mark.parametrize(
+    ("tags", "signal", "srgb"),
+    [
+        ((9, 1, 9, 16), 0.4403, 137),  # PQ of 50 candelas per square metre
+        ((9, 1, 9, 18), 0.5, 137),  # HLG of as many on a display of 1000
+        ((9, 1, 9, 16), 0.7518, 255),  # 1000
+        ((9, 1, 9, 14), 0.5, 127),
+        ((1, 1, 12, 1), 0.5, 127),  # P3
+    ],
+)
+def test_wide_colours_are_those_of_pictures(
+    tags: Any, signal: float, srgb: int, tmp_path: Path
+) -> None:
+    """Stills have a profile that shows them as films are shown, and a GIF is in sRGB."""
+    level = round(64 + 876 * signal)
+    flat = np.repeat([level, 512], [48 * 64, 24 * 64]).astype(np.uint16).reshape(72, 64)
+    with av.open(str(tmp_path / "a.mp4"), "w") as film:
+        stream: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        stream.codec_context.colorspace, stream.codec_context.color_range = tags[:2]
+        stream.codec_context.color_primaries, stream.codec_context.color_trc = tags[2:]
+        for _ in range(2):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p10le")))
+        film.mux(stream.encode(None))
+    copy(tmp_path / "a.mp4", tmp_path / "a.gif")
+    shade = shown_animation(tmp_path / "a.gif")[2][0][24, 32, :3]
+    np.testing.assert_allclose(shade, srgb, atol=2)
+    (tmp_path / "stills").mkdir()
+    copy(tmp_path / "a.mp4", tmp_path / "stills", frames=True)
+    still = read_image(tmp_path / "stills" / "a" / "000000.png")
+    seen = to_srgb(still.pixels, still.attrs["icc_profile"].tobytes())
+    np.testing.assert_allclose(seen[24, 32] / 257, srgb, atol=2)
+
+
+def test_mirrored_films_are_upright_and_what_frames_carry_is_kept_or_named(tmp_path: Path) -> None:
+    pixels = np.arange(6).reshape(2, 3)
+    for matrix, expected in [
+        ((1, 0, 0, 0, 1), pixels),
+        ((-1, 0, 0, 0, 1), pixels[:, ::-1]),
+        ((1, 0, 0, 0, -1), pixels[::-1]),
+        ((0, 1, 0, -1, 0), np.rot90(pixels, -1)),
+        ((0, -1, 0, 1, 0), np.rot90(pixels)),
+        ((0, 1, 0, 1, 0), pixels.T),
+    ]:
+        np.testing.assert_array_equal(as_displayed(pixels, np.array(matrix) * 65536), expected)
+    hdr10 = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    hdr10 += ":max-cll=1000,400:log-level=error"
+    source = make_video(tmp_path / "hdr.mp4", encoder={"x265-params": hdr10}, **HDR)
+    assert copy(source, tmp_path / "b.mp4") == []
+    kept = Look.of(tmp_path / "b.mp4").extras
+    assert {
+        k: v for k, v in Look.of(source).extras.items() if "SEI" not in k
+    }.items() <= kept.items()
+    (told,) = copy(source, tmp_path / "b.webm")
+    assert "codec hevc (it is av1), its mastering display, its content light level" in told
+    source = make_video(tmp_path / "tv.mts", encoder={"x264-params": "tff=1"})
+    assert "interlacing" in copy(source, tmp_path / "c.mts")[0]
+    source = make_video(tmp_path / "deep.mov", codec="prores_ks", pixels="yuva444p10le")
+    (told,) = copy(source, tmp_path / "d.mov")
+    assert "codec prores (it is h264), pixel format yuv444p12le" in told
+    assert told.endswith("transparency")
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "ffconcat version 1.0\nfile other.mp4\n",
         "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n",
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>',
+        "[playlist]\nFile1=other.mp4\n",
     ],
 )
 def test_a_list_of_other_files_is_no_film(text: str, tmp_path: Path) -> None:
@@ -97,7 +367,8 @@ def test_a_list_of_other_files_is_no_film(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="its files have no such names")
 @pytest.mark.parametrize(
-    "name", ["12:30:05.mp4", "http:/127.0.0.1:9/a.mp4", "-f.mp4", "a%20?b.mp4"]
+    "name",
+    ["12:30:05.mp4", "http:/127.0.0.1:9/a.mp4", "-f.mp4", "a%20?b.mp4", "%03d.mkv", "file:a|b.avi"],
 )
 def test_any_name_is_that_of_a_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -110,6 +381,7 @@ def test_any_name_is_that_of_a_file(
     assert len(shown(Path("out") / name).yuv) == len(pictures())
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
 def test_an_encoder_does_not_raise_the_priority_of_the_program(tmp_path: Path) -> None:
     """That of AV1 gives a thread of root real-time priority, and leaves it."""
     source = make_video(tmp_path / "a.mp4", codec="libsvtav1", pixels="yuv420p10le")
@@ -170,7 +442,7 @@ def test_colours_follow_the_matrix_and_the_range(
 def test_a_codec_without_an_encoder_becomes_h264(tmp_path: Path) -> None:
     make_video(tmp_path / "old.avi", codec="mpeg4", audio=False)
     (told,) = copy(tmp_path / "old.avi", tmp_path / "new.avi")
-    assert told == f"{tmp_path}/old.avi: its codec mpeg4 cannot be written; the new film is h264"
+    assert told == f"{tmp_path}/old.avi: not kept in the new film: codec mpeg4 (it is h264)"
     assert shown(tmp_path / "new.avi").codec == "h264"
     assert len(shown(tmp_path / "new.avi").yuv) == len(shown(tmp_path / "old.avi").yuv)
 
@@ -185,31 +457,32 @@ def test_codecs_that_nobody_knows(tmp_path: Path) -> None:
     (tmp_path / "sound.mkv").write_bytes(data.replace(b"A_AAC", b"A_ZZZ"))
     assert describe_video(tmp_path / "sound.mkv")["audio"] == ["unknown"]
     (told,) = copy(tmp_path / "sound.mkv", tmp_path / "new.mkv")
-    assert told.endswith("its audio stream 1 is not copied")
+    assert told.endswith("not kept in the new film: audio stream 1")
     assert len(shown(tmp_path / "new.mkv").yuv) == len(shown(tmp_path / "a.mkv").yuv)
 
 
-def test_subtitles_are_copied_and_what_is_not_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:00,300\nHello\n")
-    make_video(tmp_path / "plain.mkv")
-    with (
-        av.open(str(tmp_path / "plain.mkv")) as film,
-        av.open(str(tmp_path / "a.srt")) as text,
-        av.open(str(tmp_path / "a.mkv"), "w") as output,
-    ):
-        output.add_attachment("font.ttf", "font/ttf", b"no font")
-        copies = {s: output.add_stream_from_template(s) for s in [*film.streams, *text.streams]}
-        for packet in [*film.demux(), *text.demux()]:
-            if packet.size:
-                packet.stream = copies[packet.stream]
-                output.mux(packet)
-    (told,) = copy(tmp_path / "a.mkv", tmp_path / "b.mkv")
-    assert told.endswith("its attachment stream 3 is not copied")
-    (told, _) = copy(tmp_path / "a.mkv", tmp_path / "b.avi")
-    with av.open(str(tmp_path / "b.mkv")) as film:
-        packets = [bytes(p) for p in film.demux(subtitles=0) if p.size]
-    assert packets == [b"Hello"]
-    assert "subtitle stream 2 is not copied" in told
+def test_everything_else_is_copied_or_named(tmp_path: Path) -> None:
+    """Sound and subtitles with their languages, covers, attachments, chapters, timecode."""
+    cover, font = "cover stream 3", "attachment stream 4"
+    lacks = "language of video stream 0, language of audio stream 1"
+    for name, key, lost in [
+        ("b.mkv", "com.example.key", None),
+        ("b.mp4", "comment", f"subtitle stream 2, {font}"),
+        ("b.mp4", "com.example.key", f"subtitle stream 2, {cover}, {font}"),
+        ("b.avi", "com.example.key", f"subtitle stream 2, {cover}, {font}, chapters, {lacks}, "),
+    ]:
+        source = make_rich_video(tmp_path, key)
+        (tmp_path / name).unlink(missing_ok=True)
+        told = "".join(copy(source, tmp_path / name))
+        assert told.startswith(f"{source}: not kept in the new film: {lost}" if lost else "")
+        before, after = rich_parts(source), rich_parts(tmp_path / name)
+        for part, value in before.items():
+            assert (after[part] == value) != (part in told.lower()), (
+                name,
+                part,
+                value,
+                after[part],
+            )
 
 
 def test_animations_keep_times_loops_and_transparency(tmp_path: Path) -> None:
@@ -311,7 +584,8 @@ def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:
     starts = [sum(DURATIONS[:n]) for n in range(5)]
     assert [1000 * time for time in shown(tmp_path / "a.mp4").times] == starts
     make_video(tmp_path / "b.mp4", times=UNEVEN[:5], frames=pictures(5))
-    copy(tmp_path / "b.mp4", tmp_path / "b.gif")
+    (told,) = copy(tmp_path / "b.mp4", tmp_path / "b.gif")
+    assert told == f"{tmp_path}/b.mp4: not kept in the new film: audio"
     assert shown_animation(tmp_path / "b.gif")[0][:4] == [40, 80, 40, 160]
     with pytest.raises(UsageError, match=r"b\.png cannot hold the film"):
         copy(tmp_path / "b.mp4", tmp_path / "b.png")
@@ -434,6 +708,16 @@ def test_films_are_not_overwritten_and_frames_come_once_and_in_order(tmp_path: P
         sink.write(second)
         with pytest.raises(BlurkitError, match="written there already"):
             sink.write(first)
+
+
+def test_errors_of_encoders_name_the_film(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", pictures(2), codec="libsvtav1", audio=False)
+    with pytest.raises(BlurkitError, match=r"/out\.mp4: cannot be encoded \([^/]+\)$"):
+        copy(source, tmp_path / "out.mp4", crf=1000)
+    frames = make_animation(tmp_path / "in.gif")
+    with pytest.raises(BlurkitError, match=r"/out\.webm: cannot be encoded \([^/]+\)$"):
+        copy(frames, tmp_path / "out.webm", crf=1000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.gif", "in.mp4"]
 
 
 def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:

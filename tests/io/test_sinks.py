@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blurkit.data.sampler import find_shards
+from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io import image_sinks, sinks
 from blurkit.io.image_sinks import FileOptions, open_sink
@@ -19,6 +20,7 @@ from blurkit.io.records import Record
 from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardFolder, StreamSink
 from blurkit.io.streams import read_stream
+from tests.io.films import make_video
 from tests.io.scenes import assert_all_same, pair
 
 SHOW = ("restored", "sharp")
@@ -112,6 +114,34 @@ def test_existing_files_and_names_that_come_twice(tmp_path: Path) -> None:
             sink.claim(pair("a", 2))
     written = read_image(tmp_path / "out/a.png").pixels
     np.testing.assert_array_equal(written, pair("a", 1).images["sharp"])
+
+
+def test_nothing_is_replaced_where_case_or_unicode_form_are_ignored(tmp_path: Path) -> None:
+    """A link stands for the other name under which such a file system has a file."""
+    with open_sink(f"{tmp_path}/", SHOW, "deblur", FileOptions(force=True)) as sink:
+        for number, (name, other) in enumerate((("A", "a"), ("Stra\xdfe", "STRASSE"))):
+            sink.write(pair(name, number))
+            (tmp_path / f"{other}.png").hardlink_to(tmp_path / f"{name}.png")
+            for call in (sink.claim, sink.write):
+                with pytest.raises(BlurkitError, match=f"'{other}' was written there already"):
+                    call(pair(other))
+            written = read_image(tmp_path / f"{name}.png").pixels
+            np.testing.assert_array_equal(written, pair(name, number).images["sharp"])
+        for name in ("b", "B"):  # two files everywhere else
+            sink.write(pair(name))
+    assert sink.done == len(sink.files) == 4
+
+
+def test_a_film_that_is_open_is_finished_before_its_file_is_compared(tmp_path: Path) -> None:
+    for name in ("in", "IN"):
+        make_video(tmp_path / f"{name}.mp4", audio=False)
+    lower, upper = (list(read_records([tmp_path / f"{n}.mp4"]))[:2] for n in ("in", "IN"))
+    (tmp_path / "out").mkdir()
+    with open_sink(f"{tmp_path}/out", ("blur",), "x", FileOptions(force=True)) as sink:
+        for record in (*lower, *upper):
+            sink.write(record)
+        assert sink.done == 1
+    assert (sink.done, sink.films) == (2, 2) and files(tmp_path / "out") == ["IN.mp4", "in.mp4"]
 
 
 ESCAPING = ("../a", "a/../../b", "/a", "C:a", "c:\\a", "a\\..\\b", "a\nb", "a\0b", "", ".", "a/..")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import imageio.v3 as imageio
 import numpy as np
+import PIL.Image
 import skimage.data
 
 from blurkit.io.checkpoints import leaf_checksums, load_checkpoint
@@ -39,6 +40,12 @@ def commands(
     for number in range(count):
         part = skimage.data.astronaut()[7 * number :][:side, : side * 3 // 2]
         imageio.imwrite(photos / f"{number:03d}.png", part)
+    films, kernel = folder / "films", folder / "kernel.npy"
+    films.mkdir()
+    for name in ("a.gif", "b.tif", "c.gif"):
+        first, *others = (PIL.Image.open(path).convert("RGB") for path in sorted(photos.iterdir()))
+        first.save(films / name, save_all=True, append_images=others, duration=40)
+    np.save(kernel, np.full((1, 3), 1 / 3))
     (folder / "training").mkdir()
     make_shards(folder / "training")
     split = ("--synthesize", "shake", "--kernel-size", 9, 9, "--validation", 0.34)
@@ -51,6 +58,7 @@ def commands(
         "prepare, two processes": resumed("", "prepare", photos, *small[:-2], 2, "-q"),
         "deblur, a shard": forced("x.h5", "deblur", photos, *network),
         "deblur, a folder": forced("", "deblur", photos, *network),
+        "reblur, films": forced("", "reblur", films, "--kernel", kernel, "-q"),
         "reblur": forced("x.h5", "reblur", pair, "--device", "cpu", "-q"),
         "transfer": forced("x.png", "transfer", *[photos / "000.png"] * 3, "--device", "cpu", "-q"),
         "interpolate": forced("", "interpolate", pair, "--steps", 3, "--device", "cpu", "-q"),

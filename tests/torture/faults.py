@@ -282,6 +282,7 @@ def writers(folder: Path) -> Case:
 
 
 FAULTS = ("prepare, a shard", "prepare, a folder", "deblur, a shard", "deblur, a folder")
+FAULTS += ("reblur, films",)
 TRAININGS = ("train-deblur", "train-reblur")
 CAMPAIGNS = [
     *(Campaign(f"faults: {name}", MOST, partial(fault_case, name), 60) for name in FAULTS),

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.codecs.metadata import Metadata, as_upright, with_header
+from blurkit.io.codecs.exif import (
+    DIRECTORIES,
+    EXIF_HEADER,
+    EXIF_TAG,
+    GPS_TAG,
+    Directory,
+    block,
+    chosen,
+    content_of,
+    first_directory,
+    revised,
+    with_header,
+)
+from blurkit.io.codecs.jpeg import boxes
+from blurkit.io.codecs.metadata import Metadata, divided, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY
 from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
@@ -38,7 +53,53 @@ def read_raw(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             pixels = raw.postprocess(
                 use_camera_wb=True, output_bps=16, gamma=SRGB_GAMMA, auto_bright_thr=CLIPPED
             )
-    return pixels, Metadata()
+    return pixels, raw_metadata(file)
+
+
+XMP_TAG, IPTC_TAG = 700, 33723
+
+DESCRIPTIVE = (
+    *(270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), 50708),
+    *DIRECTORIES,
+)
+"""Tags of a RAW file that are true of the developed picture, too."""
+
+CANON_DIRECTORIES = ((b"CMT1", 0), (b"CMT2", EXIF_TAG), (b"CMT4", GPS_TAG))
+"""Boxes of a CR3 file, and the tag of the directory in each."""
+
+FUJI_PREVIEW = 84
+"""The place in a RAF file that has the place of its preview, a JPEG with the metadata."""
+
+
+def raw_metadata(file: BinaryIO) -> Metadata:
+    """Return the metadata of a RAW file whose pixels are developed and upright."""
+    file.seek(0)
+    head = file.read(FUJI_PREVIEW + 4)
+    if head.startswith(b"FUJIFILM"):
+        file.seek(int.from_bytes(head[FUJI_PREVIEW:], "big"))
+        _, _, exif = file.read(1 << 17).partition(EXIF_HEADER)
+        directory, order = first_directory(io.BytesIO(exif))
+    elif head[4:8] == b"ftyp":
+        directory, order = _of_canon(file)
+    elif head[:2] in (b"II", b"MM"):
+        directory, order = first_directory(file)
+    else:
+        return Metadata(lost="EXIF")
+    xmp, iptc = (content_of(directory, tag) for tag in (XMP_TAG, IPTC_TAG))
+    photoshop = photoshop_of(iptc) if iptc else b""
+    exif = revised(block(chosen(directory, DESCRIPTIVE), order))
+    return Metadata(exif=exif, xmp=xmp, photoshop=photoshop)
+
+
+def _of_canon(file: BinaryIO) -> tuple[Directory, str]:
+    """Return the directories of a CR3 file as one, and their byte order."""
+    file.seek(0)
+    data, directory, order = file.read(1 << 20), Directory(), ""
+    for name, tag in CANON_DIRECTORIES:
+        if (place := data.find(name)) >= 0:
+            found, order = first_directory(io.BytesIO(data[place + 4 :]))
+            directory |= {tag: found} if tag else found
+    return directory, order
 
 
 @contextmanager
@@ -67,24 +128,66 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     """
     import pillow_heif
 
-    image = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    opened = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    image = opened[opened.primary_index]
     check_claim(image.size[1], image.size[0], 24, file.seek(0, 2), where)
-    pixels = np.asarray(image)
+    info: dict[str, Any] = dict(image.info)
+    pixels, bits = np.asarray(image), info["bit_depth"]
     if pixels.dtype == np.uint16:
-        pixels = full_range(pixels, image.info["bit_depth"])
-    exif = as_upright(with_header(image.info.get("exif")))
-    return pixels, Metadata(image.info.get("icc_profile") or b"", exif)
+        pixels = full_range(pixels, bits)
+    if image.premultiplied_alpha:
+        pixels = divided(pixels)
+    exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")
+    codes: Any = tuple(int(nclx[name]) for name in NCLX) if nclx else None
+    auxiliary = [AUXILIARY.get(name, "auxiliary picture") for name in info.get("aux", {})]
+    lost = {
+        **dict.fromkeys(auxiliary, True),
+        "depth map": info.get("depth_images"),
+        "other pictures": len(opened) > 1,
+        "film": _has_film(file),
+        "light levels": any(name in info for name in LIGHT_LEVELS),
+    }
+    return pixels, Metadata(
+        info.get("icc_profile") or b"",
+        revised(exif) if exif else b"",
+        xmp=info.get("xmp") or b"",
+        cicp=codes,
+        bits=bits if bits > 8 else None,
+        lost=", ".join(name for name, found in lost.items() if found),
+    )
+
+
+NCLX = (
+    *("color_primaries", "transfer_characteristics", "matrix_coefficients"),
+    "full_range_flag",
+)
+"""pillow_heif's names of the codes of colours, in the order of `Metadata.cicp`."""
+
+LIGHT_LEVELS = ("content_light_level", "mastering_display_colour_volume")
+
+AUXILIARY = {
+    "urn:com:apple:photo:2020:aux:hdrgainmap": "gain map",
+    "urn:iso:std:iso:ts:21496:-1": "gain map",
+}
+
+
+def _has_film(file: BinaryIO) -> bool:
+    """Return whether the film of a motion photo follows the picture."""
+    file.seek(0)
+    return any(kind in (b"mpvd", b"moov") for kind, _, _ in boxes(file.read()))
 
 
 def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write pixels (H, W, 1 to 4), 16 bits as 12; libheif applies the orientation in the EXIF."""
+    """Write pixels (H, W, 1 to 4), 16 bits as 10 or 12; libheif applies the EXIF's orientation."""
     import pillow_heif
 
     height, width, channels = pixels.shape
     mode = ("L", "LA", "RGB", "RGBA")[channels - 1] + (";16" if pixels.dtype == np.uint16 else "")
-    pillow_heif.options.SAVE_HDR_TO_12_BIT = True
     data = np.ascontiguousarray(pixels).tobytes()
-    known = {"exif": metadata.exif, "icc_profile": metadata.icc}
-    stated = {name: value for name, value in known.items() if value}
+    known = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
+    stated: dict[str, Any] = {name: value for name, value in known.items() if value}
+    if metadata.cicp:
+        stated |= dict(zip(NCLX, metadata.cicp, strict=True))
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = metadata.bits != 10
     options = {"quality": quality or QUALITY, "chroma": 444, "enc_params": {"preset": PRESET}}
     pillow_heif.encode(mode, (width, height), data, file, **options, **stated)

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.codecs.metadata import (
-    EXIF_HEADER,
-    Metadata,
-    as_upright,
-    orientation_of,
-    with_header,
-)
+from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_header
+from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
 from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
@@ -43,7 +39,7 @@ RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 ALPHA_CHANNEL = 0
 
 MOST_EXIF = 1 << 24
-"""The most bytes of a compressed EXIF block."""
+"""The most bytes of a compressed EXIF block or XMP packet."""
 SRGB = (1, 1, 13)
 """White point D65, the primaries of sRGB and its transfer function."""
 
@@ -62,24 +58,32 @@ def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
     pixels = imagecodecs.jpegxl_decode(data, index=0)
-    return pixels, Metadata(exif=as_upright(_exif(data)))
+    if header.premultiplied and pixels.ndim == 3:
+        pixels = divided(pixels)
+    return pixels, _jpegxl_metadata(data, header)
 
 
 def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write upright sRGB pixels (H, W, 1 to 4); 16 bits, and quality 100, without loss."""
+    """Write upright sRGB pixels (H, W, 1 to 4) with a quality.
+
+    16 bits, quality 100 and by default what was stored so are without loss.
+    """
     import imagecodecs
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    lossless = quality == 100 or (metadata.lossless and quality is None)
     deep, quality = pixels.dtype == np.uint16, quality or QUALITY
     # libjxl's own formula for qualities of JPEG
     distance = max(0.0, 0.1 + (100 - quality) * 0.09) if quality >= 30 else 15.0
     data = imagecodecs.jpegxl_encode(
-        plain, lossless=deep or quality == 100, distance=distance, usecontainer=True
+        plain, lossless=deep or lossless, distance=distance, usecontainer=True
     )
     file.write(_declared_srgb(bytes(data)) if deep else data)
     if metadata.exif:
-        exif = as_upright(metadata.exif).removeprefix(EXIF_HEADER)
-        file.write(box(b"Exif", bytes(4) + exif))
+        file.write(box(b"Exif", bytes(4) + metadata.exif.removeprefix(EXIF_HEADER)))
+    if metadata.xmp:
+        file.write(box(b"xml ", metadata.xmp))
+    file.write(metadata.extras)
 
 
 def _declared_srgb(data: bytes) -> bytes:
@@ -104,16 +108,40 @@ def _codestream(data: bytes) -> bytes:
     return data[-4096:]  # a last box without its end
 
 
-def _exif(data: bytes) -> bytes:
+OF_PIXELS = (b"JXL ", b"ftyp", b"jxll", b"jxlc", b"jxlp", b"jxli")
+RECONSTRUCTION = b"jbrd"
+"""Boxes that the encoder writes, and the one by which a file becomes the JPEG that it was."""
+
+
+def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
+    """Return what the boxes of a file state; some are compressed."""
     import imagecodecs
 
+    found: dict[bytes, bytes] = {}
+    extras, names, lost = b"", [], ["other frames"] if header.animated else []
     for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
         body = data[start:end]
-        if kind == b"brob" and body.startswith(b"Exif"):
-            kind, body = b"Exif", bytes(imagecodecs.brotli_decode(body[4:], out=MOST_EXIF))
-        if kind == b"Exif" and len(body) > 8:
-            return with_header(body[4 + int.from_bytes(body[:4], "big") :])
-    return b""
+        stated = body[:4] if kind == b"brob" else kind
+        if stated == b"jumb":  # of the pixels that were
+            lost.append("content credentials")
+        elif stated in (b"Exif", b"xml ", RECONSTRUCTION):
+            if kind == b"brob" and stated not in found:
+                body = bytes(imagecodecs.brotli_decode(body[4:], out=MOST_EXIF))
+            found.setdefault(stated, body)
+        elif stated not in OF_PIXELS:
+            extras += box(kind, body)
+            names.append("gain map" if stated == b"jhgm" else f"{stated.decode('latin-1')} box")
+    exif = found.get(b"Exif", b"")
+    exif = with_header(exif[4 + int.from_bytes(exif[:4], "big") :]) if len(exif) > 8 else b""
+    return Metadata(
+        exif=revised(exif) if exif else b"",
+        xmp=found.get(b"xml ", b""),
+        lossless=not header.xyb and RECONSTRUCTION not in found,
+        extras=extras,
+        extras_of=".jxl" if extras else "",
+        extras_names=", ".join(names),
+        lost=", ".join(lost),
+    )
 
 
 class _Bits:
@@ -122,6 +150,9 @@ class _Bits:
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data[len(JXL_CODESTREAM) : 4096], "little")
         self.position = 0
+        self.xyb, self.animated, self.premultiplied = True, False, False
+        """Whether pixels are in the space in which they lose, have more frames, and are multiplied
+        by their alpha; known after `is_srgb`."""
 
     def number(self, bits: int) -> int:
         value = self._bits >> self.position & ((1 << bits) - 1)
@@ -153,6 +184,7 @@ class _Bits:
             if self.number(1):  # a preview, which nobody writes
                 return False
             if self.number(1):
+                self.animated = True
                 for forms in (RATES, DIVISORS, LOOPS):
                     self.choice(forms)
                 self.number(1)
@@ -160,7 +192,7 @@ class _Bits:
         self.number(1)
         for _ in range(self.choice(CHANNELS)):
             self._channel()
-        self.number(1)
+        self.xyb = bool(self.number(1))
         if self.number(1):
             return True
         if self.number(1):  # an ICC profile
@@ -189,7 +221,7 @@ class _Bits:
         self.choice(SHIFTS)
         self.number(8 * self.choice(NAME_LENGTHS))
         if kind == ALPHA_CHANNEL:
-            self.number(1)
+            self.premultiplied = bool(self.number(1))
 
 
 # ---- JPEG 2000 -----------------------------------------------------------------------------------
@@ -198,6 +230,16 @@ JP2_CONTAINER = b"\0\0\0\x0cjP  \r\n\x87\n"
 JP2_CODESTREAM = b"\xff\x4f\xff\x51"
 
 EXIF_UUID = b"JpgTiffExif->JP2"
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+
+END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
+PREMULTIPLIED = 2
+"""The kind of an alpha channel by which colours are multiplied."""
+
+OF_ENCODERS = (b"Created by ", b"Kakadu")
+"""How the comments begin that encoders leave of themselves."""
+
 RESTRICTED, ANY_ICC = 2, 3
 PLAIN_SPACES = (16, 17)
 """Methods of a `colr` box that give an ICC profile, and the codes of sRGB and its grays."""
@@ -216,11 +258,12 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         metadata, plain = _metadata(data)
         if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
             claimed.load()
-            return plain_pixels(claimed), metadata
+            return _straight(plain_pixels(claimed), data), metadata
     if not plain:
         raise BlurkitError(f"{where}: unsupported colour space; convert the file to RGB first")
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
-    return full_range(imagecodecs.jpeg2k_decode(bare), _bits(data)), metadata
+    pixels = full_range(imagecodecs.jpeg2k_decode(bare), _bits(data))
+    return _straight(pixels, data), metadata
 
 
 def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -229,14 +272,24 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     data = bytes(imagecodecs.jpeg2k_encode(plain, 0, codecformat="jp2", reversible=True))
+    described = {
+        EXIF_UUID: metadata.exif.removeprefix(EXIF_HEADER),
+        XMP_UUID: metadata.xmp,
+        IPTC_UUID: iptc_of(metadata.photoshop),
+    }
     for kind, start, end in boxes(data):
         body = data[start:end]
-        if kind == b"jp2c" and metadata.exif:
-            exif = as_upright(metadata.exif).removeprefix(EXIF_HEADER)
-            file.write(box(b"uuid", EXIF_UUID + exif))
-        if kind == b"jp2h" and metadata.icc:
+        if kind == b"jp2c":
+            uuids = (uuid + text for uuid, text in described.items() if text)
+            file.write(b"".join(box(b"uuid", text) for text in uuids))
+            file.write(metadata.extras)
+            body = _commented(body, metadata.comment) if metadata.comment else body
+        if kind == b"jp2h":
             parts = {part: body[first:last] for part, first, last in boxes(body)}
-            parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + metadata.icc
+            if metadata.icc:
+                parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + metadata.icc
+            if metadata.resolution and metadata.resolution[2]:
+                parts[b"res "] = _density(metadata.resolution)
             body = b"".join(box(part, inner) for part, inner in parts.items())
         file.write(box(kind, body))
 
@@ -246,6 +299,66 @@ def _size(data: bytes) -> tuple[int, int]:
     place = data.index(JP2_CODESTREAM) + 8
     width, height, left, top = struct.unpack_from(">IIII", data, place)
     return height - top, width - left
+
+
+def _density(resolution: tuple[float, float, float]) -> bytes:
+    """Return the content of a box with a resolution: that in which a picture was taken."""
+    across, down, unit = resolution
+    numbers, exponents = [], []
+    for value in (down / unit, across / unit):
+        exponents.append(max(len(str(int(value))) - 4, 0))
+        value /= 10 ** exponents[-1]
+        ratio = Fraction(value).limit_denominator(0xFFFF // (int(value) + 1))
+        numbers += [ratio.numerator, ratio.denominator]
+    return box(b"resc", struct.pack(">HHHHbb", *numbers, *exponents))
+
+
+def _resolution(content_of_res: bytes) -> tuple[float, float, float] | None:
+    """Return the resolution in a box, that in which a picture was taken first."""
+    stated = content(content_of_res, b"resc") or content(content_of_res, b"resd")
+    if len(stated) != 10:
+        return None
+    down, below, across, under, down_power, across_power = struct.unpack(">HHHHbb", stated)
+    if not (down and below and across and under):
+        return None
+    return across / under * 10.0**across_power, down / below * 10.0**down_power, METRE
+
+
+def _comment(codestream: bytes) -> bytes:
+    """Return the first comment in a codestream that is not about its encoder."""
+    for start, end in _markers(codestream):
+        if codestream[start : start + 2] == COMMENT:
+            text = codestream[start + 6 : end]
+            if codestream[start + 4 : start + 6] == b"\0\1" and not text.startswith(OF_ENCODERS):
+                return text
+    return b""
+
+
+def _commented(codestream: bytes, comment: bytes) -> bytes:
+    """Return a codestream with a comment at the end of its header."""
+    end = max(end for _, end in _markers(codestream))
+    marker = COMMENT + struct.pack(">HH", 4 + len(comment), 1) + comment
+    return codestream[:end] + marker + codestream[end:]
+
+
+def _markers(codestream: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the markers in the header of a codestream begin and end."""
+    place = 2
+    while place + 4 <= len(codestream) and codestream[place : place + 2] != END_OF_HEADER:
+        end = place + 2 + int.from_bytes(codestream[place + 2 : place + 4], "big")
+        if end < place + 4:
+            return
+        yield place, end
+        place = end
+
+
+def _straight(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Return pixels whose colours are not multiplied by alpha."""
+    channels = content(content(data, b"jp2h"), b"cdef")[2:]
+    kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", channels[: len(channels) // 6 * 6])]
+    return (
+        divided(pixels) if PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,)) else pixels
+    )
 
 
 def _bits(data: bytes) -> int:
@@ -258,14 +371,31 @@ def _bits(data: bytes) -> int:
 def _metadata(data: bytes) -> tuple[Metadata, bool]:
     """Return the metadata, and whether colours need no conversion other than by a profile."""
     if data.startswith(JP2_CODESTREAM):
-        return Metadata(), True
-    colour = content(content(data, b"jp2h"), b"colr")
+        return Metadata(comment=_comment(data)), True
+    header = content(data, b"jp2h")
+    colour = content(header, b"colr")
     icc = colour[3:] if colour[:1] in (bytes((RESTRICTED,)), bytes((ANY_ICC,))) else b""
     plain = bool(icc) or int.from_bytes(colour[3:7], "big") in PLAIN_SPACES
-    uuids = (data[start:end] for kind, start, end in boxes(data) if kind == b"uuid")
-    exif = next((body[16:] for body in uuids if body.startswith(EXIF_UUID)), b"")
-    exif = with_header(exif)
-    return Metadata(icc, exif, orientation_of(exif)), plain
+    described, extras = {EXIF_UUID: b"", XMP_UUID: b"", IPTC_UUID: b""}, b""
+    for kind, start, end in boxes(data):
+        body = data[start:end]
+        if kind == b"uuid" and body[:16] in described:
+            described[body[:16]] = body[16:]
+        elif kind in (b"uuid", b"xml ", b"uinf", b"asoc", b"jp2i"):
+            extras += box(kind, body)
+    exif, iptc = with_header(described[EXIF_UUID]), described[IPTC_UUID]
+    metadata = Metadata(
+        *(icc, exif, orientation_of(exif)),
+        xmp=described[XMP_UUID],
+        photoshop=photoshop_of(iptc) if iptc else b"",
+        comment=_comment(content(data, b"jp2c")),
+        resolution=_resolution(content(header, b"res ")),
+        extras=extras,
+        extras_of=".jp2" if extras else "",
+        extras_names="other boxes" if extras else "",
+        lost="palette" if content(header, b"pclr") else "",
+    )
+    return metadata, plain
 
 
 # ---- Boxes of containers -------------------------------------------------------------------------

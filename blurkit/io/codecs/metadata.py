@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import re
 import struct
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
+from blurkit.io.codecs.exif import revised
 from blurkit.io.records import Attributes, Image
 
-EXIF_HEADER = b"Exif\x00\x00"
-ORIENTATION_TAG = 274
+INCH, CENTIMETRE, METRE = 0.0254, 0.01, 1.0
+"""Units of resolutions, in metres; 0 is none, if only the shape of pixels is stated."""
+
+ATTRIBUTE_NAMES = {
+    "icc": "icc_profile",
+    "tables": "jpeg_tables",
+    "subsampling": "jpeg_subsampling",
+    "lost": "left_out",
+}
+"""The attributes of a record that have another name than the field of `Metadata`."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata of an image file.
+    """The metadata of an image file; what a file does not state is empty.
 
-    `icc` is its colour profile and `exif` its EXIF block with `EXIF_HEADER`; both are empty if
-    there is none. `orientation` (1 to 8) says how stored pixels are shown. Of a JPEG, `tables` are
-    the quantisation tables (n, 64), rows first, and `subsampling` that of chroma: 0 for 4:4:4, 1
-    for 4:2:2, 2 for 4:2:0.
+    `icc` is the colour profile, `exif` the EXIF block with `EXIF_HEADER`, `xmp` the XMP packet,
+    `photoshop` the blocks of image resources that Photoshop defined, of which one is the IPTC data,
+    `comment` a text. `orientation` (1 to 8) says how stored pixels are shown. `resolution` is that
+    across and down per unit of so many metres. `cicp` are the codes of primaries, transfer
+    function, matrix and range (ITU-T H.273), `bits` those of a depth between 8 and 16, `lossless`
+    is true if a format that can lose stored the pixels without loss. Of a JPEG, `tables` are the
+    quantisation tables (n, 64), rows first, and `subsampling` that of chroma: 0 for 4:4:4, 1 for
+    4:2:2, 2 for 4:2:0; `progressive` is true if it shows coarse pixels first.
+
+    `extras` are the other blocks of a file, as they are stored in files with the suffix
+    `extras_of`; other formats cannot hold these, and `extras_names` says what they are, between
+    commas. `lost` says what the reader has left out.
     """
 
     icc: bytes = b""
@@ -32,56 +48,127 @@ class Metadata:
     orientation: int = 1
     tables: np.ndarray | None = None
     subsampling: int | None = None
+    progressive: bool = False
+    xmp: bytes = b""
+    photoshop: bytes = b""
+    comment: bytes = b""
+    resolution: tuple[float, float, float] | None = None
+    cicp: tuple[int, int, int, int] | None = None
+    bits: int | None = None
+    lossless: bool = False
+    extras: bytes = b""
+    extras_of: str = ""
+    extras_names: str = ""
+    lost: str = ""
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Metadata:
         """Return the metadata in the attributes of a record."""
-        names = ("icc_profile", "exif")
-        icc, exif = (np.asarray(attrs.get(name, ()), np.uint8).tobytes() for name in names)
-        tables, subsampling = attrs.get("jpeg_tables"), attrs.get("jpeg_subsampling")
-        return cls(icc, exif, int(attrs.get("orientation", 1)), tables, subsampling)
+        stated: dict[str, Any] = {}
+        for field in fields(cls):
+            value = attrs.get(ATTRIBUTE_NAMES.get(field.name, field.name))
+            if value is not None:
+                if isinstance(field.default, bytes):
+                    value = np.asarray(value, np.uint8).tobytes()
+                elif field.name == "cicp":
+                    value = tuple(np.asarray(value).astype(int).tolist())
+                elif field.name == "resolution":
+                    value = _plausible(np.asarray(value).tolist())
+                stated[field.name] = value
+        return cls(**stated)
 
     def attributes(self) -> Attributes:
         """Return the attributes of a record that state this metadata."""
-        stated = {
-            "icc_profile": np.frombuffer(self.icc, np.uint8) if self.icc else None,
-            "exif": np.frombuffer(self.exif, np.uint8) if self.exif else None,
-            "orientation": self.orientation if self.orientation in range(2, 9) else None,
-            "jpeg_tables": self.tables,
-            "jpeg_subsampling": self.subsampling,
-        }
-        return {name: value for name, value in stated.items() if value is not None}
+        stated: Attributes = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray) or value != field.default:
+                if isinstance(value, bytes):
+                    value = np.frombuffer(value, np.uint8)
+                elif isinstance(value, tuple):
+                    value = np.asarray(value, np.float64)
+                stated[ATTRIBUTE_NAMES.get(field.name, field.name)] = value
+        return stated
+
+    def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
+        """Return what is true of a file that stores (height, width) pixels in this orientation.
+
+        Thumbnails show the picture as it was, and are dropped.
+        """
+        exif = revised(self.exif, orientation, size) if self.exif else b""
+        kept = (
+            whole
+            for number, _, whole in blocks(self.photoshop)
+            if number not in THUMBNAIL_RESOURCES
+        )
+        xmp = THUMBNAILS_IN_XMP.sub(b"", self.xmp)
+        for name, number in zip(NUMBERS_IN_XMP, (orientation, *size, *size), strict=True):
+            pattern = rb"(\b" + name + rb"(?:=[\"']|>\s*))\d+"
+            xmp = re.sub(pattern, rb"\g<1>%d" % number, xmp)
+        return replace(self, exif=exif, orientation=orientation, photoshop=b"".join(kept), xmp=xmp)
 
 
-def with_header(exif: bytes | None) -> bytes:
-    """Return an EXIF block with its header, which some formats leave out; b"" for no block."""
-    return EXIF_HEADER + exif.removeprefix(EXIF_HEADER) if exif else b""
+THUMBNAILS_IN_XMP = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", re.S)
+FEWEST, MOST = 0.01, 1e6
 
 
-def orientation_of(exif: bytes) -> int:
-    """Return the orientation (1 to 8) that an EXIF block states, 1 if it states none."""
-    block = PIL.Image.Exif()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damage in other parts of the block
-        block.load(exif)
-        value = block.get(ORIENTATION_TAG)
-    return value if isinstance(value, int) and value in range(2, 9) else 1
+def _plausible(resolution: Sequence[float]) -> tuple[float, float, float] | None:
+    """Return a resolution if it is one, since formats store it in integers of several sizes."""
+    across, down, unit = resolution
+    fits = all(FEWEST <= number <= MOST for number in (across, down))
+    return (across, down, unit) if fits and unit in (0, INCH, CENTIMETRE, METRE) else None
 
 
-def as_upright(exif: bytes) -> bytes:
-    """Return an EXIF block whose orientation, if it states one, is 1; all else stays in place."""
-    start = len(EXIF_HEADER)
-    order = "<" if exif[start : start + 2] == b"II" else ">"
-    changed = bytearray(exif)
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", exif, start + 4)
-        (entries,) = struct.unpack_from(f"{order}H", exif, start + directory)
-        for place in range(start + directory + 2, start + directory + 2 + 12 * entries, 12):
-            if struct.unpack_from(f"{order}H", exif, place) == (ORIENTATION_TAG,):
-                struct.pack_into(f"{order}H", changed, place + 8, 1)
-    except struct.error:  # damaged, and therefore without an orientation
-        return exif
-    return bytes(changed)
+NUMBERS_IN_XMP = (
+    *(b"tiff:Orientation", b"tiff:ImageLength", b"tiff:ImageWidth"),
+    *(b"exif:PixelYDimension", b"exif:PixelXDimension"),
+)
+
+
+FIELD_NAMES = {
+    "icc": "colour profile (colours are converted to sRGB)",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "photoshop": "IPTC data",
+    "comment": "comment",
+    "resolution": "resolution",
+}
+"""What fields of `Metadata` are called where a format cannot hold them."""
+
+# ---- Resources of Photoshop ----------------------------------------------------------------------
+
+IPTC_RESOURCE = 0x0404
+THUMBNAIL_RESOURCES = (0x0409, 0x040C)
+"""Numbers of blocks of image resources."""
+
+
+def blocks(photoshop: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield the number, content and bytes of every whole block of image resources."""
+    place = 0
+    while place + 12 <= len(photoshop) and photoshop[place : place + 4] == b"8BIM":
+        number, name = struct.unpack_from(">HB", photoshop, place + 4)
+        start = place + 6 + (name // 2 + 1) * 2 + 4  # the name and its length are padded together
+        size = int.from_bytes(photoshop[start - 4 : start], "big")
+        end = start + size
+        if end > len(photoshop):
+            return
+        yield number, photoshop[start:end], photoshop[place:end] + bytes(size % 2)
+        place = end + size % 2
+
+
+def iptc_of(photoshop: bytes) -> bytes:
+    """Return the IPTC data in Photoshop's blocks, b"" if there is none."""
+    found = (content for number, content, _ in blocks(photoshop) if number == IPTC_RESOURCE)
+    return next(found, b"")
+
+
+def photoshop_of(iptc: bytes) -> bytes:
+    """Return the block of image resources that holds IPTC data."""
+    head = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc))
+    return head + iptc + bytes(len(iptc) % 2)
+
+
+# ---- Orientation ---------------------------------------------------------------------------------
 
 
 def turn_upright(pixels: Image, orientation: int) -> Image:
@@ -120,6 +207,67 @@ def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:
         raise ValueError(f"its colour profile is damaged or not of {space} ({error})") from error
 
 
+PRIMARIES = {
+    1: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+    5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+}
+"""Red, green and blue by the codes of ITU-T H.273: BT.709, BT.601, BT.2020 and Display P3."""
+
+GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+FILMS = (1, 6, 7, 11, 12, 14, 15)
+SRGB_CURVE, PQ, HLG = 13, 16, 18
+"""Codes of transfer functions: powers, those of BT.709 and BT.2020, and others."""
+
+D65 = (0.3127, 0.3290)
+UNSTATED = 2
+
+
+def profile_of(cicp: tuple[int, int, int, int], gray: bool = False) -> bytes:
+    """Return an ICC profile of colours or grays by their codes, b"" if they are those of sRGB.
+
+    Raises ValueError if no profile can describe them.
+    """
+    primaries, transfer = cicp[:2]
+    if transfer in (PQ, HLG) or {primaries, transfer}.difference(
+        PRIMARIES, GAMMAS, FILMS, (SRGB_CURVE, UNSTATED)
+    ):
+        names = {PQ: "high dynamic range (PQ)", HLG: "high dynamic range (HLG)"}
+        name = names.get(transfer, f"the codes {primaries} and {transfer}")
+        raise ValueError(f"its colours are of {name}; write .png, .avif or .heic")
+    if primaries in (1, UNSTATED) and transfer in (*FILMS, SRGB_CURVE, UNSTATED):
+        return b""
+    light = np.linspace(0, 1, 1024)
+    if transfer in GAMMAS:
+        light = light ** GAMMAS[transfer]
+    else:  # pictures with the curve of films are shown like those with that of sRGB
+        light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    return built_profile(D65, () if gray else PRIMARIES.get(primaries, PRIMARIES[1]), light)
+
+
+def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.ndarray) -> bytes:
+    """Return the ICC profile of colours with a curve, from chromaticities (x, y).
+
+    It is that of gray if there are no primaries.
+    """
+    import imagecodecs
+
+    points = [(*primaries[place : place + 2], 1.0) for place in range(0, len(primaries), 2)]
+    profile = bytes(
+        imagecodecs.cms_profile(
+            "rgb" if primaries else "gray",
+            whitepoint=(*white, 1.0),
+            primaries=[number for point in points for number in point] or None,
+            transferfunction=light.astype(np.float32),
+        )
+    )
+    made = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # not now, so that results are always the same
+    return profile[:24] + made + profile[36:]
+
+
 def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
     """Return CMYK pixels (H, W, 4) as RGB: in sRGB by their profile, else by a simple formula."""
     if profile:
@@ -127,3 +275,16 @@ def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
     top = np.uint32(np.iinfo(pixels.dtype).max)
     light = (top - pixels[:, :, :3]) * (top - pixels[:, :, 3:])
     return ((light + top // 2) // top).astype(pixels.dtype)
+
+
+def divided(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels (H, W, 2 or 4) whose colours were stored multiplied by alpha, which is last.
+
+    They are divided by it, and 0 where it is.
+    """
+    colours, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
+    top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    plain = np.where(alpha > 0, colours / (np.where(alpha > 0, alpha, 1) / top), 0)
+    if pixels.dtype.kind == "u":
+        plain = np.rint(np.minimum(plain, top))
+    return np.concatenate([plain.astype(pixels.dtype), alpha], axis=2)

@@ -1,40 +1,40 @@
-"""Image files that Pillow reads and writes: JPEG, WebP, BMP, GIF, AVIF, PNG and Netpbm."""
+"""Image files that Pillow reads and writes: WebP, BMP and GIF, and Netpbm."""
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
-import PIL.JpegImagePlugin
 
 from blurkit.errors import BlurkitError
 from blurkit.io import paths
-from blurkit.io.codecs.metadata import EXIF_HEADER, Metadata, from_cmyk, orientation_of, with_header
+from blurkit.io.codecs.exif import orientation_of, with_header
+from blurkit.io.codecs.metadata import METRE, Metadata, from_cmyk
 from blurkit.io.paths import check_claim, justified_pixels
-from blurkit.io.records import Image, from_float, full_range
+from blurkit.io.records import Image, from_float
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
 
 QUALITY = 95
 """The quality of lossy formats on writing."""
 
-AVIF_SPEED = 8
-"""libaom's: a third of the time of Pillow's 6, with files larger by a hundredth."""
-
 PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of `check_claim`
 
 LIMITED = ("PNG", "BMP", "PPM")
 """The formats whose data are plain or deflated; a pixel of one channel may be a single bit."""
 
-ADOBE_RGB = 0
-"""The transform that the Adobe block of a JPEG names if its planes are not luma and chroma."""
+HEADER_OF_BMP = 14
+"""The place of the header that describes the pixels of a BMP file."""
+
+PROFILE_IN_BMP = b"DEBM"
 
 
 @contextmanager
@@ -78,9 +78,28 @@ def claims_limited(stored: int) -> Iterator[None]:
 def read_pillow(file: BinaryIO, where: str, kind: str) -> tuple[np.ndarray, Metadata]:
     """Return the pixels (H, W) or (H, W, 2 to 4) of the first frame, and the metadata."""
     with opened(file, where, kind) as image:
-        if kind == "GIF":
-            check_gif_end(file)
         return plain_pixels(image), metadata_of(image)
+
+
+def read_webp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+    """Return the pixels and metadata of the first frame of a WebP file."""
+    pixels, metadata = read_pillow(file, where, "WEBP")
+    file.seek(0)
+    kinds = [
+        body[16:20] if kind == b"ANMF" else kind  # of a frame the first chunk in it
+        for kind, body in _riff(file.read())
+    ]
+    lost = [f"{kind.decode('latin-1')} chunk" for kind in kinds if kind not in CHUNKS]
+    return pixels, replace(metadata, lossless=b"VP8L" in kinds, lost=", ".join(lost))
+
+
+def read_gif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+    """Return the pixels and metadata of the first frame of a GIF file."""
+    pixels, metadata = read_pillow(file, where, "GIF")
+    check_gif_end(file)
+    file.seek(0)
+    _, _, packet = file.read().partition(XMP_IN_GIF)
+    return pixels, replace(metadata, xmp=packet.partition(END_OF_XMP_IN_GIF)[0])
 
 
 def check_gif_end(file: BinaryIO) -> None:
@@ -102,57 +121,63 @@ def check_gif_end(file: BinaryIO) -> None:
         raise ValueError("its end is missing") from error
 
 
-def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
-    """Return the pixels and metadata of an AVIF file; 10 and 12 bits become 16."""
-    import imagecodecs  # Pillow would read them as 8 bits
-
-    with opened(file, where, "AVIF") as image:
-        file.seek(0)
-        data = file.read()
-        flags = data[data.index(b"av1C") + 6]  # of the box that describes the first picture
-        bits = 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
-        if bits == 8:
-            return plain_pixels(image), metadata_of(image)
-        return full_range(imagecodecs.avif_decode(data, index=0), bits), metadata_of(image)
-
-
-def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write 8-bit pixels with a quality, by default as `metadata` says that a JPEG was stored."""
-    storage: dict[str, Any] = {"quality": quality or QUALITY, "subsampling": 0}
-    if quality is None and metadata.tables is not None:
-        subsampling = metadata.subsampling or 0
-        storage = {"qtables": metadata.tables.tolist(), "subsampling": subsampling}
-    _save(file, pixels, metadata, "JPEG", **storage)
-
-
 def write_webp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write 8-bit pixels with a quality; colours under full transparency stay as they are."""
-    _save(file, pixels, metadata, "WEBP", quality=quality or QUALITY, exact=True)
+    lossless = metadata.lossless and quality is None
+    options = {"quality": quality or QUALITY, "lossless": lossless, "exact": True}
+    file.write(encoded(pixels, metadata, "WEBP", **options))
 
 
-def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write 8-bit pixels with a quality and chroma of full size."""
-    options = {"quality": quality or QUALITY, "subsampling": "4:4:4", "speed": AVIF_SPEED}
-    _save(file, pixels, metadata, "AVIF", **options)
+CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+"""The chunks of WebP files that are read."""
+
+XMP_IN_GIF, END_OF_XMP_IN_GIF = b"\x21\xff\x0bXMP DataXMP", b"\x01\xff\xfe"
+"""What is before and behind an XMP packet, which is not in blocks."""
 
 
-def write_simple(
-    file: BinaryIO,
-    pixels: Image,
-    metadata: Metadata,
-    quality: int | None,
-    kind: str,
-    **options: Any,
-) -> None:
-    """Write 8-bit pixels without loss, as Pillow's format `kind` with its `options`."""
-    _save(file, pixels, metadata, kind, **options)
+def _riff(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind and content of every whole chunk of a RIFF file."""
+    place = 12
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, place)
+        yield kind, data[place + 8 : place + 8 + size]
+        place += 8 + size + size % 2
 
 
-def _save(file: BinaryIO, pixels: Image, metadata: Metadata, kind: str, **options: Any) -> None:
-    stated = {"icc_profile": metadata.icc, "exif": metadata.exif}
+def read_bmp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+    """Return the pixels and metadata of a BMP file, also the profile in its fifth version."""
+    pixels, metadata = read_pillow(file, where, "BMP")
+    file.seek(HEADER_OF_BMP)
+    header = file.read(124)
+    across, down = struct.unpack_from("<II", header, 24) if len(header) >= 40 else (0, 0)
+    if across and down:
+        metadata = replace(metadata, resolution=(float(across), float(down), METRE))
+    if header[:4] == b"\x7c\0\0\0" and header[56:60] == PROFILE_IN_BMP:
+        place, size = struct.unpack_from("<II", header, 112)
+        file.seek(HEADER_OF_BMP + place)
+        metadata = replace(metadata, icc=file.read(size))
+    return pixels, metadata
+
+
+def write_bmp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
+    """Write 8-bit pixels and their resolution."""
+    data = bytearray(encoded(pixels, Metadata(), "BMP"))
+    across, down, unit = metadata.resolution or (0, 0, 0)
+    density = (round(number / (unit or 1)) for number in (across, down))
+    struct.pack_into("<II", data, HEADER_OF_BMP + 24, *density)
+    file.write(data)
+
+
+def encoded(pixels: Image, metadata: Metadata, kind: str, **options: Any) -> bytes:
+    """Return 8-bit pixels as a file of Pillow's format `kind` with its `options`.
+
+    It has the profile, EXIF block and XMP packet of the metadata.
+    """
+    stated = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp}
     options |= {name: value for name, value in stated.items() if value}
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    PIL.Image.fromarray(plain).save(file, kind, **options)
+    PIL.Image.fromarray(plain).save(file := io.BytesIO(), kind, **options)
+    return file.getvalue()
 
 
 def plain_pixels(image: PIL.Image.Image) -> np.ndarray:
@@ -172,19 +197,15 @@ def plain_pixels(image: PIL.Image.Image) -> np.ndarray:
 def metadata_of(image: PIL.Image.Image) -> Metadata:
     """Return the metadata of an image whose pixels are read: a PNG may store its EXIF last."""
     icc = b"" if image.mode == "CMYK" else image.info.get("icc_profile") or b""
-    exif = with_header(image.info.get("exif"))
-    return Metadata(icc, exif, orientation_of(exif), *_jpeg_storage(image))
-
-
-def _jpeg_storage(image: PIL.Image.Image) -> tuple[np.ndarray | None, int | None]:
-    """Return the quantisation tables and subsampling of a JPEG of gray, or of luma and chroma."""
-    if not isinstance(image, PIL.JpegImagePlugin.JpegImageFile) or image.mode == "CMYK":
-        return None, None
-    if image.info.get("adobe_transform") == ADOBE_RGB:
-        return None, None
-    tables = [list(image.quantization[number]) for number in sorted(image.quantization)]
-    sampling = PIL.JpegImagePlugin.get_sampling(image)
-    return np.asarray(tables, np.uint16), sampling if sampling in (0, 1, 2) else None
+    exif, xmp = with_header(image.info.get("exif")), image.info.get("xmp") or b""
+    comment = image.info.get("comment") or b"" if image.format == "GIF" else b""
+    lost = {"P": "palette", "PA": "palette", "CMYK": "CMYK colours"}
+    return Metadata(
+        *(icc, exif, orientation_of(exif)),
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        comment=comment.encode() if isinstance(comment, str) else comment,
+        lost=lost.get(image.mode, ""),
+    )
 
 
 def _plain_mode(mode: str, transparent: bool) -> str:
@@ -196,72 +217,6 @@ def _plain_mode(mode: str, transparent: bool) -> str:
     return "RGBA" if transparent or mode in ("PA", "RGBa") else "RGB"
 
 
-# ---- PNG -----------------------------------------------------------------------------------------
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER_END = len(PNG_SIGNATURE) + 25
-DEPTH_PLACE = 24
-
-STRATEGY = zlib.Z_RLE
-"""Searching for runs of one byte only writes photos in a quarter of the time; the sizes of their
-files change by less than 5 %."""
-
-
-def read_png(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
-    """Return the pixels and metadata of a PNG file. Raises BlurkitError if it is damaged."""
-    data = file.read()
-    with opened(file, where, "PNG") as image:
-        _check(data, where)
-        pixels = plain_pixels(image)
-        if data[DEPTH_PLACE] == 16:
-            import imagecodecs  # only for these files, which a training machine may never read
-
-            pixels = imagecodecs.png_decode(data)
-        return pixels, metadata_of(image)
-
-
-def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write pixels (H, W, 1 to 4) of 8 or 16 bits."""
-    if pixels.dtype == np.uint16:
-        file.write(_sixteen_bits(pixels, metadata))
-    else:
-        write_simple(file, pixels, metadata, quality, "PNG", compress_type=STRATEGY)
-
-
-def _check(data: bytes, where: str) -> None:
-    """Raise BlurkitError if a chunk that holds pixels does not match its checksum.
-
-    Pillow stops in the last of them when it has all rows, and does not verify that one.
-    """
-    view, place = memoryview(data), len(PNG_SIGNATURE)
-    while place + 12 <= len(view):
-        size, kind = struct.unpack_from(">I4s", view, place)
-        end = place + 8 + size
-        stated = int.from_bytes(view[end : end + 4], "big")
-        if kind in (b"PLTE", b"IDAT") and zlib.crc32(view[place + 4 : end]) != stated:
-            reason = "its pixels do not match their checksum"
-            raise BlurkitError(f"{where}: damaged or truncated ({reason})")
-        place = end + 4
-
-
-def _sixteen_bits(pixels: Image, metadata: Metadata) -> bytes:
-    """Return a PNG file; its metadata chunks follow the header directly, as iCCP requires."""
-    import imagecodecs  # only for these files
-
-    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    data = bytes(imagecodecs.png_encode(plain, strategy=STRATEGY))
-    chunks = b""
-    if metadata.icc:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
-    if metadata.exif:
-        chunks += _chunk(b"eXIf", metadata.exif.removeprefix(EXIF_HEADER))
-    return data[:HEADER_END] + chunks + data[HEADER_END:]
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 # ---- Netpbm --------------------------------------------------------------------------------------
 
 NETPBM_STARTS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")
@@ -270,6 +225,8 @@ _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _HEADER = re.compile(
     _GAP.join([rb"(P6|PF)", rb"(\d{1,9})", rb"(\d{1,9})", rb"([-+.\deE]{1,20})\s"])
 )
+_START = re.compile(_GAP.join([rb"P[1-6fF]", rb"[\d]+", rb"[\d]+"]))
+_COMMENT = re.compile(rb"#[ \t]?([^\r\n]*)")
 
 
 def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
@@ -278,10 +235,13 @@ def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     Raises BlurkitError if it claims too many pixels, ValueError or OSError if it is damaged.
     """
     file.seek(0)
-    header = _HEADER.match(file.read(4096))
+    start = file.read(4096)
+    header, commented = _HEADER.match(start), _START.match(start)
+    comment = b"\n".join(_COMMENT.findall(commented[0])) if commented else b""
     deep = header and header[1] == b"P6" and 255 < int(header[4]) < 65536
     if not header or (header[1] == b"P6" and not deep):
-        return read_pillow(file, where, "PPM")
+        pixels, metadata = read_pillow(file, where, "PPM")
+        return pixels, replace(metadata, comment=comment)
     width, height, most = int(header[2]), int(header[3]), float(header[4])
     stored = file.seek(0, 2)
     check_claim(height, width, 48, stored, where, limited=True)
@@ -290,5 +250,19 @@ def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     data = file.read(3 * height * width * kind.itemsize)
     pixels = np.frombuffer(data, kind).reshape(height, width, 3)
     if deep:
-        return from_float(pixels / np.float32(most), np.uint16), Metadata()
-    return pixels[::-1].astype(np.float32), Metadata()  # a PFM begins with its last row
+        scaled = from_float(pixels / np.float32(most), np.uint16)
+        return scaled, Metadata(comment=comment)
+    return pixels[::-1].astype(np.float32), Metadata(comment=comment)  # begins with its last row
+
+
+def write_netpbm(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
+    """Write pixels (H, W, 1 or 3) of 8 or 16 bits, behind their comment."""
+    height, width, channels = pixels.shape
+    lines = [b"P6" if channels == 3 else b"P5", *_comment_lines(metadata.comment)]
+    most = np.iinfo(pixels.dtype).max
+    lines.append(b"%d %d\n%d\n" % (width, height, most))
+    file.write(b"\n".join(lines) + pixels.astype(pixels.dtype.newbyteorder(">")).tobytes())
+
+
+def _comment_lines(comment: bytes) -> list[bytes]:
+    return [b"# " + line for line in comment.splitlines()]

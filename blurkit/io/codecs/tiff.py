@@ -5,14 +5,36 @@ from __future__ import annotations
 import io
 import logging
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.codecs.metadata import ORIENTATION_TAG, Metadata, from_cmyk
+from blurkit.io.codecs.exif import (
+    EXIF_HEADER,
+    EXIF_TAG,
+    GPS_TAG,
+    ORIENTATION_TAG,
+    Directory,
+    block,
+    byte_order,
+    directory_bytes,
+    parsed,
+    read_directory,
+)
+from blurkit.io.codecs.metadata import (
+    CENTIMETRE,
+    INCH,
+    METRE,
+    Metadata,
+    divided,
+    from_cmyk,
+    iptc_of,
+    photoshop_of,
+)
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
@@ -22,7 +44,24 @@ if TYPE_CHECKING:
 
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ICC_TAG = 34675
+ICC_TAG, XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG = 34675, 700, 33723, 34377
+DESCRIPTION_TAG, LAYERS_TAG = 270, 37724
+
+STRUCTURE = {
+    *range(254, 267),  # what is stored, in which size and depth
+    *(273, 274, *range(277, 286), 288, 289, 290, 291, 292, 293, 296, 301, 317, *range(320, 345)),
+    *(*range(346, 348), *range(512, 533), 559, 32995, 32996, 32997, 32998, 34676, 50838, 50839),
+    *(ICC_TAG, XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG, LAYERS_TAG),
+}
+"""Tags of how pixels are stored, which are written anew, and those with a field of `Metadata`."""
+
+PLACEHOLDERS = {EXIF_TAG: EXIF_TAG - 1, GPS_TAG: GPS_TAG - 1}
+"""The tags under which directories are written, since tifffile leaves out their own."""
+
+RESOLUTION_UNITS = {1: 0, 2: INCH, 3: CENTIMETRE}
+
+SHAPED = '{"shape":'
+"""How the description begins by which tifffile says what the pages of a file are."""
 
 PLAIN_KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
 """tifffile's names of the colour spaces whose values are used as they are."""
@@ -56,9 +95,9 @@ Page = tuple[np.ndarray, Metadata]
 def read_tiff(file: BinaryIO, where: str) -> Page:
     """Return the first page of a TIFF file.
 
-    Pixels are as stored, but palettes and CMYK become RGB, and depths such as 1, 4 and 12 bits are
-    scaled to the range of their type. Raises BlurkitError if the colour space is unsupported, and
-    tifffile's errors for damaged files.
+    Pixels are as stored, but palettes and CMYK become RGB, depths such as 1, 4 and 12 bits are
+    scaled to the range of their type, and colours are not multiplied by alpha. Raises BlurkitError
+    if the colour space is unsupported, and tifffile's errors for damaged files.
     """
     import tifffile  # only for these files
 
@@ -69,7 +108,8 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
         if page.is_reduced or _named(page.photometric) == "CFA":
             reason = "holds a preview or the data of a camera's sensor first"
             raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
-        return _read_page(page, opened.filehandle.size, where)
+        pixels, metadata = next(_read_page(page, opened, where))
+        return pixels, _without_masks(metadata, opened)
 
 
 def page_count(path: Path) -> int:
@@ -78,7 +118,7 @@ def page_count(path: Path) -> int:
 
     try:
         with tifffile.TiffFile(path) as file:
-            return len(_whole_pages(file))
+            return sum(len(_planes(page, file)) for page in _whole_pages(file))
     except Exception:  # tifffile raises errors of any kind on damaged data
         return 0
 
@@ -90,27 +130,34 @@ def read_pages(path: Path) -> Generator[Page, None, None]:
     with tifffile.TiffFile(path) as file:
         for number, page in enumerate(_whole_pages(file)):
             try:
-                read = _read_page(page, file.filehandle.size, str(path))
+                for pixels, metadata in _read_page(page, file, str(path)):
+                    yield pixels, _without_masks(metadata, file)
             except BlurkitError:
                 raise
             except Exception as error:  # of any kind
                 reason = f"damaged after page {number} ({one_line(error)})"
                 raise BlurkitError(f"{path}: {reason}") from error
-            yield read
 
 
 def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write pixels (H, W, 1 to 4), losslessly compressed; a second or fourth channel is alpha."""
     import tifffile
 
-    with tifffile.TiffWriter(file) as writer:
+    order = byte_order(metadata.exif.removeprefix(EXIF_HEADER))
+    with tifffile.TiffWriter(file, byteorder=order) as writer:
         write_page(writer, pixels, metadata)
+    link_directories(file)
 
 
 def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -> None:
-    """Append a page to a TIFF file, as `write_tiff` writes the only one."""
+    """Append a page to a TIFF file, as `write_tiff` writes the only one.
+
+    `link_directories` completes the file.
+    """
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    channels, orientation = pixels.shape[2], metadata.orientation
+    channels, (across, down, unit) = pixels.shape[2], metadata.resolution or (1, 1, 0)
+    if unit == METRE:
+        across, down, unit = across * CENTIMETRE, down * CENTIMETRE, CENTIMETRE
     writer.write(
         plain,
         photometric="rgb" if channels >= 3 else "minisblack",
@@ -119,20 +166,72 @@ def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -
         compression="zlib",
         predictor=True,
         iccprofile=metadata.icc or None,
-        extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)] if orientation > 1 else (),
+        resolution=(across, down),
+        resolutionunit=next(code for code, metres in RESOLUTION_UNITS.items() if metres == unit),
+        extratags=[*_extra_tags(writer, metadata)],
         metadata=None,
+        software=False,
     )
 
 
-def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
+def _extra_tags(
+    writer: tifffile.TiffWriter, metadata: Metadata
+) -> Iterator[tuple[int, int, int, Any, bool]]:
+    """Yield the tags of a page beside those of its pixels; directories are written before it."""
+    if metadata.orientation > 1:
+        yield ORIENTATION_TAG, 3, 1, metadata.orientation, True
+    iptc = iptc_of(metadata.photoshop)
+    for tag, kind, data in (
+        (XMP_TAG, 1, metadata.xmp),
+        (IPTC_TAG, 7, iptc),
+        (PHOTOSHOP_TAG, 1, metadata.photoshop),
+    ):
+        if data:
+            yield tag, kind, len(data), data, True
+    tags, order = parsed(metadata.exif)
+    tags = tags if order == writer.tiff.byteorder else {}
+    for tag, value in tags.items():
+        if not isinstance(value, dict):
+            if tag not in STRUCTURE:
+                yield tag, *value, True
+        elif tag in PLACEHOLDERS:
+            file = writer.filehandle
+            place = file.seek(0, 2)
+            place += file.write(bytes(place % 2))
+            file.write(directory_bytes(value, place, order))
+            yield PLACEHOLDERS[tag], 4, 1, place, True
+
+
+def link_directories(file: BinaryIO | Path) -> None:
+    """Give the directories in a file that `write_page` has written the tags that they should have.
+
+    Their places are known there under others, which tifffile writes.
+    """
+    import tifffile
+
+    if not isinstance(file, Path):
+        file.seek(0)
+    with tifffile.TiffFile(file, mode="r+") as written:
+        order = written.byteorder
+        for page in written.pages:
+            for tag, placeholder in PLACEHOLDERS.items():
+                if found := page.tags.get(placeholder):
+                    written.filehandle.seek(found.offset)
+                    written.filehandle.write(struct.pack(f"{order}H", tag))
+
+
+def _pages(file: tifffile.TiffFile) -> Iterator[Any]:
     pages: Any = file.pages
-    all_pages = map(pages.__getitem__, range(len(pages)))  # iterating follows circles for ever
-    return [page for page in all_pages if not (page.is_reduced or page.is_mask)]
+    return map(pages.__getitem__, range(len(pages)))  # iterating follows circles for ever
 
 
-def _largest(page: Any) -> tuple[int, int, int]:
+def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
+    return [page for page in _pages(file) if not (page.is_reduced or page.is_mask)]
+
+
+def _largest(page: Any, planes: int) -> tuple[int, int, int]:
     """Return the height and width of a page, or of its tiles if these are larger, and its bits."""
-    height, width = page.imagelength * page.imagedepth, page.imagewidth
+    height, width = page.imagelength * planes, page.imagewidth
     if page.is_tiled:
         height = max(height, page.tilelength * page.tiledepth)
         width = max(width, page.tilewidth)
@@ -169,36 +268,133 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         place += 2 + length
 
 
-def _read_page(page: Any, stored: int, where: str) -> Page:
-    """Return the content of a page of a file of `stored` bytes."""
-    height, width, bits = _largest(page)
+def _planes(page: Any, file: tifffile.TiffFile) -> range:
+    """Return the numbers of the planes of a page: several in a volume, or if others follow.
+
+    ImageJ describes the first plane of large stacks only.
+    """
+    # Not by the series of tifffile, for which it follows circles and opens other files.
+    if file.is_imagej and len(file.pages) == 1 and page.is_final and page.imagedepth == 1:
+        return range(max(int((file.imagej_metadata or {}).get("images", 1)), 1))
+    return range(page.imagedepth)
+
+
+def _read_page(page: Any, file: tifffile.TiffFile, where: str) -> Iterator[Page]:
+    """Yield the planes of a page."""
+    planes, stored = _planes(page, file), file.filehandle.size
+    height, width, bits = _largest(page, len(planes))
     compression = _named(page.compression)
     check_claim(height, width, bits, stored, where, compression in DEFLATED)
     if compression in FAX and height > 8 * stored:
         raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
     if compression not in (*DEFLATED, *FAX, *BOUNDED):
         _check_images(page, compression, where)
-    tags = page.tags
-    icc = bytes(tags[ICC_TAG].value) if ICC_TAG in tags else b""
+    metadata = _metadata_of(page)
+    if page.imagedepth == len(planes):
+        values = page.asarray()
+    else:
+        kind, place = page.parent.byteorder + page.dtype.char, page.dataoffsets[0]
+        values = file.filehandle.read_array(kind, page.size * len(planes), place)
+        values = values.reshape(len(planes), *page.shape)
+    if _named(page.planarconfig) == "SEPARATE" and page.samplesperpixel > 1:
+        values = np.moveaxis(values, 0, -1)
+    for plane in values if len(planes) > 1 else [values]:
+        yield _plain(page, plane, metadata, where)
+
+
+def _metadata_of(page: Any) -> Metadata:
+    """Return the metadata of a page; the tags that EXIF blocks have too are in one."""
+    parent, tags = page.parent, page.tags
+    data: dict[int, bytes] = {}
+    for tag in (ICC_TAG, XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG):
+        if tag in tags:
+            parent.filehandle.seek(tags[tag].valueoffset)
+            data[tag] = parent.filehandle.read(tags[tag].valuebytecount)
+    directory = read_directory(parent.filehandle, page.offset, parent.byteorder, parent.is_bigtiff)
+    kept: Directory = {
+        tag: value
+        for tag, value in directory.items()
+        if tag not in STRUCTURE
+        and not (tag == DESCRIPTION_TAG and page.description.startswith(SHAPED))
+    }
+    across, down = (_ratio(tags, tag) for tag in ("XResolution", "YResolution"))
+    unit = RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
+    stated = across and down and (unit or across != down)
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
-    pixels, colours = page.asarray(), _named(page.photometric)
-    if _named(page.planarconfig) == "SEPARATE" and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1)
+    photoshop = data.get(PHOTOSHOP_TAG, b"")
+    if IPTC_TAG in data and not iptc_of(photoshop):
+        photoshop += photoshop_of(data[IPTC_TAG])
+    metadata = Metadata(
+        icc=data.get(ICC_TAG, b""),
+        exif=block(kept, parent.byteorder),
+        orientation=orientation if orientation in range(1, 9) else 1,
+        xmp=data.get(XMP_TAG, b""),
+        photoshop=photoshop,
+        resolution=(across, down, unit) if stated else None,
+    )
+    return _lacking(metadata, "layers of Photoshop") if LAYERS_TAG in tags else metadata
+
+
+def _ratio(tags: Any, name: str) -> float:
+    value = tags.valueof(name, default=(0, 1))
+    return value[0] / value[1] if isinstance(value, tuple) and value[1] else 0.0
+
+
+def _without_masks(metadata: Metadata, file: tifffile.TiffFile) -> Metadata:
+    masked = any(page.is_mask for page in _pages(file))
+    return _lacking(metadata, "mask") if masked else metadata
+
+
+def _lacking(metadata: Metadata, what: str) -> Metadata:
+    return replace(metadata, lost=", ".join(filter(None, (metadata.lost, what))))
+
+
+def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Page:
+    """Return the values of a page as plain pixels: gray or RGB, and alpha last if there is one."""
+    colours, bits = _named(page.photometric), page.bitspersample
+    pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    extra = [_named(kind) for kind in page.extrasamples]
+    if colours == "MINISBLACK" and extra == ["UNSPECIFIED"] * 2:
+        extra, metadata = [], _lacking(metadata, "gray planes (they are red, green and blue now)")
+    elif colours == "MINISBLACK" and extra.count("UNSPECIFIED") > 1:
+        reason = f"has {len(extra) + 1} planes whose meaning is not stated"
+        raise BlurkitError(f"{where}: {reason}; make them pages, or RGB")
+    rest, alpha = pixels[:, :, pixels.shape[2] - len(extra) :], None
+    pixels = pixels[:, :, : pixels.shape[2] - len(extra)]
+    for number, kind in enumerate(extra):
+        if kind in ("ASSOCALPHA", "UNASSALPHA") and alpha is None:
+            alpha = full_range(rest[:, :, number : number + 1], bits)
+            premultiplied = kind == "ASSOCALPHA"
+        else:
+            metadata = _lacking(metadata, "channel of unstated meaning")
     if colours == "PALETTE":
-        pixels = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
+        pixels, metadata = _coloured(page.colormap, pixels), _lacking(metadata, "palette")
     elif pixels.dtype.kind in "bu":
-        pixels = full_range(pixels, page.bitspersample)
+        pixels = full_range(pixels, bits)
     if colours == "MINISWHITE" and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
-    elif colours == "SEPARATED" and pixels.shape[2:] == (4,):
-        pixels, icc = from_cmyk(pixels, icc), b""
+    elif colours == "SEPARATED" and pixels.shape[2] == 4:
+        pixels = from_cmyk(pixels, metadata.icc)
+        metadata = _lacking(replace(metadata, icc=b""), "CMYK colours")
     elif colours not in PLAIN_KINDS and not (
         colours == "YCBCR" and "JPEG" in _named(page.compression)  # decoding makes it RGB
     ):
         raise BlurkitError(
             f"{where}: unsupported TIFF colour space {colours}; convert the file to RGB first"
         )
-    return pixels, Metadata(icc, orientation=orientation)
+    if alpha is not None:
+        pixels = np.concatenate([pixels, alpha.astype(pixels.dtype, copy=False)], axis=2)
+        pixels = divided(pixels) if premultiplied else pixels
+    return pixels, metadata
+
+
+def _coloured(colormap: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return the 8-bit colours of a palette's numbers (H, W, 1).
+
+    A palette (3, n) has 16 bits an entry; some programs write 8, which no other has in all entries.
+    """
+    entries = colormap if colormap.max() < 256 else colormap >> 8
+    return np.moveaxis(entries.astype(np.uint8)[:, numbers[:, :, 0]], 0, -1)
 
 
 def _named(value: Any) -> str:

@@ -24,18 +24,10 @@ SYSTEM = System(
         Training(
             "deconvolution",
             "train-deblur",
-            "A network that inverts a known blur.",
+            "Networks that estimate a blur and undo it.",
             "DeconvolutionConfiguration",
             "plan",
             "DeconvolutionInputs",
-        ),
-        Training(
-            "estimator",
-            "train-deblur",
-            "Networks that estimate a blur.",
-            "EstimatorConfiguration",
-            "estimator_plan",
-            "EstimatorInputs",
         ),
     ),
 )

@@ -79,23 +79,26 @@ class WindowOptions(Estimation):
 
 @dataclass(frozen=True)
 class DeconvolutionInputs(TrainingInputs):
-    """The input files of the deconvolution network: optionally a network that drafts."""
+    """The input files of the training: optionally a network that drafts."""
 
-    draft: str = option(
-        "", "Checkpoint that deblurs: train the step that joins drafts, and nothing else."
-    )
+    draft: str = option("", "Checkpoint that deblurs: train a step that joins its results as well.")
 
 
 @dataclass(frozen=True)
 class DeconvolutionConfiguration(Configuration):
-    """The deconvolution network, by AdamW on photos under new blur and on windows of pairs."""
+    """Blur estimator and deconvolution network, by AdamW on photos under new blur and on pairs."""
 
     system: ClassVar[str] = "deconvolution"
 
     iterations: int = option(100_000, "Training steps.", 1)
     batch: int = option(4, "Crops per step, over all devices together.", 1)
-    crop: int = option(192, "Side of the square training crops, pixels.", 32)
-    learning_rate: float = option(4e-4, "AdamW's learning rate before its decay.")
+    crop: int = option(256, "Side of the square training crops, pixels.", 32)
+    learning_rate: float = option(
+        4e-4, "AdamW's rate for the deconvolution network before its decay; 0: it stays as it is."
+    )
+    estimator_rate: float = option(
+        5e-4, "AdamW's rate for the blur estimator before its decay; 0: it stays as it is."
+    )
     final_learning_rate: float = option(1e-6, "Smallest learning rate.", rare=True)
     constant: float = option(
         0.5, "Fraction of the schedule before the learning rate falls.", below=1, rare=True
@@ -103,35 +106,14 @@ class DeconvolutionConfiguration(Configuration):
     weight_decay: float = option(1e-4, "AdamW's weight decay.", rare=True)
     clip: float = option(0.5, "Largest total gradient norm; 0: no clipping.", rare=True)
     ema: float = option(0.999, "Decay of the averaged weights that are saved.", below=1, rare=True)
-    keep: float = option(0.0, "Share of the weights of --start in the result.", rare=True)
-    seed: int = option(11, "Seed of weights, crops and all other random numbers.")
-
-
-@dataclass(frozen=True)
-class EstimatorInputs(TrainingInputs):
-    """The input files of the blur estimator: optionally another deconvolution network."""
-
-    deconvolution: str = option(
-        "", "Checkpoint of the deconvolution network; default: the one that comes with blurkit."
+    judges_only: bool = option(
+        False, "Of the deconvolution network, train only what predicts its errors.", rare=True
     )
-
-
-@dataclass(frozen=True)
-class EstimatorConfiguration(DeconvolutionConfiguration):
-    """The blur estimator, on photos under new blur; the deconvolution network stays as it is."""
-
-    system: ClassVar[str] = "estimator"
-
-    crop: int = option(256, "Side of the square training crops, pixels.", 32)
-    learning_rate: float = option(5e-4, "AdamW's learning rate before its decay.")
-    constant: float = option(
-        0.6, "Fraction of the schedule before the learning rate falls.", below=1, rare=True
-    )
-    ema: float = option(0.998, "Decay of the averaged weights that are saved.", below=1, rare=True)
     edges: Literal["soft", "head", "unet"] = option(
-        "head", "How a turn finds edges: strong ones, or selected and repaired by a network."
+        "unet", "How a turn finds edges: strong ones, or selected and repaired by a network."
     )
-    width: int = option(40, "Channels of the network that repairs edges.", 1)
+    width: int = option(32, "Channels of the network that repairs edges.", 1)
     kernel_width: int = option(
-        32, "Channels of the network that cleans kernels; 0: least squares has the last word."
+        48, "Channels of the network that cleans kernels; 0: least squares has the last word."
     )
+    seed: int = option(11, "Seed of weights, crops and all other random numbers.")

@@ -169,6 +169,10 @@ class Deconvolver(nn.Module):
             self.three = Fusion(3 + len(TIES), widths[0], widths)
             self.draft_judge = judge(widths[0])
 
+    def judges(self) -> list[nn.Module]:
+        """Return the parts that predict errors, with and without drafts."""
+        return [self.judge, self.draft_judge] if self.options["drafts"] else [self.judge]
+
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> Deconvolver:
         """Return the network whose state dict has these shapes."""
@@ -192,18 +196,31 @@ class Deconvolver(nn.Module):
         was blurred; `drafts`, shaped like photos, what another network made of them. Pictures stay
         aligned with the photos: a kernel's origin is its centroid.
         """
+        return self.results(photos, kernels, noise, gamma, drafts)[-1]
+
+    def results(
+        self,
+        photos: Tensor,
+        kernels: Tensor,
+        noise: Tensor,
+        gamma: Tensor,
+        drafts: Tensor | None = None,
+    ) -> list[Restored]:
+        """Return the results of the second step and, with drafts, of the third; see `forward`."""
         light, first, features = self.first_step(photos, kernels, noise, gamma)
         variance = noise_variance(noise)
         with full_precision(photos.device):
             tied = light.tied(first.float(), variance, self.ties.exp())
         image, features = self.two([light.photos, first, *tied], noise, features)
+        results = [Restored(first, image, judged(self.judge, features, light.photos, image))]
         if drafts is None:
-            return Restored(first, image, judged(self.judge, features, light.photos, image))
+            return results
         with full_precision(photos.device):
             tied = light.tied(drafts.float(), variance, self.draft_ties.exp())
         candidates = [light.photos, image, *tied, drafts]
         image, features = self.three(candidates, noise, features)
-        return Restored(first, image, judged(self.draft_judge, features, drafts, image))
+        errors = judged(self.draft_judge, features, drafts, image)
+        return [*results, Restored(first, image, errors)]
 
     def first_step(
         self, photos: Tensor, kernels: Tensor, noise: Tensor, gamma: Tensor
@@ -287,41 +304,3 @@ class LinearLight:
         near = rfft2(self._spread(images))
         weights = [20 * variance * tie for tie in ties]
         return [self._image((self.data + w * near) / (self.gain + w)) for w in weights]
-
-
-# ---- The step that joins drafts ------------------------------------------------------------------
-
-
-def joining(network: Deconvolver) -> Deconvolver:
-    """Return the network with a step that joins drafts, its only part that will be trained.
-
-    A network without that step gets a copy of its second one, whose features ignore the draft.
-    """
-    if not network.options["drafts"]:
-        network = with_copied_step(network)
-    network.requires_grad_(False)
-    network.draft_ties.requires_grad_(True)
-    for part in (network.three, network.draft_judge):
-        part.requires_grad_(True)
-    return network
-
-
-def with_copied_step(network: Deconvolver) -> Deconvolver:
-    """Return a network that joins drafts, with a copy of the second step as the third."""
-    joined = Deconvolver(network.options["widths"], drafts=True)
-    joined.load_state_dict(network.state_dict(), strict=False)
-    state = network.two.network.state_dict()
-    entering, leaving = 12 * network.two.candidates, 4 * network.two.candidates
-    state["first.weight"] = with_zeros(state["first.weight"], 1, entering, 12)
-    for key in ("last.weight", "last.bias"):
-        state[key] = with_zeros(state[key], 0, leaving, 4)
-    joined.three.network.load_state_dict(state)
-    joined.draft_judge.load_state_dict(network.judge.state_dict())
-    joined.draft_ties.data.copy_(network.ties)
-    return joined
-
-
-def with_zeros(tensor: Tensor, axis: int, place: int, count: int) -> Tensor:
-    """Return the tensor with `count` slices of zeros along an axis, before the slice `place`."""
-    before, after = tensor.tensor_split([place], axis)
-    return torch.cat([before, torch.zeros_like(before.narrow(axis, 0, count)), after], axis)

@@ -50,6 +50,9 @@ def soft(gradient: Tensor, beta: float) -> Tensor:
     return gradient.sign() * (gradient.abs() - 1 / beta).clamp_min(0)
 
 
+LEAST_LIGHT = 1e-6
+"""Least light before it becomes pixel values, whose slope is infinite at 0."""
+
 LEAST_DAMPING, DAMPING = 0.05, 127.5
 """Damping of the inverted residual: at least so much, and so much per deviation of the noise."""
 
@@ -73,7 +76,8 @@ def with_residual(
     transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
     exponents = gammas.view(-1, 1, 1, 1)
     light = F.pad(restored.clamp(0, 1) ** exponents, pads, mode="replicate")
-    blurred = irfft2(rfft2(light) * transfer, s=sides)[inside].clamp(0, 1) ** (1 / exponents)
+    again = irfft2(rfft2(light) * transfer, s=sides)[inside]
+    blurred = again.clamp(LEAST_LIGHT, 1) ** (1 / exponents)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
     inverse = transfer.conj() * (1 + damping) / (transfer.abs().square() + damping)
     residual = rfft2(F.pad(photos - blurred, pads))

@@ -1,10 +1,9 @@
-"""Samples that the networks are trained on, drawn from sharp photos and from windows of pairs.
+"""Samples that the networks are trained on, drawn from sharp photos and from pairs.
 
-Those of the deconvolution network are half sharp photos, blurred in every step by true kernels of
-the windows, in linear light or not, with noise, highlights and JPEG; the network gets the true
-kernel, a disturbed one, or the estimate. The other half are windows of pairs, with real blur and
-their estimates. Those of the blur estimator are sharp photos under drawn blur, each with the
-kernels that the coarse scales of the L0 estimation find.
+Sharp photos are blurred anew in every step by drawn kernels, which may turn across the photo, with
+lights, noise and JPEG. Where there are pairs, some samples are crops of them, whose blur is real or
+moves with objects, and whose kernels nobody knows: from them, the deconvolution network learns what
+to make of the kernels that the estimator finds there.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 import multiprocessing
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,16 +19,19 @@ import PIL.Image
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
-from blurkit.io.records import Record, from_float, to_float
+from blurkit.io.records import from_float, to_float
 from blurkit.synthesis.kernels import (
     CARRIED,
     SHAKEN,
     UNHINDERED,
     draw_path,
     random_trajectory,
+    scaled_path,
+    splat,
 )
 from blurkit.systems.deconvolution.estimator import FULL, START, dots, smeared
 from blurkit.systems.deconvolution.fourier import (
@@ -43,75 +44,160 @@ from blurkit.systems.deconvolution.fourier import (
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
 
-MARGIN = 22
-"""Pixels around a crop that its blur reaches; kernels are at most twice that plus 1."""
+TURNED, TURN, GRID = 0.3, 8, 5
+"""Fraction of the drawn photos in which the blur changes with the place; by how many pixels at
+most, from the middle to a border; and the number of kernels down and across."""
 
-KERNEL = 2 * MARGIN + 1
-"""Side of the deconvolution network's kernels, pixels."""
+MARGIN = FULL // 2 + TURN + 1
+"""Pixels around a crop that its blur reaches."""
 
 LONGEST_SIDE = 1600
 """Larger photos are shrunk to this side, which makes them sharp down to the pixel."""
 
-REAL = 0.5
-"""Fraction of samples that are windows of pairs."""
+PAIRED = 0.35
+"""Fraction of samples that are crops of pairs, if there are any."""
 
-IDENTITY = 0.05
-"""Fraction of samples that are not blurred at all, whatever their kernel is."""
+IDENTITY = 0.04
+"""Fraction of samples that are not blurred at all, whatever kernel the network gets."""
+
+GIVEN, FOUND, WRONG = 0.2, 0.55, 0.12
+"""How often the deconvolution network gets the true kernel, that which the estimator finds, and
+another one altogether, of which it learns to expect nothing; else a disturbed one."""
 
 PATHS = (
-    (0.20, START, (7, 11, 15, 21)),
-    (0.15, START, (7, 11, 15, 21, 29)),
-    (0.35, START, (7, 11, 15, 21, 29, 41)),
+    (0.10, START, (7, 11, 15, 21)),
+    (0.10, START, (7, 11, 15, 21, 29)),
+    (0.45, START, (7, 11, 15, 21, 29, 41)),
     (0.20, START, (7, 11, 15, 21, 29, 41, 41)),
-    (0.10, FULL, (41,)),
+    (0.15, FULL, (41,)),
 )
 """How often a step's turns start from a dot, or at 41 from the true kernel, smeared; and the sides
 of the kernels of its turns. Small ones teach the same and cost as their area."""
 
-POINTS, DISKS = 0.04, 0.06
-"""Fractions of the estimator's samples without blur, and out of focus."""
+POINTS, DISKS, SLIGHT = 0.04, 0.06, 0.1
+"""Fractions of the drawn kernels without blur, out of focus, and of up to 7 pixels."""
 
 MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
 """Movements of the camera, and how often each is drawn."""
 
+DOT = padded(torch.ones(1, 1), FULL)
+"""The kernel of no blur."""
 
-class DrawnSamples(ABC):
-    """Samples that are drawn from records in memory, each from the seed, its step and its number.
+LIT, LIGHTS = 0.15, 25
+"""Fraction of the drawn photos with lights, and the largest number of them."""
 
-    Samples are dicts of tensors by name; images are (3, S, S).
+
+class DeconvolutionSamples:
+    """Draws samples from shards of sharp photos and of pairs, each from seed, step and number.
+
+    Each shard of pairs is drawn from equally often, so one that is listed twice is seen more often.
+
+    They are `blur`, `sharp`, the assumed exponent `gamma`, at times a wrong one, the true `kernel`
+    (41, 41), the one `given` to the deconvolution network, unless `found` is 1: then it gets what
+    the estimator finds; `start`, the kernel from which the turns of a step start, as `PATHS` says,
+    and `drawn`, 0 for crops of pairs and for others their weight, with a mean of 1 over all.
+    Raises BlurkitError without sharp photos.
     """
 
-    def __init__(self, records: Sequence[Record], configuration: Configuration) -> None:
+    def __init__(
+        self, shards: Sequence[Path], configuration: Configuration, pairs: bool = True
+    ) -> None:
         self.c = configuration
-        sharp = [record.image("sharp") for record in records if "estimates" not in record.attrs]
+        sharp, self.pairs = [], []
+        for shard in shards:
+            records = list(read_records([str(shard)]))
+            sharp += [r.image("sharp") for r in records if {*r.images} == {"sharp"}]
+            both = [r for r in records if {"blur", "sharp"} <= {*r.images}] if pairs else []
+            if both:
+                self.pairs.append([(r.image("blur"), r.image("sharp")) for r in both])
         if not sharp:
             raise BlurkitError("training needs sharp photos; make a shard: prepare --as sharp")
         self.photos = [shrunk_photo(photo) for photo in sharp]
-        areas = np.array([photo.shape[0] * photo.shape[1] for photo in self.photos])
-        self.chances = np.sqrt(areas) / np.sqrt(areas).sum()
 
     def __len__(self) -> int:
-        return len(self.photos)
-
-    @abstractmethod
-    def sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a sample."""
+        return len(self.photos) + sum(map(len, self.pairs))
 
     def load(self, step: int, part: slice) -> dict[str, np.ndarray]:
-        """Return the samples of a step that this process has, as arrays by name."""
+        """Return the samples of a step that this process has, by name; images in bytes."""
         if multiprocessing.parent_process():
             torch.set_num_threads(1)  # a forked process lacks its parent's threads
-        numbers = range(self.c.batch)[part]
-        samples = [self.sample(np.random.default_rng([self.c.seed, step, n])) for n in numbers]
-        return {name: torch.stack([s[name] for s in samples]).numpy() for name in samples[0]}
+        count, samples = round(PAIRED * self.c.batch) if self.pairs else 0, []
+        for number in range(self.c.batch)[part]:
+            rng = np.random.default_rng([self.c.seed, step, number])
+            if number < count:
+                samples.append(self.pair(rng) | {"drawn": torch.tensor(0.0)})
+            else:
+                weight = self.c.batch / (self.c.batch - count)
+                samples.append(self.made(rng) | {"drawn": torch.tensor(weight)})
+        loaded = {name: torch.stack([s[name] for s in samples]).numpy() for name in samples[0]}
+        for role in ("blur", "sharp"):
+            loaded[role] = from_float(loaded[role], np.dtype(np.uint8))
+        start, (side, sizes) = dots(len(samples)), drawn_path(self.c.seed, step)
+        if side == FULL:
+            deviation = np.random.default_rng([self.c.seed, step, 2]).uniform(0.3, 2.5)
+            start = smeared(torch.from_numpy(loaded["kernel"]), deviation)
+        if sizes[-1] < FULL:  # too coarse to restore a photo
+            loaded["found"] = np.where(loaded["drawn"] > 0, 0, loaded["found"])
+        return loaded | {"start": start.numpy()}
 
     def to_device(self, loaded: dict[str, np.ndarray], device: torch.device) -> Batch:
         """Return loaded samples as a batch on a device."""
-        return {name: torch.from_numpy(values).to(device) for name, values in loaded.items()}
+        batch = {name: torch.from_numpy(values).to(device) for name, values in loaded.items()}
+        return batch | {role: batch[role] / 255 for role in ("blur", "sharp")}
+
+    def pair(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return a crop of a pair, at times the sharp picture on both sides."""
+        side = self.c.crop
+        pairs = self.pairs[int(rng.integers(len(self.pairs)))]
+        pair = pairs[drawn_from(rng, [blur for blur, _ in pairs])]
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        place = tuple(
+            slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
+            for length in pair[0].shape[:2]
+        )
+        photo, target = (
+            channels_first(oriented(to_float(image[place]), turns, flip), side) for image in pair
+        )
+        if rng.random() < IDENTITY:
+            photo = target
+        wrong = rng.random() < WRONG
+        return {
+            "blur": photo,
+            "sharp": target,
+            "gamma": torch.tensor(2.2 if rng.random() < 0.7 else 1.0),
+            "kernel": DOT,
+            "given": drawn_kernels(rng)[0] if wrong else DOT,
+            "found": torch.tensor(float(not wrong)),
+        }
+
+    def made(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return a crop of a photo with new blur."""
+        light, gamma = gammas(rng, 0.7)
+        wide = self.crop(rng, self.c.crop + 2 * MARGIN)
+        bright = scene(rng, wide, light)
+        kernel, everywhere = drawn_kernels(rng)
+        choice = rng.random()
+        found, given = GIVEN <= choice < GIVEN + FOUND, kernel
+        if choice > 1 - WRONG:
+            given = drawn_kernels(rng)[0]
+        elif choice >= GIVEN + FOUND:
+            given = disturbed(rng, kernel)
+        if rng.random() < IDENTITY:
+            kernel, found = DOT, False
+            everywhere = DOT
+        blur = taken(bright, everywhere).clamp(0, 1) ** (1 / light)
+        return {
+            "blur": degraded(rng, inside(blur)),
+            "sharp": inside(bright.clamp(0, 1) ** (1 / light)),
+            "gamma": gamma,
+            "kernel": kernel,
+            "given": given,
+            "found": torch.tensor(float(found)),
+        }
 
     def crop(self, rng: np.random.Generator, side: int) -> Tensor:
         """Return a square (3, side, side) of a photo, resized, turned and flipped at random."""
-        photo = self.photos[int(rng.choice(len(self.photos), p=self.chances))]
+        photo = self.photos[drawn_from(rng, self.photos)]
         scale = (
             rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST_SIDE / 2 else rng.uniform(0.8, 1.3)
         )
@@ -120,113 +206,6 @@ class DrawnSamples(ABC):
         part = PIL.Image.fromarray(photo[top : top + cut, left : left + cut])
         resized = to_float(np.asarray(part.resize((side, side), PIL.Image.Resampling.BICUBIC)))
         return channels_first(oriented(resized, int(rng.integers(4)), bool(rng.integers(2))), side)
-
-
-class DeconvolutionSamples(DrawnSamples):
-    """Draws the deconvolution network's samples from shards of photos and windows.
-
-    They are `blur`, `sharp`, `kernel` (45, 45), the one that the network gets, and `gamma`. Each
-    shard of windows is drawn from equally often, so one that is listed twice is seen more often.
-    """
-
-    def __init__(self, shards: Sequence[Path], configuration: Configuration) -> None:
-        everything = [list(read_records([str(shard)])) for shard in shards]
-        super().__init__([record for records in everything for record in records], configuration)
-        self.windows = [kept for records in everything if (kept := windows_in(records))]
-        self.kernels = [
-            (record.attrs["kernel"], record.attrs["estimates"])
-            for records in self.windows
-            for record in records
-            if "kernel" in record.attrs and max(record.attrs["kernel"].shape) <= KERNEL
-        ]
-        if not self.kernels:
-            raise BlurkitError("training needs windows with their true kernels")
-
-    def sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a crop of a window, or of a photo with new blur."""
-        sample = self.window(rng) if rng.random() < REAL else self.made(rng)
-        return sample | {"kernel": padded(sample["kernel"].float(), KERNEL)}
-
-    def window(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a crop of a window with one of its estimates."""
-        side = self.c.crop
-        records = self.windows[int(rng.integers(len(self.windows)))]
-        record = records[int(rng.integers(len(records)))]
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        blur, sharp = (
-            oriented(to_float(record.image(role)), turns, flip) for role in ("blur", "sharp")
-        )
-        estimates = record.attrs["estimates"]
-        kernel = oriented(estimates[int(rng.integers(len(estimates)))], turns, flip)
-        place = tuple(
-            slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
-            for length in blur.shape[:2]
-        )
-        photo, target = (channels_first(image[place], side) for image in (blur, sharp))
-        if rng.random() < IDENTITY:
-            photo = target
-        gamma = torch.tensor(float(rng.choice([1.0, 2.2])))
-        return {
-            "blur": photo,
-            "sharp": target,
-            "kernel": torch.from_numpy(kernel),
-            "gamma": gamma,
-        }
-
-    def made(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a crop of a photo blurred by a true kernel, with it or an inaccurate kernel."""
-        true, estimates = self.kernels[int(rng.integers(len(self.kernels)))]
-        kernel = true
-        if (kind := rng.random()) < 0.5:
-            kernel = estimates[int(rng.integers(len(estimates)))]
-        elif kind > 0.7:
-            kernel = disturbed(rng, true)
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        true, kernel = (torch.from_numpy(oriented(k, turns, flip)) for k in (true, kernel))
-        light, gamma = gammas(rng, 0.75)
-        wide = self.crop(rng, self.c.crop + 2 * MARGIN)
-        blur = blurred(rng, wide, true.float(), light) if rng.random() >= IDENTITY else wide
-        photo = degraded(rng, inside(blur))
-        return {"blur": photo, "sharp": inside(wide), "kernel": kernel, "gamma": gamma}
-
-
-class EstimationSamples(DrawnSamples):
-    """Draws the blur estimator's samples from shards of sharp photos.
-
-    They are `blur`, `sharp`, the true `kernel` (41, 41), the assumed exponent `gamma`, at times a
-    wrong one, and `start`, the kernel from which the turns of a step start, as `PATHS` says.
-    """
-
-    def __init__(self, shards: Sequence[Path], configuration: Configuration) -> None:
-        super().__init__(list(read_records(list(map(str, shards)))), configuration)
-
-    def sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a photo with new blur, but without a start."""
-        wide, kernel = self.crop(rng, self.c.crop + 2 * MARGIN), drawn_kernel(rng)
-        light, gamma = gammas(rng, 0.7)
-        photo = degraded(rng, inside(blurred(rng, wide, kernel, light)))
-        return {"blur": photo, "sharp": inside(wide), "kernel": kernel, "gamma": gamma}
-
-    def load(self, step: int, part: slice) -> dict[str, np.ndarray]:
-        """Return the samples of a step that this process has, by name; images in bytes."""
-        loaded = super().load(step, part)
-        for role in ("blur", "sharp"):
-            loaded[role] = from_float(loaded[role], np.dtype(np.uint8))
-        start = dots(len(loaded["gamma"]))
-        if drawn_path(self.c.seed, step)[0] == FULL:
-            deviation = np.random.default_rng([self.c.seed, step, 2]).uniform(0.3, 2.5)
-            start = smeared(torch.from_numpy(loaded["kernel"]), deviation)
-        return loaded | {"start": start.numpy()}
-
-    def to_device(self, loaded: dict[str, np.ndarray], device: torch.device) -> Batch:
-        """Return loaded samples as a batch on a device."""
-        batch = super().to_device(loaded, device)
-        return batch | {role: batch[role] / 255 for role in ("blur", "sharp")}
-
-
-def windows_in(records: Sequence[Record]) -> list[Record]:
-    """Return the records that are windows with estimated kernels."""
-    return [record for record in records if "estimates" in record.attrs]
 
 
 def drawn_path(seed: int, step: int) -> tuple[int, tuple[int, ...]]:
@@ -261,9 +240,15 @@ def channels_first(image: np.ndarray, side: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))
 
 
-def disturbed(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
+def drawn_from(rng: np.random.Generator, photos: Sequence[np.ndarray]) -> int:
+    """Return the index of a photo, drawn as often as the root of its area is large."""
+    roots = np.sqrt([photo.shape[0] * photo.shape[1] for photo in photos])
+    return int(rng.choice(len(photos), p=roots / roots.sum()))
+
+
+def disturbed(rng: np.random.Generator, true: Tensor) -> Tensor:
     """Return a slightly wrong kernel: smoother, noisy, shifted or without its faint parts."""
-    kind = int(rng.integers(4))
+    kernel, kind = true.numpy(), int(rng.integers(4))
     if kind == 0:
         kernel = ndimage.gaussian_filter(kernel, rng.uniform(0.3, 1))
     elif kind == 1:
@@ -273,59 +258,133 @@ def disturbed(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
     else:
         kernel = np.where(kernel < kernel.max() * rng.uniform(0.02, 0.2), 0, kernel)
     kernel = np.maximum(kernel, 0).astype(np.float32)
-    return kernel / kernel.sum()
+    return torch.from_numpy(kernel / kernel.sum())
 
 
-def blurred(rng: np.random.Generator, wide: Tensor, kernel: Tensor, gamma: float) -> Tensor:
-    """Return (3, H, W), blurred, sometimes with highlights.
+def scene(rng: np.random.Generator, wide: Tensor, gamma: float) -> Tensor:
+    """Return the light (3, H, W) of a photo, at times in mist, with highlights or lights.
 
-    `gamma` is the exponent from pixel values to the light that is blurred.
+    `gamma` is the exponent from pixel values to light, which may be far above 1.
     """
+    if rng.random() < 0.1:
+        depth = rng.uniform(0.25, 1)
+        wide = rng.uniform(0, 1 - depth) + depth * wide
     light = wide**gamma
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         light = torch.where(light > 0.9, light * rng.uniform(1.2, 4), light)
+    if rng.random() < LIT:
+        if rng.random() < 0.6:
+            light = light * rng.uniform(0.03, 0.6)
+        rows, columns = (np.arange(side) for side in light.shape[1:])
+        for _ in range(int(rng.integers(1, LIGHTS + 1))):
+            radius, power = np.exp(rng.uniform(np.log((0.5, 1)), np.log((5, 40))))
+            down, across = (rng.uniform(0, len(place)) - place for place in (rows, columns))
+            disk = np.clip(radius + 0.5 - np.hypot(down[:, None], across[None]), 0, 1)
+            colour = torch.from_numpy(rng.uniform(0.4, 1, (3, 1, 1)).astype(np.float32))
+            light = light + power * colour * torch.from_numpy(disk.astype(np.float32))
+    return light
+
+
+def taken(light: Tensor, kernels: Tensor) -> Tensor:
+    """Return the light (3, H, W) under one kernel (h, w), or a grid of them (rows, columns, h, w).
+
+    The outer kernels of a grid are those of the photo's borders; the blur changes evenly between
+    them: each kernel blurs the photo by a weight that falls to 0 at its neighbours.
+    """
     height, width = light.shape[-2:]
-    transfer = centred(transfer_function(kernel, height, width), kernel, width)
-    return irfft2(rfft2(light) * transfer, s=(height, width)).clamp(0, 1) ** (1 / gamma)
+    if kernels.dim() == 2:
+        transfer = centred(transfer_function(kernels, height, width), kernels, width)
+        return irfft2(rfft2(light) * transfer, s=(height, width))
+    rows, columns, side, _ = kernels.shape
+    down, across = hats(height, rows), hats(width, columns)
+    result = F.pad(torch.zeros_like(light), [side] * 4)
+    for row in range(rows):
+        for column in range(columns):
+            top, below = limits(down[row])
+            left, right = limits(across[column])
+            weight = down[row][top:below, None] * across[column][left:right]
+            part = F.pad(light[:, top:below, left:right] * weight, [side] * 4)
+            blurred = taken(part, kernels[row, column])
+            result[:, top : below + 2 * side, left : right + 2 * side] += blurred
+    return result[:, side:-side, side:-side]
+
+
+def hats(length: int, count: int) -> Tensor:
+    """Return weights (count, length): 1 at one of `count` even places, 0 at the next ones."""
+    place = torch.linspace(0, count - 1, length)
+    return (1 - (place - torch.arange(count)[:, None]).abs()).clamp_min(0)
+
+
+def limits(weights: Tensor) -> tuple[int, int]:
+    """Return the first index at which weights are above 0, and the one after the last."""
+    above = weights.nonzero()
+    return int(above[0]), int(above[-1]) + 1
 
 
 def degraded(rng: np.random.Generator, image: Tensor) -> Tensor:
-    """Return (3, H, W) with noise of up to 5 % and, at times, JPEG; rounded to 8 bits."""
+    """Return (3, H, W) with noise of up to 5 % and what a camera does to it; rounded to 8 bits.
+
+    Noise may be coarse, and stronger where the photo is bright; some photos are sharpened, and some
+    compressed.
+    """
     if rng.random() < 0.9:
         deviation = math.exp(rng.uniform(math.log(0.2), math.log(13))) / 255
         noise = rng.standard_normal(tuple(image.shape), dtype=np.float32)
-        image = image + deviation * torch.from_numpy(noise)
+        if rng.random() < 0.2:
+            spread = (0, *[rng.uniform(0.3, 0.7)] * 2)
+            noise = ndimage.gaussian_filter(noise, spread)
+            noise /= noise.std()
+        strength = deviation * torch.from_numpy(noise)
+        if rng.random() < 0.3:
+            strength = strength * (0.3 + image.clamp(0, 1)).sqrt()
+        image = image + strength
+    if rng.random() < 0.1:
+        smooth = ndimage.gaussian_filter(image.numpy(), (0, *[rng.uniform(0.6, 1.5)] * 2))
+        image = image + rng.uniform(0.2, 0.8) * (image - torch.from_numpy(smooth))
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         file = io.BytesIO()
-        PIL.Image.fromarray(pixels).save(file, "JPEG", quality=int(rng.integers(70, 97)))
+        PIL.Image.fromarray(pixels).save(file, "JPEG", quality=int(rng.integers(50, 97)))
         pixels = np.asarray(PIL.Image.open(file))
     return torch.from_numpy(to_float(np.ascontiguousarray(pixels))).permute(2, 0, 1)
 
 
-def drawn_kernel(rng: np.random.Generator) -> Tensor:
-    """Return a kernel (41, 41): the path of a moving camera, a disk, or a single point."""
+def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return the kernel (41, 41) in a photo's middle, and what `taken` blurs all of it by.
+
+    It is the path of a moving camera, which may turn meanwhile, a disk, or a single point.
+    """
     kind = rng.random()
-    if kind < POINTS:
-        kernel = np.ones((1, 1))
-    elif kind < POINTS + DISKS:
-        radius = rng.uniform(0.8, 7)
+    if kind < POINTS + DISKS:
+        radius = 0.0 if kind < POINTS else rng.uniform(0.8, 7)
         place = np.arange(2 * np.ceil(radius) + 1) - np.ceil(radius)
-        kernel = np.clip(radius + 0.5 - np.hypot(place[:, None], place[None]), 0, 1)
-    else:
-        size = 2 * int(rng.integers(1, FULL // 2 + 1)) + 1
-        movement = MOVEMENTS[int(rng.choice(len(MOVEMENTS), p=CHANCES))]
-        kernel = draw_path(random_trajectory(rng, movement=movement), size)
-    return padded(torch.from_numpy(kernel / kernel.sum()).float(), FULL)
+        disk = np.clip(radius + 0.5 - np.hypot(place[:, None], place[None]), 0, 1)
+        kernel = padded(torch.from_numpy(disk / disk.sum()).float(), FULL)
+        return kernel, kernel
+    reach = int(rng.integers(1, 4 if kind < POINTS + DISKS + SLIGHT else FULL // 2 + 1))
+    path = random_trajectory(rng, movement=MOVEMENTS[int(rng.choice(3, p=CHANCES))])
+    kernel = padded(torch.from_numpy(draw_path(path, 2 * reach + 1)).float(), FULL)
+    if rng.random() >= TURNED:
+        return kernel, kernel
+    path = scaled_path(path, reach)
+    angle = random_trajectory(rng, len(path), MOVEMENTS[int(rng.choice(3, p=CHANCES))]).real
+    angle = scaled_path(angle, min(rng.uniform(0, TURN), 0.6 * (reach + 1)))
+    side, places = 2 * MARGIN - 1, np.linspace(-1, 1, GRID)
+    everywhere = [
+        [splat(at.imag + side // 2, at.real + side // 2, side) for at in row]
+        for row in [[path + 1j * angle * complex(x, y) for x in places] for y in places]
+    ]
+    return kernel, torch.from_numpy(np.array(everywhere)).float()
 
 
 def gammas(rng: np.random.Generator, usual: float) -> tuple[float, Tensor]:
     """Return the exponent by which a photo is blurred, and the one assumed, at times wrong.
 
-    `usual` is how often the first one is 2.2, else 1.
+    `usual` is how often the second one is 2.2, else 1. Cameras differ a little from it.
     """
     light = 2.2 if rng.random() < usual else 1.0
-    return light, torch.tensor(light if rng.random() < 0.85 else 3.2 - light)
+    assumed = torch.tensor(light if rng.random() < 0.9 else 3.2 - light)
+    return light * math.exp(rng.normal(0, 0.08)), assumed
 
 
 def inside(image: Tensor) -> Tensor:

@@ -1,27 +1,19 @@
-"""The blur estimator: its parts against independent ones, and its training by the common loop."""
+"""The blur estimator: its parts against independent ones."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import imageio.v3 as imageio
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.io.checkpoints import load_checkpoint
 from blurkit.systems.deconvolution import estimator
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.recipe import deconvolver
-from blurkit.systems.deconvolution.samples import EstimationSamples
-from blurkit.systems.registry import from_state_dict, load_networks
+from blurkit.systems.registry import from_state_dict
 from blurkit.systems.system import load_shipped
-from tests.cli.command import assert_done, run
 from tests.systems.deconvolution.photos import GAMMA, photo, shake, taken
 
 
@@ -110,31 +102,3 @@ def test_a_state_dict_is_recognised_and_its_turn_is_a_kernel(
     assert turn.kernels.sum() == pytest.approx(1) and turn.kernels.min() >= 0
     assert first.edges.shape[-1] < 96
     assert 0 <= turn.agreement <= 1
-
-
-@pytest.mark.slow
-def test_it_trains_by_the_common_loop(tmp_path: Path) -> None:
-    for name, image in (("train", skimage.data.astronaut()), ("test", skimage.data.coffee())):
-        path = tmp_path / name / "photo.png"
-        path.parent.mkdir()
-        imageio.imwrite(path, image)
-        shard = tmp_path / f"shards/{name}-photo.h5"
-        assert_done(run("prepare", path.parent, "--as", "sharp", "-q", "-o", shard))
-    output = tmp_path / "estimator.pt"
-    short = ["--batch", "2", "--crop", "128", "--log-every", "1", "--validate-on", "1"]
-    training = ["train-deblur", tmp_path / "shards", "--system", "estimator", "-o", output, *short]
-    assert_done(run(*training, "--iterations", "2"))
-    lines = [json.loads(line) for line in (tmp_path / "estimator.log.jsonl").open()]
-    terms = {"gap", "distance", "edges", "confidence", "agreement"}
-    assert [set(line["losses"]) for line in lines if "losses" in line] == [terms] * 2
-    scores = next(line["validation"] for line in lines if "validation" in line)
-    assert 0.3 < scores["agreement"] <= 1
-    made = load_checkpoint(output)
-    assert isinstance(load_networks(made)["estimator"], BlurEstimator)
-    assert made.provenance["validation"] == "1 samples"
-    samples = EstimationSamples(
-        [tmp_path / "shards/train-photo.h5"],
-        type("Small", (), {"seed": 1, "batch": 3, "crop": 64})(),  # type: ignore[arg-type]
-    )
-    whole, part = samples.load(5, slice(0, 3)), samples.load(5, slice(1, 2))
-    assert all(np.array_equal(whole[name][1:2], part[name]) for name in ("blur", "kernel"))

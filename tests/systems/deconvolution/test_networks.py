@@ -18,7 +18,6 @@ from blurkit.systems.deconvolution.networks import (
     Deconvolver,
     Fusion,
     LinearLight,
-    joining,
 )
 from blurkit.systems.registry import from_state_dict, load_networks
 from blurkit.systems.system import load_shipped, shipped_file
@@ -144,36 +143,6 @@ def test_a_draft_changes_the_result_and_what_it_is_compared_with() -> None:
     one = slice(1, 2)
     single = network(*(part[one] for part in known), drafts[one])
     torch.testing.assert_close(joined.image[one], single.image, atol=1e-4, rtol=0)
-
-
-@torch.inference_mode()
-def test_the_step_that_joins_begins_as_the_second_one() -> None:
-    network, given = trained((8, 12, 16)), photos(48, 64)
-    known = given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
-    alone = network(*known)
-    joined = joining(network).eval()
-    made = joined(*known)
-    assert torch.equal(made.image, alone.image) and torch.equal(made.errors, alone.errors)
-    # The draft has a share like any candidate's, but the features do not depend on it yet.
-    state, copied = network.two.network.state_dict(), joined.three.network.state_dict()
-    assert torch.equal(copied["first.weight"][:, :48], state["first.weight"][:, :48])
-    assert torch.equal(copied["first.weight"][:, 60:], state["first.weight"][:, 48:])
-    assert not copied["first.weight"][:, 48:60].any()
-    assert torch.equal(
-        copied["last.bias"],
-        torch.cat([state["last.bias"][:16], torch.zeros(4), state["last.bias"][16:]]),
-    )
-
-
-def test_training_with_drafts_reaches_the_step_that_joins_them_alone() -> None:
-    network, given = joining(trained((8, 12, 16))), photos(56, 72)
-    known = given, kernels(), torch.full((2,), 0.01), torch.full((2,), GAMMA)
-    made = network(*known, given.flip(0))
-    (made.image.square().mean() + made.errors.mean()).backward()
-    for name, parameter in network.named_parameters():
-        learns = name.startswith(("three.", "draft_"))
-        assert (parameter.grad is not None and bool(parameter.grad.any())) == learns, name
-    assert joining(network) is network
 
 
 # ---- light ---------------------------------------------------------------------------------------

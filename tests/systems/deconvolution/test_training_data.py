@@ -1,7 +1,8 @@
-"""Training data of the deconvolution network: pictures that repeat, windows that are sharp."""
+"""The training of the deconvolution: what it learns from, and which weights change."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -14,13 +15,34 @@ from scipy import ndimage, signal
 from blurkit.data.sources import read_records
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import to_float
-from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
+from blurkit.systems.deconvolution import samples
+from blurkit.systems.deconvolution.config import FULL, DeconvolutionConfiguration
+from blurkit.systems.deconvolution.samples import MARGIN, DeconvolutionSamples
 from blurkit.systems.system import shipped_file
 from tests.cli.command import assert_done, run
-from tests.tools.deconvolution_data import WALL_SIDE, main
+from tests.tools.walls import WALL_SIDE, main
 
-JOINING = ("three.", "draft_")
-"""How the names of weights begin that only join drafts."""
+JUDGES = ("judge.", "draft_judge.")
+"""How the names of weights begin that predict errors."""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards of a sharp photo to train on, a pair, and a photo to validate with."""
+    folder = tmp_path_factory.mktemp("data")
+    pictures = {"train": skimage.data.astronaut(), "test": skimage.data.coffee()}
+    for name, image in pictures.items():
+        path = folder / name / "photo.png"
+        path.parent.mkdir()
+        imageio.imwrite(path, image)
+        shard = folder / f"shards/{name}-photo.h5"
+        assert_done(run("prepare", path.parent, "--as", "sharp", "-q", "-o", shard))
+    kind = ["--synthesize", "objects", "--kernel-size", "5", "9", "-q"]
+    assert_done(run("prepare", folder / "train", *kind, "-o", folder / "shards/train-pair.h5"))
+    return folder / "shards"
+
+
+# ---- walls ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -43,7 +65,7 @@ def repetition(image: np.ndarray) -> float:
 def made(photos: Path, output: Path, count: int, seed: int = 0) -> list[np.ndarray]:
     """The walls that the command makes, (H, W, 3) in [0, 1]."""
     options = ["--count", str(count), "--seed", str(seed)]
-    assert main(["walls", str(photos), "-o", str(output), *options]) == 0
+    assert main([str(photos), "-o", str(output), *options]) == 0
     return [to_float(record.image("sharp")) for record in read_records([output], image="sharp")]
 
 
@@ -62,80 +84,110 @@ def test_walls_depend_on_the_seed_alone(photo: Path, tmp_path: Path) -> None:
     assert not any(np.array_equal(*pair) for pair in zip(first, other, strict=True))
 
 
-def test_sharp_windows_come_with_the_kernels_found_there(photo: Path, tmp_path: Path) -> None:
-    output = tmp_path / "windows.h5"
-    options = ["--sharp", "--side", "128", "--count", "2", "--jobs", "1"]
-    assert main(["windows", str(photo), "-o", str(output), *options]) == 0
-    records = list(read_records([output]))
-    assert len(records) == 2
-    for record in records:
-        noise = to_float(record.image("blur")) - to_float(record.image("sharp"))
-        assert 0 < noise.std() < 2.5 / 255
-        assert record.attrs["estimates"].sum((1, 2)) == pytest.approx(1, abs=1e-3)
-        assert "kernel" not in record.attrs
-
-
-def shaken_windows(photo: Path, folder: Path, *options: str, side: int = 128) -> Path:
-    """A shard with a window of a shaken photo."""
-    pairs, few = folder / "pairs.h5", folder / "windows.h5"
-    kind = ["--synthesize", "shake", "--kernel-size", "5", "9", "-q", "--force"]
-    assert_done(run("prepare", photo.parent, *kind, "-o", pairs))
-    usual = ["--side", str(side), "--jobs", "1", "--force"]
-    assert main(["windows", str(pairs), "-o", str(few), *usual, *options]) == 0
-    return few
-
-
-def test_estimates_may_be_followed_by_refined_ones(photo: Path, tmp_path: Path) -> None:
-    refine = ["--refine", str(shipped_file("deconvolution"))]
-    plain, both = (
-        next(iter(read_records([shaken_windows(photo, tmp_path, *options, side=256)]))).attrs
-        for options in ([], refine)
-    )
-    given, refined = torch.from_numpy(both["estimates"]).chunk(2)
-    np.testing.assert_array_equal(given, plain["estimates"])
-    assert refined.sum((1, 2)).numpy() == pytest.approx(1, abs=1e-3)
-    true = padded(torch.from_numpy(both["kernel"])[None], given.shape[-1])
-    before, after = (kernel_agreement(kernels, true) for kernels in (given, refined))
-    assert (after > before).all()
-    assert after.min() > 0.8
-
-
-def trained(photo: Path, few: Path, start: Path, output: Path, *options: str) -> Checkpoint:
-    """The checkpoint of one step."""
-    sharp = photo.parent.with_name("sharp.h5")
-    assert_done(run("prepare", photo.parent, "--as", "sharp", "-q", "--force", "-o", sharp))
-    data = ["train-deblur", sharp, few, "--system", "deconvolution", "-o", output]
-    small = ["--start", start, "--iterations", "1", "--batch", "1", "--crop", "64", "--ema", "0"]
-    assert_done(run(*data, *small, *options))
-    return load_checkpoint(output)
-
-
-@pytest.mark.slow
-def test_a_result_may_keep_some_of_the_initial_weights(photo: Path, tmp_path: Path) -> None:
-    few, start = shaken_windows(photo, tmp_path), shipped_file("deconvolution")
-    given = load_checkpoint(start)
-    for share in (0.0, 0.5, 1.0):
-        made = trained(photo, few, start, tmp_path / f"{share}.pt", "--keep", str(share))
-        assert made.provenance["start"] == given.provenance
-        first, second = (c.networks["deconvolution"] for c in (given, made))
-        moved = [key for key in first if not key.startswith(JOINING)]
-        same = [torch.allclose(first[k].float(), second[k], atol=0, rtol=1e-5) for k in moved]
-        assert all(same) == (share == 1)
-
-
-@pytest.mark.slow
-def test_with_drafts_only_the_step_that_joins_them_is_trained(photo: Path, tmp_path: Path) -> None:
-    few, start = shaken_windows(photo, tmp_path), shipped_file("deconvolution")
-    given = load_checkpoint(start).networks["deconvolution"]
-    drafting = shipped_file()
-    options = ["--draft", str(drafting), "--learning-rate", "1"]
-    made = trained(photo, few, start, tmp_path / "joined.pt", *options)
-    assert made.provenance["draft"] == load_checkpoint(drafting).provenance
-    for key, values in made.networks["deconvolution"].items():
-        assert torch.equal(values, given[key].float()) != key.startswith(JOINING), key
-
-
 def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("walls", "windows"):
-        assert main([command, str(tmp_path), "-o", str(tmp_path / "out.h5")]) == 1
-        assert str(tmp_path) in capsys.readouterr().err
+    assert main([str(tmp_path), "-o", str(tmp_path / "out.h5")]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+# ---- samples -------------------------------------------------------------------------------------
+
+
+def drawn(shards: Path, pairs: bool = True, **options: int) -> DeconvolutionSamples:
+    files = [shards / f"train-{name}.h5" for name in ("photo", *(["pair"] if pairs else []))]
+    return DeconvolutionSamples(files, DeconvolutionConfiguration(seed=1, crop=64, **options))
+
+
+def test_a_sample_depends_on_its_step_and_number_alone(shards: Path) -> None:
+    made = drawn(shards, batch=6)
+    whole, part = made.load(5, slice(0, 6)), made.load(5, slice(1, 4))
+    assert all(np.array_equal(whole[name][1:4], part[name]) for name in whole)
+    assert not np.array_equal(whole["blur"], made.load(6, slice(0, 6))["blur"])
+
+
+def test_weights_of_drawn_photos_have_a_mean_of_one(shards: Path) -> None:
+    loaded = drawn(shards, batch=8).load(0, slice(0, 8))
+    pairs = loaded["drawn"] == 0
+    assert 0 < pairs.sum() < 8 and loaded["drawn"].mean() == pytest.approx(1)
+    assert (loaded["kernel"][pairs][:, FULL // 2, FULL // 2] == 1).all()  # nobody knows theirs
+    assert loaded["kernel"].sum((1, 2)) == pytest.approx(1, abs=1e-5)
+    alone = drawn(shards, pairs=False, batch=8).load(0, slice(0, 8))
+    assert (alone["drawn"] == 1).all()
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """How alike two kernels are, slightly smoothed, where they agree best, up to 1."""
+    a, b = (ndimage.gaussian_filter(kernel, 1) for kernel in (a, b))
+    most = signal.fftconvolve(a, b[::-1, ::-1]).max()
+    return float(most / np.sqrt((a**2).sum() * (b**2).sum()))
+
+
+def test_blur_that_turns_is_everywhere_that_of_its_place() -> None:
+    rng, found = np.random.default_rng(4), []
+    while len(found) < 5:
+        kernel, everywhere = samples.drawn_kernels(rng)
+        if everywhere.dim() > 2 and alike(kernel.numpy(), everywhere[0, 0].numpy()) < 0.9:
+            found.append((kernel, everywhere))
+    side, reach = 2 * MARGIN + 201, MARGIN - 1
+    for kernel, everywhere in found:
+        for row, column, true in (
+            (side // 2, side // 2, kernel),
+            (MARGIN, MARGIN, everywhere[0, 0]),
+            (side - MARGIN, side // 2, everywhere[-1, samples.GRID // 2]),
+        ):
+            light = torch.zeros(3, side, side)
+            light[:, row, column] = 1
+            seen = samples.taken(light, everywhere)[0].numpy()
+            place = seen[row - reach : row + reach + 1, column - reach : column + reach + 1]
+            assert place.sum() == pytest.approx(1, abs=0.02)
+            assert alike(place, true.numpy()) > (0.97 if true is kernel else 0.8)
+
+
+def test_lights_are_far_brighter_than_white_and_clipped_in_both_pictures(shards: Path) -> None:
+    rng = np.random.default_rng(0)
+    wide = torch.full((3, 96, 96), 0.2)
+    brightest = max(float(samples.scene(rng, wide, 2.2).max()) for _ in range(40))
+    assert brightest > 3
+    loaded = drawn(shards, batch=16).load(3, slice(0, 16))
+    assert loaded["blur"].dtype == loaded["sharp"].dtype == np.uint8
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def trained(
+    shards: Path, output: Path, *options: object
+) -> tuple[Checkpoint, list[dict[str, object]]]:
+    """The checkpoint after some steps from the weights that come with blurkit, and its log."""
+    small = ["--batch", "2", "--crop", "128", "--ema", "0", "--log-every", "1"]
+    data = ["train-deblur", shards, "--system", "deconvolution", "-o", output, *small]
+    assert_done(run(*data, "--start", shipped_file("deconvolution"), *options))
+    lines = output.with_suffix(".log.jsonl").read_text().splitlines()
+    return load_checkpoint(output), [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_both_networks_train_by_the_common_loop(shards: Path, tmp_path: Path) -> None:
+    options = ["--iterations", "2", "--validate-on", "1", "--draft", shipped_file()]
+    made, lines = trained(shards, tmp_path / "both.pt", *options)
+    terms = {"gap", "distance", "edges", "confidence", "agreement", "first", "l1", "spectrum"}
+    found = [set(line["losses"]) for line in lines if isinstance(line.get("losses"), dict)]
+    assert found == [terms | {"judge"}] * 2
+    scores = next(line["validation"] for line in lines if "validation" in line)
+    assert isinstance(scores, dict) and 0.3 < scores["agreement"] <= 1
+    assert made.provenance["validation"] == "1 samples"
+    assert made.provenance["draft"] == load_checkpoint(shipped_file()).provenance
+    given = load_checkpoint(shipped_file("deconvolution"))
+    for role in ("estimator", "deconvolution"):
+        pairs = [(made.networks[role][k], v.float()) for k, v in given.networks[role].items()]
+        assert not any(torch.equal(*pair) for pair in pairs if pair[0].ndim > 1)
+
+
+@pytest.mark.slow
+def test_what_predicts_errors_can_be_trained_alone(shards: Path, tmp_path: Path) -> None:
+    options = ["--iterations", "1", "--estimator-rate", "0", "--judges-only", "--validate-on", "0"]
+    made, _ = trained(shards, tmp_path / "judges.pt", *options, "--draft", shipped_file())
+    given = load_checkpoint(shipped_file("deconvolution")).networks
+    for role, states in made.networks.items():
+        for key, values in states.items():
+            same = torch.equal(values, given[role][key].float())
+            assert same != (role == "deconvolution" and key.startswith(JUDGES)), key
