@@ -297,9 +297,9 @@ class RecordBatch(Problems):
         `scenes`, and those in the shards among `records`.
         """
         if isinstance(self.sink, ShardSink):
-            path = self.sink.path(Record(""))
-            records = read_shard(path) if self.already and path.is_file() else iter(())
-            yield from (record for record in records if record.name not in self._names)
+            shard = self.sink.path(Record(""))
+            finished = read_shard(shard) if self.already and shard.is_file() else ()
+            yield from (record for record in finished if record.name not in self._names)
             return
         for scene in scenes:
             result = self.sink.path(without_images(scene))

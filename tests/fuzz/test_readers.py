@@ -37,7 +37,9 @@ from blurkit.data.sources import read_records
 from blurkit.engine.onnx_runner import Exported
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint, save_tensors, with_checksums
+from blurkit.io.codecs.metadata import Metadata, photoshop_of
 from blurkit.io.films import is_film, read_film, stated_length
+from blurkit.io.formats import WRITTEN_SUFFIXES
 from blurkit.io.images import encode_image, read_image
 from blurkit.io.streams import shard_bytes
 from blurkit.metrics.evaluation import merge_reports
@@ -67,12 +69,13 @@ ALPHA = PHOTO[:, :, :1]
 
 
 def image(suffix: str, deep: bool = False, **options: Any) -> Callable[[Path], object]:
-    """Write a picture with alpha and an EXIF block."""
+    """Write a picture with alpha and all metadata that its format holds."""
 
     def write(path: Path) -> None:
         pixels = PHOTO.astype(np.uint16) * 257 if deep else PHOTO
-        attrs = {"exif": np.frombuffer(exif(6), np.uint8), "orientation": 6}
-        path.write_bytes(encode_image(suffix, pixels, ALPHA, attrs))
+        texts = {"xmp": b"<x:xmpmeta/>", "photoshop": photoshop_of(b"\x1c\2\x50\0\1A")}
+        metadata = Metadata(exif=exif(6), comment=b"c", resolution=(72, 72, 0.0254), **texts)
+        path.write_bytes(encode_image(suffix, pixels, ALPHA, metadata.attributes()))
 
     return write
 
@@ -92,6 +95,13 @@ def fax(path: Path) -> None:
 def planes(path: Path) -> None:
     pixels, options = np.moveaxis(PHOTO, -1, 0), {"planarconfig": "separate", "compression": "lzw"}
     tifffile.imwrite(path, pixels, photometric="rgb", **options)
+
+
+def stack(path: Path) -> None:
+    """Planes of which ImageJ describes the first."""
+    described = {"description": "ImageJ=1.54f\nimages=3\n", "metadata": None}
+    tifffile.imwrite(path, PHOTO[..., 0], photometric="minisblack", **described)
+    path.write_bytes(path.read_bytes() + PHOTO[..., 1:].tobytes())
 
 
 def raw(path: Path) -> None:
@@ -150,14 +160,16 @@ def text(content: str) -> Callable[[Path], object]:
 
 
 def pictures(path: Path) -> None:
-    """As pictures and films are read, and described."""
+    """As pictures and films are read, and described; pictures are written again."""
     stated_length(path)
     if is_film(path):
         blurkit.info(path)
         for _ in read_film(path):
             pass
     else:
-        read_image(path)
+        picture = read_image(path)
+        suffix = path.suffix if path.suffix in WRITTEN_SUFFIXES else ".png"
+        encode_image(suffix, picture.pixels, picture.alpha, picture.attrs)
 
 
 def reported(path: Path) -> None:
@@ -205,6 +217,7 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "jpeg.tif": (tiff(compression="jpeg"), pictures),
     "raw.dng": (raw, pictures),
     "pages.tif": (make_pages, pictures),
+    "stack.tif": (stack, pictures),
     **{
         f"film{suffix}": (lambda path: make_animation(path, transparent=True), pictures)
         for suffix in (".gif", ".apng", ".webp", ".avif")
