@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
@@ -18,6 +19,7 @@ import skimage.data
 import tifffile
 
 from blurkit.errors import BlurkitError
+from blurkit.io.codecs.jpeg import box
 from blurkit.io.images import encode_image, read_image, write_image
 from tests.cli.command import assert_failed, shell
 from tests.io.scenes import PEAK_MEGABYTES, deep, exif
@@ -286,6 +288,21 @@ def jpeg2000(side: int) -> bytes:
     return data[:place] + sizes + data[place + 24 :]
 
 
+def stack(planes: int) -> bytes:
+    """A TIFF of which ImageJ says that so many planes follow its only page."""
+    file = io.BytesIO()
+    described = f"ImageJ=1.54f\nimages={planes}\n"
+    tifffile.imwrite(file, PHOTO[..., 0], description=described, metadata=None)
+    return file.getvalue()
+
+
+def compressed(kind: bytes) -> bytes:
+    """A JPEG XL file with a box of 20 MB that are compressed to a few bytes."""
+    body = kind + bytes(imagecodecs.brotli_encode(bytes(20_000_000), level=0))
+    whole = imagecodecs.jpegxl_encode(PHOTO, usecontainer=True)
+    return bytes(whole) + box(b"brob", body)
+
+
 BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "header.png": ("more than --max-pixels", lambda: png(60000, 60000)),
     "largest.png": ("more than --max-pixels", lambda: png(2**31 - 1, 2**31 - 1)),
@@ -300,6 +317,10 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "wordy.tif": ("unsupported TIFF colour space", wordy),
     "tiles.tif": ("cannot hold", lambda: tiles(30000)),
     "embedded.tif": ("cannot hold", lambda: embedded(30000)),
+    "stack.tif": ("cannot hold", lambda: stack(100_000)),
+    "stacks.tif": ("more than --max-pixels", lambda: stack(10**9)),
+    "text.jxl": ("damaged", lambda: compressed(b"Exif")),
+    "packet.jxl": ("damaged", lambda: compressed(b"xml ")),
     "largest.jp2": ("more than --max-pixels", lambda: jpeg2000(60000)),
     "large.jp2": ("cannot hold", lambda: jpeg2000(20000)),
     "gif.png": ("more than --max-pixels", lambda: gif(65535, 65535)),
@@ -316,6 +337,14 @@ def test_bad_images_are_refused_before_memory_is_taken(name: str, tmp_path: Path
     words, make = BAD[name]
     (tmp_path / name).write_bytes(make())
     refused_cheaply(tmp_path / name, words)
+
+
+def test_other_compressed_blocks_of_jpeg_xl_are_kept_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.jxl"
+    path.write_bytes(data := compressed(b"oURs"))
+    picture = read_image(path)
+    block = data[data.index(b"broboURs") - 4 :]
+    assert encode_image(".jxl", picture.pixels, None, picture.attrs).endswith(block)
 
 
 def refused_cheaply(path: Path, words: str) -> None:
