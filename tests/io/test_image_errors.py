@@ -347,6 +347,21 @@ def test_other_compressed_blocks_of_jpeg_xl_are_kept_as_they_are(tmp_path: Path)
     assert encode_image(".jxl", picture.pixels, None, picture.attrs).endswith(block)
 
 
+def test_tags_of_one_place_take_no_more_memory_than_the_file(tmp_path: Path) -> None:
+    """Each of 2500 tags in several directories has the whole of the EXIF block as its value."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    size = 12 * 2503
+    own = [(tag, 4, 1, 8) for tag in (34665, 34853, 40965)]
+    tags = [*((40966 + number, 7, size, 8) for number in range(2500)), *own]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    block = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    data = encode_image(".png", PHOTO, None, {"exif": np.frombuffer(b"Exif\0\0" + block, np.uint8)})
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_image(path).pixels, PHOTO)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
+
+
 def refused_cheaply(path: Path, words: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     why = reason(path, lambda: read_image(path))
