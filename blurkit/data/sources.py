@@ -311,7 +311,8 @@ def _find_in_folder(
     found.results += scenes.results
 
     def skip(path: Path, reason: str) -> None:
-        found.left_out.append((str(path), f"{path}: {reason}"))
+        if not path.is_dir():  # links to folders are named with the layout
+            found.left_out.append((str(path), f"{path}: {reason}"))
 
     shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES, skip)
     if shards and (scenes.items or scenes.left_out):
