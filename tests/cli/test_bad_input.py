@@ -217,7 +217,7 @@ def test_output_that_cannot_be_written(shard: Path) -> None:
     told = "file: cannot be written (is a file, not a folder)"
     assert_refused(invoke(*command, "file/shards/"), told)
     assert Path("file").read_text() == "mine"
-    told = "/proc: cannot be written (No such file or directory)"
+    told = "/proc/pairs.h5: cannot be written (No such file or directory)"
     assert_refused(invoke(*command, "/proc/pairs.h5"), told)
     assert_done(invoke(*command, "new/deep/shards/"))
 
