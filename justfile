@@ -35,6 +35,10 @@ torture *options:
     HYPOTHESIS_PROFILE=thorough {{python}} -m pytest -n auto tests/test_properties.py
     {{python}} -m tests.torture {{options}}
 
+# Give damaged files to every reader, an hour by default: docs/reliability.md
+fuzz seconds="3600":
+    FUZZ_SECONDS={{seconds}} {{python}} -m pytest -q tests/fuzz
+
 # Measure the ratios in docs/benchmarks.md
 bench *options:
     {{python}} -m tests.benchmarks.run {{options}}

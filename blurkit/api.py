@@ -244,7 +244,7 @@ def _records(
     elif not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     elif is_film(path):
-        return inventory.describe_film(path)
+        return inventory.describe_film(path, verify)
     elif inventory.holds_records(path):
         return inventory.describe_packed(text, on_error, watch, verify)
     elif is_image(path):

@@ -5,10 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
 """A word of 400 characters and more, of which a message shows the ends."""
+
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+_OTHER = r"[^\s\"'<>?#"
+USER = re.compile(rf"(?<=://){_OTHER}/]*@")
+QUERY = re.compile(
+    rf"(\b[a-z][a-z0-9+.-]*://{_OTHER}]*)[?#](?:[^\s\"'<>]*[^\s\"'<>:;,.)])?", re.IGNORECASE
+)
+"""The user and password of an address in a text; the address, and its query and fragment, which
+end before punctuation."""
 
 
 class BlurkitError(Exception):
@@ -42,9 +51,10 @@ def raise_error(where: str, error: BlurkitError) -> NoReturn:
 def printable(text: str) -> str:
     """Return a text with control characters and the like escaped, as names of files may have them.
 
-    A terminal would obey them; a line break would make two lines of one. Endless words are cut.
+    A terminal would obey them; a line break would make two lines of one. Endless words are cut, and
+    addresses are shown without secrets.
     """
-    text = ENDLESS.sub(r"\1...\2", text)
+    text = ENDLESS.sub(r"\1...\2", without_secrets(text))
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -60,17 +70,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return a library's exception as a single line, without its traceback or line breaks."""
-    text = " ".join(str(error).split())
+    """Return a library's exception as a single line, without traceback, line breaks and colours."""
+    text = " ".join(COLOUR.sub("", str(error)).split())
     return text or type(error).__name__
 
 
-def without_secrets(name: str) -> str:
-    """Return an address without its user, password and query; any other name unchanged."""
-    if not name.lower().startswith(("http://", "https://")):
-        return name
-    try:
-        parts = urlsplit(name)
-    except ValueError:  # nobody can be asked for it
-        return name
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def without_secrets(text: str) -> str:
+    """Return a text in which no address has a user, password, query or fragment."""
+    return QUERY.sub(r"\1", USER.sub("", text))

@@ -1,4 +1,7 @@
-"""How SIGINT, SIGTERM and SIGHUP are handled: raised, noted, deferred or ignored."""
+"""How SIGINT, SIGTERM and SIGHUP are handled: raised, noted, deferred or ignored.
+
+Windows has no SIGHUP; its SIGBREAK is handled like SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_KNOWN = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"))
+SIGNALS = tuple(number for number in _KNOWN if number is not None)
+"""Those of the signals that this system has."""
 
 
 class Terminated(BaseException):
@@ -36,9 +41,10 @@ def raise_signals() -> None:
     signal is handled there, it is sent again. All other exceptions discarded there, such as those
     of a partly constructed decoder, are not reported, because they do not concern the user.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _terminate)
+    for number in SIGNALS:
+        ignored = number != signal.SIGTERM and signal.getsignal(number) == signal.SIG_IGN
+        if number != signal.SIGINT and not ignored:
+            signal.signal(number, _terminate)
     sys.unraisablehook = _send_again
 
 
@@ -97,4 +103,7 @@ def _send_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 def _kill_later(number: int) -> None:
     time.sleep(0.1)
-    os.kill(os.getpid(), number)
+    if os.name == "posix":
+        os.kill(os.getpid(), number)  # interrupts what the main thread waits for
+    else:  # where it would end the process
+        signal.raise_signal(number)

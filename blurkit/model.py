@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -440,7 +441,8 @@ class Model:
             return None
         else:
             file = shipped_file().with_suffix(".onnx")
-            if not onnx_is_faster(self.placement) or not file.exists():
+            runs = file.exists() and find_spec("onnxruntime") is not None
+            if not runs or not onnx_is_faster(self.placement):
                 return None
         if file not in self._engines:
             from blurkit.engine.onnx_runner import OnnxRunner, onnx_engine

@@ -176,7 +176,7 @@ def read_options(file: str | Path, kind: type[Options]) -> dict[str, Any]:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise BlurkitError(f"{file}: {error.strerror} (from --config)") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BlurkitError(f"{file}: is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise BlurkitError(f"{file}: is not a JSON object of options")

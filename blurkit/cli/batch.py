@@ -106,6 +106,8 @@ class Problems:
             yield
         except BlurkitError as error:
             self.add(where, error)
+        except RecursionError:
+            self.add(where, BlurkitError("damaged: what it says is nested too deeply"))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -295,9 +297,9 @@ class RecordBatch(Problems):
         `scenes`, and those in the shards among `records`.
         """
         if isinstance(self.sink, ShardSink):
-            path = self.sink.path(Record(""))
-            records = read_shard(path) if self.already and path.is_file() else iter(())
-            yield from (record for record in records if record.name not in self._names)
+            shard = self.sink.path(Record(""))
+            finished = read_shard(shard) if self.already and shard.is_file() else ()
+            yield from (record for record in finished if record.name not in self._names)
             return
         for scene in scenes:
             result = self.sink.path(without_images(scene))
@@ -406,7 +408,7 @@ def compare_options(path: Path, options: Any, ignored: tuple[str, ...] = (), **m
         keep_first(path, json.dumps(given))
     try:
         before = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BlurkitError(f"{path}: damaged; remove it to go on") from error
     for key in given:
         if before.get(key) != given[key]:

@@ -26,7 +26,7 @@ class InfoOptions(Printing):
     """The options of `blurkit info`."""
 
     size: str = option("256x256", "Image size in pixels for the GMACs of networks.", metavar="WxH")
-    verify: bool = option(False, "Also read the pixels of shards and verify their checksums.")
+    verify: bool = option(False, "Also decode all pixels of shards and films, verify checksums.")
     sha256: tuple[str, ...] = SHA256
     blur: str = BLUR
 

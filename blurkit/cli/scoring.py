@@ -280,7 +280,7 @@ class ScoreLog:
             try:
                 entry = json.loads(line)
                 self.scored[entry["name"]] = read_scored(entry)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise BlurkitError(f"{self.path}: damaged; remove it to start over") from error
 
     def add(self, image: ImageScores) -> None:
@@ -463,19 +463,26 @@ def _restored(work: Work, record: Record) -> Record | BlurkitError:
             raise
         return BlurkitError("out of memory")
     seconds = time.perf_counter() - started
-    costs = {"network_seconds": seconds, "network_memory": round(_peak_memory() / 1e6)}
+    costs = {"network_seconds": seconds}
+    if memory := _peak_memory():
+        costs["network_memory"] = round(memory / 1e6)
     return Record(record.name, {"restored": finished.images["restored"]}, finished.attrs | costs)
 
 
 def _peak_memory() -> float:
-    """Return the most bytes that this process has reserved on a GPU, or else in main memory."""
+    """Return the most bytes that this process has reserved on a GPU, or else in main memory.
+
+    Windows does not say the latter, which is 0 there.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_reserved())
     if STATUS.exists():
         return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
-    import resource  # its value on Linux would include the process that started this one
-
+    try:
+        import resource  # its value on Linux would include the process that started this one
+    except ImportError:
+        return 0
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
 
 

@@ -20,12 +20,12 @@ from blurkit.data.sources import (
     read_shard_source,
 )
 from blurkit.errors import BlurkitError, OnError
-from blurkit.io.films import read_film
+from blurkit.io.films import read_film, stated_length
 from blurkit.io.formats import is_image
 from blurkit.io.images import FrameTime, Picture, decode_image, read_image
 from blurkit.io.records import Record
 from blurkit.io.shards import SIGNATURE, is_shard
-from blurkit.io.videos import describe_video, is_video
+from blurkit.io.videos import describe_video, is_video, video_times
 
 MOST_EXAMPLES = 3
 LONGEST_TEXT = 100
@@ -73,18 +73,26 @@ def _picture(picture: Picture) -> Description:
     }
 
 
-def describe_film(path: Path) -> Description:
+def describe_film(path: Path, verify: bool = False) -> Description:
     """Return the format, size, frames, seconds and, of a video, codec, colours and sound of a film.
 
-    Raises BlurkitError as `read_film` does: all frames are decoded, which detects damage.
+    Of a video and of the pages of a TIFF file, only the first picture is decoded; with `verify` all
+    are, as of an animation always, which detects damage. Raises BlurkitError as `read_film` does.
     """
-    first, times, frames = None, [], 0
-    for picture in read_film(path):
-        first = first or picture
-        frames += 1
-        if "pts" in picture.attrs:
-            times.append(FrameTime.of(picture.attrs))
-    assert first is not None
+    decoded = read_film(path)
+    first, frames, times = next(decoded), 1, []
+    if is_video(path) and not verify:
+        decoded.close()
+        times = video_times(path)
+        frames = len(times)
+    elif "pts" not in first.attrs and not verify:
+        decoded.close()
+        frames = stated_length(path) or 1
+    else:
+        times = [FrameTime.of(first.attrs)] if "pts" in first.attrs else []
+        for picture in decoded:
+            frames += 1
+            times += [FrameTime.of(picture.attrs)] if times else []
     return {
         "kind": "film",
         **_picture(first),
@@ -225,7 +233,7 @@ class _Values:
 def _compression(path: str) -> str | None:
     """Return the compression of a shard's first image, None if it has none or is damaged."""
     try:
-        with h5py.File(path, "r") as shard:
+        with h5py.File(path, "r", locking=False) as shard:
             images = (item for item in shard[min(shard)].values() if isinstance(item, h5py.Dataset))
             return next(images).compression
     except Exception:  # HDF5 raises many kinds of errors for damage, reported elsewhere

@@ -202,7 +202,7 @@ def map_scenes(
 def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list[StoredScene]:
     check_whole(path)
     mapped = np.memmap(path, np.uint8, mode="r").view(np.ndarray)  # slices faster than a memmap
-    shard = h5py.File(path, "r")
+    shard = h5py.File(path, "r", locking=False)
     scenes = []
     for key in sorted(shard):
         group = shard[key]

@@ -26,10 +26,14 @@ STREAM = "-"
 
 
 def is_stream(source: str) -> bool:
-    """Return whether a source can be read only once: `-`, a pipe, or what /dev names."""
+    """Return whether a source can be read only once: `-`, a pipe, or what /dev names.
+
+    A pipe with the suffix of a film is none: films are read from files only.
+    """
     path = Path(source)
     special = path.exists() and not (path.is_file() or path.is_dir())
-    return source == STREAM or special or path.parent in OPEN_FILES
+    named = path.parent in OPEN_FILES or (special and path.suffix.lower() not in FILM_SUFFIXES)
+    return source == STREAM or named
 
 
 STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -307,7 +311,7 @@ def _find_in_folder(
     found.results += scenes.results
 
     def skip(path: Path, reason: str) -> None:
-        if not path.is_dir():  # links to folders above are among the layouts
+        if not path.is_dir():  # links to folders are named with the layout
             found.left_out.append((str(path), f"{path}: {reason}"))
 
     shards = [] if is_archive(folder) else walk(folder, SHARD_SUFFIXES, skip)

@@ -20,9 +20,13 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import ignore_signals
+from blurkit.io import paths
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+STREAMS = hasattr(os, "readv")
+"""Whether pipes are streams of bytes, which Windows' are not."""
 
 AHEAD = 2
 """How many results a process computes before the first of them is fetched."""
@@ -51,7 +55,9 @@ def in_order(
             reader, writer = multiprocessing.Pipe(duplex=False)
             _widen(writer)
             process = multiprocessing.Process(
-                target=_work, args=(work, items[worker::jobs], writer), daemon=True
+                target=_work,
+                args=(work, items[worker::jobs], writer, paths.most_pixels),
+                daemon=True,
             )
             processes.append(process)
             process.start()
@@ -126,9 +132,9 @@ class Background:
 def _widen(pipe: Connection) -> None:
     """Enlarge a pipe so that images pass in few pieces; Linux's default is 64 KiB."""
     if sys.platform == "linux":
-        import fcntl
+        with suppress(ImportError, OSError):  # a system may allow less
+            import fcntl
 
-        with suppress(OSError):  # a system may allow less
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
@@ -139,14 +145,19 @@ def _send(writer: Connection, result: Any) -> None:
     arrays = [buffer.raw() for buffer in buffers]
     writer.send((pickled, [array.nbytes for array in arrays]))
     for left in arrays:
-        while left:
+        while left and STREAMS:
             left = left[os.write(writer.fileno(), left) :]
+        if left:
+            writer.send_bytes(left)
 
 
 def _read(reader: Connection, size: int) -> np.ndarray:
     """Return so many bytes of a pipe. Raises EOFError if it ends before."""
     values = np.empty(size, np.uint8)
     left = values.data
+    if left and not STREAMS:
+        reader.recv_bytes_into(left)
+        return values
     while left:
         if not (count := os.readv(reader.fileno(), [left])):
             raise EOFError
@@ -164,8 +175,14 @@ def _receive(reader: Connection, jobs: int) -> Any:
         ) from error
 
 
-def _work(work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection) -> None:
-    """Run one process. Signals, which may reach all processes, are left to the parent."""
+def _work(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection, most_pixels: int
+) -> None:
+    """Run one process. Signals, which may reach all processes, are left to the parent.
+
+    `most_pixels` is the parent's limit, which a process that was not forked lacks.
+    """
+    paths.most_pixels = most_pixels
     ignore_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sent: deque[Future[None]] = deque()

@@ -5,7 +5,10 @@ How a network of another program takes images is found from its graph, and by tr
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from blurkit.data.workers import processors
 from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
 from blurkit.io.images import read_image
+from blurkit.io.paths import BYTES_PER_SECOND, IMPORTED_FROM
 from blurkit.io.records import to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, ValueRange
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise BlurkitError(
+        "ONNX files need ONNX Runtime: pip install 'blurkit[cpu]', or 'blurkit[gpu]' for CUDA"
+    ) from error
 
 ONNX_METADATA = "blurkit"
 """The key of the metadata in files that `blurkit export` wrote: an `Exported` as JSON."""
@@ -36,8 +46,11 @@ PREFERRED = (*PROVIDERS.values(), "DmlExecutionProvider", "CPUExecutionProvider"
 SHARED_PIXELS = 512 * 512
 """The number of pixels of a tile from which all threads work on one tile together."""
 
-SEVERE = 3
-"""ONNX Runtime logs errors only; they are raised as well."""
+SILENT = 4
+"""ONNX Runtime does not log errors, which it also raises."""
+
+LARGEST_STATED = 8192
+"""The most that a file may say of itself for a number of pixels."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,20 @@ class Exported:
     def text(self) -> str:
         """Return the metadata as stored."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def parsed(cls, text: str) -> Exported:
+        """Return the metadata in a text of `text`. Raises ValueError, TypeError or RecursionError.
+
+        The numbers of pixels are positive and sensible.
+        """
+        about = cls(**json.loads(text))
+        texts = {type(value) for value in (about.use, about.title, about.date)}
+        sides = (about.tile, about.minimum, about.multiple)
+        whole = all(type(side) is int and 0 < side <= LARGEST_STATED for side in sides)
+        if texts != {str} or not whole or not isinstance(about.provenance, dict):
+            raise ValueError("a value is of another type or out of range")
+        return about
 
     @property
     def size(self) -> SizeRequirement:
@@ -108,13 +135,15 @@ class OnnxRunner(Runner):
         self.network = self._open(min(self._threads, 1))
         about, self.layout = _metadata(self.network, path), None
         if about is None:
-            try:
-                self.layout = find_layout(self.network, value_range)
-            except BlurkitError as error:
-                raise BlurkitError(f"{path}: {error}") from error
+            found = examined(path, value_range)
+            if "layout" not in found:
+                raise BlurkitError(f"{path}: {found['problem']}")
+            self.layout = OnnxLayout.of(found["layout"])
             about = _foreign(self.layout)
         elif value_range:
             raise UsageError(f"--value-range: {path} says itself that its values are in 0..1")
+        elif PHOTO.parent not in path.absolute().parents:  # not one that comes with blurkit
+            examined(path)
         self.about = about
         self._names = [node.name for node in self.network.get_inputs()]
         if self.layout:
@@ -149,6 +178,8 @@ class OnnxRunner(Runner):
             return self.layout.run(session, inputs.images[0])
         images = map(np.ascontiguousarray, inputs.images)
         (result,) = session.run(None, dict(zip(self._names, images, strict=True)))
+        if np.shape(result) != inputs.images[0].shape:
+            raise BlurkitError(f"gives {np.shape(result)} for {inputs.images[0].shape}")
         return np.asarray(result)
 
 
@@ -169,7 +200,7 @@ def open_session(path: Path, provider: str = "CPUExecutionProvider", threads: in
     Raises BlurkitError if it is missing or damaged.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = SEVERE
+    options.log_severity_level = SILENT
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = list(dict.fromkeys([provider, "CPUExecutionProvider"]))
@@ -190,20 +221,10 @@ def describe_onnx(path: Path) -> dict[str, Any]:
     Of another program's file, this is its layout, or why blurkit cannot run it as `problem`.
     Raises BlurkitError if the file is missing or damaged.
     """
-    session = open_session(path)
-    ends = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
-    shapes = {
-        end: {node.name: "x".join(map(str, node.shape)) for node in nodes}
-        for end, nodes in ends.items()
-    }
-    about = {"kind": "ONNX network", **shapes}
-    if exported := _metadata(session, path):
-        return about | asdict(exported)
-    about["producer"] = session.get_modelmeta().producer_name
-    try:
-        return about | find_layout(session).describe()
-    except BlurkitError as error:
-        return about | {"problem": str(error)}
+    found = examined(path)
+    if "layout" in found:
+        found |= OnnxLayout.of(found.pop("layout")).describe()
+    return {"kind": "ONNX network", **found}
 
 
 def _foreign(layout: OnnxLayout) -> Exported:
@@ -218,9 +239,93 @@ def _metadata(session: Any, path: Path) -> Exported | None:
     if stored is None:
         return None
     try:
-        return Exported(**json.loads(stored))
-    except (ValueError, TypeError) as error:
+        about = Exported.parsed(stored)
+    except (ValueError, TypeError, RecursionError) as error:
         raise BlurkitError(f"{path}: damaged, what it says of itself cannot be read") from error
+    inputs = session.get_inputs()
+    images = [node for node in inputs if node.type == "tensor(float)" and len(node.shape) == 4]
+    if not images or (about.use == "deblurring" and len(inputs) != 1):
+        raise BlurkitError(f"{path}: damaged, its network does not take what it says of itself")
+    return about
+
+
+# ---- Examining a file in a child process ---------------------------------------------------------
+
+TRIAL_SECONDS = 30
+TRIAL_MEMORY = 8 << 30
+"""The child has so many seconds and bytes of memory to try an image, more for a large file."""
+
+
+def examined(path: Path, value_range: ValueRange | None = None) -> dict[str, Any]:
+    """Return the shapes of inputs and outputs of a network, and what the file says of itself.
+
+    Of another program's file, that is its `producer` and `layout`, whose fields are those of an
+    `OnnxLayout`, or `problem`. Both are found in a child process, since a graph may need any time
+    and memory. Raises BlurkitError if it needs too much, or the file is missing or damaged.
+    """
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file")
+    state = path.stat()
+    return dict(
+        _examined_apart(path.absolute(), state.st_size, state.st_mtime_ns, value_range, path)
+    )
+
+
+@lru_cache
+def _examined_apart(
+    file: Path, size: int, changed: int, value_range: ValueRange | None, path: Path
+) -> dict[str, Any]:
+    seconds = TRIAL_SECONDS + size / BYTES_PER_SECOND
+    command = [sys.executable, "-m", __name__, str(file), str(TRIAL_MEMORY + 4 * size)]
+    command += [value_range] if value_range else []
+    try:
+        done = subprocess.run(
+            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=IMPORTED_FROM
+        )
+    except subprocess.CalledProcessError as error:
+        reason = "ONNX Runtime crashes on it, or it needs too much memory"
+        raise BlurkitError(f"{path}: {reason}") from error
+    except subprocess.TimeoutExpired as error:
+        reason = f"its network takes more than {seconds:.0f} s for a small image"
+        raise BlurkitError(f"{path}: {reason}") from error
+    found = json.loads(done.stdout)
+    if "error" in found:
+        raise BlurkitError(f"{path}: {found['error'].removeprefix(f'{file}: ')}")
+    return dict(found)
+
+
+def _examine(path: Path, value_range: ValueRange | None) -> dict[str, Any]:
+    """Return what `examined` does, found in this process."""
+    session = open_session(path)
+    ends = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    found: dict[str, Any] = {
+        end: {node.name: "x".join(map(str, node.shape)) for node in nodes}
+        for end, nodes in ends.items()
+    }
+    if exported := _metadata(session, path):
+        if exported.use == "deblurring":  # that it ends; what it gives is seen later
+            with contextlib.suppress(Exception):
+                side = exported.size.padded(TRIED_SIDE, TRIED_SIDE)[0]
+                session.run(None, {session.get_inputs()[0].name: _picture(side)})
+        return found | asdict(exported)
+    found["producer"] = session.get_modelmeta().producer_name
+    try:
+        return found | {"layout": asdict(find_layout(session, value_range))}
+    except BlurkitError as error:
+        return found | {"problem": str(error)}
+
+
+def _main(file: str, memory: str, value_range: Any = None) -> None:
+    """Print `_examine` as JSON."""
+    with contextlib.suppress(ImportError, ValueError):
+        import resource  # which Windows lacks
+
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    try:
+        found = _examine(Path(file), value_range)
+    except BlurkitError as error:
+        found = {"error": str(error)}
+    print(json.dumps(found))  # noqa: T201
 
 
 # ---- How a foreign network takes images ----------------------------------------------------------
@@ -313,10 +418,8 @@ def _tried(session: Any, layout: OnnxLayout) -> OnnxLayout:
     Raises _Unfit if the network does not run or no output is one, BlurkitError if several are.
     """
     given = layout.encode(_picture(_side(layout))[:, : layout.channels])
-    quiet = onnxruntime.RunOptions()
-    quiet.log_severity_level = 4
     try:
-        results = session.run(None, {layout.input: given}, quiet)
+        results = session.run(None, {layout.input: given})
     except Exception as error:  # of any of its classes
         raise _Unfit(f"does not run ({one_line(error)[:200]})") from error
     outputs = [node for node in session.get_outputs() if node.type in TYPES]
@@ -415,6 +518,11 @@ class OnnxLayout:
         """The side of the largest square in a fixed size, 0 if the size is not fixed."""
         return min((side for side in self.sides if side is not None), default=0)
 
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> OnnxLayout:
+        """Return the layout with these fields, as JSON gives them back."""
+        return cls(**fields | {"sides": tuple(fields["sides"])})
+
     def describe(self) -> dict[str, Any]:
         """Return the layout as plain values."""
         size = {"tile": self.fixed} if self.fixed else {"multiple": self.multiple}
@@ -457,3 +565,7 @@ class OnnxLayout:
         low, high = RANGES[self.made]
         values = (values[..., : shape[2], : shape[3]].astype(np.float32) - low) / (high - low)
         return np.asarray(values, np.float32).reshape(shape)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -56,7 +56,7 @@ MATRIX_FILTERS = {
 OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
 """Metadata that muxers write themselves, in lower case."""
 
-XMP = "xmp"
+XMP_KEY = "xmp"
 """FFmpeg's name of the XMP of MP4 and MOV, which it reads but does not write."""
 
 XMP_BOX = b"uuid" + bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
@@ -301,7 +301,7 @@ class Copies:
         if self._original is None:
             return
         metadata = self._original.metadata
-        own = OWN | {XMP}
+        own = OWN | {XMP_KEY}
         self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in own})
         self._output.set_chapters(self._original.chapters())
         stated = self._pictures.metadata
@@ -387,7 +387,7 @@ class Copies:
 
     def append_xmp(self, path: Path) -> None:
         """Write the XMP of the video, if any, behind a finished MP4 or MOV."""
-        text = "" if self._original is None else self._original.metadata.get(XMP, "")
+        text = "" if self._original is None else self._original.metadata.get(XMP_KEY, "")
         if text and self._output.format.name in ("mp4", "mov"):
             data = text.encode(errors="surrogateescape")
             with path.open("ab") as file:

@@ -8,7 +8,6 @@ Pages of TIFF files have no time. Films are written frame by frame.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -22,8 +21,8 @@ import PIL.Image
 import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io import paths
 from blurkit.io.codecs.metadata import Metadata, to_srgb
+from blurkit.io.codecs.pillow import check_frame, check_gif_end, claims_limited, opened
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
 from blurkit.io.encoding import VideoWriter
@@ -69,7 +68,7 @@ def is_film(path: Path) -> bool:
     if suffix not in ANIMATION_SUFFIXES:
         return False
     try:
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+        with _animation(path) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # Pillow raises errors of any kind on damaged data
         return False
@@ -84,7 +83,7 @@ def stated_length(path: Path) -> int | None:
         if suffix in VIDEO_SUFFIXES:
             with open_video(path) as (container, stream):
                 return stated_frames(container, stream) or None
-        with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+        with _animation(path) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind
         return None
@@ -139,6 +138,13 @@ KEPT = ("loop", "default_image")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
 
 
+@contextmanager
+def _animation(path: Path) -> Iterator[PIL.Image.Image]:
+    """Yield a file that may be an animation as Pillow opens it. Raises BlurkitError as `opened`."""
+    with path.open("rb") as file, opened(file, str(path), *PILLOW_KINDS) as image:
+        yield image
+
+
 def read_animation(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
 
@@ -146,16 +152,16 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     damaged, and if all its frames together have more than `--max-pixels`, since writing keeps them
     in memory.
     """
-    clock = 0
+    clock, stored = 0, path.stat().st_size
     # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
-    with PIL.Image.open(path, formats=PILLOW_KINDS) as image:
+    with _animation(path) as image:
         with _damaged(path, 0):
             count = int(getattr(image, "n_frames", 1))
-        check_pixels(image.height * count, image.width, str(path))
         for number in range(count):
             with _damaged(path, number):
-                with _frames_bounded():
+                with claims_limited(stored):
                     image.seek(number)
+                check_frame(image, stored, str(path))
                 check_pixels(image.height * count, image.width, str(path))
                 pixels = np.asarray(image.convert("RGBA"))
                 duration = round(image.info.get("duration", 0))
@@ -163,18 +169,9 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
             time = FrameTime(clock, duration, Fraction(1, TICKS))
             yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
-
-
-@contextmanager
-def _frames_bounded() -> Iterator[None]:
-    """Let Pillow refuse a frame of a GIF that is far larger than the picture, before it exists."""
-    PIL.Image.MAX_IMAGE_PIXELS = paths.most_pixels // 2  # Pillow refuses twice as many
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            yield
-    finally:
-        PIL.Image.MAX_IMAGE_PIXELS = None
+    if image.format == "GIF":
+        with path.open("rb") as file, _damaged(path, count):
+            check_gif_end(file)
 
 
 @contextmanager
@@ -182,6 +179,8 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
     """Turn an error of any kind into one that says how many frames come before the damage."""
     try:
         yield
+    except BlurkitError:
+        raise
     except Exception as error:
         reason = f"damaged after frame {decoded} ({one_line(error)})"
         raise BlurkitError(f"{path}: {reason}") from error
@@ -313,7 +312,7 @@ def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
     if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
-    with PIL.Image.open(source, formats=PILLOW_KINDS) as image:
+    with _animation(source) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
 
 

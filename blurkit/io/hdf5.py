@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.paths import MOST_DEFLATED
+from blurkit.io.paths import BYTES_PER_SECOND, IMPORTED_FROM, MOST_DEFLATED
 
 
 def items(group: h5py.Group) -> Iterator[tuple[str, Any]]:
@@ -87,8 +87,7 @@ CHECKSUMMED = 2
 has checksums."""
 
 SECONDS = 10
-BYTES_PER_SECOND = 20e6
-"""The child has this many seconds, and one more for so many bytes."""
+"""The child has this many seconds, and one more for `BYTES_PER_SECOND`."""
 
 DEEPEST_GROUP = 8
 """Groups inside groups that are still looked into."""
@@ -109,7 +108,9 @@ def _read_apart(path: Path, size: int, changed: int) -> None:
     command = [sys.executable, "-m", "blurkit.io.hdf5", str(path.absolute())]
     seconds = SECONDS + size / BYTES_PER_SECOND
     try:
-        subprocess.run(command, input=b"", capture_output=True, timeout=seconds, check=True)
+        subprocess.run(
+            command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=IMPORTED_FROM
+        )
     except subprocess.CalledProcessError as error:
         raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error
     except subprocess.TimeoutExpired as error:
@@ -131,7 +132,7 @@ def _read_all(group: h5py.Group, depth: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(Exception), h5py.File(sys.argv[1], "r") as opened:
+    with contextlib.suppress(Exception), h5py.File(sys.argv[1], "r", locking=False) as opened:
         _read_all(opened)
     os._exit(0)  # at once, since closing what is damaged may crash, too
 

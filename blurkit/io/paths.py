@@ -13,6 +13,13 @@ from types import MappingProxyType
 
 from blurkit.errors import BlurkitError
 
+IMPORTED_FROM = Path(__file__).parents[2]
+"""The folder of the package, in which child processes start: in the current one, a file could have
+the name of a module and be run."""
+
+BYTES_PER_SECOND = 20e6
+"""The bytes of a file for which a child process gets another second."""
+
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
@@ -186,8 +193,12 @@ def is_folder(output: str) -> bool:
 MOST_PIXELS = 1_000_000_000
 """The default of `--max-pixels`: photos of 200 megapixels exist, scans of more."""
 
-MOST_DEFLATED = 1100
-"""The most bytes that one byte of deflate or LZF data stands for; deflate's limit is 1032."""
+MOST_DEFLATED = 1400
+"""The most bytes that one byte of deflate, LZW or LZF data stands for; deflate's limit is 1032."""
+
+UNQUESTIONED = 150_000_000
+"""So many bytes of pixels, a frame of 8K, may be in a file of any size where compression has no
+limit: a black picture takes a few bytes in WebP, AVIF or HEIC."""
 
 most_pixels = MOST_PIXELS
 """The pixels that an image may have, `--max-pixels` of the command that runs."""
@@ -201,9 +212,26 @@ def check_pixels(height: int, width: int, where: str) -> None:
         )
 
 
-def check_claim(claimed: int, stored: int, where: str) -> None:
-    """Raise BlurkitError if deflated or plain data of `stored` bytes cannot hold `claimed` ones."""
-    if claimed > MOST_DEFLATED * stored:
+def justified_pixels(stored: int, bits: int, limited: bool = False) -> int:
+    """Return how many pixels of `bits` an image may claim in a file of `stored` bytes.
+
+    `limited` says that its data are not compressed, or by deflate or LZW.
+    """
+    held = MOST_DEFLATED * stored
+    return 8 * (held if limited else max(held, UNQUESTIONED)) // bits
+
+
+def check_claim(
+    height: int, width: int, bits: int, stored: int, where: str, limited: bool = False
+) -> None:
+    """Raise BlurkitError if an image has too many pixels for `--max-pixels` or for its file.
+
+    Whatever reads pixels calls this first: with the size that a header states, and again for every
+    frame that may differ. The other arguments are those of `justified_pixels`.
+    """
+    check_pixels(height, width, where)
+    if height * width > justified_pixels(stored, bits, limited):
         raise BlurkitError(
-            f"{where}: claims {claimed} bytes of pixels, which a file of {stored} bytes cannot hold"
+            f"{where}: claims {width}x{height} pixels, which a file of {stored} bytes cannot hold; "
+            "if it is whole, save it with less compression"
         )

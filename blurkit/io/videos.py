@@ -18,7 +18,7 @@ import numpy as np
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Attributes, from_float
 
 MUXERS = {
@@ -75,7 +75,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
             raise BlurkitError(f"{path}: holds no moving pictures")
         if stream.codec_context is None:
             raise BlurkitError(f"{path}: its codec is not known, or its start is damaged")
-        check_pixels(stream.height, stream.width, str(path))
+        check_claim(stream.height, stream.width, 24, path.stat().st_size, str(path))
         yield container, stream
 
 
@@ -102,7 +102,7 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
         stream.thread_type = "AUTO"
         try:
             for frame, time in _timed(container, stream):
-                check_pixels(frame.height, frame.width, str(path))
+                check_claim(frame.height, frame.width, 24, path.stat().st_size, str(path))
                 matrix = matrix if decoded else _display_matrix(frame)
                 pixels = as_displayed(_rgb(frame), matrix)
                 picture = frame_picture(path, pixels, time, _profile_of(frame))
@@ -170,6 +170,21 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
         raise ValueError(f"{shown} were expected")
     if "matroska" in kind and reached < stated - SLACK:
         raise ValueError(f"{reached:.1f} of {stated:.1f} seconds are there")
+
+
+def video_times(path: Path) -> list[FrameTime]:
+    """Return when the frames of a video are shown, in order, without decoding them.
+
+    Raises BlurkitError as `open_video` does, and if the file ends before a whole packet.
+    """
+    with open_video(path) as (container, stream):
+        try:
+            packets = [p for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+        except Exception as error:  # of any kind
+            raise BlurkitError(f"{path}: cannot be read whole ({reason_of(error)})") from error
+        usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
+        packets.sort(key=lambda packet: packet.pts)
+        return [FrameTime(p.pts, p.duration or usual, p.time_base) for p in packets]
 
 
 def stated_frames(container: Any, stream: Any) -> int:

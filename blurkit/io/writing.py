@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,11 +30,12 @@ LONGEST = 200
 REPLACING = "replacing.json"
 """The end of the name of a file that says which files are to replace which."""
 
-UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""The errors of file systems that have no locks."""
+UNABLE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+"""The errors of file systems that lack what a program asks for: locks, hard links, renaming, or
+waiting for the disk."""
 
-UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-"""The errors of file systems that have no hard links."""
+UNLOCKABLE = UNABLE | {errno.ENOLCK}
+UNLINKABLE = UNABLE | {errno.EPERM, errno.EMLINK}
 
 PAUSE = 0.2
 """Seconds between attempts to get a lock that is waited for."""
@@ -142,7 +144,7 @@ def finish_replacement(plan: Path) -> None:
         planned, folder = json.loads(plan.read_text()), plan.parent
         for move in planned["move"]:
             with suppress(FileNotFoundError):  # moved already
-                (folder / move).replace(folder / Path(move).name)
+                _replace(folder / move, folder / Path(move).name)
         for name in planned["remove"]:
             (folder / name).unlink(missing_ok=True)
         _synchronise(folder)
@@ -243,7 +245,7 @@ def _created(path: Path) -> Path:
 
 def _put(partial: Path, path: Path, force: bool) -> None:
     if force:
-        partial.replace(path)
+        _replace(partial, path)
         return
     try:
         path.hardlink_to(partial)  # unlike renaming, this never replaces
@@ -255,7 +257,23 @@ def _put(partial: Path, path: Path, force: bool) -> None:
         if error.errno not in UNLINKABLE:
             raise
         refuse_existing(path, force)
+        _replace(partial, path)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Put a file in another's place; where files cannot be renamed, as in buckets, copy it."""
+    try:
         partial.replace(path)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
+        try:
+            shutil.copyfile(partial, path)
+            _synchronise(path)
+        except BaseException:
+            _remove(path)
+            raise
+        _remove(partial)
 
 
 def _remove(path: Path) -> None:
@@ -267,11 +285,16 @@ def _synchronise(path: Path) -> None:
     """Wait until a file, or the list of a folder's files, is on the disk."""
     if os.environ.get("BLURKIT_SYNC") == "0":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:  # Windows opens no folder, and stores its list of files by itself
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems that cannot synchronise folders
+        if error.errno not in UNABLE:  # folders, and some file systems, cannot be synchronised
             raise
     finally:
         os.close(descriptor)
@@ -288,7 +311,9 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # only to write: it takes a twentieth of a second
 
-    lock, held = FileLock(path.with_name(f".{_stem(path)}.lock"), thread_local=False), False
+    name = path.with_name(f".{_stem(path)}.lock")
+    # A lock that is a file's mere existence would outlive a process that is killed.
+    lock, held = FileLock(name, thread_local=False, fallback_to_soft=False), False
     try:
         with deferred() as stopped:
             try:

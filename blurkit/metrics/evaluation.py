@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -200,10 +201,22 @@ class Merged:
         return self.lines
 
 
+STATED_PART = re.compile(r"[1-9]\d{0,4}/[1-9]\d{0,4}")
+"""The part of an evaluation that a report is of."""
+
+
 def read_scored(entry: Mapping[str, Any]) -> dict[str, Scored]:
-    """Return the scores of an image by run, from `ImageScores.as_dict`."""
+    """Return the scores of an image by run, from `ImageScores.as_dict`.
+
+    Raises an error of some kind if that is not what `entry` is.
+    """
     runs = entry.get("runs") or {"": {k: v for k, v in entry.items() if k not in FACTS}}
     made = entry.get("restored_with", "")
+    for value in (v for scores in runs.values() for v in scores.values()):
+        if not isinstance(value, (int, float, type(None))):
+            raise ValueError("a score is no number")
+    if not isinstance(entry["name"], str) or not isinstance(entry["sequence"], str):
+        raise ValueError("a name is no text")
     return {
         run: Scored(
             entry["name"],
@@ -263,6 +276,17 @@ def _check_parts(reports: Sequence[Mapping[str, Any]]) -> None:
                 raise UsageError(f"--merge: part {part} is missing; name the reports of all parts")
 
 
+def _check_types(report: Mapping[str, Any]) -> None:
+    """Raise ValueError or another error unless what `merge_reports` uses is of its type."""
+    lines, network = report["protocol"], report.get("network")
+    if not isinstance(report.get("runs", []), (list, dict)) or not isinstance(lines, dict):
+        raise ValueError("another type")
+    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not isinstance(lines["psnr"], str):
+        raise ValueError("another type")
+    if network is not None:
+        NetworkCost(**network)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Return a report as plain values. Raises BlurkitError if the file is not a whole report."""
     try:
@@ -277,8 +301,8 @@ def _read(path: Path) -> dict[str, Any]:
             raise BlurkitError(f"{path}: results of --frequency cannot be merged")
         for entry in report["images"]:
             read_scored(entry)
-        report["protocol"]["psnr"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_types(report)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = "name reports of eval, -o NAME.json or --json"
         raise BlurkitError(f"{path}: is not a whole report; {what}") from error
     return dict(report)

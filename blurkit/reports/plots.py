@@ -60,6 +60,13 @@ Curve = tuple[list[int], list[float]]
 """Steps and values."""
 
 
+WRONG_LINE = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(RecursionError, OverflowError),  # brackets without end, an infinite step
+)
+"""What is raised for a line that is no line of a log."""
+
+
 def read_curve(path: Path, key: str = "objective") -> Curve:
     """Return the finite values of `key` over the steps of a log of JSON lines.
 
@@ -75,7 +82,7 @@ def read_curve(path: Path, key: str = "objective") -> Curve:
             value = entry.get(key)
             if isinstance(value, (int, float)) and math.isfinite(value):
                 values[int(entry["step"])].append(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except WRONG_LINE as error:
         raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(error)})") from error
     if not values:
         raise BlurkitError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +12,22 @@ import h5py
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.codecs.pillow import opened
 from blurkit.io.hdf5 import check_stored, items, probe
 from blurkit.io.images import read_image
-from blurkit.io.paths import walk
+from blurkit.io.paths import reading_errors, walk
 
 DEEPEST = 4
 """Cells inside cells of a MATLAB file that are still looked into."""
+
+LARGEST_KERNEL = 1000
+"""The longest side of a kernel in pixels: of larger arrays, nothing is read."""
+
+MOST_BYTES = 1 << 26
+"""The most bytes of one variable of a MATLAB file, which may also hold pictures."""
+
+COMPRESSED = 15
+"""The kind of a variable of a MATLAB file that is deflated."""
 
 KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
 
@@ -129,17 +141,30 @@ def splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
 def normalised(array: np.ndarray, where: str | Path) -> Kernel:
     """Return a matrix divided by its sum, in float64.
 
-    Raises BlurkitError, naming `where`, for other arrays, and unless the sum is above 0.
+    Raises BlurkitError, naming `where`, for other arrays, for one with a side longer than
+    `LARGEST_KERNEL`, and unless the sum is above 0.
     """
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise BlurkitError(
             f"{where}: a kernel is a matrix of numbers, found {array.dtype} of shape {array.shape}"
         )
+    try:
+        _check_size(array.shape)
+    except ValueError as error:
+        raise BlurkitError(f"{where}: {error}") from error
     kernel = array.astype(np.float64)
-    total = kernel.sum()
+    with np.errstate(all="ignore"):  # of values that are not finite
+        total = kernel.sum()
     if not np.isfinite(total) or total <= 0:
         raise BlurkitError(f"{where}: a kernel's sum is above 0, found {total:g}")
     return kernel / total
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Raise ValueError if a side of an array is longer than `LARGEST_KERNEL`."""
+    if max(shape, default=0) > LARGEST_KERNEL:
+        sides = "x".join(map(str, shape))
+        raise ValueError(f"a kernel has at most {LARGEST_KERNEL} pixels a side, found {sides}")
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -154,6 +179,8 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     if suffix == ".png":
+        with reading_errors(path), path.open("rb") as file, opened(file, str(path), "PNG") as image:
+            normalised(np.broadcast_to(1.0, image.size), path)  # refuses one that is too large
         pixels = read_image(path).pixels
         if np.any(pixels != pixels[:, :, :1]):
             raise BlurkitError(f"{path}: is a colour image; a kernel is grey")
@@ -165,19 +192,47 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
         if suffix == ".mat":
             yield from _matlab(path)
         else:
-            loaded = np.load(path, allow_pickle=False)
-            yield from [loaded] if suffix == ".npy" else [loaded[name] for name in loaded.files]
+            yield from _numpy(path)
     except Exception as error:  # the readers raise all kinds of exceptions on damaged data
         raise BlurkitError(f"{path}: cannot read this kernel file ({one_line(error)})") from error
 
 
+def _numpy(path: Path) -> Iterator[np.ndarray]:
+    loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        yield loaded
+        return
+    for member in loaded.zip.infolist():
+        with loaded.zip.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            header = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
+            _check_size(getattr(np.lib.format, header)(file)[0])
+    yield from (loaded[name] for name in loaded.files)
+
+
+def _check_inflated(path: Path) -> None:
+    """Raise ValueError if a compressed variable of a MATLAB file is larger than `MOST_BYTES`."""
+    data, place = path.read_bytes(), 128  # after the header
+    order = "<" if data[126:128] == b"IM" else ">"
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, place)
+        place += 8
+        if kind == COMPRESSED:
+            inflater = zlib.decompressobj()
+            inflater.decompress(data[place : place + size], MOST_BYTES)
+            if inflater.unconsumed_tail:
+                raise ValueError(f"a variable has more than {MOST_BYTES} bytes")
+        place += size
+
+
 def _matlab(path: Path) -> list[np.ndarray]:
     if h5py.is_hdf5(path):  # version 7.3
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             variables = {k: _dereferenced(v, k, file) for k, v in items(file) if k != "#refs#"}
     else:
         import scipy.io  # slow to import, and needed only here
 
+        _check_inflated(path)
         loaded = scipy.io.loadmat(path)
         variables = {k: _cells(v) for k, v in loaded.items() if not k.startswith("__")}
     if {"x", "y", "f"} <= set(variables):  # Levin's sharp image, blurred image and kernel
@@ -202,4 +257,5 @@ def _dereferenced(item: Any, name: str, file: h5py.File, depth: int = 0) -> list
     if item.dtype == h5py.ref_dtype:
         cells = [file[ref] for ref in item[()].ravel()]
         return [array for c in cells for array in _dereferenced(c, name, file, depth + 1)]
+    _check_size(item.shape)
     return [item[()].T]

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from http.client import HTTPException, HTTPResponse, InvalidURL
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    Request,
+    build_opener,
+)
 
 from platformdirs import user_cache_path
 
-from blurkit.errors import BlurkitError, UsageError, one_line, without_secrets
+from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.writing import locked, replacing, writing_errors
 from blurkit.reports.progress import Progress, say
 from blurkit.version import __version__
 
 TIMEOUT = 30.0
 """After so many seconds without a byte, an answer counts as cut."""
+
+SLOWEST = 1000
+"""The fewest bytes a second of an answer, in any `TIMEOUT`."""
 
 ATTEMPTS = 3
 """How often a file is requested whose answer is cut."""
@@ -67,7 +78,7 @@ def fetched(address: str, digests: Collection[str] = (), quiet: bool = False) ->
     for digest in digests:
         if not DIGEST.fullmatch(digest.lower()):
             raise UsageError(f"--sha256 {digest}: give the 64 hexadecimal digits of a SHA-256")
-    address, told = _checked_address(address), without_secrets(address)
+    address = _checked_address(address)
     folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
     file = folder / _name(address)
     if not _is_cached(file):
@@ -76,7 +87,7 @@ def fetched(address: str, digests: Collection[str] = (), quiet: bool = False) ->
             with locked(folder, wait=True):
                 if not _is_cached(file):
                     _fetch(address, file, wanted, quiet)
-    _verify(told, file, wanted)
+    _verify(address, file, wanted)
     return file
 
 
@@ -92,7 +103,7 @@ def _checked_address(address: str) -> str:
         return quote(urlsplit(address)._replace(fragment="").geturl(), safe="!#$%&'()*+,/:;=?@[]~")
     except ValueError as error:
         reason = f"is not a valid address ({one_line(error)})"
-        raise BlurkitError(f"{without_secrets(address)}: {reason}") from error
+        raise BlurkitError(f"{address}: {reason}") from error
 
 
 # ---- the cache -----------------------------------------------------------------------------------
@@ -105,7 +116,7 @@ def _record(file: Path) -> Path:
 def _recorded(file: Path) -> str:
     """Return the SHA-256 that was recorded when a file was first fetched, "" if there is none."""
     with suppress(OSError):
-        return _record(file).read_text(errors="replace").partition(" ")[0]
+        return _record(file).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
     return ""
 
 
@@ -134,22 +145,21 @@ def _verify(address: str, file: Path, wanted: Collection[str]) -> None:
 
 def _fetch(address: str, file: Path, wanted: Collection[str], quiet: bool) -> None:
     """Fetch a file and record its SHA-256. Raises BlurkitError if it is not the expected one."""
-    told = without_secrets(address)
     with replacing(file) as partial:
         digest = _received(address, partial, quiet)
-        _refuse_wrong(told, partial)
+        _refuse_wrong(address, partial)
         first = _recorded(file)
         if wanted and digest not in wanted:
-            raise BlurkitError(f"{told}: has the SHA-256 {digest}, not the one of --sha256")
+            raise BlurkitError(f"{address}: has the SHA-256 {digest}, not the one of --sha256")
         if first and not wanted and digest != first:
             raise BlurkitError(
-                f"{told}: has changed: its SHA-256 is {digest}, and was {first} when it was "
+                f"{address}: has changed: its SHA-256 is {digest}, and was {first} when it was "
                 f"first fetched; if that is meant, remove {file.parent}"
             )
         with replacing(_record(file)) as record:  # first, so that no file is without one
-            record.write_text(f"{digest}  {file.name}\n")
+            record.write_text(f"{digest}  {file.name}\n", encoding="utf-8")
         size = partial.stat().st_size
-    say(f"fetched {told} ({size / 1e6:.1f} MB, SHA-256 {digest}) to {file}", quiet)
+    say(f"fetched {address} ({size / 1e6:.1f} MB, SHA-256 {digest}) to {file}", quiet)
 
 
 # ---- the network ---------------------------------------------------------------------------------
@@ -157,16 +167,65 @@ def _fetch(address: str, file: Path, wanted: Collection[str], quiet: bool) -> No
 
 def _received(address: str, partial: Path, quiet: bool) -> str:
     """Write the file at an address to `partial` and return its SHA-256, in up to three attempts."""
-    told = without_secrets(address)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with _answer(address) as response:
-                return _written(told, response, partial, quiet)
+                return _written(address, response, partial, quiet)
         except _Cut as error:
             reason = str(error)
             if attempt < ATTEMPTS:
-                say(f"{told}: {reason}; trying again", quiet)
-    raise BlurkitError(f"{told}: {reason}, {ATTEMPTS} times; try again later")
+                say(f"{address}: {reason}; trying again", quiet)
+    raise BlurkitError(f"{address}: {reason}, {ATTEMPTS} times; try again later")
+
+
+class _PacedFile(io.RawIOBase):
+    """The bytes of an answer, from its first line on. Raises TimeoutError if they come slowly."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self._file, self._count, self._since = file, 0, time.monotonic()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what has come."""
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        self._count += len(data)
+        if (seconds := time.monotonic() - self._since) > TIMEOUT:
+            if data and self._count < SLOWEST * seconds:
+                raise TimeoutError(f"it comes at {self._count / seconds:.0f} bytes a second")
+            self._count, self._since = 0, time.monotonic()
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _PacedAnswer(HTTPResponse):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.fp = io.BufferedReader(_PacedFile(self.fp))
+
+
+class _Http(HTTPConnection):
+    response_class = _PacedAnswer
+
+
+class _Https(HTTPSConnection):
+    response_class = _PacedAnswer
+
+
+class _Paced(HTTPSHandler, HTTPHandler):
+    """Opens connections whose answers are paced: headers, bodies and all between them."""
+
+    def http_open(self, req: Request) -> Any:
+        return self.do_open(_Http, req)
+
+    def https_open(self, req: Request) -> Any:
+        return self.do_open(_Https, req)
 
 
 class _Redirects(HTTPRedirectHandler):
@@ -175,35 +234,33 @@ class _Redirects(HTTPRedirectHandler):
     def redirect_request(self, req: Request, fp: Any, code: int, *more: Any) -> Request | None:
         """Return the request for the new address."""
         if urlsplit(more[-1]).scheme not in ("http", "https"):
-            told, other = without_secrets(req.full_url), more[-1]
-            raise BlurkitError(f"{told}: redirects to {other}; only http(s) is allowed")
+            raise BlurkitError(f"{req.full_url}: redirects to {more[-1]}; only http(s) is allowed")
         return super().redirect_request(req, fp, code, *more)
 
 
 def _answer(address: str) -> HTTPResponse:
     """Return the server's answer, whose body is a file. Raises BlurkitError or _Cut."""
-    told = without_secrets(address)
     try:
         request = Request(address, headers={"User-Agent": f"blurkit/{__version__}"})
-        response: HTTPResponse = build_opener(_Redirects).open(request, timeout=TIMEOUT)
+        response: HTTPResponse = build_opener(_Redirects, _Paced).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
         later = error.code >= 500 or error.code == TOO_MANY
         advice = "try again later" if later else "check the address, and whether it needs a login"
         reason = one_line(Exception(error.reason))
         raise BlurkitError(
-            f"{told}: the server answers {error.code} ({reason}); {advice}"
+            f"{address}: the server answers {error.code} ({reason}); {advice}"
         ) from error
     except URLError as error:
         reason = getattr(error.reason, "strerror", None) or one_line(Exception(error.reason))
-        raise BlurkitError(f"{told}: cannot be reached ({reason})") from error
+        raise BlurkitError(f"{address}: cannot be reached ({reason})") from error
     except (InvalidURL, ValueError) as error:
-        raise BlurkitError(f"{told}: is not a valid address ({one_line(error)})") from error
+        raise BlurkitError(f"{address}: is not a valid address ({one_line(error)})") from error
     except (HTTPException, OSError) as error:
         raise _Cut(f"the server does not answer properly ({one_line(error)})") from error
     if response.headers.get_content_type() == "text/html":
         response.close()
-        _refuse(told, "a web page, not a file")
+        _refuse(address, "a web page, not a file")
     return response
 
 

@@ -213,10 +213,10 @@ def read_configuration(file: str | Path) -> SavedConfiguration:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BlurkitError(f"{path}: no such file (from --config)") from error
-    except ValueError as error:  # not JSON, or not text
+    except (ValueError, RecursionError) as error:  # not JSON, or not text
         content = error
     if not isinstance(content, dict):
         raise BlurkitError(f"{path}: is neither what --dry-run prints nor a checkpoint")

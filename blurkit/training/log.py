@@ -48,7 +48,7 @@ class TrainingLog:
             try:
                 entry = json.loads(line)
                 late = entry["step"] > step
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise BlurkitError(
                     f"{self.path}: line {number} is no line of a log; remove it, or move the file"
                 ) from error

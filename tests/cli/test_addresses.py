@@ -138,6 +138,15 @@ def test_secrets_of_an_address_are_shown_nowhere(
     assert "https://[::1]:9/net.pt: cannot be reached" in ran.err
     assert "hidden" not in ran.err
     assert_refused(invoke("deblur", "photo.png", "-c", "http://[::1"), "is not a valid address")
+    ran = invoke("info", "--json", "http://me:hidden@[::1/net.pt", f"{gone}{secret}")
+    assert ran.status == 1 and "2 failed" in ran.err and "hidden" not in ran.err + ran.out.decode()
+    moved = server.address("/elsewhere/ftp://me:hidden@h/net.pt?token=hidden")
+    ran = invoke("deblur", "photo.png", "-c", moved)
+    assert_refused(ran, "redirects to ftp://h/net.pt; only http(s)")
+    assert "hidden" not in ran.err
+    folder = ["deblur", "photo.png", "-c", tiny + secret, "-o", "out/", "--resume"]
+    assert "hidden" not in done(*folder).err
+    assert not [path for path in Path("out").rglob("*") if b"hidden" in path.read_bytes()]
     shards = ["train-deblur", shard, "--preset", "small", "--iterations", 1, "--batch", 1]
     encoder = server.address("/files/enc.pt")
     monkeypatch.setattr(sys, "argv", ["blurkit", "--encoder", encoder + secret])

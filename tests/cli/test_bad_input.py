@@ -214,8 +214,8 @@ def test_output_that_cannot_be_written(shard: Path) -> None:
     assert ran.status == 1 and "No space left on device" in ran.err
     Path("file").write_text("mine")
     command = ("prepare", shard, "-q", "-o")
-    ran = invoke(*command, "file/shards/")
-    assert ran.status == 1 and "cannot be written (Not a directory)" in ran.err
+    told = "file: cannot be written (is a file, not a folder)"
+    assert_refused(invoke(*command, "file/shards/"), told)
     assert Path("file").read_text() == "mine"
     told = "/proc/pairs.h5: cannot be written (No such file or directory)"
     assert_refused(invoke(*command, "/proc/pairs.h5"), told)

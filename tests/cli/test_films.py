@@ -239,12 +239,25 @@ def _decoded(path: Path) -> list[np.ndarray]:
 
 def test_info_describes_films(films: Path) -> None:
     named = [films / name for name in ("uneven.mkv", "phone.mov", "moving.webp", "pages.tif")]
-    uneven, phone, moving, pages = invoke("info", *named, "--json").json
+    described = invoke("info", *named, "--json").json
+    assert invoke("info", *named, "--json", "--verify").json == described
+    uneven, phone, moving, pages = described
     assert (uneven["codec"], uneven["frames"], uneven["variable_rate"]) == ("h264", 4, True)
     assert (phone["width"], phone["height"], phone["rotation"]) == (48, 64, 90)
     assert (phone["audio"], phone["rate"], phone["seconds"]) == (["aac"], 25.0, 0.12)
     assert (moving["frames"], moving["seconds"]) == (5, 0.5)
     assert (pages["frames"], pages["type"]) == (4, "uint16")
+
+
+def test_info_decodes_all_of_a_film_only_to_verify_it() -> None:
+    damaged = make_video(Path("a.mp4"), pictures(12), audio=False)
+    data = bytearray(damaged.read_bytes())
+    end = data.index(b"moov")
+    data[end - 90 : end - 20] = bytes(70)
+    damaged.write_bytes(data)
+    (about,) = invoke("info", "a.mp4", "--json").json
+    assert (about["frames"], about["rate"]) == (12, 25.0)
+    assert_failed(invoke("info", "a.mp4", "--verify"), "a.mp4", "cannot be decoded after frame")
 
 
 def test_prepare_reads_films_frame_by_frame(films: Path) -> None:

@@ -3,6 +3,7 @@
 The networks are made with the package onnx, and each is run by ONNX Runtime directly to compare.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import skimage.data
 from onnx import TensorProto, helper, numpy_helper
 
 import blurkit
+from blurkit.engine import onnx_runner
+from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
 from blurkit.errors import BlurkitError
-from tests.cli.command import Ran, assert_refused
+from tests.cli.command import Ran, assert_failed, assert_refused
 from tests.cli.invoke import invoke
 
 FLOAT, HALF, BYTE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
+BOOL, INT = TensorProto.BOOL, TensorProto.INT64
 PHOTO = skimage.data.coffee()[100:190, 200:310]
 Shape = Sequence[int | str]
 PHOTOS: Shape = ("n", 3, "h", "w")
@@ -278,6 +282,12 @@ def two_inputs(path: Path) -> Path:
     return graph.write(path, {"x": PHOTOS, "mask": PHOTOS}, {graph("Add", "x", "mask"): PHOTOS})
 
 
+def failing(path: Path) -> Path:
+    graph = Graph()
+    back = graph("Reshape", "x", graph.weight([1, 3, 7, 11], np.int64))
+    return graph.write(path, {"x": PHOTOS}, {back: ("n", 3, "H", "W")})
+
+
 def two_results(path: Path) -> Path:
     graph = Graph()
     results = {graph.residual("x", seed=seed): PHOTOS for seed in range(2)}
@@ -312,6 +322,104 @@ def test_what_is_refused(make: Callable[[Path], Path], tmp_path: Path) -> None:
     assert about["problem"].startswith(reason)
     with pytest.raises(BlurkitError):
         blurkit.load(path).deblur(PHOTO)
+
+
+def own(path: Path, about: str, network: Callable[[Path], Path] = nchw) -> Path:
+    """A network that says of itself what `blurkit export` writes, or something else."""
+    model = onnx.load(network(path))
+    model.metadata_props.add(key=ONNX_METADATA, value=about)
+    onnx.save(model, path)
+    return path
+
+
+def told(**values: Any) -> str:
+    return json.dumps({**json.loads(Exported("deblurring").text()), **values})
+
+
+LIES = {
+    **{f"{key} {value}": told(**{key: value}) for key in ("tile", "minimum", "multiple")
+       for value in (0, -3, "a word", 1.5, True, None, 10**9, [256])},
+    **{key: told(**{key: 5}) for key in ("use", "title", "date", "provenance", "unknown")},
+    **{"brackets": "[" * 100_000, "nothing": "", "null": "null", "a list": "[1]", "no use": "{}"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lies_of_a_file_about_itself_are_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, TypeError, RecursionError)):
+        Exported.parsed(LIES[name])
+    if name in ("multiple 0", "tile a word", "brackets"):
+        path = own(tmp_path / "net.onnx", LIES[name])
+        assert_refused(refused(path), f"{path}: damaged, what it says of itself cannot be read")
+        assert_failed(
+            invoke("info", path), "net.onnx", "damaged, what it says of itself cannot be read"
+        )
+
+
+def test_what_a_file_says_of_itself_may_be_nested_deeply(tmp_path: Path) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(450):
+        nested = {"a": nested}
+    path = own(tmp_path / "net.onnx", told(provenance=nested))
+    assert_failed(invoke("info", path), "net.onnx", "nested too deeply")
+
+
+@pytest.mark.parametrize("network", [two_inputs, vectors])
+def test_a_network_must_take_what_its_file_says(network: Any, tmp_path: Path) -> None:
+    path = own(tmp_path / "net.onnx", told(), network)
+    assert_refused(refused(path), "its network does not take what it says of itself")
+
+
+@pytest.mark.parametrize("network", [larger, failing])
+def test_what_a_network_gives_must_have_the_size_of_the_image(
+    network: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what ONNX Runtime says goes into one line, without colours, and nowhere else."""
+    ran = refused(own(tmp_path / "net.onnx", told(), network))
+    assert_failed(ran, "photo", "ONNX Runtime failed: ")
+    assert "x1b" not in ran.err and "\x1b" not in ran.err
+    assert capfd.readouterr().err == ""
+
+
+def endless(path: Path) -> Path:
+    """A network with a loop whose condition stays true."""
+    parts = {"i": (INT, []), "c": (BOOL, []), "v": (FLOAT, PHOTOS)}
+    inputs = [helper.make_tensor_value_info(name, *part) for name, part in parts.items()]
+    results = [helper.make_tensor_value_info(f"{n}2", *parts[n]) for n in ("c", "v")]
+    nodes = [helper.make_node("Identity", [n], [f"{n}2"]) for n in ("c", "v")]
+    graph = Graph()
+    body = helper.make_graph(nodes, "body", inputs, results)
+    back = graph("Loop", "", graph.weight(True, np.bool_), "x", body=body)
+    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
+
+
+def hungry(path: Path) -> Path:
+    """A network that makes a matrix of terabytes."""
+    graph = Graph()
+    sides = graph.weight([10**6, 10**6], np.int64)
+    back = graph("Add", "x", graph("ReduceSum", graph("ConstantOfShape", sides), keepdims=0))
+    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
+
+
+def test_a_network_that_never_ends_or_takes_all_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_runner, "TRIAL_SECONDS", 1)
+    path = endless(tmp_path / "endless.onnx")
+    assert_failed(invoke("info", path), "endless.onnx", "takes more than 1 s for a small image")
+    assert_refused(refused(path), "takes more than 1 s for a small image")
+    path = own(tmp_path / "own.onnx", told(), endless)
+    assert_refused(refused(path), "takes more than 1 s for a small image")
+    monkeypatch.undo()
+    assert_refused(refused(hungry(tmp_path / "hungry.onnx")), "does not run (")
+
+
+def test_no_file_in_the_current_folder_is_run(tmp_path: Path) -> None:
+    """A child process examines the network; photos may lie beside a file called json.py."""
+    for name in ("json", "numpy", "onnxruntime"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    (about,) = invoke("info", nchw(tmp_path / "net.onnx"), "--json", cwd=tmp_path).json
+    assert about["layout"] == "NCHW"
 
 
 def test_a_damaged_file_and_wrong_options_are_refused(tmp_path: Path) -> None:

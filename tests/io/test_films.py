@@ -545,12 +545,37 @@ def test_frames_before_the_end_of_a_cut_animation(tmp_path: Path) -> None:
         assert f"after frame {count} " in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.apng", "a.png", "a.webp", "a.avif"])
+def test_a_cut_animation_is_never_taken_for_a_whole_one(name: str, tmp_path: Path) -> None:
+    """Nor is a GIF that is cut between the blocks of its frames, where Pillow sees no damage."""
+    data, path = make_animation(tmp_path / name).read_bytes(), tmp_path / name
+    end = len(data) - (24 if "png" in name else 0)  # the last chunks of a PNG hold no pixels
+    for size in {*range(1, end, -(-end // 120)), *range(end - 9, end)}:
+        path.write_bytes(data[:size])
+        with pytest.raises(BlurkitError, match=rf"/{name}: .*(damaged|truncated)"):
+            list(read_film(path)) if is_film(path) else read_image(path)
+
+
 def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:
     pages = make_pages(tmp_path / "a.tif")
     copy(tmp_path / "a.tif", tmp_path / "b.tif")
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         for page, before in zip(file.pages, pages, strict=True):
             np.testing.assert_array_equal(page.asarray(), before)
+
+
+def test_pages_in_a_circle_end(tmp_path: Path) -> None:
+    """Found by fuzzing: the second page named itself as the next one."""
+    path = tmp_path / "a.tif"
+    make_pages(path)
+    with tifffile.TiffFile(path) as file:
+        second = file.pages[1]
+        entries = int.from_bytes(path.read_bytes()[second.offset :][:2], "little")
+        place = second.offset + 2 + 12 * entries
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = second.offset.to_bytes(4, "little")
+    path.write_bytes(data)
+    assert len(list(read_film(path))) == 2
 
 
 def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from blurkit.metrics.evaluation import Report, make_report
+from blurkit.metrics.evaluation import Report, make_report, merge_reports
 from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored
@@ -72,3 +73,30 @@ def test_one_run_has_its_means_at_the_top_and_several_have_them_by_name() -> Non
     assert two.as_dict()["runs"]["a"]["total"] == one.as_dict()["total"]
     assert two.comparison is not None
     assert two.as_dict()["runs"]["b"]["wins"] == two.comparison.wins["b"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            ("part", None),
+            ("part", "1/99999999"),
+            ("runs", 3),
+            ("network", [1]),
+            ("network", {"a": 1}),
+        ),
+        *(("protocol", {"psnr": 5}), ("protocol", "psnr"), ("images", [{"name": "a"}])),
+        ("images", [{"name": "a", "sequence": "", "psnr": "high"}]),
+    ],
+)
+def test_reports_with_values_of_other_types_are_refused(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    images = [{"name": "a", "sequence": "", "psnr": 2.5}]
+    report = {"protocol": {"psnr": "in dB"}, "images": images, "part": "1/1"}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(report))
+    assert [*merge_reports([path]).rows] == [""]
+    path.write_text(json.dumps(report | {key: value}))
+    with pytest.raises(BlurkitError, match=r"a\.json: is not a whole report"):
+        merge_reports([path])

@@ -45,7 +45,8 @@ def test_photos_of_one_log_are_averaged(tmp_path: Path) -> None:
     words = "no values of 'loss'; the keys are step, name, objective"
     with pytest.raises(BlurkitError, match=words):
         read_curve(path, "loss")
-    for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n'):
+    endless, deep = '{"step": Infinity, "objective": 1}\n', "[" * 100_000
+    for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n', endless, deep):
         path.write_text(text)
         with pytest.raises(BlurkitError, match=r"log.jsonl: is not a log of JSON lines"):
             read_curve(path)

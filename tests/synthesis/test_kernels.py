@@ -1,10 +1,13 @@
 """Kernel files against each other, and the properties of random shakes."""
 
+import warnings
 from pathlib import Path
 
+import h5py
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import scipy.io
 import skimage.data
 
 from blurkit.errors import BlurkitError
@@ -69,6 +72,7 @@ def test_sixteen_bit_png(kernels: Path, tmp_path: Path) -> None:
 def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
     np.save(tmp_path / "cube.npy", np.ones((2, 3, 4)))
     np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
+    np.save(tmp_path / "infinite.npy", np.diag([np.inf, -np.inf]))
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 MAT-file" * 20)
     (tmp_path / "text.txt").write_text("1 2 3")
     imageio.imwrite(tmp_path / "colour.png", skimage.data.astronaut()[:9, :9])
@@ -76,14 +80,42 @@ def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
     for name, message in {
         "cube.npy": r"cube.npy: .* found float64 of shape \(2, 3, 4\)",
         "zero.npy": "zero.npy: a kernel's sum is above 0, found 0",
+        "infinite.npy": "infinite.npy: a kernel's sum is above 0, found nan",
         "broken.mat": "broken.mat: cannot read this kernel file",
         "text.txt": "text.txt: not a kernel file; use one of",
         "colour.png": "colour.png: is a colour image",
         "empty": "empty: holds no kernel file",
         "none.mat": "none.mat: no such file",
     }.items():
-        with pytest.raises(BlurkitError, match=message):
+        with pytest.raises(BlurkitError, match=message), warnings.catch_warnings():
+            warnings.simplefilter("error")
             read_kernels(tmp_path / name)
+
+
+def large(path: Path) -> None:
+    """A file of a matrix with more rows than a kernel has, a few kilobytes of zeros."""
+    matrix = np.zeros((5_000_000, 1), np.uint8)
+    if path.suffix == ".npy":
+        np.lib.format.open_memmap(path, "w+", np.uint8, (1 << 40, 1))
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, matrix)
+    elif path.name == "inflated.mat":
+        scipy.io.savemat(path, {"k": np.zeros((9000, 9000), np.uint8)}, do_compression=True)
+    elif path.name == "new.mat":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("k", data=matrix, compression="gzip")
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {"k": matrix}, do_compression=True)
+    else:
+        imageio.imwrite(path, matrix[:40_000])
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.mat", "inflated.mat", "new.mat", "a.png"])
+def test_a_kernel_has_a_largest_size(name: str, tmp_path: Path) -> None:
+    large(tmp_path / name)
+    words = "more than 67108864 bytes" if "inflated" in name else "has at most 1000 pixels a side"
+    with pytest.raises(BlurkitError, match=f"{name}: .*{words}"):
+        read_kernels(tmp_path / name)
 
 
 def test_damage_that_crashes_hdf5(tmp_path: Path) -> None:

@@ -96,6 +96,20 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         time.sleep(SLOW)
 
+    def answer_trickle(self, path: str) -> None:
+        """A byte, and another one, and so on: of the body, or of a header if the file is empty."""
+        if self.server.files[path]:
+            self.begin(Content_Length=10**6)
+        else:
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+        try:
+            while True:
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.02)
+        except OSError:
+            pass
+
     def answer_page(self, path: str) -> None:
         """A web page that says so."""
         self.begin(Content_Type="text/html; charset=utf-8")

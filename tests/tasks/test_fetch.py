@@ -126,6 +126,17 @@ def test_a_slow_answer_ends(server: Server, cache: Path, monkeypatch: pytest.Mon
     assert time.monotonic() - started < SLOW / 3 and kept(cache) == []
 
 
+@pytest.mark.parametrize("path", ["/net.pth", "/empty"])
+def test_an_answer_that_comes_byte_by_byte_ends(
+    path: str, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/empty"] = b""  # here the bytes are those of a header
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    assert "bytes a second" in refusal(server.address(f"/trickle{path}"))
+    assert kept(cache) == []
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [

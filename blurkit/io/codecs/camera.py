@@ -27,7 +27,7 @@ from blurkit.io.codecs.exif import (
 from blurkit.io.codecs.jpeg import boxes
 from blurkit.io.codecs.metadata import Metadata, divided, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
 
 SRGB_GAMMA = (2.4, 12.92)
@@ -49,7 +49,7 @@ def read_raw(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         except rawpy.LibRawFileUnsupportedError as error:
             raise BlurkitError(f"{where}: is not a RAW file that LibRaw reads") from error
         with raw:
-            check_pixels(raw.sizes.height, raw.sizes.width, where)
+            check_claim(raw.sizes.height, raw.sizes.width, 16, file.seek(0, 2), where)
             pixels = raw.postprocess(
                 use_camera_wb=True, output_bps=16, gamma=SRGB_GAMMA, auto_bright_thr=CLIPPED
             )
@@ -130,7 +130,7 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
     opened = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     image = opened[opened.primary_index]
-    check_pixels(image.size[1], image.size[0], where)
+    check_claim(image.size[1], image.size[0], 24, file.seek(0, 2), where)
     info: dict[str, Any] = dict(image.info)
     pixels, bits = np.asarray(image), info["bit_depth"]
     if pixels.dtype == np.uint16:

@@ -44,9 +44,11 @@ def read_directory(
 ) -> Directory:
     """Return the directory at a place of a TIFF file, of a BigTIFF file if `big`.
 
-    Tags whose values are damaged or of unknown types are left out.
+    Tags whose values are damaged or of unknown types are left out, and so are those with which
+    values would have more bytes than the file: they would be of the same place.
     """
     found: Directory = {}
+    left = file.seek(0, 2)
     file.seek(place)
     forms = ("Q", "HHQ8s") if big else ("H", "HHI4s")
     count_form, entry_form = (order + form for form in forms)
@@ -63,10 +65,11 @@ def read_directory(
             found[tag] = read_directory(file, where, order, big, depth + 1)
         elif 0 < size <= len(inline):
             found[tag] = kind, count, inline[:size]
-        elif 0 < size <= LARGEST_VALUE:
+        elif 0 < size <= min(left, LARGEST_VALUE):
             file.seek(where)
             if len(data := file.read(size)) == size:
                 found[tag] = kind, count, data
+                left -= size
     return found
 
 
@@ -88,7 +91,7 @@ def directory_bytes(directory: Directory, place: int, order: str) -> bytes:
     """Return a directory as it is stored at a place of a TIFF file, the values behind it."""
     tags = sorted(directory.items())
     end = place + 2 + 12 * len(tags) + 4
-    entries, values = struct.pack(f"{order}H", len(tags)), b""
+    entries, values = struct.pack(f"{order}H", len(tags)), bytearray()
     for tag, value in tags:
         if isinstance(value, dict):
             kind, count, data = 4, 1, struct.pack(f"{order}I", end + len(values))
@@ -96,7 +99,9 @@ def directory_bytes(directory: Directory, place: int, order: str) -> bytes:
         else:
             kind, count, data = value
         if len(data) > 4:
-            values, data = values + data, struct.pack(f"{order}I", end + len(values))
+            start = end + len(values)
+            values += data
+            data = struct.pack(f"{order}I", start)
         values += bytes(len(values) % 2)
         entries += struct.pack(f"{order}HHI", tag, kind, count) + data.ljust(4, b"\0")
     return entries + bytes(4) + values

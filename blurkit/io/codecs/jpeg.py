@@ -17,7 +17,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
 
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -37,6 +37,9 @@ LOOPS = ((0, 0), (3, 0), (16, 0), (32, 0))
 
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 ALPHA_CHANNEL = 0
+
+MOST_EXIF = 1 << 24
+"""The most bytes of a compressed EXIF block or XMP packet."""
 SRGB = (1, 1, 13)
 """White point D65, the primaries of sRGB and its transfer function."""
 
@@ -50,7 +53,7 @@ def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
     data = file.read()
     header = _Bits(_codestream(data))
-    check_pixels(*header.size(), where)
+    check_claim(*header.size(), 24, len(data), where)
     if not header.is_srgb():
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
@@ -118,15 +121,16 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
     extras, names, lost = b"", [], ["other frames"] if header.animated else []
     for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
         body = data[start:end]
-        if kind == b"brob":
-            kind, body = body[:4], bytes(imagecodecs.brotli_decode(body[4:]))
-        if kind == b"jumb":  # of the pixels that were
+        stated = body[:4] if kind == b"brob" else kind
+        if stated == b"jumb":  # of the pixels that were
             lost.append("content credentials")
-        elif kind in (b"Exif", b"xml ", RECONSTRUCTION):
-            found.setdefault(kind, body)
-        elif kind not in OF_PIXELS:
+        elif stated in (b"Exif", b"xml ", RECONSTRUCTION):
+            if kind == b"brob" and stated not in found:
+                body = bytes(imagecodecs.brotli_decode(body[4:], out=MOST_EXIF))
+            found.setdefault(stated, body)
+        elif stated not in OF_PIXELS:
             extras += box(kind, body)
-            names.append("gain map" if kind == b"jhgm" else f"{kind.decode('latin-1')} box")
+            names.append("gain map" if stated == b"jhgm" else f"{stated.decode('latin-1')} box")
     exif = found.get(b"Exif", b"")
     exif = with_header(exif[4 + int.from_bytes(exif[:4], "big") :]) if len(exif) > 8 else b""
     return Metadata(
@@ -250,6 +254,7 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
     data = file.read()
     with opened(file, where, "JPEG2000") as claimed:
+        check_claim(*_size(data), 24, len(data), where)
         metadata, plain = _metadata(data)
         if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
             claimed.load()
@@ -287,6 +292,13 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
                 parts[b"res "] = _density(metadata.resolution)
             body = b"".join(box(part, inner) for part, inner in parts.items())
         file.write(box(kind, body))
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Return the height and width that a codestream states, whatever the boxes around it do."""
+    place = data.index(JP2_CODESTREAM) + 8
+    width, height, left, top = struct.unpack_from(">IIII", data, place)
+    return height - top, width - left
 
 
 def _density(resolution: tuple[float, float, float]) -> bytes:

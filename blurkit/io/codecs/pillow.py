@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,20 +15,21 @@ import numpy as np
 import PIL.Image
 
 from blurkit.errors import BlurkitError
+from blurkit.io import paths
 from blurkit.io.codecs.exif import orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, from_cmyk
-from blurkit.io.paths import check_claim, check_pixels
+from blurkit.io.paths import check_claim, justified_pixels
 from blurkit.io.records import Image, from_float
-
-PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of --max-pixels
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
 
 QUALITY = 95
 """The quality of lossy formats on writing."""
 
-COUNTED = ("PNG", "BMP", "PPM", "GIF")
-"""The formats of which a byte stands for `MOST_DEFLATED` at most, or is one."""
+PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of `check_claim`
+
+LIMITED = ("PNG", "BMP", "PPM")
+"""The formats whose data are plain or deflated; a pixel of one channel may be a single bit."""
 
 HEADER_OF_BMP = 14
 """The place of the header that describes the pixels of a BMP file."""
@@ -36,23 +38,41 @@ PROFILE_IN_BMP = b"DEBM"
 
 
 @contextmanager
-def opened(file: BinaryIO, where: str, kind: str) -> Iterator[PIL.Image.Image]:
-    """Yield an image that Pillow has opened as `kind`, its size checked, its pixels not decoded.
+def opened(file: BinaryIO, where: str, *kinds: str) -> Iterator[PIL.Image.Image]:
+    """Yield an image that Pillow has opened as one of `kinds`, checked and not yet decoded.
 
     Raises BlurkitError if it claims too many pixels or its start is damaged.
     """
     size = file.seek(0, 2)
     file.seek(0)
     try:
-        image = PIL.Image.open(file, formats=(kind,))
+        image = PIL.Image.open(file, formats=kinds)
     except Exception as error:  # of any kind, with messages that do not help
         raise BlurkitError(f"{where}: {UNREADABLE}") from error
     with image:
-        check_pixels(image.height, image.width, where)
-        if kind in COUNTED:
-            bytes_of_pixels = image.width * image.height * len(image.getbands()) // 8
-            check_claim(bytes_of_pixels, size, where)
+        check_frame(image, size, where)
         yield image
+
+
+def check_frame(image: PIL.Image.Image, stored: int, where: str) -> None:
+    """Raise BlurkitError if the frame that an image in so many bytes shows claims too many."""
+    limited = image.format in LIMITED
+    bands = len(image.getbands())
+    bits = (1 if bands == 1 else 8 * bands) if limited else 32
+    check_claim(image.height, image.width, bits, stored, where, limited)
+
+
+@contextmanager
+def claims_limited(stored: int) -> Iterator[None]:
+    """Let Pillow refuse a frame of a GIF that is far larger than the first, before it exists."""
+    most = min(paths.most_pixels, justified_pixels(stored, 32))
+    PIL.Image.MAX_IMAGE_PIXELS = most // 2  # Pillow refuses twice as many
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 def read_pillow(file: BinaryIO, where: str, kind: str) -> tuple[np.ndarray, Metadata]:
@@ -76,9 +96,29 @@ def read_webp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 def read_gif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of the first frame of a GIF file."""
     pixels, metadata = read_pillow(file, where, "GIF")
+    check_gif_end(file)
     file.seek(0)
     _, _, packet = file.read().partition(XMP_IN_GIF)
     return pixels, replace(metadata, xmp=packet.partition(END_OF_XMP_IN_GIF)[0])
+
+
+def check_gif_end(file: BinaryIO) -> None:
+    """Raise ValueError if the blocks of a GIF end without its trailer: Pillow sees no damage."""
+    file.seek(0)
+    data = file.read()
+
+    def after_palette(place: int, flags: int) -> int:
+        return place + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    try:
+        place = after_palette(13, data[10])
+        while (kind := data[place]) != ord(";"):
+            place = place + 2 if kind == ord("!") else after_palette(place + 11, data[place + 9])
+            while size := data[place]:
+                place += size + 1
+            place += 1
+    except IndexError as error:
+        raise ValueError("its end is missing") from error
 
 
 def write_webp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -203,7 +243,8 @@ def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         pixels, metadata = read_pillow(file, where, "PPM")
         return pixels, replace(metadata, comment=comment)
     width, height, most = int(header[2]), int(header[3]), float(header[4])
-    check_pixels(height, width, where)
+    stored = file.seek(0, 2)
+    check_claim(height, width, 48, stored, where, limited=True)
     kind = np.dtype(">u2" if deep else "<f4" if most < 0 else ">f4")
     file.seek(header.end())
     data = file.read(3 * height * width * kind.itemsize)

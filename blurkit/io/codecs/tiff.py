@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 from collections.abc import Generator, Iterator
@@ -34,7 +35,8 @@ from blurkit.io.codecs.metadata import (
     iptc_of,
     photoshop_of,
 )
-from blurkit.io.paths import check_claim, check_pixels
+from blurkit.io.codecs.pillow import opened
+from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range
 
 if TYPE_CHECKING:
@@ -65,7 +67,22 @@ PLAIN_KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
 """tifffile's names of the colour spaces whose values are used as they are."""
 
 DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
-"""The compressions of which a byte stands for `MOST_DEFLATED` at most, or is one."""
+"""The compressions that are none, deflate or LZW, or compress less."""
+
+FAX = ("CCITTRLE", "CCIRLEW", "CCITTFAX3", "CCITTFAX4")
+"""The compressions that spend a bit or more on every row; their decoder takes missing rows as white
+ones."""
+
+BOUNDED = ("ZSTD", "LZMA")
+"""Other compressions that give no more than the page has."""
+
+EMBEDDED = {
+    **dict.fromkeys(("JPEG", "JPEG_99", "ALT_JPEG", "JPEG_LOSSY"), "JPEG"),
+    **dict.fromkeys(("JPEG2000", "JPEG_2000_LOSSY"), "JPEG2000"),
+    **dict.fromkeys(("APERIO_JP2000_YCBC", "APERIO_JP2000_RGB"), "JPEG2000"),
+    **{"WEBP": "WEBP", "WEBP_DEPRECATED": "WEBP", "PNG": "PNG"},
+}
+"""By compression, Pillow's name of the format of strips and tiles that are image files."""
 
 # tifffile logs damage in addition to raising the errors that end up in ours.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -203,9 +220,52 @@ def link_directories(file: BinaryIO | Path) -> None:
                     written.filehandle.write(struct.pack(f"{order}H", tag))
 
 
-def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
+def _pages(file: tifffile.TiffFile) -> Iterator[Any]:
     pages: Any = file.pages
-    return [page for page in pages if not (page.is_reduced or page.is_mask)]
+    return map(pages.__getitem__, range(len(pages)))  # iterating follows circles for ever
+
+
+def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
+    return [page for page in _pages(file) if not (page.is_reduced or page.is_mask)]
+
+
+def _largest(page: Any, planes: int) -> tuple[int, int, int]:
+    """Return the height and width of a page, or of its tiles if these are larger, and its bits."""
+    height, width = page.imagelength * planes, page.imagewidth
+    if page.is_tiled:
+        height = max(height, page.tilelength * page.tiledepth)
+        width = max(width, page.tilewidth)
+    return height, width, page.samplesperpixel * page.bitspersample
+
+
+def _check_images(page: Any, compression: str, where: str) -> None:
+    """Raise BlurkitError if a strip or tile, which is an image file itself, claims too many pixels.
+
+    Its decoder believes that file, whatever the page says.
+    """
+    kind = EMBEDDED.get(compression)
+    if kind is None:
+        raise BlurkitError(f"{where}: unsupported TIFF compression {compression}; convert it first")
+    file = page.parent.filehandle
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        data = file.read(size)
+        if kind == "JPEG":  # of any depth, which Pillow does not read
+            check_claim(*_jpeg_size(data), 24, len(data), where)
+        elif data:
+            with opened(io.BytesIO(data), where, kind):
+                pass
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return the height and width in the header of a JPEG. Raises struct.error if it has none."""
+    place = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", data, place)
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return height, width
+        place += 2 + length
 
 
 def _planes(page: Any, file: tifffile.TiffFile) -> range:
@@ -213,18 +273,22 @@ def _planes(page: Any, file: tifffile.TiffFile) -> range:
 
     ImageJ describes the first plane of large stacks only.
     """
-    first = file.series[0] if file.series else None
-    if first is not None and first.is_truncated and page.index == 0:
-        return range(first.size // page.size)
+    # Not by the series of tifffile, for which it follows circles and opens other files.
+    if file.is_imagej and len(file.pages) == 1 and page.is_final and page.imagedepth == 1:
+        return range(max(int((file.imagej_metadata or {}).get("images", 1)), 1))
     return range(page.imagedepth)
 
 
 def _read_page(page: Any, file: tifffile.TiffFile, where: str) -> Iterator[Page]:
     """Yield the planes of a page."""
     planes, stored = _planes(page, file), file.filehandle.size
-    check_pixels(page.imagelength * len(planes), page.imagewidth, where)
-    if _named(page.compression) in DEFLATED:
-        check_claim(page.nbytes * len(planes) // page.imagedepth, stored, where)
+    height, width, bits = _largest(page, len(planes))
+    compression = _named(page.compression)
+    check_claim(height, width, bits, stored, where, compression in DEFLATED)
+    if compression in FAX and height > 8 * stored:
+        raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
+    if compression not in (*DEFLATED, *FAX, *BOUNDED):
+        _check_images(page, compression, where)
     metadata = _metadata_of(page)
     if page.imagedepth == len(planes):
         values = page.asarray()
@@ -277,7 +341,7 @@ def _ratio(tags: Any, name: str) -> float:
 
 
 def _without_masks(metadata: Metadata, file: tifffile.TiffFile) -> Metadata:
-    masked = any(page.is_mask for page in file.pages)  # type: ignore[union-attr]
+    masked = any(page.is_mask for page in _pages(file))
     return _lacking(metadata, "mask") if masked else metadata
 
 
@@ -335,4 +399,4 @@ def _coloured(colormap: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 def _named(value: Any) -> str:
     """Return tifffile's name of the value of a tag, or the number itself if it has none."""
-    return str(getattr(value, "name", value))
+    return str(getattr(value, "name", value))[:40]  # a damaged tag may have thousands of values
