@@ -33,6 +33,7 @@ class Written(Sink):
     """Keeps the names of its records, and says when each is written."""
 
     def __init__(self, count: int) -> None:
+        super().__init__()
         self.names: list[str] = []
         self.events = [threading.Event() for _ in range(count)]
 

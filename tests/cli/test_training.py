@@ -403,5 +403,5 @@ def test_wrong_usage(training_shards: Path) -> None:
     ):
         ran = invoke("train-reblur", *choice)
         assert ran.status == 2 and ran.out == b""
-        assert ran.lines[-1].startswith("Error: ") and choice[0] in ran.lines[-1]
+        assert ran.lines[-1].startswith("error: ") and choice[0] in ran.lines[-1]
     assert files() == {}
