@@ -192,6 +192,7 @@ except SystemExit:
 """
 
 
+@pytest.mark.slow
 def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: Path) -> None:
     """The process ends where a socket connects or a name is looked up."""
     short = f"--operator convolution --iterations 1 --config {QUICK_CONFIG}"

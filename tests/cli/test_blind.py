@@ -229,6 +229,7 @@ def test_a_diverged_search_is_told_and_kept(photos: Path) -> None:
         assert np.array_equal(record.images["restored"], record.images["blur"])
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_pipe(photos: Path) -> None:
     command = " ".join(map(str, ["blurkit blind-deblur -", *PLAIN, "-o - --quiet"]))
     ran = shell(

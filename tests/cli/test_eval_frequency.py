@@ -174,6 +174,7 @@ def test_an_image_that_is_too_small_is_left_out(tmp_path: Path) -> None:
     assert ran.json[-1]["frequency"] == []
 
 
+@pytest.mark.slow
 def test_real_pairs_show_what_the_paper_says(shared_data: Path) -> None:
     """High frequencies diverge more than low ones, and more at large scales (Section 3.1)."""
     options = ["--patch", 64, "--ssim", "basicsr"]

@@ -230,6 +230,7 @@ def picky(pairs: Path) -> Path:
     return onnx_network(pairs / "picky.onnx", *nodes)
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pairs: Path) -> None:
     torch.manual_seed(0)
     torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, pairs / "naf.pth")

@@ -95,6 +95,7 @@ def test_the_shipped_file_gives_what_the_shipped_checkpoint_gives(photo: Path) -
     assert most <= 1 and fraction < 1e-3
 
 
+@pytest.mark.slow
 def test_the_same_from_python_and_in_half_size(
     checkpoint: Path, exported: Path, photo: Path
 ) -> None:

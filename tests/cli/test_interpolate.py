@@ -186,6 +186,7 @@ def test_pictures_of_16_bits_and_gray(joint: Path) -> None:
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_official_files(pair: tuple[Path, Path]) -> None:
     first, second = steered(0), steered(1)
     torch.manual_seed(5)

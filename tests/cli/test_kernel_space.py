@@ -259,6 +259,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_the_blur_of_a_pair_is_found(space: Path, pairs: Path) -> None:
     command = ("reblur", pairs, "--search", "-c", space, "-o", "o.h5", *FP32)
     ran = invoke(*command, "--iterations", 40, "--kernel-rate", 3e-3, "--seed", 3, "--json")

@@ -8,6 +8,7 @@ import termios
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from blurkit.systems.system import shipped_file
 from tests.cli.command import start, warm_environment, write
@@ -31,6 +32,7 @@ def terminal(*arguments: object, **environment: str) -> str:
     return seen.decode()
 
 
+@pytest.mark.slow
 def test_windows_are_counted_while_their_blur_is_undone(tmp_path: Path) -> None:
     blurry = write(tmp_path / "wide.png", (photo("astronaut", 200, 500) * 255).astype(np.uint8))
     kernel = write(tmp_path / "kernel.png", np.full((1, 9), 255, np.uint8))

@@ -250,6 +250,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_direction_of_blur_survives(folder: Path) -> None:
     wanted = imageio.imread(folder / "wanted.png")[16:-16, 16:-16]
     given = ("reblur", folder / "cat.png", "--like", folder / "blurry.png", "--json")
@@ -269,6 +270,7 @@ def test_the_direction_of_blur_survives(folder: Path) -> None:
         blurkit.load(system="msdi").reblur(cat, cat, method="auto")
 
 
+@pytest.mark.slow
 def test_a_photo_without_blur_to_find(folder: Path) -> None:
     given = (folder / "cat.png", "--like", folder / "still.png", "-o", folder / "still-cat.png")
     ran = done("reblur", *given)

@@ -125,6 +125,7 @@ def test_what_trainings_leave_behind(
         assert not beside(path, "state.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_through_a_pipe(training_shards: Path) -> None:
     ran = run("train-reblur", training_shards, *QUICK, "-o", "-")
     assert_done(ran)
@@ -157,6 +158,7 @@ def test_automatic_features_go_on_without_and_force_begins_again(training_shards
     assert list(files()) == ["enc.log.jsonl", "enc.pt"]
 
 
+@pytest.mark.slow
 def test_training_begins_with_the_networks_of_another_checkpoint(
     training_shards: Path, joint_run: Path, deblur_run: Path
 ) -> None:

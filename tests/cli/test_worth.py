@@ -92,6 +92,7 @@ def test_deblur_warns_if_the_result_still_looks_blurry() -> None:
     assert "still looks blurry" in warning
 
 
+@pytest.mark.slow
 def test_reblur_and_transfer_warn_if_they_came_no_nearer(soft: tuple[Path, Path]) -> None:
     """The guide shows the same scene: PSNRs decide."""
     sharp, blur = soft

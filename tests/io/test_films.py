@@ -742,6 +742,7 @@ print({PEAK_MEGABYTES})
 """
 
 
+@pytest.mark.slow
 def test_long_films_take_no_more_memory(tmp_path: Path) -> None:
     """The frames of the longer film are 36 MB more than those of the shorter one."""
     peaks = []

@@ -80,6 +80,7 @@ def test_windows_one_after_another_are_the_jobs_run_apart(
             np.testing.assert_array_equal(one.images[role], other.images[role])
 
 
+@pytest.mark.slow
 def test_video(shared_data: Path) -> None:
     video = shared_data / "video/bigbuckbunny.mp4"
     records = list(averaged_records([video], Averaging(5, stride=25)))

@@ -151,6 +151,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "net.onnx"
 
 
+@pytest.mark.slow
 def test_results_are_the_same_and_the_file_is_small(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,6 +205,7 @@ def test_weights_that_float16_cannot_hold(scale: float) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     joint = steered()
     first, second = first_stage(joint), second_stage(whole(joint))

@@ -35,6 +35,7 @@ def estimated(*photos: np.ndarray, size: int = 27, **options: float) -> Tensor:
     return estimate_kernels(batch(*photos), size, weights, Estimation(**options))
 
 
+@pytest.mark.slow
 def test_shaken_photos_tell_their_kernels() -> None:
     found = {}
     for name in PHOTOS:

@@ -117,6 +117,7 @@ def test_long_blur_is_found_by_larger_kernels(
     assert shape(window.kernel).length == pytest.approx(length, rel=0.15)
 
 
+@pytest.mark.slow
 def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deconvolution) -> None:
     looked: list[int] = []
     options = WindowOptions(window=192, overlap=32, seen=192)
