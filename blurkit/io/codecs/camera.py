@@ -16,6 +16,8 @@ from blurkit.io.codecs.exif import (
     EXIF_HEADER,
     EXIF_TAG,
     GPS_TAG,
+    IPTC_TAG,
+    XMP_TAG,
     Directory,
     block,
     chosen,
@@ -55,8 +57,6 @@ def read_raw(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             )
     return pixels, raw_metadata(file)
 
-
-XMP_TAG, IPTC_TAG = 700, 33723
 
 DESCRIPTIVE = (
     *(270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), 50708),

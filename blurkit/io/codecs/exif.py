@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 
 EXIF_HEADER = b"Exif\x00\x00"
 
-ORIENTATION_TAG = 274
+ORIENTATION_TAG, XMP_TAG, IPTC_TAG = 274, 700, 33723
 EXIF_TAG, GPS_TAG, INTEROPERABILITY_TAG = 34665, 34853, 40965
 DIRECTORIES = (EXIF_TAG, GPS_TAG, INTEROPERABILITY_TAG)
 """Tags whose value is the place of another directory."""

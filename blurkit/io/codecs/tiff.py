@@ -17,7 +17,9 @@ from blurkit.io.codecs.exif import (
     EXIF_HEADER,
     EXIF_TAG,
     GPS_TAG,
+    IPTC_TAG,
     ORIENTATION_TAG,
+    XMP_TAG,
     Directory,
     block,
     byte_order,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ICC_TAG, XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG = 34675, 700, 33723, 34377
+ICC_TAG, PHOTOSHOP_TAG = 34675, 34377
 DESCRIPTION_TAG, LAYERS_TAG = 270, 37724
 
 STRUCTURE = {
