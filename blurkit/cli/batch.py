@@ -40,7 +40,7 @@ from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardSink, Sink
 from blurkit.io.writing import keep_first, writing_errors
 from blurkit.reports.pictures import Panels, before_after
-from blurkit.reports.progress import duration, say, track
+from blurkit.reports.progress import duration, say, say_warning, track
 
 if TYPE_CHECKING:
     from blurkit.cli.options import Printing
@@ -143,11 +143,6 @@ def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
     """Print the warnings about a record on standard error, unless `--json` prints them."""
     for warning in warnings:
         say(f"warning: {name}: {warning}", options.quiet or options.json)
-
-
-def say_warning(text: str) -> None:
-    """Print a warning on standard error."""
-    say(f"warning: {text}")
 
 
 def refuse_hopeless(

@@ -33,7 +33,7 @@ from blurkit.interrupts import Terminated, deferred
 from blurkit.io.paths import STEPS, is_folder
 from blurkit.io.writing import refuse_output
 from blurkit.options import ANY, check_strength, option
-from blurkit.reports.progress import Progress, say
+from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.systems.search_options import PRESETS, SearchOptions
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def blind_deblur(
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
     force = run.force or (run.resume and fills_shard)  # the shard to resume is rewritten
     kept = run.resume and output != "-" and not fills_shard
-    files = FileOptions(force, kept, format=run.format, quality=run.quality, warn=_warn)
+    files = FileOptions(force, kept, format=run.format, quality=run.quality, warn=say_warning)
     sink = open_sink(output, ("restored",), "deblurred", files)
     fresh = not run.resume
     problems = Problems(inputs, part=part, quiet=run.quiet)
@@ -306,7 +306,7 @@ class SearchBatch:
             path = self._state_path(searches[0].record) if searches else None
             self._resume(path, searches)
             with deferred() as stopped, self._watching(searches, path, stopped) as watch:
-                for search in run_searches(searches, self.run.batch, watch, _warn):
+                for search in run_searches(searches, self.run.batch, watch, say_warning):
                     done += self._write(search)
                 self._leave(path, searches, bool(stopped()))
         return done
@@ -318,7 +318,7 @@ class SearchBatch:
 
         run = self.run
         record = deblur_by_search(
-            search, self.by, run.strength, run.keep_kernel, run.placement, _warn
+            search, self.by, run.strength, run.keep_kernel, run.placement, say_warning
         )
         self.sink.write(record)
         self.finished.append(record.name)
@@ -421,10 +421,6 @@ class SearchBatch:
             return self.run.save_to / f"{search.record.name}{STEPS}"
         path = None if isinstance(self.sink, ShardSink) else self.sink.path(search.record)
         return path and path.with_name(f"{path.stem}{STEPS}")
-
-
-def _warn(text: str) -> None:
-    say(f"warning: {text}")
 
 
 def _objective(tile: Search) -> str:

@@ -25,7 +25,7 @@ from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
 from blurkit.io import paths
 from blurkit.options import ANY, Placement, Precision, ValueRange, check_options, flag, option
-from blurkit.reports.progress import Stages, say
+from blurkit.reports.progress import Stages, say, say_warning
 from blurkit.systems.system import providers
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def model_of(
         hardware.placement,
         value_range,
         say=lambda text: say(text, quiet),
-        warn=lambda text: say(f"warning: {text}"),
+        warn=say_warning,
         watch=Stages("window", quiet),
     )
 

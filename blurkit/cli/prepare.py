@@ -27,7 +27,7 @@ from blurkit.cli.options import (
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
-from blurkit.reports.progress import Progress, say
+from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.synthesis import BlurKind
 
 if TYPE_CHECKING:
@@ -323,7 +323,6 @@ def _open(
 
     `changed` is as for `ShardFolder`.
     """
-    from blurkit.cli.batch import say_warning
     from blurkit.data.places import shard_prefix
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard

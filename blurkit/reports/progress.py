@@ -117,6 +117,11 @@ def track(
         progress.close()
 
 
+def say_warning(text: str) -> None:
+    """Print a warning on standard error."""
+    say(f"warning: {text}")
+
+
 def say(text: str, quiet: bool = False) -> None:
     """Print a line on standard error, above the progress bar if there is one, unless `quiet`."""
     if not quiet:
