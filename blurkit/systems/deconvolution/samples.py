@@ -103,16 +103,18 @@ class DeconvolutionSamples:
         self, shards: Sequence[Path], configuration: Configuration, pairs: bool = True
     ) -> None:
         self.c = configuration
-        sharp, self.pairs = [], []
+        sharp, self.pairs, self.often = [], [], []
         for shard in shards:
             records = list(read_records([str(shard)]))
             sharp += [r.image("sharp") for r in records if {*r.images} == {"sharp"}]
             both = [r for r in records if {"blur", "sharp"} <= {*r.images}] if pairs else []
             if both:
                 self.pairs.append([(r.image("blur"), r.image("sharp")) for r in both])
+                self.often.append(chances([blur for blur, _ in self.pairs[-1]]))
         if not sharp:
             raise BlurkitError("training needs sharp photos; make a shard: prepare --as sharp")
         self.photos = [shrunk_photo(photo) for photo in sharp]
+        self.photos_often = chances(self.photos)
 
     def __len__(self) -> int:
         return len(self.photos) + sum(map(len, self.pairs))
@@ -148,8 +150,9 @@ class DeconvolutionSamples:
     def pair(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return a crop of a pair, at times the sharp picture on both sides."""
         side = self.c.crop
-        pairs = self.pairs[int(rng.integers(len(self.pairs)))]
-        pair = pairs[drawn_from(rng, [blur for blur, _ in pairs])]
+        shard = int(rng.integers(len(self.pairs)))
+        often = self.often[shard]
+        pair = self.pairs[shard][int(rng.choice(len(often), p=often))]
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         place = tuple(
             slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
@@ -197,7 +200,7 @@ class DeconvolutionSamples:
 
     def crop(self, rng: np.random.Generator, side: int) -> Tensor:
         """Return a square (3, side, side) of a photo, resized, turned and flipped at random."""
-        photo = self.photos[drawn_from(rng, self.photos)]
+        photo = self.photos[int(rng.choice(len(self.photos), p=self.photos_often))]
         scale = (
             rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST_SIDE / 2 else rng.uniform(0.8, 1.3)
         )
@@ -240,10 +243,10 @@ def channels_first(image: np.ndarray, side: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))
 
 
-def drawn_from(rng: np.random.Generator, photos: Sequence[np.ndarray]) -> int:
-    """Return the index of a photo, drawn as often as the root of its area is large."""
+def chances(photos: Sequence[np.ndarray]) -> np.ndarray:
+    """Return how often each photo is drawn, (photos,): as the root of its area is large."""
     roots = np.sqrt([photo.shape[0] * photo.shape[1] for photo in photos])
-    return int(rng.choice(len(photos), p=roots / roots.sum()))
+    return roots / roots.sum()
 
 
 def disturbed(rng: np.random.Generator, true: Tensor) -> Tensor:
