@@ -140,12 +140,14 @@ class Restored:
 
     `first` and `image` are the results of the first and the last step, not clamped. `errors`
     (N, 2, H / 8, W / 8) are logarithms of the expected mean absolute error in blocks of 8x8 pixels,
-    first that of the photo, or of the draft if there is one, then the result's.
+    first that of the photo, or of the draft if there is one, then the result's. With drafts,
+    `second` is the result of the second step, whose errors are predicted in training alone.
     """
 
     first: Tensor
     image: Tensor
     errors: Tensor
+    second: Restored | None = None
 
 
 class Deconvolver(nn.Module):
@@ -196,31 +198,22 @@ class Deconvolver(nn.Module):
         was blurred; `drafts`, shaped like photos, what another network made of them. Pictures stay
         aligned with the photos: a kernel's origin is its centroid.
         """
-        return self.results(photos, kernels, noise, gamma, drafts)[-1]
-
-    def results(
-        self,
-        photos: Tensor,
-        kernels: Tensor,
-        noise: Tensor,
-        gamma: Tensor,
-        drafts: Tensor | None = None,
-    ) -> list[Restored]:
-        """Return the results of the second step and, with drafts, of the third; see `forward`."""
         light, first, features = self.first_step(photos, kernels, noise, gamma)
         variance = noise_variance(noise)
         with full_precision(photos.device):
             tied = light.tied(first.float(), variance, self.ties.exp())
         image, features = self.two([light.photos, first, *tied], noise, features)
-        results = [Restored(first, image, judged(self.judge, features, light.photos, image))]
+        second = Restored(first, image, torch.empty(0))
+        if drafts is None or torch.is_grad_enabled():  # with drafts, only training looks at them
+            second.errors = judged(self.judge, features, light.photos, image)
         if drafts is None:
-            return results
+            return second
         with full_precision(photos.device):
             tied = light.tied(drafts.float(), variance, self.draft_ties.exp())
         candidates = [light.photos, image, *tied, drafts]
         image, features = self.three(candidates, noise, features)
         errors = judged(self.draft_judge, features, drafts, image)
-        return [*results, Restored(first, image, errors)]
+        return Restored(first, image, errors, second)
 
     def first_step(
         self, photos: Tensor, kernels: Tensor, noise: Tensor, gamma: Tensor

@@ -189,10 +189,13 @@ class DeconvolutionRecipe(Recipe):
         found = batch["found"].view(-1, 1, 1) > 0
         kernels = torch.where(found, batch["estimate"], batch["given"])
         drafts = self.drafts(photos)
-        results = self.network.results(photos, kernels, noise, gammas, drafts)
-        terms = {"first": 0.4 * (results[0].first - sharp).abs().mean()}
-        earlier = [photos] if drafts is None else [photos, drafts]
-        for before, result in zip(earlier, results, strict=True):
+        made = self.network(photos, kernels, noise, gammas, drafts)
+        terms = {"first": 0.4 * (made.first - sharp).abs().mean()}
+        results = [(photos, made)]
+        if drafts is not None:
+            assert made.second is not None
+            results = [(photos, made.second), (drafts, made)]
+        for before, result in results:
             with full_precision(photos.device):
                 image = with_residual(result.image.float(), photos, kernels, gammas, noise)
             for name, value in picture_errors(image, result.errors, before, sharp).items():
@@ -275,13 +278,6 @@ def plan(
         samples=partial(DeconvolutionSamples, configuration=c),
         validate=partial(held_out, c, run.validate_on),
     )
-
-
-def deconvolver(checkpoint: Checkpoint) -> Deconvolver:
-    """Return the deconvolution network of a checkpoint."""
-    network = network_for("deconvolving", checkpoint)
-    assert isinstance(network, Deconvolver)
-    return network.float()
 
 
 def held_out(configuration: Configuration, count: int, shards: Sequence[Path]) -> Validate:

@@ -11,9 +11,10 @@ from torch import Tensor
 from blurkit.systems.deconvolution import estimator
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
-from blurkit.systems.deconvolution.recipe import deconvolver
+from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.registry import from_state_dict
 from blurkit.systems.system import load_shipped
+from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import GAMMA, photo, shake, taken
 
 
@@ -93,7 +94,8 @@ def test_a_state_dict_is_recognised_and_its_turn_is_a_kernel(
     made = BlurEstimator(*design)
     again = from_state_dict(made.state_dict())
     assert isinstance(again, BlurEstimator) and again.options == made.options
-    network = deconvolver(load_shipped("deconvolution", "deconvolving"))
+    network = network_for("deconvolving", load_shipped("deconvolution", "deconvolving"))
+    assert isinstance(network, Deconvolver)
     true = kernel(11).float()
     known = network, blurred(96, true), torch.tensor([GAMMA]), true
     with torch.inference_mode():
