@@ -74,7 +74,7 @@ PATHS = (
 """How often a step's turns start from a dot, or at 41 from the true kernel, smeared; and the sides
 of the kernels of its turns. Small ones teach the same and cost as their area."""
 
-POINTS, DISKS, SLIGHT = 0.04, 0.06, 0.1
+POINTS, DISKS, SLIGHT = 0.06, 0.04, 0.1
 """Fractions of the drawn kernels without blur, out of focus, and of up to 7 pixels."""
 
 MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
@@ -83,8 +83,12 @@ MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
 DOT = padded(torch.ones(1, 1), FULL)
 """The kernel of no blur."""
 
-LIT, LIGHTS = 0.15, 25
+LIT, LIGHTS = 0.2, 25
 """Fraction of the drawn photos with lights, and the largest number of them."""
+
+SOFT = 0.15
+"""Fraction of the drawn photos that are soft everywhere, or out of focus in a part, and are to stay
+so: what is undone is the movement."""
 
 
 class DeconvolutionSamples:
@@ -265,7 +269,7 @@ def disturbed(rng: np.random.Generator, true: Tensor) -> Tensor:
 
 
 def scene(rng: np.random.Generator, wide: Tensor, gamma: float) -> Tensor:
-    """Return the light (3, H, W) of a photo, at times in mist, with highlights or lights.
+    """Return the light (3, H, W) of a photo, at times in mist, soft, with highlights or lights.
 
     `gamma` is the exponent from pixel values to light, which may be far above 1.
     """
@@ -273,6 +277,8 @@ def scene(rng: np.random.Generator, wide: Tensor, gamma: float) -> Tensor:
         depth = rng.uniform(0.25, 1)
         wide = rng.uniform(0, 1 - depth) + depth * wide
     light = wide**gamma
+    if rng.random() < SOFT:
+        light = softened(rng, light)
     if rng.random() < 0.15:
         light = torch.where(light > 0.9, light * rng.uniform(1.2, 4), light)
     if rng.random() < LIT:
@@ -286,6 +292,19 @@ def scene(rng: np.random.Generator, wide: Tensor, gamma: float) -> Tensor:
             colour = torch.from_numpy(rng.uniform(0.4, 1, (3, 1, 1)).astype(np.float32))
             light = light + power * colour * torch.from_numpy(disk.astype(np.float32))
     return light
+
+
+def softened(rng: np.random.Generator, light: Tensor) -> Tensor:
+    """Return light (3, H, W) that is smoother everywhere, or out of focus beyond some line."""
+    if rng.random() < 0.5:
+        spread = (0, *[rng.uniform(0.5, 2.5)] * 2)
+        return torch.from_numpy(ndimage.gaussian_filter(light.numpy(), spread))
+    unfocused = taken(light, disk(rng.uniform(1, 7)))
+    down, across = (torch.linspace(-1, 1, side) for side in light.shape[1:])
+    angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.02, 0.5)
+    along = math.sin(angle) * down[:, None] + math.cos(angle) * across
+    part = torch.sigmoid((along - rng.uniform(-0.7, 0.7)) / width)
+    return light + part * (unfocused - light)
 
 
 def taken(light: Tensor, kernels: Tensor) -> Tensor:
@@ -359,10 +378,7 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """
     kind = rng.random()
     if kind < POINTS + DISKS:
-        radius = 0.0 if kind < POINTS else rng.uniform(0.8, 7)
-        place = np.arange(2 * np.ceil(radius) + 1) - np.ceil(radius)
-        disk = np.clip(radius + 0.5 - np.hypot(place[:, None], place[None]), 0, 1)
-        kernel = padded(torch.from_numpy(disk / disk.sum()).float(), FULL)
+        kernel = padded(disk(0 if kind < POINTS else rng.uniform(0.8, 7)), FULL)
         return kernel, kernel
     reach = int(rng.integers(1, 4 if kind < POINTS + DISKS + SLIGHT else FULL // 2 + 1))
     path = random_trajectory(rng, movement=MOVEMENTS[int(rng.choice(3, p=CHANCES))])
@@ -378,6 +394,13 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         for row in [[path + 1j * angle * complex(x, y) for x in places] for y in places]
     ]
     return kernel, torch.from_numpy(np.array(everywhere)).float()
+
+
+def disk(radius: float) -> Tensor:
+    """Return the kernel (h, h) of a photo out of focus by a radius in pixels; 0: a point."""
+    place = np.arange(2 * np.ceil(radius) + 1) - np.ceil(radius)
+    inside = np.clip(radius + 0.5 - np.hypot(place[:, None], place[None]), 0, 1)
+    return torch.from_numpy(inside / inside.sum()).float()
 
 
 def gammas(rng: np.random.Generator, usual: float) -> tuple[float, Tensor]:
