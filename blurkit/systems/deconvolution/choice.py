@@ -35,8 +35,6 @@ from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
     measured_noise,
-    padded,
-    shape,
     trimmed,
 )
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
@@ -61,9 +59,6 @@ LONG_SCALES = (1.0, 1.4, 2.0)
 
 LONG_ROUNDS = 2
 """Refinements at each of them."""
-
-HELD = 0.7
-"""Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
 JUDGED = 256
 """Side of the part of a window on which the network predicts its quality, pixels."""
@@ -262,12 +257,6 @@ class KernelSelection:
         trust = (float(sure) + float(kernel_agreement(start, others).mean())) / 2
         return SelectedKernel(kernel, gamma, trust, self.gain(photo, kernel, gamma))
 
-    def _in_all_lights(self, photo: np.ndarray, size: int) -> Tensor:
-        """Return the kernels (gammas, size, size) of a photo's middle."""
-        part = np.ascontiguousarray(central_crop(photo, LONG_SEEN, LONG_SEEN))
-        starts = kernels_at(self._l0(part, size, self.o.gammas, size), STARTS[1])
-        return self._turns(part, self.o.gammas, starts, between(STARTS[1], size), size)[0]
-
     @torch.inference_mode()
     def _turns(
         self,
@@ -292,57 +281,52 @@ class KernelSelection:
             *_, (_, _, turn) = turns(*known, sides, size)
         return turn.kernels.float().cpu(), turn.agreement.float().cpu()
 
-    def whole(self, photo: np.ndarray) -> SelectedKernel | None:
-        """Return one kernel for a whole photo, or None if its blur fits the kernels of windows.
+    def long(self, photo: np.ndarray, size: int) -> SelectedKernel:
+        """Return the best kernel (41, 41) in a copy of a photo in which `size` pixels become 41.
 
-        Long blur is estimated in small copies of the photo, one for each size of the kernel, so
-        that it fits the kernels that are estimated in windows. The best kernel is then refined in
-        larger copies. `gain` is that in a small copy, `trust` the agreement of all sizes.
+        The estimator starts from L0's kernels in all lights, and from a dot.
         """
-        o = self.o
-        sizes = o.long_sizes(photo.shape[:2])
-        if not sizes:
-            return None
-        base, copy = FULL, FULL / sizes[len(sizes) // 2]
-        judged, longest = shrunk(photo, copy), round(sizes[-1] * copy) | 1
-        found, alike, expected = [], [], []
-        for size in reversed(sizes):
-            found.append(self._in_all_lights(shrunk(photo, base / size), base))
-            alike.append(padded(kernels_at(found[-1], round(size * copy) | 1), longest))
-            expected.append(self._gains(judged, trimmed(alike[-1]), o.gammas))
-            if max(expected[0]) < o.margin:
-                return None
-        gains = np.stack(expected, 1)
-        gains[0] += o.doubt
-        light, best = (int(index) for index in np.unravel_index(gains.argmax(), gains.shape))
-        agreements = kernel_agreement(alike[best][light], torch.stack(alike)[:, light])
-        trust = float(agreements.sort().values[-2]) if len(sizes) > 1 else 0.0
-        kernel, gamma, size = found[best][light], o.gammas[light], sizes[-1 - best]
-        if shape(kernel).length * size / base <= HELD * base:
-            return None
+        copy = shrunk(photo, FULL / size)
+        part = np.ascontiguousarray(central_crop(copy, LONG_SEEN, LONG_SEEN))
+        gammas, side = [*self.o.gammas, self.o.gammas[0]], STARTS[1]
+        near, _ = self._turns(part, gammas[:1], dots(1), between(SIDES[0], side), FULL)
+        starts = torch.cat([kernels_at(self._l0(part, FULL, self.o.gammas, FULL), side), near])
+        kernels, sure = self._turns(part, gammas, starts, between(side, FULL), FULL)
+        gains = self._gains(copy, kernels, gammas)
+        best = int(gains.argmax())
+        return SelectedKernel(kernels[best], gammas[best], float(sure[best]), float(gains[best]))
+
+    def enlarged(self, photo: np.ndarray, found: SelectedKernel, size: int) -> SelectedKernel:
+        """Return a kernel of `long` in the photo's own size (size, size), finer."""
+        kernel = found.kernel
         for growth in LONG_SCALES:
-            side = min(round(growth * base), size) | 1
-            kernel = self._in_copy(photo, kernel, gamma, side, size)
-        kernel = kernels_at(kernel[None], size)[0]
-        return SelectedKernel(kernel, gamma, trust, float(gains[light, best]))
+            kernel = self._finer(photo, kernel, found.gamma, round(growth * FULL), size)
+        return replace(found, kernel=kernels_at(kernel[None], size)[0])
 
     def refined_long(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
-        """Return the long kernel (side, side) of a part of a photo, refined if that promises more.
-
-        The part (H, W, 3) is seen in a small copy, in which the network knows such kernels.
-        """
+        """Return the long kernel (side, side) of a part (H, W, 3) of a photo, finer if possible."""
         size = kernel.shape[-1]
-        side = min(round(LONG_SCALES[-1] * FULL), size) | 1
-        found = kernels_at(self._in_copy(photo, kernel, gamma, side, size)[None], size)[0]
-        gains = self._gains(photo, torch.stack([kernel, found]), [gamma, gamma])
-        return found if gains[1] > gains[0] else kernel
+        found = self._finer(photo, kernel, gamma, round(LONG_SCALES[-1] * FULL), size)
+        return kernels_at(found[None], size)[0]
 
-    def _in_copy(
+    def _finer(
         self, photo: np.ndarray, kernel: Tensor, gamma: float, side: int, size: int
     ) -> Tensor:
-        """Return a kernel (side, side), refined in a copy where `size` pixels become `side`."""
+        """Return a kernel where `size` pixels become `side`, refined if that promises more.
+
+        It is refined by edges and by the estimator: lights mislead the former, and the latter was
+        trained on kernels of up to 41 pixels.
+        """
+        side = min(side, size) | 1
         copy = shrunk(photo, side / size)
-        return self.sought(copy, kernels_at(kernel[None], side)[0], gamma, LONG_ROUNDS)
+        known = kernels_at(kernel[None], side)
+        by_edges = self.sought(copy, known[0], gamma, LONG_ROUNDS)[None]
+        part = np.ascontiguousarray(central_crop(copy, LONG_SEEN, LONG_SEEN))
+        turned, _ = self._turns(part, [gamma], known, [side], side)
+        kernels = torch.cat([known, by_edges, turned])
+        gains = self._gains(copy, kernels, [gamma] * len(kernels))
+        best = int(gains.argmax())
+        return kernels[best if gains[best] > self.o.margin else 0]
 
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
         """Return what the network expects of a kernel (side, side) in the middle of a photo."""

@@ -50,15 +50,17 @@ class WindowOptions(Estimation):
     doubt: float = option(0.03, "Extra log improvement needed to prefer an unusual gamma.")
     voice: float = option(0.3, "Bonus of a kernel that neighbours agree with, as log improvement.")
     trust: float = option(0.7, "Smallest agreement between kernels of the same blur.", 0, 1)
-    belief: float = option(0.9, "Smallest trust plus half the expected gain to believe a kernel.")
     sure: float = option(0.9, "Median trust in windows from which no longer blur is looked for.")
-    sharpest: float = option(0.3, "Peak value from which a kernel counts as no blur.", 0, 1)
+    sharpest: float = option(0.6, "Peak value from which a kernel counts as no blur.", 0, 1)
     margin: float = option(0.15, "Smallest expected log improvement to accept a result.")
+    caution: float = option(2.5, "More improvement needed, per square of the lacking trust.")
     least_change: float = option(
         1.5, "RMS change by a network, of 255 levels, below which it is dropped."
     )
-    certain: float = option(0.85, "Trust from which a window without blur can stay as it is.", 0, 1)
-    promise: float = option(0.2, "Smallest log improvement by which a network changes such ones.")
+    clipped: float = option(5e-4, "Part of clipped pixels from which lights may hide a blur.", 0, 1)
+    certain: float = option(0.9, "Trust below which a network must promise much.", 0, 1)
+    much: float = option(0.5, "Smallest log improvement by a network in such windows.")
+    promise: float = option(0.4, "Smallest log improvement by a network in sharp windows.")
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
     def long_sizes(self, sides: Sequence[int]) -> list[int]:

@@ -160,14 +160,14 @@ class BlurEstimator(nn.Module):
         ridge = self.ridge[0].exp() + self.ridge[1].exp() * seen.noisy.square()
         explained, plain, crossed = least_squares(seen, edges, size, ridge)
         found = recentred(torch.cat([explained, kernels, *plain])).chunk(2 + len(plain))
-        explained = found[0]
         evidence = torch.stack([*(size * k for k in found), crossed, seen.own], 1)
         if self.cleaner is None:
-            return Turn(explained, evidence, edges, explained.new_ones(len(edges)), picture)
-        cleaned, agreement = self.cleaner(evidence, seen.noise)
-        cleaned = recentred(cleaned)
-        cleaned = cleaned / cleaned.sum((-2, -1), keepdim=True)
-        return Turn(cleaned, evidence, edges, agreement, picture)
+            kernels, agreement = found[0], found[0].new_ones(len(edges))
+        else:
+            kernels, agreement = self.cleaner(evidence, seen.noise)
+            kernels = recentred(kernels)
+        kernels = kernels / kernels.sum((-2, -1), keepdim=True)  # what leaves it is lost
+        return Turn(kernels, evidence, edges, agreement, picture)
 
 
 class EdgeHead(nn.Module):

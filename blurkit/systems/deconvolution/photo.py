@@ -32,7 +32,7 @@ from blurkit.systems.deconvolution.choice import (
     shrunk,
     supported,
 )
-from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
@@ -54,6 +54,15 @@ SURER = 0.08
 FREEDOM = 0.8
 """Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
 each of them explains only its own part."""
+
+HELD = 0.7
+"""Length of a blur, part of the side of a window's kernel, up to which that holds it."""
+
+CLIPPED = 250 / 255
+"""Value from which a pixel may have been any brighter."""
+
+LENIENT = 0.25
+"""How much less a long kernel must promise: it is seen smaller, and by itself."""
 
 Result = TypeVar("Result")
 
@@ -177,7 +186,7 @@ class Deconvolution:
             for place, best, sure in zip(places, chosen, believed, strict=True)
         ]
         windows = [
-            replace(window, believed=(window.believed or sure) and blurs(window.kernel, o))
+            replace(window, believed=window.believed or sure)
             for window, sure in zip(helped(windows, o.trust), believed, strict=True)
         ]
         return enlarged(windows, image, factor, o)
@@ -185,14 +194,23 @@ class Deconvolution:
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
-        `gains` are what those promise.
+        `gains` are what those promise. Long blur is estimated in small copies of the photo, one for
+        each size of the kernel, so that it fits the kernels that are estimated in windows.
         """
-        (whole,) = self._worked("estimate long blur", unwatched, self.choice.whole, [photo])
-        if whole is None or not self._believes(whole):
+        o, choice = self.options, self.choice
+        sizes = o.long_sizes(photo.shape[:2])
+        found = self._worked("estimate long blur", unwatched, partial(choice.long, photo), sizes)
+        if not found:
             return None
-        expected = FREEDOM * float(np.maximum(gains, 0).mean())
-        promised = self.choice.gain(photo, whole.kernel, whole.gamma)
-        return whole if promised > max(self.options.margin, expected) else None
+        best, size = max(zip(found, sizes, strict=True), key=lambda pair: pair[0].gain)
+        if shape(best.kernel).length * size / FULL <= HELD * FULL:
+            return None
+        if not self._believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
+            return None
+        (whole,) = self._worked(
+            "refine long blur", unwatched, choice.enlarged, [photo], [best], [size]
+        )
+        return whole
 
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
@@ -205,26 +223,32 @@ class Deconvolution:
         found = self._worked("estimate long blur", watch, self.choice.refined_long, *inputs)
         return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
 
-    def _believes(self, best: SelectedKernel) -> bool:
-        """Whether the estimates agree enough; the larger the expected gain, the less they must."""
+    def _believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
+        """Whether a kernel promises enough: the more, the less it is trusted."""
         o = self.options
-        return best.gain >= o.margin and best.trust + best.gain / 2 >= o.belief
+        return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
 
     def needless(
         self, image: np.ndarray, restored: np.ndarray, windows: Sequence[Window]
     ) -> list[bool]:
-        """Return in which windows there is surely no blur, and a network improves (H, W, 3) little.
+        """Return in which windows a network improves an image (H, W, 3) too little to be used.
 
-        There it would sharpen what is meant to be soft, such as lights and backgrounds.
+        In sharp ones, and in those of which nothing is sure, it would sharpen what is meant to be
+        soft, such as lights and backgrounds.
         """
-        o = self.options
         return [
             not w.believed
-            and w.trust >= o.certain
-            and not blurs(w.kernel, o)
-            and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < o.promise
+            and (needed := self._needed(w)) > 0
+            and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < needed
             for w in windows
         ]
+
+    def _needed(self, window: Window) -> float:
+        """Return what a network must promise in a window whose own kernel is not believed."""
+        o = self.options
+        if window.trust < o.certain:
+            return o.much
+        return 0.0 if blurs(window.kernel, o) else o.promise
 
     @torch.inference_mode()
     def restore(
@@ -324,10 +348,16 @@ def unchanged(
 ) -> list[bool]:
     """Return in which windows a network has hardly changed an image (H, W, C).
 
-    A network that finds nothing to restore still changes a sharp photo slightly.
+    A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
+    clipped, that is no sign: it takes their streaks for lights.
     """
-    changes = [np.square(w.cut(restored) - w.cut(image)).mean() ** 0.5 for w in windows]
-    return [float(change) * 255 < options.least_change for change in changes]
+    same = []
+    for window in windows:
+        own = window.cut(image)
+        change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
+        lit = float((own.max(2) >= CLIPPED).mean())
+        same.append(change * 255 < options.least_change and lit <= options.clipped)
+    return same
 
 
 def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
