@@ -51,6 +51,10 @@ COARSE, LIGHT = 21, 29
 
 Smaller ones hardly tell gammas apart: right in 15 of Levin's 16 photos, at 21 pixels in 6."""
 
+ALIKE, RIVAL = 0.9, 0.1
+"""Agreement below which coarse kernels count as different, and by how much less than the chosen one
+such a kernel may promise to be finished as well."""
+
 SAMPLED = 4
 """The number of windows that determine the gamma."""
 
@@ -245,17 +249,26 @@ class KernelSelection:
     ) -> SelectedKernel:
         """Return one of the coarse kernels of a window in the size of the photo.
 
-        The trust is the mean of the expected agreement and that with the other coarse kernels.
+        Beside the chosen one, those that are unlike it are finished as well, if they promise nearly
+        as much; the one that promises most then is returned. The trust is the mean of the expected
+        agreement and that with the other coarse kernels.
         """
         gamma, size = self.o.gammas[light], largest(photo)
-        start = found.kernels[choice]
-        kernel, sure = start, found.agreement[choice]
+        alike = kernel_agreement(found.kernels[:, None], found.kernels)
+        near = torch.from_numpy(found.better > found.better[choice] - RIVAL)
+        rivals = [choice, *(((alike[choice] < ALIKE) & near).nonzero().flatten().tolist())]
+        kernels, sure, gammas = (
+            found.kernels[rivals],
+            found.agreement[rivals],
+            [gamma] * len(rivals),
+        )
         if size > COARSE:
-            finer = between(COARSE + 1, size)
-            (kernel,), (sure,) = self._turns(photo, [gamma], start[None], finer, size)
-        others = found.kernels[torch.arange(len(found.kernels)) != choice]
-        trust = (float(sure) + float(kernel_agreement(start, others).mean())) / 2
-        return SelectedKernel(kernel, gamma, trust, self.gain(photo, kernel, gamma))
+            kernels, sure = self._turns(photo, gammas, kernels, between(COARSE + 1, size), size)
+        gains = self._gains(photo, kernels, gammas)
+        best = int(gains.argmax())
+        others = alike[rivals[best]].sum() - alike[rivals[best], rivals[best]]
+        trust = (float(sure[best]) + float(others) / (len(alike) - 1)) / 2
+        return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
     @torch.inference_mode()
     def _turns(

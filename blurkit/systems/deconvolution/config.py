@@ -59,7 +59,7 @@ class WindowOptions(Estimation):
     )
     clipped: float = option(5e-4, "Part of clipped pixels from which lights may hide a blur.", 0, 1)
     certain: float = option(0.9, "Trust below which a network must promise much.", 0, 1)
-    much: float = option(0.5, "Smallest log improvement by a network in such windows.")
+    much: float = option(0.8, "Smallest log improvement by a network in such windows.")
     promise: float = option(0.4, "Smallest log improvement by a network in sharp windows.")
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
