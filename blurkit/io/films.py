@@ -36,7 +36,7 @@ from blurkit.io.images import (
     not_kept,
     upright_picture,
 )
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_pixels, reading_error, reading_errors, system_failure
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import (
     VIDEO_SUFFIXES,
@@ -55,8 +55,8 @@ FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 def is_film(path: Path) -> bool:
     """Return whether a file holds several pictures: a video, an animation, or several TIFF pages.
 
-    A file that cannot be read is not a film, unless its suffix is a video's. Pipes, which can be
-    read only once, are not opened.
+    A damaged file is not a film, unless its suffix is a video's. Pipes, which can be read only
+    once, are not opened. Raises BlurkitError if the operating system cannot read the file.
     """
     suffix = ending(path)
     if suffix in VIDEO_SUFFIXES:
@@ -70,7 +70,9 @@ def is_film(path: Path) -> bool:
     try:
         with _animation(path) as image:
             return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow raises errors of any kind on damaged data
+    except Exception as error:  # Pillow raises errors of any kind on damaged data
+        if system_failure(error):
+            raise reading_error(path, "", error) from error
         return False
 
 
@@ -183,7 +185,7 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"damaged after frame {decoded} ({one_line(error)})"
-        raise BlurkitError(f"{path}: {reason}") from error
+        raise reading_error(path, reason, error) from error
 
 
 def write_animation(
@@ -303,7 +305,7 @@ def _metadata_of(source: Path) -> Metadata:
     suffix = ending(source)
     if suffix not in ANIMATION_KINDS:
         return Metadata()
-    with source.open("rb") as file:
+    with reading_errors(source), source.open("rb") as file:
         _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source))
     return replace(metadata, lost="")
 
@@ -312,7 +314,7 @@ def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
     if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
-    with _animation(source) as image:
+    with reading_errors(source), _animation(source) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
 
 
@@ -336,8 +338,8 @@ class PageWriter:
 
         self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file
         self._path, self._source, self._warn, self._lost = path, source, warn, list[str]()
-        large = source.stat().st_size >= 2**31
-        with tifffile.TiffFile(source) as read:
+        with reading_errors(source), tifffile.TiffFile(source) as read:
+            large = source.stat().st_size >= 2**31
             self._file = tifffile.TiffWriter(
                 cast(BinaryIO, self._raw), bigtiff=large, byteorder=read.byteorder
             )
