@@ -8,6 +8,7 @@ Pages of TIFF files have no time. Films are written frame by frame.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ from blurkit.io.videos import (
     read_video,
     stated_frames,
 )
-from blurkit.io.writing import Uncomplaining, replacing, writing_errors
+from blurkit.io.writing import Uncomplaining, last_change, replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -369,11 +370,11 @@ class OpenFilm:
     """A film that is being written, and takes the place of `path` when it is finished."""
 
     def __init__(self, path: Path, source: Path, options: FilmOptions, force: bool) -> None:
-        self.path, self.last = path, -1
+        self.path, self.last, self._source = path, -1, source
         self._stack = ExitStack()
         with self._stack:
-            partial = self._stack.enter_context(replacing(path, force))
-            self._writer = _writer(partial, path, source, options)
+            self._partial = self._stack.enter_context(replacing(path, force))
+            self._writer = _writer(self._partial, path, source, options)
             self._stack.callback(self._writer.release)
             self._stack = self._stack.pop_all()
 
@@ -387,11 +388,14 @@ class OpenFilm:
             self._writer.write(image, alpha, record.attrs)
         self.last = int(record.attrs["frame"])
 
-    def finish(self) -> None:
-        """Complete the film and put it in place."""
+    def finish(self, whole: bool = True) -> None:
+        """Complete the film and put it in place, unless it is `whole` dated before its source."""
         try:
             with writing_errors(self.path):
                 self._writer.close()
+                if not whole:
+                    before = last_change(self._source) - 1
+                    os.utime(self._partial, ns=(before, before))
         except BaseException:
             self.abandon()
             raise

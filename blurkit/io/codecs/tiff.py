@@ -38,6 +38,7 @@ from blurkit.io.codecs.metadata import (
     photoshop_of,
 )
 from blurkit.io.codecs.pillow import opened
+from blurkit.io.codecs.segments import FRAMES, segments
 from blurkit.io.paths import check_claim, reading_error, system_failure
 from blurkit.io.records import Image, full_range
 
@@ -265,14 +266,12 @@ def _check_images(page: Any, compression: str, where: str) -> None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the height and width in the header of a JPEG. Raises struct.error if it has none."""
-    place = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", data, place)
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            height, width = struct.unpack_from(">HH", data, place + 5)
+    """Return the height and width in the header of a JPEG. Raises ValueError if it has none."""
+    for kind, start, end in segments(data):
+        if kind in FRAMES and end - start >= 5:
+            height, width = struct.unpack_from(">HH", data, start + 1)
             return height, width
-        place += 2 + length
+    raise ValueError("a JPEG without a header")
 
 
 def _planes(page: Any, file: tifffile.TiffFile) -> range:
