@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from blurkit import Record, write_records
 from blurkit.io.films import read_film
+from blurkit.io.images import write_image
 from blurkit.systems.nafnet.networks import NAFNet
 from tests.cli.invoke import invoke
 from tests.io.films import make_animation, make_pages
@@ -76,3 +78,38 @@ def test_system_calls() -> None:
     (campaign,) = (c for c in system_calls.CAMPAIGNS if c.name == "system calls: deblur, pages")
     result = run(campaign._replace(count=3), seed=1)
     assert not result.failures and sum(result.outcomes.values()) == 3, result.failures
+
+
+class Unreadable(io.FileIO):
+    """A file whose bytes behind the first cannot be read."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.tell() >= 64:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(memoryview(buffer)[:64])
+
+    def readall(self) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.avif", "a.tif", "a.jp2", "a.h5", "a.pt"])
+def test_what_cannot_be_read_is_not_called_damaged(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, photo = tmp_path / name, io.open, np.zeros((48, 64, 3), np.uint8)
+    photo[::2, ::3] = 200
+    if name == "a.pt":
+        torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, path)
+    elif name == "a.h5":
+        write_records([Record("a", {"blur": photo})], path)
+    else:
+        write_image(path, photo)
+
+    def opened(file: Any, *arguments: Any, **named: Any) -> Any:
+        own = isinstance(file, (str, Path)) and Path(file) == path
+        return io.BufferedReader(Unreadable(path)) if own else real(file, *arguments, **named)
+
+    monkeypatch.setattr(io, "open", opened)
+    monkeypatch.setattr(builtins, "open", opened)
+    ran = invoke("info", path)
+    assert ran.status == 1 and "cannot be read (Input/output error)" in ran.err, ran.err

@@ -107,19 +107,23 @@ def check(ended: Ended, error: str, heard: bool) -> None:
 
 
 def made(folder: Path) -> dict[str, str]:
-    """The results in a folder by name, hidden ones too, and the records in shards one by one."""
+    """The results in a folder by name, hidden ones too, and the records in shards one by one.
+
+    What is kept to go on later, such as options, is none.
+    """
     found = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
         if path.suffix == ".h5":
             verify_shard(path)
             found |= {f"{name}/{r.name}": record_digest(r) for r in read_shard(path)}
-        elif path.is_file() and name not in (".options.json", *RESUMABLE):
+        elif path.is_file() and not name.endswith((".options.json", *RESUMABLE)):
             found[name] = contents(path)
     return found
 
 
 def differing(left: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    """The names of results that are missing, too many or others."""
     return sorted(name for name in {*left, *wanted} if left.get(name) != wanted.get(name))
 
 
