@@ -116,7 +116,8 @@ def made(folder: Path) -> dict[str, str]:
         name = str(path.relative_to(folder))
         if path.suffix == ".h5":
             verify_shard(path)
-            found |= {f"{name}/{r.name}": record_digest(r) for r in read_shard(path)}
+            series = path.stem.rpartition("-")[0]  # numbers differ where a photo came later
+            found |= {f"{series}/{r.name}": record_digest(r) for r in read_shard(path)}
         elif path.is_file() and not name.endswith((".options.json", *RESUMABLE)):
             found[name] = contents(path)
     return found
