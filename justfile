@@ -35,6 +35,10 @@ torture *options:
     HYPOTHESIS_PROFILE=thorough {{python}} -m pytest -n auto tests/test_properties.py
     {{python}} -m tests.torture {{options}}
 
+# Let 500 single system calls fail, by strace (about half an hour): docs/reliability.md
+faults *options:
+    {{python}} -m tests.torture "system calls" {{options}}
+
 # Give damaged files to every reader, an hour by default: docs/reliability.md
 fuzz seconds="3600":
     FUZZ_SECONDS={{seconds}} {{python}} -m pytest -q tests/fuzz

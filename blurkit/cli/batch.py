@@ -215,7 +215,8 @@ class RecordBatch(Problems):
         With `--compare`, `panels` are shown beside each result.
         """
         options = self._options
-        files = FileOptions(options.force, options.resume, warn=say_warning, guard=self.guard)
+        files = FileOptions(options.force, options.resume, warn=say_warning)
+        files = replace(files, guard=self.guard, failed=self.failed)
         if isinstance(options, ImageTask):
             films = FilmOptions(options.frames, options.crf, say_warning)
             files = replace(files, format=options.format, quality=options.quality, films=films)

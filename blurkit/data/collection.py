@@ -86,8 +86,12 @@ def collect_pairs(
 
 def scene_fetches(scene: Scene, on_error: OnError) -> list[tuple[str, Fetch]]:
     """Return the name of a scene and a function that reads it, or those of its films' frames."""
-    if not has_films(scene):
-        return [(scene.name, partial(load_scene, scene))]
+    try:
+        if not has_films(scene):
+            return [(scene.name, partial(load_scene, scene))]
+    except BlurkitError as error:
+        on_error(scene.name, error)
+        return []
     spool = _Spool(film_records(scene, on_error))
     return [(name, partial(spool.read, key)) for key, name in spool.names.items()]
 

@@ -31,7 +31,10 @@ from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_
 
 
 def has_films(scene: Scene) -> bool:
-    """Return whether a scene's files are films, which are opened to see that."""
+    """Return whether a scene's files are films, which are opened to see that.
+
+    Raises BlurkitError if the operating system cannot read one.
+    """
     return any(map(is_film, scene.files.values()))
 
 
@@ -40,9 +43,12 @@ def scene_length(scene: Scene) -> int | None:
 
     Damaged films may have fewer.
     """
-    if not has_films(scene):
-        return 1
-    lengths = [stated_length(path) for path in scene.files.values()]
+    try:
+        if not has_films(scene):
+            return 1
+        lengths = [stated_length(path) for path in scene.files.values()]
+    except BlurkitError:  # which is reported when they are read
+        return None
     return None if None in lengths else min(length for length in lengths if length is not None)
 
 

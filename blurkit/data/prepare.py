@@ -252,11 +252,15 @@ def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcom
     """Return one item's records, in this process; sources of many records are read lazily."""
     if isinstance(item, ShardSource):
         return _finish_all(read_shard_source(item, on_error), preparation, on_error)
-    if isinstance(item, Scene) and _is_film(item):  # its frames make no film again
+    try:
+        film = _is_film(item)
+    except BlurkitError as error:
+        return error
+    if isinstance(item, Scene) and film:  # its frames make no film again
         frames = film_records(item, on_error)
         single = (Record(frame.name, frame.images, unfilmed(frame.attrs)) for frame in frames)
         return _finish_all(single, preparation, on_error)
-    if _is_film(item) and preparation.average is not None:
+    if film and preparation.average is not None:
         assert isinstance(item, Clip)
         return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
     return _apart(item, preparation)

@@ -103,7 +103,9 @@ def without_images(scene: Scene) -> Record:
     """Return the record by which a sink knows a scene's file, or that of its films' first frame."""
     source = scene.paths[0]
     attrs = {"source": str(source), "suffix": ending(source)}
-    return Record(scene.name, {}, attrs | ({"film": scene.name} if has_films(scene) else {}))
+    with suppress(BlurkitError):  # which is reported when it is read
+        attrs |= {"film": scene.name} if has_films(scene) else {}
+    return Record(scene.name, {}, attrs)
 
 
 def load_scene(scene: Scene) -> Record:
@@ -218,13 +220,13 @@ def item_records(
         if isinstance(item, ShardSource):
             records = read_shard_source(item, on_error, stdin, pixels)
             yield from (record for record in records if in_part(record.name, part))
-        elif has_films(item):
-            yield from film_records(item, on_error)
+            continue
+        try:
+            films = film_records(item, on_error) if has_films(item) else [load_scene(item)]
+        except BlurkitError as error:
+            on_error(item.name, error)
         else:
-            try:
-                yield load_scene(item)
-            except BlurkitError as error:
-                on_error(item.name, error)
+            yield from films
 
 
 def read_shard_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import pickle
@@ -60,7 +61,9 @@ def in_order(
                 daemon=True,
             )
             processes.append(process)
+            gc.freeze()  # a fork would wait for FFmpeg's threads, which it lacks, to free videos
             process.start()
+            gc.unfreeze()
             writer.close()  # the process holds the only other copy
             readers.append(reader)
         for number in range(len(items)):
@@ -169,7 +172,9 @@ def _receive(reader: Connection, jobs: int) -> Any:
     try:
         pickled, sizes = reader.recv()
         return pickle.loads(pickled, buffers=[_read(reader, size) for size in sizes])
-    except (EOFError, OSError) as error:
+    except OSError as error:
+        raise BlurkitError(f"a process cannot be heard ({error.strerror})") from error
+    except EOFError as error:
         raise BlurkitError(
             f"a process was killed, perhaps for lack of memory; try fewer than --jobs {jobs}"
         ) from error

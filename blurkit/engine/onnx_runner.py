@@ -130,20 +130,19 @@ class OnnxRunner(Runner):
         self, path: Path, device: str = "auto", value_range: ValueRange | None = None
     ) -> None:
         provider = _provider(device)
+        ours = PHOTO.parent in path.absolute().parents  # it comes with blurkit
+        found = {} if ours else examined(path, value_range)
         self._open = lru_cache(partial(open_session, path, provider))
         self._threads = processors() if provider == "CPUExecutionProvider" else 0
         self.network = self._open(min(self._threads, 1))
         about, self.layout = _metadata(self.network, path), None
         if about is None:
-            found = examined(path, value_range)
             if "layout" not in found:
                 raise BlurkitError(f"{path}: {found['problem']}")
             self.layout = OnnxLayout.of(found["layout"])
             about = _foreign(self.layout)
         elif value_range:
             raise UsageError(f"--value-range: {path} says itself that its values are in 0..1")
-        elif PHOTO.parent not in path.absolute().parents:  # not one that comes with blurkit
-            examined(path)
         self.about = about
         self._names = [node.name for node in self.network.get_inputs()]
         if self.layout:

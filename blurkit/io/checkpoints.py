@@ -25,7 +25,7 @@ from torch import Tensor
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import deferred
-from blurkit.io.paths import reading_errors
+from blurkit.io.paths import reading_error, reading_errors
 from blurkit.io.records import value_bytes
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.writing import Uncomplaining, replacing
@@ -140,7 +140,7 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
             ) from error
         raise BlurkitError(f"{where}: is not a checkpoint") from error
     except Exception as error:  # damaged archives fail in many ways
-        raise BlurkitError(f"{where}: damaged, or not a checkpoint") from error
+        raise reading_error(where, "damaged, or not a checkpoint", error) from error
 
 
 def _is_pickled(file: BinaryIO) -> bool:

@@ -8,6 +8,7 @@ Pages of TIFF files have no time. Films are written frame by frame.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from blurkit.io.images import (
     not_kept,
     upright_picture,
 )
-from blurkit.io.paths import check_pixels
+from blurkit.io.paths import check_pixels, reading_error, reading_errors, system_failure
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import (
     VIDEO_SUFFIXES,
@@ -46,7 +47,7 @@ from blurkit.io.videos import (
     read_video,
     stated_frames,
 )
-from blurkit.io.writing import Uncomplaining, replacing, writing_errors
+from blurkit.io.writing import Uncomplaining, last_change, replacing, writing_errors
 
 FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
@@ -55,8 +56,8 @@ FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
 def is_film(path: Path) -> bool:
     """Return whether a file holds several pictures: a video, an animation, or several TIFF pages.
 
-    A file that cannot be read is not a film, unless its suffix is a video's. Pipes, which can be
-    read only once, are not opened.
+    A damaged file is not a film, unless its suffix is a video's. Pipes, which can be read only
+    once, are not opened. Raises BlurkitError if the operating system cannot read the file.
     """
     suffix = ending(path)
     if suffix in VIDEO_SUFFIXES:
@@ -70,7 +71,9 @@ def is_film(path: Path) -> bool:
     try:
         with _animation(path) as image:
             return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow raises errors of any kind on damaged data
+    except Exception as error:  # Pillow raises errors of any kind on damaged data
+        if system_failure(error):
+            raise reading_error(path, "", error) from error
         return False
 
 
@@ -183,7 +186,7 @@ def _damaged(path: Path, decoded: int) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"damaged after frame {decoded} ({one_line(error)})"
-        raise BlurkitError(f"{path}: {reason}") from error
+        raise reading_error(path, reason, error) from error
 
 
 def write_animation(
@@ -303,7 +306,7 @@ def _metadata_of(source: Path) -> Metadata:
     suffix = ending(source)
     if suffix not in ANIMATION_KINDS:
         return Metadata()
-    with source.open("rb") as file:
+    with reading_errors(source), source.open("rb") as file:
         _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source))
     return replace(metadata, lost="")
 
@@ -312,7 +315,7 @@ def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for what holds for an animation as a whole."""
     if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
-    with _animation(source) as image:
+    with reading_errors(source), _animation(source) as image:
         return {key: image.info[key] for key in KEPT if key in image.info}
 
 
@@ -336,8 +339,8 @@ class PageWriter:
 
         self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file
         self._path, self._source, self._warn, self._lost = path, source, warn, list[str]()
-        large = source.stat().st_size >= 2**31
-        with tifffile.TiffFile(source) as read:
+        with reading_errors(source), tifffile.TiffFile(source) as read:
+            large = source.stat().st_size >= 2**31
             self._file = tifffile.TiffWriter(
                 cast(BinaryIO, self._raw), bigtiff=large, byteorder=read.byteorder
             )
@@ -367,11 +370,11 @@ class OpenFilm:
     """A film that is being written, and takes the place of `path` when it is finished."""
 
     def __init__(self, path: Path, source: Path, options: FilmOptions, force: bool) -> None:
-        self.path, self.last = path, -1
+        self.path, self.last, self._source = path, -1, source
         self._stack = ExitStack()
         with self._stack:
-            partial = self._stack.enter_context(replacing(path, force))
-            self._writer = _writer(partial, path, source, options)
+            self._partial = self._stack.enter_context(replacing(path, force))
+            self._writer = _writer(self._partial, path, source, options)
             self._stack.callback(self._writer.release)
             self._stack = self._stack.pop_all()
 
@@ -385,11 +388,14 @@ class OpenFilm:
             self._writer.write(image, alpha, record.attrs)
         self.last = int(record.attrs["frame"])
 
-    def finish(self) -> None:
-        """Complete the film and put it in place."""
+    def finish(self, whole: bool = True) -> None:
+        """Complete the film and put it in place, unless it is `whole` dated before its source."""
         try:
             with writing_errors(self.path):
                 self._writer.close()
+                if not whole:
+                    before = last_change(self._source) - 1
+                    os.utime(self._partial, ns=(before, before))
         except BaseException:
             self.abandon()
             raise

@@ -39,7 +39,8 @@ class FileOptions:
     the format of their source, and the quality that `write_image` chooses. `warn` receives a line
     about each image whose format cannot hold all that its source does. With `compare`, its picture
     of each record, of a film that of the first frame, is written beside the result. `guard`
-    surrounds the end of a film and each such picture, so that these fail alone.
+    surrounds the end of a film and each such picture, so that these fail alone. A film whose name
+    is in `failed` could not be read to its end: what there is of it does not count as finished.
     """
 
     force: bool = False
@@ -50,6 +51,7 @@ class FileOptions:
     warn: OnLoss = warnings.warn
     compare: Callable[[Record], Image] | None = None
     guard: Callable[[str], AbstractContextManager[None]] = lambda where: nullcontext()
+    failed: Sequence[str] = ()
 
     @property
     def suffix(self) -> str | None:
@@ -97,7 +99,10 @@ class _Images(Sink):
             self._writable.add(path.parent)
 
     def is_done(self, record: Record) -> bool:
-        """Return whether its file was there, with content and no older than the source file."""
+        """Return whether its file was there, with content and no older than the source file.
+
+        If a comparison is asked for, it must have been there, too.
+        """
         if not self._options.resume:
             return False
         try:
@@ -105,6 +110,8 @@ class _Images(Sink):
         except BlurkitError:  # which claim reports
             return False
         if self._has_written(path) or not path.is_file():
+            return False
+        if self._options.compare and not self._comparison(record).is_file():
             return False
         changed = last_change(Path(str(record.attrs.get("source", ""))))
         return path.stat().st_size > 0 and last_change(path) >= changed
@@ -139,8 +146,9 @@ class _Images(Sink):
         """Complete the film that is open."""
         film, self._film = self._film, None
         if film is not None:
-            with self._options.guard(str(self._first.attrs["film"])):
-                film.finish()
+            name = str(self._first.attrs["film"])
+            with self._options.guard(name):
+                film.finish(name not in self._options.failed)
                 self.films += 1
                 self._count(film.path, self._first)
 

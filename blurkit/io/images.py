@@ -27,7 +27,7 @@ from blurkit.io.codecs.metadata import (
 )
 from blurkit.io.codecs.pillow import UNREADABLE
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, ImageFormat, recognise, shown_suffixes
-from blurkit.io.paths import reading_errors
+from blurkit.io.paths import reading_error, reading_errors
 from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
 from blurkit.io.writing import replacing
 
@@ -80,7 +80,8 @@ def decode_image(file: BinaryIO, path: Path) -> Picture:
     except MemoryError as error:
         raise BlurkitError(f"{where}: too large for this machine's memory") from error
     except Exception as error:  # decoders raise errors of any kind on damaged data
-        raise BlurkitError(f"{where}: damaged or truncated ({one_line(error)})") from error
+        reason = f"damaged or truncated ({one_line(error)})"
+        raise reading_error(where, reason, error) from error
     named = path if suffix else path.with_suffix(kind.suffixes[0])
     picture = upright_picture(named, raw, metadata.attributes())
     return replace(picture, attrs=picture.attrs | {"source": where})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import unicodedata
@@ -65,6 +66,36 @@ def reading_errors(
     except OSError as error:
         reason = known.get(type(error), f"cannot be read ({error.strerror})")
         raise BlurkitError(f"{where}: {reason}") from error
+
+
+FAILURES = {
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT),
+}
+"""The errors by which an operating system cannot read a file, whatever the file holds."""
+
+_ERRNO = re.compile(r"\berrno = (\d+)")
+
+
+def system_failure(error: BaseException | None) -> str:
+    """Return what the operating system said if it could not read a file, "" if that is damaged.
+
+    Libraries often raise an error of their own because of the system's; HDF5 quotes it.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            quoted = _ERRNO.search(str(error))
+            number = int(quoted[1]) if quoted else error.errno
+            if number in FAILURES:
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def reading_error(where: str | Path, damage: str, error: BaseException) -> BlurkitError:
+    """Return a decoder's error as one line: `damage`, or that the system could not read a file."""
+    failure = system_failure(error)
+    return BlurkitError(f"{where}: {f'cannot be read ({failure})' if failure else damage}")
 
 
 def walk(

@@ -19,7 +19,7 @@ import numpy as np
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.formats import ending
 from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, ZeroPadded, attribute, items, whole_groups
-from blurkit.io.paths import check_pixels, reading_errors
+from blurkit.io.paths import check_pixels, reading_error, reading_errors
 from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
 
 SHARD_FORMAT = "blurkit"
@@ -52,7 +52,7 @@ def get_record(shard: h5py.File, key: str, pixels: bool = True) -> Record:
     except BlurkitError as error:
         raise BlurkitError(f"record {key}: {error}") from error
     except Exception as error:  # HDF5 raises many kinds of errors for damaged data
-        raise BlurkitError(f"record {key}: damaged ({one_line(error)})") from error
+        raise reading_error(f"record {key}", f"damaged ({one_line(error)})", error) from error
     return record
 
 
@@ -239,7 +239,7 @@ def _recovering(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise BlurkitError(f"{where}: damaged; no record can be recovered") from error
+        raise reading_error(where, "damaged; no record can be recovered", error) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
-from blurkit.io.paths import check_claim
+from blurkit.io.paths import check_claim, reading_error
 from blurkit.io.records import Attributes, from_float
 
 MUXERS = {
@@ -68,7 +68,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         container = av.open(address(path), metadata_errors="replace", options=READING)
     except Exception as error:  # of any kind
         reason = "is not a video that can be read, or its start is damaged"
-        raise BlurkitError(f"{path}: {reason} ({reason_of(error)})") from error
+        raise reading_error(path, f"{reason} ({reason_of(error)})", error) from error
     with container:
         stream = next((s for s in container.streams.video if not is_cover(s)), None)
         if stream is None:
@@ -111,8 +111,8 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
         except BlurkitError:
             raise
         except Exception as error:  # decoders raise errors of any kind on damaged data
-            where = f"{path}: cannot be decoded after frame {decoded}"
-            raise BlurkitError(f"{where} ({reason_of(error)})") from error
+            reason = f"cannot be decoded after frame {decoded} ({reason_of(error)})"
+            raise reading_error(path, reason, error) from error
     if not decoded:
         raise BlurkitError(f"{path}: holds no frame that can be decoded")
 
@@ -181,7 +181,8 @@ def video_times(path: Path) -> list[FrameTime]:
         try:
             packets = [p for p in container.demux(stream) if p.pts is not None and not p.is_discard]
         except Exception as error:  # of any kind
-            raise BlurkitError(f"{path}: cannot be read whole ({reason_of(error)})") from error
+            reason = f"cannot be read whole ({reason_of(error)})"
+            raise reading_error(path, reason, error) from error
         usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
         packets.sort(key=lambda packet: packet.pts)
         return [FrameTime(p.pts, p.duration or usual, p.time_base) for p in packets]
@@ -298,7 +299,8 @@ class Look:
             try:
                 first = next(container.decode(stream))
             except Exception as error:  # of any kind
-                raise BlurkitError(f"{path}: cannot be decoded ({reason_of(error)})") from error
+                reason = f"cannot be decoded ({reason_of(error)})"
+                raise reading_error(path, reason, error) from error
             return cls(
                 codec_of(stream),
                 first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),

@@ -239,7 +239,12 @@ def _stem(path: Path) -> str:
 def _created(path: Path) -> Path:
     """Create an empty file whose name nobody can foresee, and follow no link to it."""
     partial = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}.partial")
-    partial.touch(exist_ok=False)
+    try:
+        partial.touch(exist_ok=False)
+    except OSError as error:  # also of closing it
+        if not isinstance(error, FileExistsError):
+            _remove(partial)
+        raise
     return partial
 
 

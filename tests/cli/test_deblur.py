@@ -275,6 +275,9 @@ def test_a_comparison_fails_alone(checkpoint: Path) -> None:
     ran = invoke("deblur", "a.png", "-c", checkpoint, "-o", "out/", "--compare", "--force")
     assert_failed(ran, "1 failed, 1 deblurred: out/a.compare.jpg", "Is a directory")
     assert [*files("out")] == ["a.png"]
+    Path("out/a.compare.jpg").rmdir()
+    done("deblur", "a.png", "-c", checkpoint, "-o", "out/", "--compare", "--resume")
+    assert Path("out/a.compare.jpg").is_file()
 
 
 def test_comparisons_of_reblur_and_transfer(joint: Path) -> None:

@@ -280,6 +280,8 @@ def test_a_damaged_film_does_not_stop_the_others(films: Path, checkpoint: Path) 
     assert "c.mp4: is not a video that can be read" in ran.err
     assert [*files("out")] == ["a.mp4", "b.mp4"]
     assert 0 < len(shown(Path("out/a.mp4")).yuv) < 12
+    again = invoke("deblur", "in", "-c", checkpoint, "-o", "out/", "--resume")
+    assert_failed(again, "2 failed, 1 deblurred, 1 finished before", "a.mp4: cannot be decoded")
 
 
 @pytest.mark.parametrize(

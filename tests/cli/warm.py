@@ -116,12 +116,17 @@ def command(
     os._exit(status)
 
 
-if __name__ == "__main__":
+def import_package() -> None:
+    """Import all of blurkit, and what it imports only when it needs that."""
     for module in pkgutil.walk_packages(blurkit.__path__, "blurkit."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in ("torch._dynamo", "typer._adapters", "rich.table", "multiprocessing.synchronize"):
         importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    import_package()
     torch.set_num_threads(1)
     gc.freeze()
     serve(sys.argv[1])

@@ -1,18 +1,23 @@
 """Work shared among processes comes back in order, and no process is left or waited for."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from blurkit.data.workers import Background, in_order
 from blurkit.errors import BlurkitError
+from blurkit.io.films import read_film
+from tests.io.films import make_video
 
 
 def slow_square(number: int) -> int:
@@ -51,6 +56,19 @@ def test_results_come_in_order(jobs: int) -> None:
     assert list(in_order(slow_square, range(10), jobs)) == [n * n for n in range(10)]
     assert list(in_order(slow_square, [], jobs)) == []
     assert multiprocessing.active_children() == []
+
+
+def collects(number: int) -> int:
+    gc.collect()
+    return number
+
+
+def test_processes_do_not_wait_for_the_threads_of_videos(tmp_path: Path) -> None:
+    frames = list(read_film(make_video(tmp_path / "a.mp4")))
+    with ThreadPoolExecutor(1) as thread:
+        results = in_order(collects, range(2), 2)
+        assert thread.submit(next, results).result(timeout=20) == 0
+        assert len(frames) == 10 and [*results] == [1]
 
 
 def test_arrays_of_all_kinds_come_back() -> None:

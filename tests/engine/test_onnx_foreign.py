@@ -405,12 +405,15 @@ def test_a_network_that_never_ends_or_takes_all_memory_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_runner, "TRIAL_SECONDS", 1)
+    opened: list[Path] = []  # in this process, before the trial
+    monkeypatch.setattr(onnx_runner, "open_session", lambda *given: opened.append(*given))
     path = endless(tmp_path / "endless.onnx")
     assert_failed(invoke("info", path), "endless.onnx", "takes more than 1 s for a small image")
     assert_refused(refused(path), "takes more than 1 s for a small image")
     path = own(tmp_path / "own.onnx", told(), endless)
     assert_refused(refused(path), "takes more than 1 s for a small image")
     monkeypatch.undo()
+    assert not opened
     assert_refused(refused(hungry(tmp_path / "hungry.onnx")), "does not run (")
 
 

@@ -259,6 +259,9 @@ EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
         "16 bits": deep_avif,
         "colour codes": lambda: deep_avif(PQ),
         "gain map": lambda: saved("AVIF", exif=exif()).replace(b"Exif\0\0\0\0", b"tmap\0\0\0\0", 1),
+        "other blocks": lambda: saved("AVIF").replace(
+            b"pixi\0\0\0\0\3\x08\x08\x08", b"pasp" + struct.pack(">II", 2, 1)
+        ),
     },
     ".heic": {
         "profile": lambda: heic(icc_profile=WIDE),
@@ -459,6 +462,7 @@ SAID = {
     ".heic gain map": "auxiliary picture",
     ".heic second picture": "other pictures",
     ".webp other blocks": "oURs chunk",
+    ".avif other blocks": "aspect ratio of pixels",
     ".tif other blocks": "channel of unstated meaning",
 }
 """What a line calls a thing, if not as the table does."""
@@ -602,6 +606,13 @@ def test_every_kind_of_raw_file_gives_its_tags(suffix: str) -> None:
     block.load(raw_metadata(io.BytesIO(RAW[suffix])).exif)
     assert block[271] == "a camera" and 274 not in block
     assert b"a remark" in block.get_ifd(34665)[37510] and block.get_ifd(34853)[1] == "N"
+
+
+@pytest.mark.parametrize("bits", [5, 8])
+def test_fewer_significant_bits_are_named(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(chunks((b"sBIT", bytes((bits,)) * 3)))
+    assert ("significant bits" in read_image(path).attrs.get("left_out", "")) == (bits < 8)
 
 
 def test_what_is_too_large_for_a_segment_is_named(tmp_path: Path) -> None:

@@ -22,10 +22,13 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from tests.benchmarks import pages
-from tests.torture import damage, faults, hostile
+from tests.torture import damage, faults, hostile, system_calls
 from tests.torture.campaign import FAILURES, Campaign, Result, end_with_parent, run
 
-CAMPAIGNS = [*damage.CAMPAIGNS, *hostile.CAMPAIGNS, *faults.CAMPAIGNS]
+CAMPAIGNS = [
+    *(*damage.CAMPAIGNS, *hostile.CAMPAIGNS),
+    *(*faults.CAMPAIGNS, *system_calls.CAMPAIGNS),
+]
 SUBJECT = re.compile(r"(.+?)(?:, (truncated|corrupted)|: (.+))?$")
 """The name of a campaign: its subject, and what is done to it, or with it."""
 

@@ -11,6 +11,8 @@ import PIL.Image
 import skimage.data
 
 from blurkit.io.checkpoints import leaf_checksums, load_checkpoint
+from blurkit.io.films import is_film, read_film
+from blurkit.io.records import Record
 from blurkit.io.shards import read_shard, verify_shard
 from tests.training.runs import SHORT, TINY, beside, make_shards, plain, read_log
 
@@ -112,14 +114,20 @@ def contents(path: Path) -> str:
         return str(sorted(leaf_checksums(load_checkpoint(path).networks)))
     if path.suffix == ".jsonl":
         return str(read_log(path.with_name("x.pt")))
+    if path.suffix == ".mkv" or (path.suffix == ".avif" and is_film(path)):
+        # They have a random number, and the time when they were made.
+        return str([hashlib.sha256(frame.pixels).hexdigest() for frame in read_film(path)])
     if path.suffix != ".h5":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     verify_shard(path)
-    digest = hashlib.sha256()
-    for record in read_shard(path):
-        digest.update(record.name.encode())
-        for key, image in sorted(record.images.items()):
-            digest.update(key.encode() + np.ascontiguousarray(image).tobytes())
+    return " ".join(record_digest(record) for record in read_shard(path))
+
+
+def record_digest(record: Record) -> str:
+    """A digest of the name and the images of a record."""
+    digest = hashlib.sha256(record.name.encode())
+    for key, image in sorted(record.images.items()):
+        digest.update(key.encode() + np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
 
 

@@ -21,7 +21,10 @@ from blurkit.io.records import Image, full_range
 SPEED = 8
 """libaom's: a third of the time of Pillow's 6, with files larger by a hundredth."""
 
-MARKS = {"gain map": b"tmap", "light levels": b"clli"}
+MARKS = {
+    **{"gain map": b"tmap", "light levels": b"clli"},
+    **{"crop (it shows all pixels now)": b"clap", "aspect ratio of pixels": b"pasp"},
+}
 """What only other programs write, and how it is recognised."""
 
 RGB_MATRIX = 0

@@ -14,11 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL.Image
 
-from blurkit.errors import BlurkitError
 from blurkit.io import paths
 from blurkit.io.codecs.exif import orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, from_cmyk
-from blurkit.io.paths import check_claim, justified_pixels
+from blurkit.io.paths import check_claim, justified_pixels, reading_error
 from blurkit.io.records import Image, from_float
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
@@ -48,7 +47,7 @@ def opened(file: BinaryIO, where: str, *kinds: str) -> Iterator[PIL.Image.Image]
     try:
         image = PIL.Image.open(file, formats=kinds)
     except Exception as error:  # of any kind, with messages that do not help
-        raise BlurkitError(f"{where}: {UNREADABLE}") from error
+        raise reading_error(where, UNREADABLE, error) from error
     with image:
         check_frame(image, size, where)
         yield image

@@ -71,7 +71,7 @@ def read_png(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
             pixels = imagecodecs.png_decode(data)
         metadata = metadata_of(image)
-        lost = ", ".join(filter(None, (metadata.lost, stated.pop("lost", ""))))
+        lost = ", ".join(filter(None, (metadata.lost, stated.pop("lost"))))
         return pixels, replace(metadata, **stated, lost=lost)
 
 
@@ -121,7 +121,8 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     """
     stated: dict[str, Any] = {}
     plain = data[COLOUR_PLACE] != PALETTE and data[DEPTH_PLACE] >= 8
-    extras, names, colours = b"", dict[str, bool](), dict[bytes, bytes]()
+    extras, lost = b"", list[str]()
+    names, colours = dict[str, bool](), dict[bytes, bytes]()
     for kind, start, end in _chunks(data, len(PNG_SIGNATURE)):
         body = data[start:end]
         if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(body, zlib.crc32(kind)):
@@ -129,7 +130,9 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
                 reason = "its pixels do not match their checksum"
                 raise BlurkitError(f"{where}: damaged or truncated ({reason})")
         elif kind == b"caBX":  # of the pixels that were
-            stated["lost"] = "content credentials"
+            lost.append("content credentials")
+        elif kind == b"sBIT" and min(body, default=0) < (data[DEPTH_PLACE] if plain else 8):
+            lost.append("number of significant bits")
         elif kind == b"pHYs" and len(body) == 9:
             *density, unit = struct.unpack(">IIB", body)
             stated["resolution"] = (*map(float, density), METRE if unit == 1 else 0)
@@ -146,7 +149,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
         stated["icc"] = _profile(colours, gray=data[COLOUR_PLACE] in GRAYS)
     if extras:
         stated |= {"extras": extras, "extras_of": ".png", "extras_names": ", ".join(names)}
-    return stated
+    return stated | {"lost": ", ".join(lost)}
 
 
 def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:

@@ -24,6 +24,8 @@ from blurkit.io.records import Image
 
 APP0, APP1, APP2, APP11, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xFE
 FIRST_QUANTISATION, START_OF_SCAN, END = 0xDB, 0xDA, 0xD9
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""The kinds of segments that state a picture's size, behind its depth."""
 
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -77,7 +79,7 @@ def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     storage["progressive"] = metadata.progressive
     data = bytearray(encoded(pixels, metadata, "JPEG", **storage))
     data[DENSITY] = _density(metadata.resolution)
-    place = next(start for kind, start, _ in _segments(data) if kind == FIRST_QUANTISATION) - 4
+    place = next(start for kind, start, _ in segments(data) if kind == FIRST_QUANTISATION) - 4
     own, behind = _parted(metadata.extras)
     parts = [
         PHOTOSHOP + part for part in _cut(metadata.photoshop, LARGEST_SEGMENT - len(PHOTOSHOP))
@@ -107,7 +109,7 @@ def _stated(data: bytes) -> dict[str, Any]:
     """Return what the segments of a JPEG state, as fields of `Metadata`, beside EXIF and ICC."""
     stated: dict[str, Any] = {"photoshop": b"", "comment": b""}
     own, names, lost, place = b"", [], [], 0
-    for kind, start, end in _segments(data):
+    for kind, start, end in segments(data):
         body, place = data[start:end], end
         if kind == APP0 and body.startswith(b"JFIF") and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
@@ -156,7 +158,7 @@ def _listed(names: Iterable[str]) -> str:
 # ---- Segments ------------------------------------------------------------------------------------
 
 
-def _segments(data: bytes | bytearray, place: int = 2) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes | bytearray, place: int = 2) -> Iterator[tuple[int, int, int]]:
     """Yield the kind of every segment before the pixels, and where its content begins and ends."""
     while place + 4 <= len(data) and data[place] == 0xFF:
         kind, size = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
@@ -190,7 +192,7 @@ def _cut(data: bytes, size: int) -> list[bytes]:
 
 def _parted(extras: bytes) -> tuple[bytes, bytes]:
     """Return the segments in the extras of a JPEG, and what is behind its end."""
-    end = max((end for _, _, end in _segments(extras, 0)), default=0)
+    end = max((end for _, _, end in segments(extras, 0)), default=0)
     return extras[:end], extras[end + 2 :]
 
 
@@ -199,7 +201,7 @@ def _parted(extras: bytes) -> tuple[bytes, bytes]:
 
 def _index(data: bytes | bytearray, place: int = 2) -> tuple[int, dict[int, int], str] | None:
     """Return the base of places in the index of pictures, its entries' places, its byte order."""
-    for kind, start, end in _segments(data, place):
+    for kind, start, end in segments(data, place):
         if kind == APP2 and data[start : start + 4] == MULTI_PICTURE:
             base, order = start + 4, byte_order(data[start + 4 : start + 6])
             try:
@@ -269,7 +271,7 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
 
 
 def _without_index(own: bytes) -> bytes:
-    parts = [(kind, own[start:end]) for kind, start, end in _segments(own, 0)]
+    parts = [(kind, own[start:end]) for kind, start, end in segments(own, 0)]
     return b"".join(_segment(*part) for part in parts if not part[1].startswith(MULTI_PICTURE))
 
 

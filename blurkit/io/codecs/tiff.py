@@ -38,7 +38,8 @@ from blurkit.io.codecs.metadata import (
     photoshop_of,
 )
 from blurkit.io.codecs.pillow import opened
-from blurkit.io.paths import check_claim
+from blurkit.io.codecs.segments import FRAMES, segments
+from blurkit.io.paths import check_claim, reading_error, system_failure
 from blurkit.io.records import Image, full_range
 
 if TYPE_CHECKING:
@@ -115,13 +116,18 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
 
 
 def page_count(path: Path) -> int:
-    """Return the number of a TIFF file's pages, without thumbnails and masks; 0 if damaged."""
+    """Return the number of a TIFF file's pages, without thumbnails and masks; 0 if damaged.
+
+    Raises BlurkitError if the operating system cannot read the file.
+    """
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             return sum(len(_planes(page, file)) for page in _whole_pages(file))
-    except Exception:  # tifffile raises errors of any kind on damaged data
+    except Exception as error:  # tifffile raises errors of any kind on damaged data
+        if system_failure(error):
+            raise reading_error(path, "", error) from error
         return 0
 
 
@@ -138,7 +144,7 @@ def read_pages(path: Path) -> Generator[Page, None, None]:
                 raise
             except Exception as error:  # of any kind
                 reason = f"damaged after page {number} ({one_line(error)})"
-                raise BlurkitError(f"{path}: {reason}") from error
+                raise reading_error(path, reason, error) from error
 
 
 def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -260,14 +266,12 @@ def _check_images(page: Any, compression: str, where: str) -> None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the height and width in the header of a JPEG. Raises struct.error if it has none."""
-    place = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", data, place)
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            height, width = struct.unpack_from(">HH", data, place + 5)
+    """Return the height and width in the header of a JPEG. Raises ValueError if it has none."""
+    for kind, start, end in segments(data):
+        if kind in FRAMES and end - start >= 5:
+            height, width = struct.unpack_from(">HH", data, start + 1)
             return height, width
-        place += 2 + length
+    raise ValueError("a JPEG without a header")
 
 
 def _planes(page: Any, file: tifffile.TiffFile) -> range:
