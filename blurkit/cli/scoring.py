@@ -476,7 +476,7 @@ def _peak_memory() -> float:
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        return float(torch.cuda.max_memory_reserved())
+        return float(max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))))
     if STATUS.exists():
         return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
     try:

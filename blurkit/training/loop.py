@@ -23,7 +23,7 @@ from blurkit.nn.blocks import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Run
-from blurkit.training.distributed import Processes, local_device
+from blurkit.training.distributed import Processes
 from blurkit.training.log import Events, TrainingLog
 from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
@@ -71,7 +71,7 @@ class Trainer:
         self.c = recipe.configuration
         self.identity = self.c.as_dict() | dict(identity)
         self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
-        self.device = choose_device(local_device(run.device))
+        self.device = choose_device(run.device)
         self.processes = Processes(self.device)
         self.files = RunFiles(run.output)
         self.log = TrainingLog(self.files.beside("log.jsonl"), self.processes.first)
