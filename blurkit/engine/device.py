@@ -19,8 +19,9 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name in ("auto", "cuda") and torch.cuda.is_available():
         own = own_gpu(torch.cuda.device_count())
-        if own is not None:
-            torch.cuda.set_device(own)  # or each process would also take memory of the first GPU
+        if own is None:
+            return torch.device("cuda")
+        torch.cuda.set_device(own)  # or each process would also take memory of the first GPU
         return torch.device("cuda", own)
     if name == "auto":
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -199,8 +199,7 @@ def _provider(device: str) -> tuple[str, dict[str, int]]:
     elif wanted not in available:
         raise UsageError(f"--device {device}: this build of ONNX Runtime lacks it; use auto or cpu")
     gpu = int(number) if number else own_gpu(_visible_gpus())
-    numbered = wanted in NUMBERED and gpu is not None
-    return wanted, {"device_id": gpu} if numbered else {}
+    return wanted, {} if gpu is None or wanted not in NUMBERED else {"device_id": gpu}
 
 
 def _visible_gpus() -> int:
