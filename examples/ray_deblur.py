@@ -8,13 +8,14 @@ continues a job that was stopped. The files are those of `blurkit deblur PHOTOS 
 """
 
 import argparse
-import glob
 import sys
 from pathlib import Path
 
 import ray
 
 import blurkit
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Deblurrer:
@@ -27,8 +28,7 @@ class Deblurrer:
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         """Return the name of a photo and what became of it."""
         name = Path(row["name"])
-        result = self.output / name.with_suffix("")
-        if any(result.parent.glob(f"{glob.escape(result.name)}.*")):
+        if (self.output / name).exists():
             return {"name": str(name), "state": "there already"}
         try:
             record = next(blurkit.read_records(self.photos / name))
@@ -47,7 +47,10 @@ parser.add_argument("--actors", type=int, default=1)
 parser.add_argument("--gpus", type=float, default=0, help="GPUs of each actor, such as 0.5")
 given = parser.parse_args()
 photos = given.photos.absolute()
-names = [str(p.relative_to(photos)) for p in sorted(photos.rglob("*")) if p.is_file()]
+files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in SUFFIXES)
+names = [str(path.relative_to(photos)) for path in files]
+if not names:
+    parser.error(f"{photos}: holds no photo")
 done = ray.data.from_items([{"name": name} for name in names]).map(
     Deblurrer,
     fn_constructor_args=(photos, given.output.absolute(), given.checkpoint),
@@ -55,6 +58,5 @@ done = ray.data.from_items([{"name": name} for name in names]).map(
     num_gpus=given.gpus,
 )
 states = {row["name"]: row["state"] for row in done.iter_rows()}
-for name, state in sorted(states.items()):
-    print(f"{name}: {state}")
+sys.stdout.writelines(f"{name}: {state}\n" for name, state in sorted(states.items()))
 sys.exit(any(state.startswith("failed") for state in states.values()))
