@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The week before a paper, in less than ten minutes on two cores: pairs with a validation split, a
-# network of one's own at two learning rates with three seeds, a table of it beside NAFNet and
-# MSDI-Net, each by the protocol of its paper, the curves of all trainings, and an ONNX file.
+# network at two learning rates with three seeds, a table of it beside NAFNet and MSDI-Net, and an
+# ONNX file of the best.
 #
 #   bash examples/paper_week.sh                                       photographs that scikit-image has
 #   bash examples/paper_week.sh GOPRO_Large 100000 paper_week --crop 256 --batch 16
@@ -20,8 +20,7 @@ iterations=${2:-100}
 folder=${3:-paper_week}
 options=(--iterations "$iterations" "${@:4}")
 if [ $# -lt 4 ]; then options+=(--crop 96 --batch 4 --validate-on 4 --validate-every "$iterations"); fi
-own=(--system nafnet --preset small --width 8) # a network of one's own
-code=()                                        # its code, for eval and export
+own=(--system nafnet --preset small --width 8)
 
 echo "1. pairs: a part of the sequences is for validation, others are for the test"
 if [ -n "$data" ]; then
@@ -51,16 +50,13 @@ done
 nafnet=$folder/runs/nafnet.pt
 train train-deblur "$nafnet" "$folder/shards" --system nafnet --preset small "${options[@]}" -q
 
-echo "3. the table: means over seeds, each network by the protocol of its paper"
+echo "3. a table of all networks"
 # shellcheck disable=SC2206
 others=(${NETWORKS:-msdi})
-blurkit eval --networks "${networks[@]}" "$nafnet" "${others[@]}" "${test[@]}" "${code[@]}" \
+blurkit eval --networks "${networks[@]}" "$nafnet" "${others[@]}" "${test[@]}" \
     -o "$folder/table.md" -o "$folder/table.json" --force
 
-echo "4. the curves of all trainings: $folder/curves.png"
-python3 -m blurkit.reports.plots "$folder"/runs/*.log.jsonl -o "$folder/curves.png" --force
-
-echo "5. the best network by its validation, as an ONNX file: $folder/best.onnx"
+echo "4. the best network by its validation, as an ONNX file: $folder/best.onnx"
 best=$(python3 - "${networks[@]}" <<'PY'
 import sys
 from pathlib import Path
@@ -71,5 +67,5 @@ files = [Path(name).with_suffix(".best.pt") for name in sys.argv[1:]]
 print(max(files, key=lambda file: load_checkpoint(file).provenance["metrics"]["psnr"]))
 PY
 )
-blurkit export "$best" "${code[@]}" -o "$folder/best.onnx" --force
+blurkit export "$best" -o "$folder/best.onnx" --force
 blurkit deblur "${test[@]}" -c "$folder/best.onnx" -o - -q | blurkit eval -
