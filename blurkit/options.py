@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -148,6 +149,18 @@ class Placement:
     def tiled(self) -> bool:
         """Whether a tile or an overlap is given."""
         return (self.tile, self.overlap) != (None, None)
+
+
+def own_gpu(count: int) -> int | None:
+    """Return which of `count` visible GPUs this process should use, None if nothing says so.
+
+    It is LOCAL_RANK (torchrun) or SLURM_LOCALID (srun); if there are more processes than GPUs, they
+    share them. A scheduler that shows each process only its own GPU leaves no choice.
+    """
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        if (local := os.environ.get(name, "")).isdecimal():
+            return int(local) % max(count, 1)
+    return None
 
 
 # ---- Files of options ----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ docs/python
 docs/metrics
 docs/papers
 docs/formats
+docs/clusters
 docs/reliability
 docs/weights
 docs/deconvolution

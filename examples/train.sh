@@ -7,13 +7,8 @@ train() { # STAGE CHECKPOINT.pt SHARDS OPTIONS...: unless it exists; on GPUS=N d
     local stage=$1 output=$2 run=(blurkit)
     shift 2
     if [ -e "$output" ]; then return; fi
-    if [ -e "${output%.pt}.state.pt" ]; then
-        set -- "$@" --resume
-    else
-        rm -f "${output%.pt}.log.jsonl" # of a run killed before its first save
-    fi
     if [ "${GPUS:-1}" -gt 1 ]; then run=(torchrun --standalone --nproc-per-node "$GPUS" -m -- blurkit); fi
-    "${run[@]}" "$stage" "$@" -o "$output"
+    "${run[@]}" "$stage" "$@" -o "$output" --resume
 }
 
 synthesize() { # OUTPUT KIND INPUTS AND OPTIONS...: pairs of synthetic blur, unless they exist

@@ -11,19 +11,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from blurkit.cli.common import leave
+import typer
+
+from blurkit.cli.common import leave, print_json
 from blurkit.cli.options import ImageTask, Resumable
 from blurkit.data.collection import are_two_sides, read_two_sides
-from blurkit.data.places import WHOLE, Scene, WorkPart, in_part, parse_part, part_of_job
+from blurkit.data.places import WHOLE, Scene, WorkPart, array_of, parse_part
 from blurkit.data.sources import (
     RecordStream,
     ShardSource,
     find_items,
     is_stream,
     item_records,
+    outlines,
+    part_among,
     read_records,
+    result_name,
     summary_of_results,
     summary_of_unread,
     unread_files,
@@ -36,30 +41,18 @@ from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import read_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
-from blurkit.io.shards import read_shard
-from blurkit.io.sinks import ShardSink, Sink
-from blurkit.io.writing import keep_first, writing_errors
+from blurkit.io.shards import is_shard, read_shard
+from blurkit.io.sinks import ShardSink, Sink, part_shards, unfinished_stream
+from blurkit.io.writing import keep_first, last_change, writing_errors
 from blurkit.reports.pictures import Panels, before_after
 from blurkit.reports.progress import duration, say, say_warning, track
 
 if TYPE_CHECKING:
-    from blurkit.cli.options import Printing
+    from blurkit.cli.options import Printing, Tracked
 
 
 RecordTask = tuple[Record, Callable[[], Record]]
 """A record, and the function that returns it finished."""
-
-
-def choose_part(text: str, quiet: bool = False) -> WorkPart:
-    """Return the part that `--part` names; where it comes from is said unless `quiet`.
-
-    Raises UsageError for a part that does not exist.
-    """
-    if text != "auto":
-        return parse_part(text)
-    part, stated = part_of_job(os.environ)
-    say(f"part {part[0]}/{part[1]} ({stated})", quiet)
-    return part
 
 
 class Problems:
@@ -160,12 +153,13 @@ def refuse_hopeless(
 
     `same_names` means that a result has the name of its image, so that its file is known; `times`
     is the number of results of each image. `image` and `blur` are as for `find_items`. What is
-    finished already is enough if it is `reported`. Raises UsageError for several results in one
-    file.
+    finished already is enough if it is `reported`. The part of the `problems` becomes an even one.
+    Raises UsageError for several results in one file.
     """
     found = find_items(inputs, image=image, blur=blur)
     if found.results:
         say(summary_of_results(found.results), problems.quiet)
+    problems.part = part_among(problems.part, found.items)
     if sink.only:
         sink.refuse_several(times * RecordStream(found.items, problems.part).results)
     reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
@@ -173,7 +167,7 @@ def refuse_hopeless(
     for item in found.items:
         if isinstance(item, ShardSource) or not same_names:
             return
-        if not in_part(item.name, problems.part):
+        if item.name not in problems.part:
             continue
         try:
             if not sink.is_done(without_images(item)):
@@ -202,8 +196,7 @@ class RecordBatch(Problems):
     sink: Sink
 
     def __init__(self, inputs: Iterable[str], options: Resumable, label: str, verb: str) -> None:
-        part = choose_part(options.part, options.quiet)
-        super().__init__(inputs, part=part, quiet=options.quiet)
+        super().__init__(inputs, part=parse_part(options.part), quiet=options.quiet)
         self._summary = not options.quiet
         self._options, self._label, self._verb = options, label, verb
         self._names: set[str] = set()
@@ -233,7 +226,7 @@ class RecordBatch(Problems):
         """Yield the jobs in `part` whose records a resumed run has not found finished."""
         last = None
         for record, work in jobs:
-            if not in_part(record.name, part):
+            if result_name(record) not in part:
                 continue
             if not self.sink.is_done(record):
                 yield record, work
@@ -358,6 +351,91 @@ def say_written(
         where = os.path.commonpath({path.parent for path in paths}) or "."
         pictures = f" and {counted(len(comparisons), 'comparison')}" if comparisons else ""
         say(f"wrote {counted(len(files), what)}{pictures} to {where}/", quiet)
+
+
+# ---- What is done of each part -------------------------------------------------------------------
+
+
+def status_of(
+    inputs: Sequence[str],
+    options: Tracked,
+    verb: str,
+    image: str = "blur",
+    blur: str = "blur",
+    dataset: bool = False,
+) -> NoReturn:
+    """Act as `show_status` for results that have the names of photos, films and records.
+
+    `image` and `blur` are as for `find_items`. Raises UsageError for streams, and for frames of
+    films that are results of their own.
+    """
+    found = find_items(inputs, image=image, blur=blur)
+    if any(isinstance(item, ShardSource) and is_stream(item.source) for item in found.items):
+        raise UsageError("--status requires files as inputs, not a stream")
+    if getattr(options, "frames", False):
+        raise UsageError("--status cannot count frames; leave out --frames")
+    for where, reason in found.left_out:
+        say(f"error: {reason}" if where in reason else f"error: {where}: {reason}")
+    part = part_among(parse_part(options.part), found.items)
+    show_status(outlines(found.items), part, options, verb, dataset)
+
+
+def show_status(
+    results: Iterable[Record],
+    whole: WorkPart,
+    options: Tracked,
+    verb: str,
+    dataset: bool = False,
+    origin: Callable[[str], str] = str,
+) -> NoReturn:
+    """Print how many of the `results` each part has, then the parts that lack some, and end.
+
+    The latter are on standard output, as the option of SLURM that starts them again. The `verb` is
+    as for `RecordBatch`; the folder of a `dataset` holds shards, and `origin` returns the name of
+    the result that a record in a shard belongs to.
+    """
+    if options.output == "-":
+        raise UsageError("--status requires files as output, not a stream")
+    names = {result_name(record): record for record in results}
+    quiet, missing, total = options.quiet or options.json, [], 0
+    for number in range(1, whole.count + 1):
+        part = replace(whole, number=number)
+        own = [record for name, record in names.items() if name in part]
+        done = sum(map(_finished(part, options, verb, dataset, origin), own))
+        total += done
+        missing += [number] * (done < len(own))
+        say(f"part {part}: {done} of {len(own)} {verb}", quiet)
+        if options.json:
+            print_json({"part": str(part), "done": done, "missing": len(own) - done})
+    say(f"in all: {total} of {len(names)} {verb}", quiet)
+    if options.json:
+        print_json({"done": total, "missing": len(names) - total, "array": array_of(missing)})
+    elif missing:
+        typer.echo(f"--array={array_of(missing)}")
+    raise typer.Exit
+
+
+def _finished(
+    part: WorkPart, options: Tracked, verb: str, dataset: bool, origin: Callable[[str], str]
+) -> Callable[[Record], bool]:
+    """Return the function that says whether a part's result is finished."""
+    output = options.output and part.fill(options.output)
+    shards: Iterable[Path] = ()
+    if output and dataset and is_folder(output):
+        shards = part_shards(Path(output), part.prefix)
+    elif output and is_shard(Path(output)) and not is_folder(output):
+        shards = [Path(output), unfinished_stream(Path(output))]
+    else:
+        files = FileOptions(resume=True, format=getattr(options, "format", None))
+        return open_sink(output, (), verb, files).is_done
+    times = {
+        origin(result_name(record)): last_change(file)
+        for file in shards
+        for record in outlines([ShardSource(str(file))])
+    }
+    return lambda record: (
+        times.get(result_name(record), -1) >= last_change(Path(str(record.attrs.get("source", ""))))
+    )
 
 
 # ---- Resumed batches -----------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
     BLUR,
     CHECKPOINT,
-    PART,
     SHA256,
     Given,
     InputPaths,
     Networks,
     Tiling,
+    Tracked,
     WritingImages,
     at_hand,
     model_of,
@@ -47,7 +47,7 @@ SAVE_MINUTES = 10
 
 
 @dataclass(frozen=True)
-class BlindDeblurOptions(Tiling, WritingImages):
+class BlindDeblurOptions(Tiling, Tracked, WritingImages):
     """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
@@ -77,7 +77,6 @@ class BlindDeblurOptions(Tiling, WritingImages):
     )
     batch: int = option(1, "Photos or tiles that are searched together.", 1, rare=True)
     blur: str = BLUR
-    part: str = PART
 
     @property
     def rectangle(self) -> tuple[int, int, int, int] | None:
@@ -144,13 +143,18 @@ def blind_deblur(
     options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
     check_strength(run.strength)
+    if run.status:
+        from blurkit.cli.batch import status_of
+
+        status_of(inputs, run, "deblurred", blur=run.blur)
     run = at_hand(run, "checkpoint", "generator")
 
-    from blurkit.cli.batch import Problems, choose_part, refuse_hopeless
+    from blurkit.cli.batch import Problems, refuse_hopeless
+    from blurkit.data.places import parse_part
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
 
-    part, output = choose_part(run.part, run.quiet), run.output
+    part, output = parse_part(run.part), run.output
     fills_shard = (
         output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
     )

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
-from blurkit.cli.options import PART, SEED, Hardware, Networks, Writing, at_hand, model_of
+from blurkit.cli.options import (
+    SEED,
+    Divided,
+    Hardware,
+    Networks,
+    Writing,
+    at_hand,
+    model_of,
+    with_part,
+)
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.reports.progress import track
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SimilarityOptions(Networks, Hardware, Writing):
+class SimilarityOptions(Networks, Hardware, Divided, Writing):
     """The options of `blurkit contextual-sim`."""
 
     images: tuple[str, str] | None = option(
@@ -55,7 +64,6 @@ class SimilarityOptions(Networks, Hardware, Writing):
     pictures: Path | None = option(
         None, "Folder for pictures of A, blur A, blur B and reblurred A side by side (Fig. 6)."
     )
-    part: str = PART
 
 
 def contextual_sim(
@@ -86,14 +94,14 @@ def contextual_sim(
     refuse_missing([options.features], "file (from --features)")
     if len(inputs) < 3:  # of more, the others are still compared
         refuse_missing(inputs, "file or folder")
-    options = at_hand(options)
+    options = with_part(at_hand(options))
 
-    from blurkit.cli.batch import choose_part
+    from blurkit.data.places import parse_part
     from blurkit.engine.device import choose_device
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
     from blurkit.nn.features import find_features
 
-    part = choose_part(options.part, options.quiet)
+    part = parse_part(options.part)
     hint = ", or download VGG-19 (548 MB) with --download"
     file = find_features(options.features, options.download, hint)
     network = contextual_network(file, options.layer, choose_device(options.device))
@@ -166,15 +174,16 @@ def _read(
     `roles` are the names of these images in the records.
     """
     from blurkit.data.collection import are_two_sides, find_two_sides
-    from blurkit.data.places import in_part
     from blurkit.data.sources import read_records
     from blurkit.io.images import image_record, read_image
 
     if not are_two_sides(inputs):
         yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
         return
-    for scene in find_two_sides(inputs[0], inputs[1], roles, problems.add):
-        if not in_part(scene.name, part):
+    scenes = find_two_sides(inputs[0], inputs[1], roles, problems.add)
+    part = part.among(scene.name for scene in scenes)
+    for scene in scenes:
+        if scene.name not in part:
             continue
         with problems.guard(scene.name):
             yield image_record(scene.name, {k: read_image(p) for k, p in scene.files.items()})
@@ -203,7 +212,7 @@ def decouple_records(
     size = CROP if options.crop is None else options.crop
     problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)
-    pairs = pair_up(len(records), pairing, seed)[part[0] - 1 :: part[1]]
+    pairs = pair_up(len(records), pairing, seed)[part.number - 1 :: part.count]
     protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {
         "pairs": f"{pairing}, seed {seed}" if pairing == "shuffled" else pairing,
         "reblurred by": f"{name}, {engine.describe()['precision']}",

@@ -13,6 +13,7 @@ from blurkit.cli.options import (
     ImageTask,
     InputPaths,
     Networks,
+    Tracked,
     at_hand,
     model_of,
     output_option,
@@ -39,7 +40,7 @@ FOUND = (
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, ImageTask):
+class DeblurOptions(Networks, ImageTask, Tracked):
     """The options of `blurkit deblur`."""
 
     output: str | None = output_option(
@@ -102,15 +103,11 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     """
     options = settled(options, inputs)
     refuse_two_streams(inputs, options.files)
-    if options.value_range != "auto" and not without_secrets(options.checkpoint or "").endswith(
-        ".onnx"
-    ):
-        raise UsageError("--value-range requires -c with an ONNX file")
-    check_strength(options.strength)
-    if options.way == "network" and options.keep_kernel:
-        raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
-    if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
-        raise UsageError("--gamma requires --kernel and a value between 0 and 10")
+    _check(options)
+    if options.status:
+        from blurkit.cli.batch import status_of
+
+        status_of(inputs, options, "deblurred", blur=options.blur)
     options = at_hand(options)
 
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
@@ -177,6 +174,19 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             if written := page.write():
                 say(f"wrote {written}", options.quiet)
     batch.end()
+
+
+def _check(options: DeblurOptions) -> None:
+    """Raise UsageError for options that exclude each other or require others."""
+    if options.value_range != "auto" and not without_secrets(options.checkpoint or "").endswith(
+        ".onnx"
+    ):
+        raise UsageError("--value-range requires -c with an ONNX file")
+    check_strength(options.strength)
+    if options.way == "network" and options.keep_kernel:
+        raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
+    if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
+        raise UsageError("--gamma requires --kernel and a value between 0 and 10")
 
 
 def deblurring(

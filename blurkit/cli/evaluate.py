@@ -11,7 +11,7 @@ import typer
 
 from blurkit.cli.common import local_files, refuse_missing, refuse_two_streams, width_and_height
 from blurkit.cli.deblur import DeblurOptions
-from blurkit.cli.options import EvaluationOptions, at_hand
+from blurkit.cli.options import EvaluationOptions, at_hand, with_part
 from blurkit.errors import UsageError
 from blurkit.options import Method
 from blurkit.systems.system import providers, shipped_file
@@ -43,6 +43,7 @@ def evaluate(
     blurkit eval --networks a.pth b.onnx auto pairs.h5;
     blurkit eval --merge part1.json part2.json -o all.json
     """
+    options = with_part(options)
     if options.networks:
         _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
         pairs, networks = with_networks(inputs, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
@@ -22,6 +23,7 @@ from typing import (
 import typer
 
 from blurkit.cli.common import local_files
+from blurkit.data.places import parse_part, part_of_job
 from blurkit.errors import UsageError
 from blurkit.io import paths
 from blurkit.options import ANY, Placement, Precision, ValueRange, check_options, flag, option
@@ -36,12 +38,6 @@ InputPaths = Annotated[
     list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
 ]
 BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
-PART = option(
-    "1/1",
-    "Process only part I of N of the inputs; auto: the part of this task of a cluster's job.",
-    metavar="I/N",
-    rare=True,
-)
 SEED = option(0, "Seed of the random numbers.")
 CHECKPOINT = "Trained networks: a file, an address or -; default: those that come with blurkit."
 SHA256 = option(
@@ -67,6 +63,32 @@ class Printing(Common):
     """The options of a command that reports."""
 
     json: bool = option(False, "Print JSON lines on standard output.")
+
+
+@dataclass(frozen=True)
+class Divided(Common):
+    """The options of a command whose work several machines can divide."""
+
+    part: str = option(
+        "1/1",
+        "Process only part I of N of the inputs; auto or auto/N: that of this task of a cluster's "
+        "job. {part} in a name of an output becomes IofN.",
+        metavar="I/N",
+        rare=True,
+    )
+
+
+@dataclass(frozen=True)
+class Tracked(Divided, Printing):
+    """The options of a command that can say what its parts have done."""
+
+    output: str | None = None
+
+    status: bool = option(
+        False,
+        "Only print how much each of the parts has done, and those that lack results as --array=.",
+        rare=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -121,13 +143,12 @@ class Comparable(WritingImages):
 
 
 @dataclass(frozen=True)
-class Resumable(Writing):
+class Resumable(Divided, Writing):
     """The options of a command that makes a result of each image, at `output`."""
 
     output: str | None = None
 
     resume: bool = option(False, "Keep finished results and make the others.")
-    part: str = PART
 
     def check(self, output: str | None) -> None:
         """Raise UsageError for options that exclude each other."""
@@ -238,11 +259,38 @@ class Reblurring(Networks):
     )
 
 
-def settled(options: _Options, inputs: Sequence[str]) -> _Options:
-    """Return options whose output, if it has no ending, is a folder for all but a single file.
+def with_part(options: _Options) -> _Options:
+    """Return options whose part is I/N, which `{part}` in other options stands for.
 
-    Raises UsageError as their `check` does.
+    If a cluster states the part, that is printed. For `--status`, `{part}` stays, and the number of
+    parts is enough. Raises UsageError for a part that does not exist.
     """
+    if getattr(options, "status", False) and options.part.startswith("auto/"):
+        options = replace(options, part=options.part.replace("auto", "1"))
+    if options.part.startswith("auto"):
+        _, slash, count = options.part.partition("/")
+        part, stated = part_of_job(os.environ, parse_part(f"1/{count}").count if slash else None)
+        say(f"part {part} ({stated})", options.quiet)
+    else:
+        part = parse_part(options.part)
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(filled, value))
+        return type(value)(part.fill(str(value))) if isinstance(value, (str, Path)) else value
+
+    if getattr(options, "status", False):
+        return replace(options, part=str(part))
+    values = {f.name: filled(getattr(options, f.name)) for f in fields(options)}
+    return replace(options, **values | {"part": str(part)})
+
+
+def settled(options: _Options, inputs: Sequence[str]) -> _Options:
+    """Return options `with_part` whose output, if it has no ending, is a folder.
+
+    For a single file, it is not. Raises UsageError as their `check` does.
+    """
+    options = with_part(options)
     output = options.output or "-"
     named = output == "-" or paths.is_folder(output) or Path(output).suffix.strip(".0123456789")
     if not named:
@@ -286,7 +334,7 @@ def model_of(
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(Networks, Device, Writing):
+class EvaluationOptions(Networks, Device, Divided, Writing):
     """The options of `blurkit eval`."""
 
     reference: str | None = option(
@@ -353,7 +401,6 @@ class EvaluationOptions(Networks, Device, Writing):
         "Folder for a report with pictures; of 10 images or more, implies --confidence 0.95.",
         metavar="FOLDER",
     )
-    part: str = PART
     resume: bool = option(
         False, "With -o: keep a log of scores beside the report, and measure what it lacks."
     )

@@ -14,11 +14,11 @@ import typer
 from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
     CHECKPOINT,
-    PART,
     SEED,
     SHA256,
     Hardware,
     Networks,
+    Tracked,
     Writing,
     at_hand,
     model_of,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Tracked):
     """Which scenes are prepared, and how they are cut."""
 
     blur: str = option(
@@ -54,7 +54,6 @@ class Selection:
     split: str = option("", "Prepare only this split: train, val or test.")
     validation: float = option(0.0, "Fraction of the training scenes to move to val.", maximum=1)
     limit: int = option(0, "Maximum number of scenes; 0: all.")
-    part: str = PART
     crop: int = option(0, "Cut tiles with this side, pixels.")
     crop_stride: int = option(
         0, "Pixels from tile to tile; default: --stride, or else --crop.", rare=True
@@ -170,8 +169,9 @@ def prepare(
     _check(options)
     options = at_hand(options, "checkpoint")
 
-    from blurkit.cli.batch import Problems, choose_part
+    from blurkit.cli.batch import Problems
     from blurkit.data.films import VIDEO_SUFFIXES
+    from blurkit.data.places import WHOLE, parse_part
     from blurkit.data.prepare import find, known_count, last_changes, prepare_items, unfinished
     from blurkit.data.sources import summary_of_results
     from blurkit.data.workers import processors
@@ -179,8 +179,10 @@ def prepare(
     from blurkit.reports.pictures import PairSheet
     from blurkit.reports.tables import PrepareSummary
 
-    part = choose_part(options.part, options.quiet)
+    part = parse_part(options.part)
     preparation = preparation_of(options, part)
+    if options.status:
+        _show_status(inputs, options, replace(preparation, part=WHOLE), part)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
     films = VIDEO_SUFFIXES if options.average else ()
     problems = Problems([*inputs, *options.transfer_from], films, part)
@@ -227,6 +229,20 @@ def prepare(
     if written and not options.quiet:
         table.print(options.output, problems.failed)
     problems.finish(written, "prepared")
+
+
+def _show_status(
+    inputs: list[str], options: PrepareOptions, preparation: Preparation, part: WorkPart
+) -> None:
+    """Print how much each part has prepared, and end. Raises UsageError for shards and films."""
+    from blurkit.cli.batch import show_status
+    from blurkit.data.prepare import find, item_outlines
+
+    o = options
+    items = find(inputs, preparation, o.role, o.blur, o.lists, o.limit).items
+    results = item_outlines(items)
+    part = part.among(record.name for record in results)
+    show_status(results, part, options, "prepared", True, preparation.origin)
 
 
 def _check(options: PrepareOptions) -> None:
@@ -323,7 +339,6 @@ def _open(
 
     `changed` is as for `ShardFolder`.
     """
-    from blurkit.data.places import shard_prefix
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
     from blurkit.io.sinks import ShardFolder, ShardSink
@@ -331,7 +346,7 @@ def _open(
     output, path = options.output, Path(options.output)
     compression = "gzip" if options.compress else None
     if is_folder(output):
-        size, prefix = options.shard_size << 20, shard_prefix(part)
+        size, prefix = options.shard_size << 20, part.prefix
         force, resume = options.force, options.resume
         return ShardFolder(path, size, force, resume, compression, prefix, changed)
     if options.resume:

@@ -17,6 +17,7 @@ from blurkit.cli.options import (
     SEED,
     ImageTask,
     Reblurring,
+    Tracked,
     at_hand,
     model_of,
     output_option,
@@ -43,7 +44,7 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, ImageTask):
+class ReblurOptions(Reblurring, ImageTask, Tracked):
     """The options of `blurkit reblur`."""
 
     output: str | None = output_option(
@@ -143,6 +144,12 @@ def reblur(
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
     _check_networks(options)
     _check_goes_with(options)
+    if options.status:
+        from blurkit.cli.batch import status_of
+
+        if options.copies > 1:
+            raise UsageError("--status counts results that are named after photos, not --copies")
+        status_of(inputs, options, "reblurred", "sharp", dataset=options.swaps)
     options = at_hand(options)
 
     from blurkit.cli.batch import RecordBatch, refuse_hopeless
@@ -285,7 +292,6 @@ def _print_tables(total: dict[str, Any], versions: dict[str, Any]) -> None:
 def _open(inputs: list[str], batch: RecordBatch, options: ReblurOptions) -> None:
     """Open the sink for `-o`; a folder receives shards if the output is a dataset."""
     from blurkit.cli.batch import remember_options
-    from blurkit.data.places import shard_prefix
     from blurkit.data.prepare import Preparation, last_changes
     from blurkit.data.sources import find_items
     from blurkit.io.formats import is_image
@@ -306,7 +312,7 @@ def _open(inputs: list[str], batch: RecordBatch, options: ReblurOptions) -> None
             items = find_items(inputs, image="sharp").items
             changed = last_changes(items, Preparation(copies=options.copies))
         path, force, resume = Path(output), options.force, options.resume
-        part = shard_prefix(batch.part)
+        part = batch.part.prefix
         batch.sink = ShardFolder(path, force=force, resume=resume, part=part, changed=changed)
     else:
         batch.open(("reblurred", "blur"), REBLURRED)

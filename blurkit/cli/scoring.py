@@ -13,12 +13,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from blurkit.cli.batch import Problems, choose_part, compare_options, options_file, say_written
+from blurkit.cli.batch import Problems, compare_options, options_file, say_written
 from blurkit.cli.common import print_json, width_and_height
 from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.cli.options import EvaluationOptions
 from blurkit.data.collection import RestorationRuns, are_two_sides, side_by_side_record
-from blurkit.data.places import WHOLE
+from blurkit.data.places import WHOLE, parse_part
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.records import Record
 from blurkit.io.writing import locked, writing_errors
@@ -60,7 +60,7 @@ class Evaluation:
         self.inputs, self.options, self.networks = inputs, options, networks or {}
         self.problems = Problems(
             [*inputs, options.reference or "", options.blurry or ""],
-            part=choose_part(options.part, options.quiet),
+            part=parse_part(options.part),
         )
         _check(inputs, options)
         replaced = options.force or options.resume
@@ -106,7 +106,7 @@ class Evaluation:
             options.seed,
             network,
             self.spectrum,
-            "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
+            "" if problems.part == WHOLE else str(problems.part),
             NETWORK_COSTS if self.networks else None,
         )
         _publish(result, self.spectrum, options)
@@ -476,7 +476,7 @@ def _peak_memory() -> float:
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        return float(torch.cuda.max_memory_reserved())
+        return float(max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))))
     if STATUS.exists():
         return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
     try:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from blurkit.data.films import film_records, has_films
 from blurkit.data.layouts import image_files
-from blurkit.data.places import WHOLE, Scene, WorkPart, in_part
+from blurkit.data.places import WHOLE, Scene, WorkPart
 from blurkit.data.sources import (
     RecordStream,
     ShardSource,
@@ -174,8 +174,9 @@ class RestorationRuns:
 
     def part(self, part: WorkPart, without: Container[str] = ()) -> Iterator[dict[str, Record]]:
         """Yield `load` of the scenes in `part` but not in `without`; errors go to `on_error`."""
+        part = part.among(self.names)
         for name in self.names:
-            if in_part(name, part) and name not in without:
+            if name in part and name not in without:
                 try:
                     yield self.load(name)
                 except BlurkitError as error:
@@ -296,8 +297,8 @@ def read_two_sides(
 ) -> RecordStream:
     """Return a record for each pair of images in two folders or two files, films frame by frame.
 
-    Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
-    cannot be read and pairs of different sizes are reported to `on_error` too.
+    Images are paired by `find_two_sides`, and only those of `part` are read. Images that cannot be
+    read and pairs of different sizes are reported to `on_error` too.
     """
     return RecordStream(find_two_sides(first, second, roles, on_error), part, on_error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -235,72 +235,146 @@ def free_name(name: str, source: Path, taken: set[str]) -> str | None:
 
 # ---- Parts of the work ---------------------------------------------------------------------------
 
-WorkPart = tuple[int, int]
-"""The number of a part, from 1, and the number of parts."""
 
-WHOLE: WorkPart = (1, 1)
+@dataclass(frozen=True)
+class WorkPart:
+    """One of `count` parts of the work, its `number` from 1; in text `2/8`.
+
+    `name in part` says whether a record belongs to it. Without `ranks`, that depends on nothing but
+    the name, so machines agree even if they list different files. With them, the places of all
+    names in order, parts differ by one record at most.
+    """
+
+    number: int
+    count: int
+    ranks: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def among(self, names: Iterable[str]) -> WorkPart:
+        """Return this part of records that have these names and no others."""
+        ordered = sorted({composed(name) for name in names})
+        return replace(self, ranks={name: rank for rank, name in enumerate(ordered)})
+
+    def __contains__(self, name: str) -> bool:
+        name = composed(name)
+        rank = self.ranks.get(name)
+        if rank is None:
+            digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+            rank = int.from_bytes(digest, "big")
+        return rank % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of a part's shards begin with after their split, `p2of8-`."""
+        return "" if self == WHOLE else f"p{self.number}of{self.count}-"
+
+    def fill(self, text: str) -> str:
+        """Return a text with `2of8` for `{part}`, with zeros (`02of12`) so that names sort."""
+        return text.replace("{part}", f"{self.number:0{len(str(self.count))}}of{self.count}")
+
+
+WHOLE = WorkPart(1, 1)
 """All of the work."""
 
 
-def in_part(name: str, part: WorkPart) -> bool:
-    """Return whether the record `name` belongs to `part`.
-
-    This depends on nothing but the name, so machines agree even if they list different files.
-    """
-    number, parts = part
-    digest = hashlib.blake2b(
-        composed(name).encode(errors="surrogateescape"), digest_size=8
-    ).digest()
-    return int.from_bytes(digest, "big") % parts == number - 1
-
-
-def shard_prefix(part: WorkPart) -> str:
-    """Return what the names of a part's shards begin with after their split, `p2of8-`."""
-    return "" if part == WHOLE else f"p{part[0]}of{part[1]}-"
-
-
 def parse_part(text: str) -> WorkPart:
-    """Return `2/8` as (2, 8), the second of eight parts. Raises UsageError for anything else."""
+    """Return `2/8` as the second of eight parts. Raises UsageError for anything else."""
     first, slash, parts = text.partition("/")
     if not (slash and first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
         raise UsageError(
-            f"--part {text}: write I/N with I from 1 to N, such as 2/8, or auto in a cluster's job"
+            f"--part {text}: write I/N with I from 1 to N, such as 2/8, or in a cluster's job auto "
+            "or auto/N"
         )
-    return int(first), int(parts)
+    return WorkPart(int(first), int(parts))
 
 
-def part_of_job(environment: Mapping[str, str]) -> tuple[WorkPart, str]:
+def array_of(numbers: Iterable[int]) -> str:
+    """Return numbers as job arrays name them: 1, 2, 3 and 7 are `1-3,7`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def part_of_job(environment: Mapping[str, str], count: int | None = None) -> tuple[WorkPart, str]:
     """Return the part of this process in a cluster's job, and the variables that state it.
 
-    Raises UsageError if no cluster's variables are set, or if they make no sense.
+    Without `count`, the parts are those of the whole job; ids in an array may start and step
+    anywhere. With it, tasks of an array are numbered from 1 to `count`, and 0 means `count`, so
+    that any of them can be started again. Raises UsageError if no cluster's variables are set, or
+    if they make no sense.
     """
-    for names in SCHEDULERS:
-        if names[0] not in environment:
+    for job in SCHEDULERS:
+        if environment.get(job.index, job.absent) == job.absent:
             continue
+        names = (job.index, job.count, job.last, job.first, job.step)
         stated = ", ".join(f"{n}={environment[n]}" for n in names if n in environment)
         try:
-            offset = [int(environment.get(n, d)) for n, d in zip(names[2:], "01", strict=False)]
-            first, step = offset or (0, 1)
-            index, rest = divmod(int(environment[names[0]]) - first, step)
-            parts = int(environment[names[1]])
-        except KeyError as missing:
-            raise UsageError(f"--part auto: {stated}, but {missing.args[0]} is not set") from None
+            number, parts = _place(job, environment, count)
+        except KeyError:
+            few = "does not say of how many parts"
+            raise UsageError(f"--part auto: {stated} {few}; write auto/N") from None
         except (ValueError, ZeroDivisionError):
-            index = rest = parts = -1
-        if rest or not 0 <= index < parts:
-            raise UsageError(f"--part auto: {stated} is not one of evenly spaced parts")
-        return (index + 1, parts), stated
-    known = ", ".join(names[0] for names in SCHEDULERS)
+            number = parts = 0
+        if not 1 <= number <= parts:
+            what = "evenly spaced parts" if count is None else f"{count} parts"
+            raise UsageError(f"--part auto: {stated} is not one of {what}")
+        return WorkPart(number, parts), stated
+    known = ", ".join(job.index for job in SCHEDULERS)
     raise UsageError(f"--part auto: none of {known} is set; write I/N, such as 2/8")
 
 
-SCHEDULERS = (
-    ("RANK", "WORLD_SIZE"),
-    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
-    tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "STEP")),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-)
-"""The variables of torchrun, Kubernetes, SLURM's arrays and SLURM's tasks that state a part.
+def _place(job: Scheduler, environment: Mapping[str, str], count: int | None) -> tuple[int, int]:
+    """Return the number of a task, 0 if it is between two steps, and the number of tasks."""
 
-They are its index and the number of parts; ids in an array may start and step anywhere.
-"""
+    def value(text: str) -> int:
+        return int(text if text.isdecimal() else environment[text])
+
+    index = value(job.index)
+    if count is not None:
+        return (index + 1 if job.first == "0" else index or count), count
+    first, step = value(job.first), value(job.step)
+    parts = value(job.count) if job.count else (value(job.last) - first) // step + 1
+    number, rest = divmod(index - first, step)
+    return 0 if rest else number + 1, parts
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """The variables of a cluster, or numbers, of a task's index and the number of tasks.
+
+    If there is no `count`, it follows from the `last` index. An index of the value `absent` means
+    that the job has no tasks.
+    """
+
+    index: str
+    count: str = ""
+    first: str = "0"
+    step: str = "1"
+    last: str = ""
+    absent: str = ""
+
+
+SCHEDULERS = (
+    Scheduler("RANK", "WORLD_SIZE"),  # torchrun
+    Scheduler("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),  # Kubernetes, which sets the first only
+    Scheduler(*(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "STEP"))),
+    Scheduler("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
+    Scheduler("CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT"),
+    Scheduler("BATCH_TASK_INDEX", "BATCH_TASK_COUNT"),  # Google Cloud Batch
+    Scheduler("PBS_ARRAY_INDEX", first="1"),
+    Scheduler("PBS_ARRAYID", first="1"),  # Torque
+    Scheduler(
+        "LSB_JOBINDEX", first="1", step="LSB_JOBINDEX_STEP", last="LSB_JOBINDEX_END", absent="0"
+    ),
+    Scheduler(
+        *("SGE_TASK_ID", "", "SGE_TASK_FIRST", "SGE_TASK_STEPSIZE", "SGE_TASK_LAST", "undefined")
+    ),
+    Scheduler("SLURM_PROCID", "SLURM_NTASKS"),  # srun
+)
+"""The clusters whose variables `--part auto` knows; the first that states an index is used."""

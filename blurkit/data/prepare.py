@@ -21,7 +21,7 @@ from blurkit.data.films import (
     windows,
 )
 from blurkit.data.lists import STRENGTH
-from blurkit.data.places import WHOLE, Found, Scene, WorkPart, in_part
+from blurkit.data.places import WHOLE, Found, Scene, WorkPart
 from blurkit.data.sources import (
     ShardSource,
     find_items,
@@ -30,7 +30,7 @@ from blurkit.data.sources import (
     read_shard_source,
 )
 from blurkit.data.workers import in_order
-from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import unfilmed
 from blurkit.io.records import Image, Record, crop_record
 from blurkit.io.writing import last_change
@@ -49,8 +49,8 @@ class Preparation:
     `average` makes pairs from frames. `synthesis` makes `copies` blurred versions of each sharp
     photo; alternatively, `transfer` makes them, a function of record and copy that is called only
     in this process. `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation`
-    moves this fraction of the training scenes, whole sequences at a time, to `val`. `part` keeps
-    what `in_part` does. `measure` compares the blur and sharp images of each finished record for
+    moves this fraction of the training scenes, whole sequences at a time, to `val`. Only what is in
+    `part` is prepared. `measure` compares the blur and sharp images of each finished record for
     its attribute `psnr_blur`.
     """
 
@@ -91,13 +91,24 @@ class Preparation:
         Of a video or shard, each record may belong to another part.
         """
         of_split = not self.split or (self.split_of(item) or "train") == self.split
-        return of_split and (_is_film(item) or in_part(_where(item), self.part))
+        return of_split and (_is_film(item) or _where(item) in self.part)
 
 
 def known_count(items: Sequence[WorkItem]) -> int | None:
     """Return the number of items, or None if a source of unknown length is among them."""
     unknown = any(isinstance(item, ShardSource) or _is_film(item) for item in items)
     return None if unknown else len(items)
+
+
+def item_outlines(items: Sequence[WorkItem]) -> list[Record]:
+    """Return records without images that have the names and the newest files of items.
+
+    Raises UsageError for shards and films, of which only reading tells the names.
+    """
+    if known_count(items) is None:
+        raise UsageError("--status counts photos and pairs, not the records of shards or films")
+    newest = (max(_files(item), key=last_change) for item in items)
+    return [Record(_where(i), {}, {"source": str(f)}) for i, f in zip(items, newest, strict=True)]
 
 
 def find(
@@ -134,6 +145,9 @@ def find(
     found.items = [i for i in found.items if isinstance(i, ShardSource) or whole.wanted(i)]
     if limit:
         found.items = found.items[:limit]
+    if known_count(found.items) is not None:
+        even = preparation.part.among(map(_where, found.items))
+        preparation = replace(preparation, part=even)
     found.items = [i for i in found.items if isinstance(i, ShardSource) or preparation.wanted(i)]
     return found
 

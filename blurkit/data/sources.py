@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from blurkit.data.films import film_records, has_films, scene_length
 from blurkit.data.layouts import find_scenes, is_archive, read_picture
-from blurkit.data.places import WHOLE, Found, Scene, WorkPart, free_name, in_part
+from blurkit.data.places import WHOLE, Found, Scene, WorkPart, free_name
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ending, is_image, why_unread
@@ -99,6 +99,29 @@ def find_items(
     return found
 
 
+def part_among(part: WorkPart, items: Sequence[Scene | ShardSource]) -> WorkPart:
+    """Return an even part of items, or of streams, whose names are not known, one by names."""
+    if part == WHOLE or any(isinstance(i, ShardSource) and is_stream(i.source) for i in items):
+        return part
+    shards = outlines(item for item in items if isinstance(item, ShardSource))
+    names = [item.name for item in items if isinstance(item, Scene)]
+    return part.among([*names, *map(result_name, shards)])
+
+
+def result_name(record: Record) -> str:
+    """Return the name of what a record becomes when it is written, of a frame that of its film."""
+    return str(record.attrs.get("film", record.name))
+
+
+def outlines(items: Iterable[Scene | ShardSource]) -> Iterator[Record]:
+    """Yield the records of items without images: `without_images` of scenes, all of shards."""
+    for item in items:
+        if isinstance(item, Scene):
+            yield without_images(item)
+        else:
+            yield from item_records([item], on_error=lambda where, error: None, pixels=False)
+
+
 def without_images(scene: Scene) -> Record:
     """Return the record by which a sink knows a scene's file, or that of its films' first frame."""
     source = scene.paths[0]
@@ -135,9 +158,10 @@ def read_records(
     """Return the records of `inputs`, to be read one at a time.
 
     `image`, `blur` and `lists` are as for `find_items`. `stdin` replaces standard input for `-`.
-    `part` takes the records that `in_part` does, so that machines can divide the work; images of
-    other parts are not opened, and a film is one record. Skipped inputs and items that cannot be
-    read are reported to `on_error`, and reading continues. Raises UsageError as `find_items` does.
+    Only the records of `part` are read, so that machines can divide the work; images of other parts
+    are not opened, and a film is one record. All but streams are divided evenly. Skipped inputs
+    and items that cannot be read are reported to `on_error`, and reading continues. Raises
+    UsageError as `find_items` does.
     """
     found = find_items(inputs, image=image, blur=blur, lists=lists)
     for where, reason in found.left_out:
@@ -155,7 +179,9 @@ class RecordStream(Iterator[Record]):
         on_error: OnError = raise_error,
         stdin: BinaryIO | None = None,
     ) -> None:
-        self.items = [i for i in items if isinstance(i, ShardSource) or in_part(i.name, part)]
+        items = list(items)
+        part = part_among(part, items)
+        self.items = [i for i in items if isinstance(i, ShardSource) or i.name in part]
         self._part = part
         # It does not refer to this object, which would keep files open until a garbage collection.
         self._read = item_records(self.items, part, on_error, stdin)
@@ -198,7 +224,7 @@ class RecordStream(Iterator[Record]):
                 found.add(item.name if isinstance(item, Scene) else item.source)
                 continue
             records = item_records([item], self._part, lambda where, error: None, pixels=False)
-            found.update(str(record.attrs.get("film", record.name)) for record in records)
+            found.update(map(result_name, records))
         return len(found)
 
     def __next__(self) -> Record:
@@ -219,7 +245,7 @@ def item_records(
     for item in items:
         if isinstance(item, ShardSource):
             records = read_shard_source(item, on_error, stdin, pixels)
-            yield from (record for record in records if in_part(record.name, part))
+            yield from (record for record in records if result_name(record) in part)
             continue
         try:
             films = film_records(item, on_error) if has_films(item) else [load_scene(item)]

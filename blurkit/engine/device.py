@@ -8,17 +8,22 @@ import torch
 from torch import nn
 
 from blurkit.errors import UsageError
-from blurkit.options import Precision
+from blurkit.options import Precision, own_gpu
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device named `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` prefers a GPU.
 
-    Raises UsageError if this machine does not have the device.
+    Among several processes of one machine, `auto` and `cuda` mean the GPU of this process, which
+    becomes the current one. Raises UsageError if this machine does not have the device.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        own = own_gpu(torch.cuda.device_count())
+        if own is None:
             return torch.device("cuda")
+        torch.cuda.set_device(own)  # or each process would also take memory of the first GPU
+        return torch.device("cuda", own)
+    if name == "auto":
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -27,7 +28,7 @@ from blurkit.io.paths import BYTES_PER_SECOND, IMPORTED_FROM
 from blurkit.io.records import to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.size import SizeRequirement
-from blurkit.options import Placement, ValueRange
+from blurkit.options import Placement, ValueRange, own_gpu
 
 try:
     import onnxruntime
@@ -42,6 +43,11 @@ ONNX_METADATA = "blurkit"
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 PREFERRED = (*PROVIDERS.values(), "DmlExecutionProvider", "CPUExecutionProvider")
 """Where ONNX Runtime computes if its build offers several."""
+
+NUMBERED = ("CUDAExecutionProvider", "DmlExecutionProvider")
+"""Those that run on one of several GPUs, by its number."""
+
+DEVICES = Path("/dev")
 
 SHARED_PIXELS = 512 * 512
 """The number of pixels of a tile from which all threads work on one tile together."""
@@ -129,10 +135,10 @@ class OnnxRunner(Runner):
     def __init__(
         self, path: Path, device: str = "auto", value_range: ValueRange | None = None
     ) -> None:
-        provider = _provider(device)
+        provider, options = _provider(device)
         ours = PHOTO.parent in path.absolute().parents  # it comes with blurkit
         found = {} if ours else examined(path, value_range)
-        self._open = lru_cache(partial(open_session, path, provider))
+        self._open = lru_cache(partial(open_session, path, provider, options=options))
         self._threads = processors() if provider == "CPUExecutionProvider" else 0
         self.network = self._open(min(self._threads, 1))
         about, self.layout = _metadata(self.network, path), None
@@ -182,31 +188,48 @@ class OnnxRunner(Runner):
         return np.asarray(result)
 
 
-def _provider(device: str) -> str:
-    """Return the name of the provider for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+def _provider(device: str) -> tuple[str, dict[str, int]]:
+    """Return the provider for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, and its options."""
     available = onnxruntime.get_available_providers()
+    kind, _, number = device.partition(":")
+    wanted = PROVIDERS.get(kind, "CPUExecutionProvider")
     if device == "auto":
-        return next(name for name in PREFERRED if name in available)
-    wanted = PROVIDERS.get(device.partition(":")[0], "CPUExecutionProvider")
-    if wanted not in available:
+        wanted = next(name for name in PREFERRED if name in available)
+    elif wanted not in available:
         raise UsageError(f"--device {device}: this build of ONNX Runtime lacks it; use auto or cpu")
-    return wanted
+    gpu = int(number) if number else own_gpu(_visible_gpus())
+    return wanted, {} if gpu is None or wanted not in NUMBERED else {"device_id": gpu}
 
 
-def open_session(path: Path, provider: str = "CPUExecutionProvider", threads: int = 0) -> Any:
+def _visible_gpus() -> int:
+    """Return the number of GPUs that CUDA shows this process, as far as Linux says."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len(visible.split(","))
+    return len([path for path in DEVICES.glob("nvidia*") if path.name[6:].isdecimal()])
+
+
+def open_session(
+    path: Path,
+    provider: str = "CPUExecutionProvider",
+    threads: int = 0,
+    options: Mapping[str, int] | None = None,
+) -> Any:
     """Return the session that runs an ONNX file; with 0 `threads`, ONNX Runtime chooses them.
 
-    Raises BlurkitError if it is missing or damaged.
+    `options` are the provider's. Raises BlurkitError if the file is missing or damaged.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = SILENT
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = list(dict.fromkeys([provider, "CPUExecutionProvider"]))
+    how = onnxruntime.SessionOptions()
+    how.log_severity_level = SILENT
+    how.intra_op_num_threads = threads
+    how.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = {provider: dict(options or {})} | {"CPUExecutionProvider": {}}
     try:
         if not path.exists():
             raise BlurkitError(f"{path}: no such file")
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(
+            str(path), how, providers=[*providers], provider_options=[*providers.values()]
+        )
     except BlurkitError:
         raise
     except Exception as error:

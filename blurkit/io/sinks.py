@@ -173,7 +173,7 @@ class ShardFolder(Sink):
         finish_replacement(self._plan)
         self._unfinished = folder / f".{part}unfinished"
         shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
-        present = self._present()
+        present = part_shards(folder, part)
         self._outdated = [] if resume else [*present]
         self._adopted = 0
         if present and resume:
@@ -194,15 +194,6 @@ class ShardFolder(Sink):
 
     def path(self, record: Record) -> Path:
         return self.folder
-
-    def _present(self) -> dict[Path, tuple[str, int]]:
-        """Return the folder's shards of this part's series, with their splits and numbers."""
-        present = {}
-        for path in walk(self.folder, (".h5",)) if self.folder.is_dir() else ():
-            match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
-            if path.parent == self.folder and match and (match[2] or "") == self._part:
-                present[path] = match[1], int(match[3])
-        return present
 
     def _adopt(self, path: Path, split: str, number: int, changed: Callable[[str], int]) -> None:
         """Take over the records of a whole shard, unless a source was changed after it."""
@@ -274,7 +265,22 @@ class ShardFolder(Sink):
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
 
+def part_shards(folder: Path, part: str = "") -> dict[Path, tuple[str, int]]:
+    """Return a folder's shards with the prefix `part`, and the split and number of each."""
+    present = {}
+    for path in walk(folder, (".h5",)) if folder.is_dir() else ():
+        match = re.fullmatch(r"(.+?)-(p\d+of\d+-)?(\d{5,})", path.stem)
+        if path.parent == folder and match and (match[2] or "") == part:
+            present[path] = match[1], int(match[3])
+    return present
+
+
 # ---- Resumed shards ------------------------------------------------------------------------------
+
+
+def unfinished_stream(shard: Path) -> Path:
+    """Return the stream that holds the records of a shard until all are finished."""
+    return shard.with_name(f".{shard.name}.unfinished")
 
 
 class ResumedShard:
@@ -288,7 +294,7 @@ class ResumedShard:
 
     def __init__(self, path: Path, compression: str | None = None) -> None:
         self.path, self._compression = path, compression
-        self._unfinished = path.with_name(f".{path.name}.unfinished")
+        self._unfinished = unfinished_stream(path)
         self._stack = ExitStack()
         with writing_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

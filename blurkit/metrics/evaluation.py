@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from blurkit.data.places import array_of
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import natural_key, reading_errors
 from blurkit.metrics.frequency import Divergences, Frequency
@@ -271,9 +272,10 @@ def _check_parts(reports: Sequence[Mapping[str, Any]]) -> None:
     """Raise UsageError unless all parts are there, if the reports are of parts."""
     present = {report["part"] for report in reports if "part" in report}
     for count in {part.partition("/")[2] for part in present}:
-        for number in range(1, int(count) + 1):
-            if (part := f"{number}/{count}") not in present:
-                raise UsageError(f"--merge: part {part} is missing; name the reports of all parts")
+        numbers = range(1, int(count) + 1)
+        if missing := array_of(n for n in numbers if f"{n}/{count}" not in present):
+            parts = f"parts {missing} of {count} are missing"
+            raise UsageError(f"--merge: {parts}; name the reports of all parts")
 
 
 def _check_types(report: Mapping[str, Any]) -> None:

@@ -53,6 +53,7 @@ from blurkit.training.distributed import Processes
 from blurkit.training.loop import Trainer
 from blurkit.training.memory import estimate, measure
 from blurkit.training.recipe import Plan, Recipe, Samples, Validate, ValidationKind, trainable
+from blurkit.training.state import finished_run
 from blurkit.version import __version__
 
 
@@ -130,10 +131,13 @@ def plan_training(
 def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     """Train the recipe of a plan on the shards in `inputs`; return its checkpoint.
 
-    The recipe is built after the seed is set. Raises BlurkitError for missing or unusable shards,
+    If that is finished and to be resumed, nothing is done. The recipe is built after the seed is
+    set. Raises BlurkitError for missing or unusable shards,
     and whatever `Trainer.train` raises.
     """
     paths, c = [Path(path) for path in inputs], plan.configuration
+    if finished := finished_run(run, c):
+        return finished
     shards = training_shards(paths)
     held_out = [*find_shards(paths, "test"), *find_shards(paths, "val")]
     unpaired = training_shards(plan.unpaired) if plan.unpaired else []

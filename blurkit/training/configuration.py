@@ -116,7 +116,9 @@ class Run:
         "auto", "Compute activations again in the backward pass; auto: if the GPU is too small."
     )
     start: str = option("", "Checkpoint to initialise the networks from; default: random.")
-    resume: bool = option(False, "Continue the run whose state is saved next to the output.")
+    resume: bool = option(
+        False, "Continue the run whose state is saved next to the output, or else start it."
+    )
     force: bool = option(False, "Overwrite existing output.")
     save_every: int = option(0, "Steps between checkpoints that are kept, x.STEP.pt; 0: none.")
     log_every: int = option(50, "Steps between log lines.", 1, rare=True)

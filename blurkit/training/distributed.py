@@ -7,7 +7,9 @@ compute the same as a single one.
 
 from __future__ import annotations
 
+import itertools
 import os
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,17 +21,21 @@ from blurkit.errors import UsageError
 
 
 class Processes:
-    """The group of processes that train together: a single one unless started by `torchrun`."""
+    """The group of processes that train together: a single one unless started by `torchrun`.
+
+    Raises UsageError if this machine has fewer GPUs than processes.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.count = 0, 1
         self.device = device
         if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-            if device.type == "cuda":  # as torch documents for NCCL
-                torch.cuda.set_device(device)
-                dist.init_process_group("nccl", device_id=device)
+            if device.type == "cuda":
+                _refuse_to_share_gpus()
+                torch.cuda.set_device(device)  # as torch documents for NCCL
+                _join("nccl", device_id=device)
             else:
-                dist.init_process_group("gloo")
+                _join("gloo")
         if dist.is_initialized():
             self.rank, self.count = dist.get_rank(), dist.get_world_size()
 
@@ -99,12 +105,26 @@ class Processes:
             dist.destroy_process_group()
 
 
-def local_device(name: str) -> str:
-    """Return the device of this process: under torchrun, `auto` and `cuda` mean its GPU."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is not None and torch.cuda.is_available() and name in ("auto", "cuda"):
-        return f"cuda:{local}"
-    return name
+def _refuse_to_share_gpus() -> None:
+    started, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if started > gpus:
+        few = f"{gpus} GPU{'s' * (gpus != 1)}"
+        raise UsageError(f"{started} processes cannot train on {few}; start one for each")
+
+
+_rendezvous = lru_cache(lambda: next(dist.rendezvous("env://")))
+_groups = itertools.count()
+
+
+def _join(backend: str, **options: Any) -> None:
+    """Join a new group of all processes.
+
+    Each has its own part of the store that they share: in that of an earlier group, the processes
+    would find addresses where nobody answers any more, and wait.
+    """
+    store, rank, count = _rendezvous()
+    own = dist.PrefixStore(f"blurkit{next(_groups)}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=count, **options)
 
 
 class Sum(torch.autograd.Function):

@@ -23,7 +23,7 @@ from blurkit.nn.blocks import blueprints
 from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Run
-from blurkit.training.distributed import Processes, local_device
+from blurkit.training.distributed import Processes
 from blurkit.training.log import Events, TrainingLog
 from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
@@ -71,7 +71,7 @@ class Trainer:
         self.c = recipe.configuration
         self.identity = self.c.as_dict() | dict(identity)
         self.provenance, self.augmentations, self.validate = provenance, augmentations, validate
-        self.device = choose_device(local_device(run.device))
+        self.device = choose_device(run.device)
         self.processes = Processes(self.device)
         self.files = RunFiles(run.output)
         self.log = TrainingLog(self.files.beside("log.jsonl"), self.processes.first)
@@ -82,8 +82,8 @@ class Trainer:
         self.warnings: list[str] = []
         self._began = self._said = time.monotonic()
         # A run with a limit of minutes is resumed without --resume.
-        again = bool(run.minutes) and self.files.state.exists() and not run.force
-        self.resuming = run.resume or again
+        resume = run.resume or (bool(run.minutes) and not run.force)
+        self.resuming = resume and self.files.state.exists()
         self._prepare()
         self._first = self._said_step = self.step
 
@@ -92,7 +92,10 @@ class Trainer:
     def _prepare(self) -> None:
         if not self.resuming:
             keeps_best = self.validate is not None
-            self.files.refuse_existing(self.run.force, bool(self.run.save_every), keeps_best)
+            saves = bool(self.run.save_every)
+            self.files.refuse_existing(self.run.force, saves, keeps_best, self.run.resume)
+            if self.run.resume:
+                say(f"{self.files.state}: no saved state to resume, so it starts", self._silent)
         self.steps = steps_of(self.recipe, self.run, self.processes)
         for augmentation in self.augmentations:
             channels_last(augmentation.network.to(self.device))
@@ -112,9 +115,9 @@ class Trainer:
             self.log.events = Events(self.files.beside("tensorboard"), self.step)
 
     def _load_state(self) -> None:
-        """Load the saved state. Raises BlurkitError if there is none or it is another run's."""
+        """Load the saved state. Raises BlurkitError if it is damaged or another run's."""
         path = self.files.state
-        state = read_state(path, self.run.output)
+        state = read_state(path)
         try:
             self._restore(path, state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

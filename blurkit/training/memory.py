@@ -18,7 +18,7 @@ from blurkit.engine.device import choose_device, choose_precision
 from blurkit.nn.blocks import meta_copy, recompute_blocks
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Run
-from blurkit.training.distributed import Processes, local_device
+from blurkit.training.distributed import Processes
 from blurkit.training.recipe import Recipe, parameters_of
 from blurkit.training.steps import Steps
 
@@ -142,7 +142,7 @@ def measure(recipe: Recipe, run: Run, steps: int, count: int = 1) -> dict[str, f
     processes has of a batch; under `torchrun`, they are this process's. Nothing is loaded or
     written, and the weights in `recipe` change.
     """
-    device = choose_device(local_device(run.device))
+    device = choose_device(run.device)
     processes = Processes(device)
     made = steps_of(recipe, run, processes)
     c = recipe.configuration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,9 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import Checkpoint, half_moments, halved, load_tensors, verify
+from blurkit.io.checkpoints import (
+    Checkpoint,
+    half_moments,
+    halved,
+    load_checkpoint,
+    load_tensors,
+    verify,
+)
 from blurkit.io.writing import refuse_existing, refuse_output
-from blurkit.training.configuration import Configuration
+from blurkit.reports.progress import say
+from blurkit.training.configuration import Configuration, Run
 from blurkit.training.recipe import Recipe
 from blurkit.version import __version__
 
@@ -23,14 +32,8 @@ LENGTHS = ("iterations", "schedule_iterations")
 """The options that may change when a run is resumed, if the learning rates so far stay the same."""
 
 
-def read_state(path: Path, output: str = "") -> dict[str, Any]:
-    """Return the state in `path`, saved by the training whose checkpoint will be `output`.
-
-    Raises BlurkitError if the file does not exist or does not hold a state.
-    """
-    if not path.exists():
-        finished = f"; {output} is finished" if output and Path(output).exists() else ""
-        raise BlurkitError(f"{path}: no saved state to resume{finished}; run without --resume")
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state in `path`. Raises BlurkitError if it does not hold one."""
     state = find_state(path)
     if state is None:
         raise BlurkitError(f"{path}: is not the saved state of a training run")
@@ -66,6 +69,25 @@ def state_checkpoint(state: Mapping[str, Any], where: str) -> Checkpoint:
     about |= {key: state[key] for key in ("metrics", "warnings") if state.get(key)}
     networks, blueprints = state["networks"] | state["averaged"], state["blueprints"]
     return Checkpoint(networks, state["system"], state["configuration"], about, where, blueprints)
+
+
+def finished_run(run: Run, configuration: Configuration) -> Checkpoint | None:
+    """Return the checkpoint of a run that is to be resumed if it is finished.
+
+    Raises BlurkitError if that run had other options, and as `load_checkpoint` does.
+    """
+    files = RunFiles(run.output)
+    if not run.resume or run.force or files.state.exists() or not Path(run.output).is_file():
+        return None
+    checkpoint, own = load_checkpoint(files.path), configuration.as_dict()
+    check_same(files.path, checkpoint.configuration, own)
+    steps = checkpoint.provenance.get("iterations")
+    if steps != configuration.iterations:
+        now = f"not {configuration.iterations}; give --force to train again"
+        raise BlurkitError(f"{files.path}: is finished after {steps} iterations, {now}")
+    others = os.environ.get("RANK", "0") != "0"
+    say(f"{files.path}: is finished; there is nothing to resume", run.quiet or others)
+    return checkpoint
 
 
 def check_same(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -155,14 +177,15 @@ class RunFiles:
         """Return the checkpoint of a step."""
         return self.beside(f"{step}{self.path.suffix}")
 
-    def refuse_existing(self, force: bool, steps: bool, best: bool) -> None:
+    def refuse_existing(self, force: bool, steps: bool, best: bool, again: bool = False) -> None:
         """Raise BlurkitError if a new run would overwrite files and `force` is off.
 
-        `steps` and `best` say whether the run writes checkpoints of steps, and the best one.
+        `steps` and `best` say whether the run writes checkpoints of steps, and the best one. If it
+        may be started `again`, the log is that of a run killed before its first save.
         """
         if self.output != "-":
             refuse_output(self.path, force)
-        refuse_existing(self.beside("log.jsonl"), force or self.state.exists())
+        refuse_existing(self.beside("log.jsonl"), force or again or self.state.exists())
         name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
         found = [p for p in self.path.parent.glob("*") if steps and name.fullmatch(p.name)]
         for path in [*found, *([self.best] if best else [])]:

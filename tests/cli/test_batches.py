@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import unicodedata
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.cli.command import (
     files,
     photo,
     records,
+    shard_records,
     start,
     write,
 )
@@ -56,15 +58,12 @@ def test_files_of_one_stem_have_a_result_each(checkpoint: Path) -> None:
 
 
 def test_parts_make_the_files_of_one_run(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = plant(Path("in"), 6)
+    folder = plant(Path("in"), 7)
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
     done(*options, "whole/")
-    write(folder / "00.png", photo(9))  # what one machine lists, but no other
-    done(*options, "parts/", "--part", "1/3")
-    (folder / "00.png").unlink()
-    Path("parts/00.png").unlink(missing_ok=True)
-    for part in (2, 3):
+    for part in (1, 2, 3):
         done(*options, "parts/", "--part", f"{part}/3")
+        assert len(files("parts")) == (3, 5, 7)[part - 1]
     assert files("parts") == files("whole")
     refused = invoke("deblur", folder, "--part", "auto")
     assert_refused(refused, "--part auto: none of RANK, ", "is set", status=2)
@@ -74,6 +73,85 @@ def test_parts_make_the_files_of_one_run(checkpoint: Path, monkeypatch: pytest.M
         told = done("prepare", folder / "0.png", "--part", "auto", "-o", f"{rank}.h5")
     assert "part 2/2 (RANK=1, WORLD_SIZE=2)" in told.lines
     assert len([*Path().glob("?.h5")]) == 1
+
+
+ARRAYS = {
+    "images": ("reblur photos --kernel k.npy -o out/", "reblur photos --kernel k.npy -o whole/"),
+    "shards": (
+        "reblur photos --kernel k.npy --resume -o out/{part}.h5",
+        "reblur photos --kernel k.npy -o whole/0.h5",
+    ),
+    "a dataset": (
+        "prepare photos --crop 24 --jobs 1 -o out/",
+        "prepare photos --crop 24 --jobs 1 -o whole/",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_an_array_of_eight_with_a_task_that_was_lost(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids are 0 to 7, of which 5 is lost and then started again, alone."""
+    plant(Path("photos"), 11)
+    np.save("k.npy", np.full((1, 5), 0.2))
+    array, whole = (command.split() for command in ARRAYS[kind])
+    done(*whole, "-q")
+    status = [*array, "--part", "auto/8", "--status"]
+    for name, value in (("COUNT", 8), ("MIN", 0), ("STEP", 1)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    for task in (0, 1, 2, 3, 4, 6, 7):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        done(*array, "--part", "auto/8", "-q")
+    told = done(*status)
+    assert told.out == b"--array=5\n"
+    assert told.lines[4].startswith("part 5/8: 0 of 1 ")
+    assert told.lines[8].startswith("in all: 10 of 11 ")
+    last = done(*status, "--json").json[-1]
+    assert last == {"done": 10, "missing": 1, "array": "5"}
+    for name, value in (("COUNT", 1), ("MIN", 5), ("ID", 5)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    done(*array, "--part", "auto/8", "-q")
+    assert done(*status, "-q").out == b""
+    if kind == "images":
+        assert files("out") == files("whole")
+        return
+    made, wanted = (sorted(shard_records(f), key=attrgetter("name")) for f in ("out", "whole"))
+    for record in (*made, *wanted):
+        record.attrs.pop("reblurred_seconds", None)
+    assert_same_records(made, wanted)
+
+
+def test_what_status_cannot_know() -> None:
+    plant(Path("in"), 1)
+    stream = "--status requires files as"
+    refused = {
+        ("in", "-o", "-"): stream,
+        ("-", "-o", "out/"): stream,
+        ("in", "-o", "out/", "--frames"): "leave out --frames",
+        ("in", "-o", "out/", "--part", "auto"): "--part auto: none of RANK, ",
+        ("in", "-o", "out/", "--part", "auto/x"): "--part 1/x: write I/N",
+    }
+    assert_each_refused(refused, "deblur", "--status")
+    copies = {("in", "--random", "--copies", 2): "named after photos, not --copies"}
+    assert_each_refused(copies, "reblur", "--status")
+    assert [*files()] == ["in/0.png"]
+
+
+def test_a_film_is_in_one_part() -> None:
+    np.save("k.npy", np.full((1, 5), 0.2))
+    plant(Path("in"), 2)
+    make_video(Path("in/clip.mov"), pictures(4), audio=False)
+    command = ["reblur", "in", "--kernel", "k.npy", "-q", "-o"]
+    done(*command, "whole/")
+    done(*command, "frames.h5")
+    for number in (1, 2, 3):
+        done(*command, "parts/", "--part", f"{number}/3")
+        assert len(files("parts")) == number
+        done("reblur", "frames.h5", *command[2:], "again/", "--part", f"{number}/3")
+        assert len(files("again")) == number
+    assert files("parts") == files("whole")
+    assert files("again").keys() == files("whole").keys()
 
 
 def test_several_results_in_one_file_are_refused_before_any_work(shard: Path) -> None:

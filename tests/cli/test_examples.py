@@ -433,3 +433,27 @@ def test_the_four_released_networks(large: Path, tmp_path: Path) -> None:
     rates = {name: m.configuration["final_learning_rate"] for name, m in made.items()}
     assert rates == {name: 1e-6 if "reds" in name else 1e-8 for name in made}
     assert made["mix_woVAE"].provenance["records"] == 11
+
+
+# ---- a paper of one's own ------------------------------------------------------------------------
+
+
+def test_a_papers_week(tmp_path: Path) -> None:
+    """Trainings at two rates with three seeds, networks of others, a table and an export; twice."""
+    options = "--crop 64 --batch 2 --validate-on 1 --validate-every 2"
+    script("paper_week", f"'' 2 out {options}", tmp_path, BLURKIT_SYNC=0)
+    out = tmp_path / "out"
+    trained = {f"own-rate{rate}-seed{seed}" for rate in ("1e-3", "3e-4") for seed in (1, 2, 3)}
+    report = json.loads((out / "table.json").read_text())
+    networks = {f"{name}.pt" for name in trained} | {"nafnet.pt", "msdi"}
+    assert report["runs"].keys() == networks
+    assert all(psnr_of(run["total"]["psnr"]) for run in report["runs"].values())
+    made = checkpoints(out / "runs")
+    assert {name for name in made if name.count(".") == 0} == trained | {"nafnet"}
+    assert made["own-rate3e-4-seed2"].configuration["learning_rate"] == 3e-4
+    assert made["own-rate3e-4-seed2"].configuration["seed"] == 2
+    assert {split.stem[:3] for split in (out / "shards").iterdir()} == {"tra", "val"}
+    assert (out / "best.onnx").is_file()
+    before = times(out / "runs")
+    script("paper_week", f"'' 2 out {options}", tmp_path, BLURKIT_SYNC=0)
+    assert times(out / "runs") == before

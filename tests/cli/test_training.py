@@ -340,8 +340,7 @@ def test_outputs_that_exist_or_cannot_be_written(training_shards: Path) -> None:
         ("old.pt",): "old.state.pt: holds the state of a stopped run; continue it with --resume",
         ("-",): "train.state.pt: holds the state of a stopped run",  # not lost to a pipe
         ("file/enc.pt",): "file",
-        ("enc.pt", "--resume"): "enc.pt is finished",
-        ("new.pt", "--resume"): "new.state.pt: no saved state to resume; run without --resume",
+        ("enc.pt", "--resume"): "enc.pt: ",  # is no checkpoint
     }
     assert_each_refused(cases, *command, status=1)
     names = ("x.txt", "folder", "folder.pt")
@@ -351,6 +350,21 @@ def test_outputs_that_exist_or_cannot_be_written(training_shards: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, Path("enc.state.pt"))
     ran = invoke(*command, "enc.pt", "--resume")
     assert_refused(ran, "enc.state.pt: is not the saved state of a training run")
+
+
+def test_one_command_starts_continues_and_has_finished(training_shards: Path) -> None:
+    """As a job does that a cluster starts again."""
+    command = ["train-reblur", training_shards, *JOINT, "-o", "enc.pt", "--resume"]
+    loud = [option for option in command if option != "-q"]
+    beside(Path("enc.pt"), "log.jsonl").write_text("of a run killed before its first save\n")
+    ran = done(*loud, "--minutes", 1e-9)
+    assert "enc.state.pt: no saved state to resume, so it starts" in ran.lines
+    assert any(line.startswith("resumed at step 1 of ") for line in done(*loud).lines)
+    before = files()
+    assert done(*loud).lines == ["enc.pt: is finished; there is nothing to resume"]
+    assert files() == before
+    assert_refused(invoke(*command, "--batch", 4), "enc.pt: was trained with batch 2 (now 4)")
+    assert_refused(invoke(*command, "--iterations", 99), "not 99; give --force to train again")
 
 
 def test_resuming_another_run(training_shards: Path) -> None:

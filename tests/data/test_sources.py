@@ -4,13 +4,14 @@ import io
 import os
 import pickle
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from blurkit.data.films import find_clips
-from blurkit.data.places import Scene, in_part, parse_part, part_of_job
+from blurkit.data.places import Scene, WorkPart, array_of, parse_part, part_of_job
 from blurkit.data.sources import ShardSource, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import is_film
@@ -150,15 +151,14 @@ def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) ->
     for scene in range(9):
         plant(f"{scene}.png", scene)
     whole = read([tmp_path], reports)
-    parts = [{r.name for r in read([tmp_path], reports, part=(i, 2))} for i in (1, 2)]
-    assert sorted(name for part in parts for name in part) == [r.name for r in whole]
-    assert all(parts)
-    stream = b"".join(shard_bytes(record) for record in whole)
-    mine = read(["-"], reports, part=(2, 2), stdin=io.BytesIO(stream))
-    assert {record.name for record in mine} == parts[1]
-    (tmp_path / "0.png").unlink()
-    left = [{r.name for r in read([tmp_path], reports, part=(i, 2))} for i in (1, 2)]
-    assert left == [part - {"0"} for part in parts]
+    parts = [[r.name for r in read([tmp_path], reports, part=WorkPart(i, 2))] for i in (1, 2)]
+    assert parts == [["0", "2", "4", "6", "8"], ["1", "3", "5", "7"]]
+    stream = b"".join(shard_bytes(record) for record in whole)  # whose names are not known at first
+    streamed = [
+        {r.name for r in read(["-"], reports, part=WorkPart(i, 2), stdin=io.BytesIO(stream))}
+        for i in (1, 2)
+    ]
+    assert all(streamed) and streamed[0] ^ streamed[1] == {record.name for record in whole}
 
 
 def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: Reports) -> None:
@@ -167,7 +167,7 @@ def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: R
     write_shard(tmp_path / "two.h5", read([tmp_path / "photos"], reports)[:2])
     both = [tmp_path / "two.h5", tmp_path / "photos"]
     assert read_records(both).total == 5
-    assert read_records([tmp_path / "photos"], part=(1, 2)).total in (0, 1, 2, 3)
+    assert read_records([tmp_path / "photos"], part=WorkPart(1, 2)).total == 2
     assert read_records(["-"]).total is None
 
 
@@ -182,7 +182,7 @@ def test_usage(tmp_path: Path) -> None:
 
 
 def test_parse_part() -> None:
-    assert parse_part("2/8") == (2, 8)
+    assert parse_part("2/8") == WorkPart(2, 8)
     for text in ("0/3", "4/3", "1", "a/b", "1/", "-1/2", "", "Auto"):
         with pytest.raises(UsageError, match="I/N"):
             parse_part(text)
@@ -190,18 +190,32 @@ def test_parse_part() -> None:
 
 def test_every_name_is_in_one_part_and_parts_are_even() -> None:
     names = [f"GOPR0384_11_00/{number:06d}" for number in range(800)] + ["a/é", "\udcff"]
-    owners = [[part for part in range(1, 9) if in_part(name, (part, 8))] for name in names]
+    owners = [[part for part in range(1, 9) if name in WorkPart(part, 8)] for name in names]
     assert all(len(owner) == 1 for owner in owners)
     sizes = [owners.count([part]) for part in range(1, 9)]
     assert min(sizes) > 70 and max(sizes) < 130
     # This must never change: machines with different versions share work, and runs are resumed.
-    assert [in_part("photo", (part, 4)) for part in (1, 2, 3, 4)] == [False, False, False, True]
+    assert ["photo" in WorkPart(part, 4) for part in (1, 2, 3, 4)] == [False, False, False, True]
+    for count in (1, 8, 50):  # of known names, no part has more than one more than another
+        parts = [WorkPart(number, count).among(names[:100]) for number in range(1, count + 1)]
+        shared = [[name for name in names[:100] if name in part] for part in parts]
+        assert sorted(name for own in shared for name in own) == names[:100]
+        assert {len(own) for own in shared} <= {100 // count, -(-100 // count)}
+
+
+def test_numbers_of_an_array() -> None:
+    assert array_of([7, 1, 3, 2, 9, 10]) == "1-3,7,9-10"
+    assert array_of([]) == ""
 
 
 @pytest.mark.parametrize(
     ("variables", "part"),
     [
-        ("SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=4", (4, 4)),
+        (
+            "SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=4 "
+            "SLURM_ARRAY_TASK_STEP=1",
+            (4, 4),
+        ),
         (
             "SLURM_ARRAY_TASK_ID=30 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=10 "
             "SLURM_ARRAY_TASK_STEP=10 SLURM_PROCID=0 SLURM_NTASKS=1",
@@ -210,23 +224,58 @@ def test_every_name_is_in_one_part_and_parts_are_even() -> None:
         ("SLURM_PROCID=2 SLURM_NTASKS=16", (3, 16)),
         ("JOB_COMPLETION_INDEX=0 JOB_COMPLETIONS=5", (1, 5)),
         ("RANK=1 WORLD_SIZE=2 SLURM_PROCID=0 SLURM_NTASKS=1", (2, 2)),
+        ("AWS_BATCH_JOB_ARRAY_INDEX=9 AWS_BATCH_JOB_ARRAY_SIZE=10", (10, 10)),
+        ("CLOUD_RUN_TASK_INDEX=0 CLOUD_RUN_TASK_COUNT=3", (1, 3)),
+        ("BATCH_TASK_INDEX=1 BATCH_TASK_COUNT=3", (2, 3)),
+        ("LSB_JOBINDEX=5 LSB_JOBINDEX_END=6 LSB_JOBINDEX_STEP=2", (3, 3)),
+        (
+            "SGE_TASK_ID=20 SGE_TASK_FIRST=10 SGE_TASK_LAST=39 SGE_TASK_STEPSIZE=10",
+            (2, 3),
+        ),
+        # As on a login node, or in a job without an array.
+        ("SLURM_PROCID=1 SLURM_NTASKS=2 SGE_TASK_ID=undefined LSB_JOBINDEX=0", (2, 2)),
     ],
 )
 def test_the_part_of_a_job(variables: str, part: tuple[int, int]) -> None:
     environment = dict(pair.split("=") for pair in variables.split())
     found, stated = part_of_job(environment)
-    assert found == part
+    assert found == WorkPart(*part)
     assert variables.split()[0] in stated
+
+
+@pytest.mark.parametrize(
+    ("index", "ids", "parts"),
+    [
+        ("PBS_ARRAY_INDEX", range(1, 9), range(1, 9)),
+        ("PBS_ARRAYID", range(8), (8, *range(1, 8))),
+        ("JOB_COMPLETION_INDEX", range(8), range(1, 9)),
+        # Some tasks of an array again: what the scheduler states is of these only.
+        ("SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_ID", (3, 7), (3, 7)),
+    ],
+)
+def test_parts_of_a_number_that_the_user_states(
+    index: str, ids: Sequence[int], parts: Sequence[int]
+) -> None:
+    for number, part in zip(ids, parts, strict=True):
+        environment = dict(pair.split("=") for pair in f"{index}={number}".split())
+        assert part_of_job(environment, 8)[0] == WorkPart(part, 8)
+    with pytest.raises(UsageError, match="=9 is not one of 8 parts"):
+        part_of_job(dict([f"{index}=9".split()[-1].split("=")]), 8)
 
 
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ("", "none of RANK, JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_PROCID is set"),
-        ("JOB_COMPLETION_INDEX=0", "but JOB_COMPLETIONS is not set"),
+        ("", "none of RANK, JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, AWS_.*SLURM_PROCID is set"),
+        ("JOB_COMPLETION_INDEX=0", "=0 does not say of how many parts; write auto/N"),
+        ("PBS_ARRAY_INDEX=3", "PBS_ARRAY_INDEX=3 does not say of how many parts; write auto/N"),
         ("RANK=2 WORLD_SIZE=2", "RANK=2, WORLD_SIZE=2 is not one of evenly spaced parts"),
         ("RANK=x WORLD_SIZE=2", "RANK=x"),
-        ("SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1", "evenly spaced"),
+        (
+            "SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1 "
+            "SLURM_ARRAY_TASK_STEP=1",
+            "evenly spaced",
+        ),
     ],
 )
 def test_jobs_that_state_no_part(variables: str, words: str) -> None:

@@ -1,6 +1,7 @@
 """One engine for any network and image: any size, any depth, no seams, no silent NaN."""
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import skimage.data
 import torch
 from torch import nn
 
+from blurkit.engine import onnx_runner
 from blurkit.engine.device import choose_device, choose_precision
 from blurkit.engine.engine import Canvas, Engine, slices, window
 from blurkit.engine.torch_runner import (
@@ -23,6 +25,7 @@ from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, Protocol
 from blurkit.systems.msfs.networks import ChannelAttention, MSFSNet
 from blurkit.tasks.deblur import deblur
+from blurkit.training.distributed import Processes
 from tests.engine.networks import Guide, Hungry, Identity, Overflowing, Pooling, Smooth
 from tests.systems.oracle import local_means
 
@@ -306,6 +309,63 @@ def test_devices_and_precisions() -> None:
     assert choose_precision("auto", cpu) in (torch.float32, torch.bfloat16)
     with pytest.raises(UsageError, match="use auto, fp32, bf16 or fp16"):
         choose_precision("fp8", cpu)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stated", "gpus", "taken"),
+    [
+        ({}, 4, None),
+        ({"LOCAL_RANK": "3"}, 4, 3),
+        ({"SLURM_LOCALID": "2"}, 4, 2),
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 4, 1),
+        ({"SLURM_LOCALID": "3"}, 1, 0),  # srun --gpus-per-task=1 shows each process its own
+        ({"LOCAL_RANK": "5"}, 4, 1),  # more processes than GPUs
+    ],
+)
+def test_each_process_of_a_machine_takes_its_own_gpu(
+    stated: dict[str, str], gpus: int, taken: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("auto", "cuda"):
+        assert choose_device(name) == torch.device("cuda", taken)
+    assert current == ([] if taken is None else [taken] * 2)
+    assert choose_device("cpu").type == "cpu" and choose_device("cuda:0").index == 0
+
+    opened = Opened()
+    monkeypatch.setattr(onnx_runner.onnxruntime, "InferenceSession", opened)
+    monkeypatch.setattr(
+        onnx_runner.onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"]
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+    given = {} if taken is None else {"device_id": taken}
+    for name, options in {"auto": given, "cuda:3": {"device_id": 3}}.items():
+        with pytest.raises(BlurkitError, match="damaged, or not an ONNX file"):
+            onnx_runner.OnnxRunner(Path(__file__), name)
+        assert opened.options == [options, {}]
+
+
+class Opened:
+    """Refuses a file as ONNX Runtime does, and keeps the options of its providers."""
+
+    def __call__(self, *_: object, provider_options: list[dict[str, int]], **__: object) -> None:
+        self.options = provider_options
+        raise ValueError("not ONNX")
+
+
+def test_more_processes_than_gpus_cannot_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="2 processes cannot train on 1 GPU"):
+        Processes(torch.device("cuda", 0))
 
 
 def test_folding_spectral_norm_changes_no_bit() -> None:

@@ -14,7 +14,7 @@ from blurkit.io.checkpoints import leaf_checksums, load_checkpoint
 from blurkit.io.films import is_film, read_film
 from blurkit.io.records import Record
 from blurkit.io.shards import read_shard, verify_shard
-from tests.training.runs import SHORT, TINY, beside, make_shards, plain, read_log
+from tests.training.runs import SHORT, TINY, make_shards, plain, read_log
 
 Arguments = Callable[[Path], list[object]]
 """A command's arguments, given the folder for its output."""
@@ -93,14 +93,13 @@ def stage_1(shards: Path, output: Path, iterations: int) -> list[object]:
 
 
 def training(arguments: Callable[[Path], list[object]]) -> Command:
-    """A training, which is resumed if it has left a state, and begun again if not."""
+    """A training, which is resumed if it has left a state, and else started."""
 
     def first(folder: Path) -> list[object]:
         return [*arguments(folder / "x.pt"), "--save-minutes", 0, "--no-samples", "--jobs", 0]
 
     def again(folder: Path) -> list[object]:
-        saved = beside(folder / "x.pt", "state.pt").exists()
-        return [*first(folder), "--resume" if saved else "--force"]
+        return [*first(folder), "--resume"]
 
     return Command(first, again)
 
