@@ -232,7 +232,7 @@ class Trainer:
         return f"{shown} {speed:.1f} crops/s"
 
     def warn(self, warning: str) -> None:
-        """Say this at the current step, in the log and in the checkpoint; a resumed run knows it."""
+        """Say this once, and write it to the log and the checkpoint."""
         text = f"step {self.step}: {warning}" if self.step else warning
         if text not in self.warnings:
             self.warnings.append(text)
