@@ -45,6 +45,7 @@ def evaluate(
     """
     if options.networks:
         _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
+        width_and_height("--input-size", options.input_size)
         pairs, networks = with_networks(inputs, options)
 
         from blurkit.cli.scoring import Evaluation  # imports numpy
@@ -54,7 +55,8 @@ def evaluate(
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
         width_and_height("--input-size", options.input_size)
-    elif options.encoder:
+    _refuse(options, WITH_NETWORKS, "{} requires --networks")
+    if options.encoder and options.checkpoint is None:
         raise UsageError("--encoder requires --checkpoint")
     refuse_missing([options.lpips], "file (from --lpips)")
     refuse_missing([options.lpips_heads], "file (from --lpips-heads)")
@@ -82,10 +84,13 @@ FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "
 
 
 WITHOUT_NETWORKS = (
-    *("reference", "blurry", "image", "target", "checkpoint", "encoder", "input_size"),
+    *("reference", "blurry", "image", "target", "checkpoint", "encoder"),
     *("resume", "merge"),
 )
 """The options that exclude `--networks`."""
+
+WITH_NETWORKS = ("protocol", "tile", "precision")
+"""The options that require `--networks`."""
 
 
 def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> None:
@@ -137,8 +142,10 @@ def with_networks(
     short = [Path(path).name for path in paths]
     named = zip(short if len({*short}) == len(short) else paths, paths, strict=True)
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
-    device, most = options.device, options.max_pixels
+    how = {"device": options.device, "max_pixels": options.max_pixels, "quiet": True}
+    how["precision"] = options.precision
+    tiles = {"protocol": options.protocol, "tile": options.tile}  # not for estimated blur
     return pairs, {
-        name: replace(one, device=device, max_pixels=most, quiet=True)
+        name: replace(one, **how, **(tiles if one.way == "network" else {}))
         for name, one in chosen.items()
     }

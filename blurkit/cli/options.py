@@ -24,7 +24,16 @@ import typer
 from blurkit.cli.common import local_files
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.options import ANY, Placement, Precision, ValueRange, check_options, flag, option
+from blurkit.options import (
+    ANY,
+    Placement,
+    Precision,
+    Protocol,
+    ValueRange,
+    check_options,
+    flag,
+    option,
+)
 from blurkit.reports.progress import Stages, say, say_warning
 from blurkit.systems.system import providers
 
@@ -336,6 +345,13 @@ class EvaluationOptions(Networks, Device, Writing):
         "Restore pairs by these networks and compare them: files, addresses, names; repeatable.",
         metavar="NETWORK...",
     )
+    protocol: Protocol = option(
+        "tiles", "With --networks: how they run whole images, as in deblur; own: as their papers'."
+    )
+    tile: str = option(
+        "auto", "With --networks: tile side in pixels; auto: of their training.", metavar="PIXELS"
+    )
+    precision: Precision = option("fp32", "With --networks: number format.", rare=True)
     checkpoint: str | None = option(
         None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
     )

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from blurkit.data.films import film_records, has_films
-from blurkit.data.layouts import image_files
+from blurkit.data.layouts import image_files, sharp_beside
 from blurkit.data.places import WHOLE, Scene, WorkPart, in_part
 from blurkit.data.sources import (
     RecordStream,
@@ -22,7 +24,7 @@ from blurkit.data.sources import (
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import ending, is_image
-from blurkit.io.paths import composed, names_below, without_results
+from blurkit.io.paths import composed, results_among
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_record, record_keys
 from blurkit.io.streams import ShardWriter
@@ -153,6 +155,7 @@ class RestorationRuns:
         self._on_error = on_error
         self.runs = tuple(runs)
         self._sides = {run: _index(run, "restored", on_error) for run in runs}
+        refuse_reference(reference)
         self._reference = _index(reference, "sharp", on_error)
         self._blurry = _index(blurry, "blur", on_error) if blurry else None
         sides = {**self._sides, reference: self._reference}
@@ -194,6 +197,10 @@ class RestorationRuns:
         sequence = {k: v for r in both for k, v in r.attrs.items() if k == "sequence"}
         records = {}
         for run, record in loaded.items():
+            given = record.images.get("blur", shared.get("blur"))
+            alone = "blur" not in reference.images  # a pair may have no blur
+            if alone and given is not None and np.array_equal(given, shared["sharp"]):
+                raise BlurkitError(f"{name}: the reference {RESTORED_ITSELF}")
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
             attrs = {**record.attrs, **reference.attrs, **sequence}
             records[run] = Record(name, images, attrs)
@@ -250,24 +257,61 @@ def find_two_sides(
 ) -> list[Scene]:
     """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
-    Both are folders or both are files. Images in folders are paired by relative path without
-    suffix, never by position; those without a partner are reported to `on_error`. Raises
-    BlurkitError if one of two files does not exist.
+    Both are folders or both are files. Images in folders are paired by name, which is their
+    relative path without suffix, or their scene's in a dataset; never by position. A dataset gives
+    its images of the role, and if the first one has only `roles[1]`, the two change places. Images
+    without a partner are reported to `on_error`. Raises BlurkitError if one of two files does not
+    exist, and as `refuse_reference` does.
     """
     for side in (first, second):
         if not Path(side).exists():
             raise BlurkitError(f"{side}: no such file or folder")
-    first_images, second_images = _images(Path(first)), _images(Path(second))
     if Path(first).is_file():
-        pairs = {composed(Path(first).stem): (Path(first), Path(second))}
+        names = [composed(Path(first).stem)]
+        sides = [dict.fromkeys(names, Path(first)), dict.fromkeys(names, Path(second))]
     else:
-        both = [name for name in first_images if name in second_images]
-        pairs = {name: (first_images[name], second_images[name]) for name in both}
-        for name, path in (first_images | second_images).items():
-            if name not in pairs:
-                where = second if name in first_images else first
-                on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
+        found = [find_items([first], image=roles[0]), find_items([second], image=roles[1])]
+        for where, reason in (skipped for side in found for skipped in side.left_out):
+            on_error(where, BlurkitError(reason))
+        scenes = [[s for s in side.items if isinstance(s, Scene)] for side in found]
+        if _are_pairs(scenes[0], roles) and not _are_pairs(scenes[1], roles):
+            first, second, scenes = second, first, scenes[::-1]
+        sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
+    pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
+    if roles[1] == "sharp":
+        refuse_reference(second)
+        for pair in pairs.values():
+            if pair[0] == pair[1] or results_among(pair) == [pair[0]]:
+                raise BlurkitError(f"{pair[1]}: {RESTORED_ITSELF}")
+    for name, path in (sides[0] | sides[1]).items():
+        if name not in pairs:
+            where = second if name in sides[0] else first
+            on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
     return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
+
+
+RESTORED_ITSELF = "is the very picture that was restored; name the sharp one to compare with"
+
+
+def _are_pairs(scenes: Sequence[Scene], roles: tuple[str, str]) -> bool:
+    """Return whether these are pairs of a dataset that has images of the second role alone."""
+    return any(len(s.files) > 1 and roles[1] in s.files and roles[0] not in s.files for s in scenes)
+
+
+def _by_name(scenes: Sequence[Scene], role: str) -> dict[str, Path]:
+    return {scene.name: scene.files.get(role, scene.paths[0]) for scene in scenes}
+
+
+def refuse_reference(source: str) -> None:
+    """Raise BlurkitError if `source`, named as sharp, is on the blurred side of a dataset."""
+    path = Path(source)
+    if path.exists() and (sharp := sharp_beside(path if path.is_dir() else path.parent)):
+        stems = {file.stem for file in image_files(sharp)}
+        if any(file.stem in stems for file in (image_files(path) if path.is_dir() else [path])):
+            raise BlurkitError(
+                f"{source}: holds blurred pictures, whose sharp ones are in {sharp}; to compare "
+                f"with these, name it, or {sharp.parent}"
+            )
 
 
 def refuse_unpaired(inputs: Sequence[str], image: str, needed: str, remedy: str) -> None:
@@ -296,11 +340,3 @@ def read_two_sides(
     cannot be read and pairs of different sizes are reported to `on_error` too.
     """
     return RecordStream(find_two_sides(first, second, roles, on_error), part, on_error)
-
-
-def _images(path: Path) -> dict[str, Path]:
-    """Return the images below a folder by name, which is the relative path without suffix."""
-    if path.is_file():
-        return {}
-    files = without_results(image_files(path))
-    return dict(zip(names_below(path, files), files, strict=True))

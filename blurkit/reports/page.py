@@ -228,6 +228,8 @@ COLUMN_WORDS = {
     "lpips": "LPIPS",
     "seconds": "time, s",
     "memory": "memory, MB",
+    "parameters": "parameters, millions",
+    "gmacs": "GMACs",
     "sharpness_before": "sharpness before",
     "sharpness_after": "sharpness after",
     "restored_change": "change, levels of 255",

@@ -78,7 +78,7 @@ IMAGE_ROWS = 50
 """The most images that are listed; of larger sets, only those with the lowest scores."""
 REPORT_SUFFIXES = (".csv", ".json", ".md")
 
-LOWER = ("lpips", "seconds", "memory")
+LOWER = ("lpips", "seconds", "memory", "parameters", "gmacs")
 """Scores of which the lowest is the best."""
 
 OF_INPUTS = ("psnr_blur", "psnr_sharp")
