@@ -326,6 +326,15 @@ class EvaluationOptions(Networks, Device, Writing):
     lpips_heads: Path | None = option(
         None, "File of LPIPS's linear layers; default: BLURKIT_LPIPS_HEADS.", rare=True
     )
+    crop_border: int = option(
+        0, "Pixels at each side that do not count, as in BasicSR.", metavar="PIXELS", rare=True
+    )
+    no_reference: tuple[str, ...] = option(
+        (),
+        "Also measure images alone, by pyiqa: niqe,musiq,...; without --reference, several inputs "
+        "are runs to compare by these.",
+        metavar="NAME,...",
+    )
     frequency: bool = option(
         False, "Also report how entropies of high and low frequencies diverge at three scales."
     )
@@ -376,6 +385,11 @@ class EvaluationOptions(Networks, Device, Writing):
     merge: bool = option(
         False, "The inputs are JSON reports of parts (--part): make one report of them."
     )
+
+    @property
+    def alone(self) -> list[str]:
+        """The names of the measures without a reference."""
+        return [name for text in self.no_reference for name in text.split(",") if name]
 
     def level_for(self, images: int) -> float | None:
         """Return the confidence level of the intervals of so many images' means, None without."""

@@ -72,8 +72,14 @@ class Evaluation:
             from blurkit.metrics.lpips import load_lpips
 
             lpips = load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
+        alone = None
+        if options.alone:
+            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.metrics.scores import NoReference
+
+            alone = NoReference(options.alone, str(choose_device(options.device)))
         o = options
-        self.measures = Measures(o.ssim, o.metrics, lpips, o.image, o.target)
+        self.measures = Measures(o.ssim, o.metrics, lpips, o.image, o.target, o.crop_border, alone)
         self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
         self.runs = self._runs()
         self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
@@ -84,7 +90,8 @@ class Evaluation:
         options, problems, log = self.options, self.problems, self.log
         network = None if options.checkpoint is None else network_cost(options)
         size = width_and_height("--input-size", options.input_size)
-        with NetworkRuns(self.networks, problems, size) as networks:
+        alone = bool(options.alone)
+        with NetworkRuns(self.networks, problems, size, alone) as networks:
             scenes = self._scenes(networks)
             names = networks.running or (self.runs.runs if self.runs else [""])
             self.rows = {run: [] for run in names}
@@ -133,7 +140,7 @@ class Evaluation:
         folder = options.blurry or ""
         scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
         if self.log is not None:
-            self.log.add(ImageScores.of(scored, measures.ranking))
+            self.log.add(ImageScores.of(scored, measures))
         self._add(scored)
 
     def _show(self, scene: Mapping[str, Record]) -> None:
@@ -152,7 +159,7 @@ class Evaluation:
         for run, row in scored.items():
             self.rows[run].append(row)
         if self.options.json:
-            print_json(ImageScores.of(scored, self.measures.ranking).as_dict())
+            print_json(ImageScores.of(scored, self.measures).as_dict())
 
     def _show_side_by_side(self, scene: Mapping[str, Record], folder: Path) -> None:
         record = side_by_side_record(scene)
@@ -161,8 +168,13 @@ class Evaluation:
     # ---- inputs ----------------------------------------------------------------------------------
 
     def _runs(self) -> RestorationRuns | None:
-        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
+        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given.
+
+        Several inputs that are measured without a reference are paired with each other.
+        """
         inputs, reference, blurry = self.inputs, self.options.reference, self.options.blurry
+        if self.options.alone and reference is None and not self.networks and len(inputs) > 1:
+            return RestorationRuns(inputs, None, blurry, self.problems.add)
         if reference is None and blurry is None:
             return None
         if reference is None:
@@ -329,14 +341,20 @@ Answer = Record | BlurkitError | Sizes
 class NetworkRuns:
     """Networks that restore records, each loaded in a process of its own.
 
+    Records need a sharp image, unless `alone`. `size` is the width and height for the MACs.
+
     One that cannot be loaded, that fails on its first record while another does not, or whose
     process ends is reported to `problems` and left out; the others are `running`.
     """
 
     def __init__(
-        self, networks: Mapping[str, DeblurOptions], problems: Problems, size: tuple[int, int]
+        self,
+        networks: Mapping[str, DeblurOptions],
+        problems: Problems,
+        size: tuple[int, int],
+        alone: bool = False,
     ) -> None:
-        self._problems = problems
+        self._problems, self._alone = problems, alone
         self._sizes: dict[str, Sizes] = {}
         with ExitStack() as stack:
             self.running = {name: stack.enter_context(_Process()) for name in networks}
@@ -366,7 +384,8 @@ class NetworkRuns:
 
     def _restored(self, record: Record) -> dict[str, Record]:
         """Return a pair as each network restores it, empty if one fails."""
-        record.image("sharp")
+        if not self._alone:
+            record.image("sharp")
         blurry = Record(record.name, {"blur": record.image("blur")})
         restored: dict[str, Record] = {}
         failed: dict[str, BlurkitError] = {}

@@ -132,6 +132,8 @@ class _Spool:
 class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
+    Without a `reference`, the runs are only put side by side.
+
     Scenes are matched by name: the relative path without suffix in a folder, the record name in a
     shard. `names` are those that occur in all runs, the reference and `blurry`; other names are
     reported to `on_error`. The blurry images come from the folder `blurry`, or else from the
@@ -144,7 +146,7 @@ class RestorationRuns:
     def __init__(
         self,
         runs: Sequence[str],
-        reference: str,
+        reference: str | None,
         blurry: str | None = None,
         on_error: OnError = raise_error,
     ) -> None:
@@ -155,10 +157,14 @@ class RestorationRuns:
         self._on_error = on_error
         self.runs = tuple(runs)
         self._sides = {run: _index(run, "restored", on_error) for run in runs}
-        refuse_reference(reference)
-        self._reference = _index(reference, "sharp", on_error)
+        self._reference = None
+        if reference is not None:
+            refuse_reference(reference)
+            self._reference = _index(reference, "sharp", on_error)
         self._blurry = _index(blurry, "blur", on_error) if blurry else None
-        sides = {**self._sides, reference: self._reference}
+        sides = dict(self._sides)
+        if reference is not None and self._reference is not None:
+            sides[reference] = self._reference
         if blurry and self._blurry is not None:
             sides[blurry] = self._blurry
         everything = dict.fromkeys(name for side in sides.values() for name in side)
@@ -185,8 +191,8 @@ class RestorationRuns:
 
         Raises BlurkitError if an image cannot be read.
         """
-        reference = self._reference[name]()
-        shared = {"sharp": reference.image("sharp")}
+        reference = Record(name, {}) if self._reference is None else self._reference[name]()
+        shared = {} if self._reference is None else {"sharp": reference.image("sharp")}
         if self._blurry is not None:
             shared["blur"] = self._blurry[name]().image("blur")
         elif "blur" in reference.images:
@@ -199,7 +205,7 @@ class RestorationRuns:
         for run, record in loaded.items():
             given = record.images.get("blur", shared.get("blur"))
             alone = "blur" not in reference.images  # a pair may have no blur
-            if alone and given is not None and np.array_equal(given, shared["sharp"]):
+            if alone and given is not None and np.array_equal(given, shared.get("sharp")):
                 raise BlurkitError(f"{name}: the reference {RESTORED_ITSELF}")
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
             attrs = {**record.attrs, **reference.attrs, **sequence}
@@ -208,11 +214,12 @@ class RestorationRuns:
 
 
 def side_by_side_record(scene: Mapping[str, Record]) -> Record:
-    """Return a scene's blurry image if known, each run's restored image, and the sharp one."""
+    """Return a scene's blurry image, each run's restored one, and the sharp one, if known."""
     first = next(iter(scene.values()))
     restored = {f"run {n}": r.images["restored"] for n, r in enumerate(scene.values(), 1)}
     blur = {"blur": first.images["blur"]} if "blur" in first.images else {}
-    return Record(first.name, {**blur, **restored, "sharp": first.images["sharp"]})
+    sharp = {"sharp": first.images["sharp"]} if "sharp" in first.images else {}
+    return Record(first.name, {**blur, **restored, **sharp})
 
 
 def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
