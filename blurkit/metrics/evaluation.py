@@ -135,7 +135,7 @@ def make_report(
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
-    scores = next((row.scores for rows in runs.values() for row in rows), {"psnr": None})
+    scores: Scores = next((row.scores for rows in runs.values() for row in rows), {"psnr": None})
     key, lower = ranked(measures, scores)
     protocol = _protocol(runs, means, measures)
     if level is not None:
@@ -317,7 +317,8 @@ def _check_types(report: Mapping[str, Any]) -> None:
     lines, network = report["protocol"], report.get("network")
     if not isinstance(report.get("runs", []), (list, dict)) or not isinstance(lines, dict):
         raise ValueError("another type")
-    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not isinstance(lines["values"], str):
+    texts = bool(lines) and all(isinstance(line, str) for line in lines.values())
+    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not texts:
         raise ValueError("another type")
     if network is not None:
         NetworkCost(**network)
