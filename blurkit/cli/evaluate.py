@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -142,10 +142,10 @@ def with_networks(
     short = [Path(path).name for path in paths]
     named = zip(short if len({*short}) == len(short) else paths, paths, strict=True)
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
-    how = {"device": options.device, "max_pixels": options.max_pixels, "quiet": True}
-    how["precision"] = options.precision
-    tiles = {"protocol": options.protocol, "tile": options.tile}  # not for estimated blur
-    return pairs, {
-        name: replace(one, **how, **(tiles if one.way == "network" else {}))
+    same = ("device", "precision", "max_pixels")
+    how: dict[str, Any] = {name: getattr(options, name) for name in same}
+    tiles: dict[str, Any] = {"protocol": options.protocol, "tile": options.tile}
+    return pairs, {  # estimated blur has tiles of its own
+        name: replace(one, quiet=True, **how, **(tiles if one.way == "network" else {}))
         for name, one in chosen.items()
     }

@@ -204,8 +204,8 @@ class RestorationRuns:
         records = {}
         for run, record in loaded.items():
             given = record.images.get("blur", shared.get("blur"))
-            alone = "blur" not in reference.images  # a pair may have no blur
-            if alone and given is not None and np.array_equal(given, shared.get("sharp")):
+            compared = None if "blur" in reference.images else shared.get("sharp")
+            if given is not None and compared is not None and np.array_equal(given, compared):
                 raise BlurkitError(f"{name}: the reference {RESTORED_ITSELF}")
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
             attrs = {**record.attrs, **reference.attrs, **sequence}

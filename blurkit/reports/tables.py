@@ -95,7 +95,7 @@ def print_report(report: Report) -> None:
         title = "eval"
         if len(rows) > IMAGE_ROWS:
             title = f"eval: the {IMAGE_ROWS} lowest (--json gives all)"
-            ranks = [next(iter(image.runs.values()))[report.ranking] for image in report.images]
+            ranks = [image.as_dict()[report.ranking] for image in report.images]
             rows = [rows[i] for i in sorted(range(len(rows)), key=ranks.__getitem__)[:IMAGE_ROWS]]
         tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
     tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
