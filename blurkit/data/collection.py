@@ -203,7 +203,7 @@ class RestorationRuns:
         sequence = {k: v for r in both for k, v in r.attrs.items() if k == "sequence"}
         records = {}
         for run, record in loaded.items():
-            given = record.images.get("blur", shared.get("blur"))
+            given = record.images.get("blur")
             compared = None if "blur" in reference.images else shared.get("sharp")
             if given is not None and compared is not None and np.array_equal(given, compared):
                 raise BlurkitError(f"{name}: the reference {RESTORED_ITSELF}")
@@ -268,7 +268,7 @@ def find_two_sides(
     relative path without suffix, or their scene's in a dataset; never by position. A dataset gives
     its images of the role, and if the first one has only `roles[1]`, the two change places. Images
     without a partner are reported to `on_error`. Raises BlurkitError if one of two files does not
-    exist, and as `refuse_reference` does.
+    exist.
     """
     for side in (first, second):
         if not Path(side).exists():
@@ -285,11 +285,6 @@ def find_two_sides(
             first, second, scenes = second, first, scenes[::-1]
         sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
     pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
-    if roles[1] == "sharp":
-        refuse_reference(second)
-        for pair in pairs.values():
-            if pair[0] == pair[1] or results_among(pair) == [pair[0]]:
-                raise BlurkitError(f"{pair[1]}: {RESTORED_ITSELF}")
     for name, path in (sides[0] | sides[1]).items():
         if name not in pairs:
             where = second if name in sides[0] else first
@@ -344,6 +339,13 @@ def read_two_sides(
     """Return a record for each pair of images in two folders or two files, films frame by frame.
 
     Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
-    cannot be read and pairs of different sizes are reported to `on_error` too.
+    cannot be read and pairs of different sizes are reported to `on_error` too. Raises BlurkitError
+    if the second images, which are sharp, are those that were restored.
     """
-    return RecordStream(find_two_sides(first, second, roles, on_error), part, on_error)
+    scenes = find_two_sides(first, second, roles, on_error)
+    for pair in (scene.paths for scene in scenes):
+        if pair[0] == pair[1] or results_among(pair) == [pair[0]]:
+            raise BlurkitError(f"{pair[1]}: {RESTORED_ITSELF}")
+    if scenes:
+        refuse_reference(str(scenes[0].paths[1].parent))
+    return RecordStream(scenes, part, on_error)

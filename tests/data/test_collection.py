@@ -295,16 +295,16 @@ def test_the_picture_that_was_restored_is_no_reference(tmp_path: Path) -> None:
     photos = [str(tmp_path / f"photos/0{end}") for end in (".deblurred.png", ".png")]
     for run, reference in (
         (h, hide / "test"),
-        (h, hide / "test/test-close-ups"),
+        (f"{h}/test-close-ups", hide / "test/test-close-ups"),
         (f"{g}/GOPR0384_11_00", sequence / "blur"),
         (f"{g}/GOPR0384_11_00/0.png", sequence / "blur/0.png"),
     ):
-        for find in (find_two_sides, lambda a, b, _: RestorationRuns([a], b)):
+        for find in (read_two_sides, lambda a, b: RestorationRuns([a], b)):
             with pytest.raises(BlurkitError, match=f"holds blurred pictures.*{tmp_path}"):
-                find(run, str(reference), ("restored", "sharp"))
+                find(run, str(reference))
     for same in (photos, [photos[1], photos[1]]):
         with pytest.raises(BlurkitError, match="the very picture that was restored"):
-            find_two_sides(*same, ("restored", "sharp"))
+            read_two_sides(*same, roles=("blur", "sharp"))
     with pytest.raises(BlurkitError, match="the very picture that was restored"):
         RestorationRuns([str(tmp_path / "run.h5")], str(tmp_path / "photos")).load("0")
     for sides in (
