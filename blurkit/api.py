@@ -72,7 +72,7 @@ def prepare(
     from blurkit.metrics.psnr import psnr
 
     how = Preparation(measure=psnr) if preparation is None else preparation
-    found = find([str(text) for text in inputs], how, image, blur, lists)
+    found, how = find([str(text) for text in inputs], how, image, blur, lists)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
     yield from prepare_items(found.items, how, jobs, on_error)

@@ -123,7 +123,7 @@ class Options:
 # ---- Where and how networks run ------------------------------------------------------------------
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Protocol = Literal["tiles", "slices", "whole", "local"]
+Protocol = Literal["tiles", "slices", "whole", "local", "own"]
 ValueRange = Literal["0..1", "0..255", "-1..1"]
 """The values of black and white in an ONNX file of another program."""
 
@@ -136,7 +136,7 @@ class Placement:
     it. `tile` is the side in pixels at which a network runs (None: that of its training crops),
     `overlap` the width in pixels that tiles share (None: 32, or half a small tile). The `protocol`
     "tiles" blends them; "slices", "whole" and "local" measure as papers did, in float32 unless
-    `precision` says otherwise.
+    `precision` says otherwise; "own" is what the network's own paper did, "tiles" if unknown.
     """
 
     device: str = "auto"

@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as arrays
 
 from blurkit.data.collection import find_two_sides
 from blurkit.data.layouts import find_scenes
-from blurkit.data.prepare import Preparation
+from blurkit.data.places import Scene
+from blurkit.data.prepare import Preparation, with_validation
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import starts
 from blurkit.engine.torch_runner import torch_engine
@@ -143,13 +144,26 @@ def test_what_a_list_keeps_for_testing_never_trains(
     assert {scene.name for scene in found.items if scene.split == split} == kept
 
 
-@given(st.floats(0, 1), st.integers(0, 10**6), st.lists(PARTS, min_size=2, unique=True))
-def test_a_sequence_is_never_divided(part: float, seed: int, names: list[str]) -> None:
-    preparation = Preparation(validation=part, seed=seed)
-    for name in names:
-        frames = [Record(f"{name}/{n}", {}, {"sequence": name}) for n in range(5)]
-        assert len({preparation.split_of(frame) for frame in frames}) == 1
-        assert preparation.split_of(Record(name, {}, {"sequence": name, "split": "test"})) == "test"
+@given(
+    st.floats(0, 1, exclude_min=True, exclude_max=True),
+    st.integers(0, 10**6),
+    st.dictionaries(PARTS, st.integers(1, 9), min_size=2),
+)
+def test_validation_takes_sequences_until_it_has_its_frames(
+    part: float, seed: int, lengths: dict[str, int]
+) -> None:
+    asked = Preparation(validation=part, seed=seed)
+    numbered = [(name, n) for name, count in lengths.items() for n in range(count)]
+    frames = [Scene(f"{name}/{n}", {}, None, name) for name, n in numbered]
+    known = with_validation(asked, frames)
+    drawn = {scene.sequence for scene in frames if known.split_of(scene) == "val"}
+    assert drawn == known.drawn and 0 < len(drawn) < len(lengths)  # none is divided
+    taken = [lengths[name] for name in drawn]
+    whole = sum(lengths.values())
+    assert sum(taken) >= part * whole - 1e-9 or len(drawn) == len(lengths) - 1
+    assert len(taken) == 1 or sum(taken) - max(taken) < part * whole
+    for name in lengths:
+        assert known.split_of(Record(name, {}, {"sequence": name, "split": "test"})) == "test"
 
 
 # ---- depths --------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class DeblurOptions(Networks, ImageTask, Tracked):
     protocol: Protocol = option(
         "tiles",
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
-        "with local statistics (MSFS-Net-Local).",
+        "with local statistics (NAFNet, MSFS-Net-Local); own: the network's paper's.",
     )
     value_range: Literal["auto", "0..1", "0..255", "-1..1"] = option(
         "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -46,6 +46,7 @@ def evaluate(
     options = with_part(options)
     if options.networks:
         _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
+        width_and_height("--input-size", options.input_size)
         pairs, networks = with_networks(inputs, options)
 
         from blurkit.cli.scoring import Evaluation  # imports numpy
@@ -55,7 +56,8 @@ def evaluate(
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
         width_and_height("--input-size", options.input_size)
-    elif options.encoder:
+    _refuse(options, WITH_NETWORKS, "{} requires --networks")
+    if options.encoder and options.checkpoint is None:
         raise UsageError("--encoder requires --checkpoint")
     refuse_missing([options.lpips], "file (from --lpips)")
     refuse_missing([options.lpips_heads], "file (from --lpips-heads)")
@@ -83,10 +85,13 @@ FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "
 
 
 WITHOUT_NETWORKS = (
-    *("reference", "blurry", "image", "target", "checkpoint", "encoder", "input_size"),
+    *("reference", "blurry", "image", "target", "checkpoint", "encoder"),
     *("resume", "merge"),
 )
 """The options that exclude `--networks`."""
+
+WITH_NETWORKS = ("protocol", "tile", "precision")
+"""The options that require `--networks`."""
 
 
 def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> None:
@@ -138,8 +143,10 @@ def with_networks(
     short = [Path(path).name for path in paths]
     named = zip(short if len({*short}) == len(short) else paths, paths, strict=True)
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
-    device, most = options.device, options.max_pixels
-    return pairs, {
-        name: replace(one, device=device, max_pixels=most, quiet=True)
+    same = ("device", "precision", "max_pixels")
+    how: dict[str, Any] = {name: getattr(options, name) for name in same}
+    tiles: dict[str, Any] = {"protocol": options.protocol, "tile": options.tile}
+    return pairs, {  # estimated blur has tiles of its own
+        name: replace(one, quiet=True, **how, **(tiles if one.way == "network" else {}))
         for name, one in chosen.items()
     }

@@ -26,7 +26,16 @@ from blurkit.cli.common import local_files
 from blurkit.data.places import parse_part, part_of_job
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.options import ANY, Placement, Precision, ValueRange, check_options, flag, option
+from blurkit.options import (
+    ANY,
+    Placement,
+    Precision,
+    Protocol,
+    ValueRange,
+    check_options,
+    flag,
+    option,
+)
 from blurkit.reports.progress import Stages, say, say_warning
 from blurkit.systems.system import providers
 
@@ -365,6 +374,15 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
     lpips_heads: Path | None = option(
         None, "File of LPIPS's linear layers; default: BLURKIT_LPIPS_HEADS.", rare=True
     )
+    crop_border: int = option(
+        0, "Pixels at each side that do not count, as in BasicSR.", metavar="PIXELS", rare=True
+    )
+    no_reference: tuple[str, ...] = option(
+        (),
+        "Also measure images alone, by pyiqa: niqe,musiq,...; without --reference, several inputs "
+        "are runs to compare by these.",
+        metavar="NAME,...",
+    )
     frequency: bool = option(
         False, "Also report how entropies of high and low frequencies diverge at three scales."
     )
@@ -384,6 +402,13 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
         "Restore pairs by these networks and compare them: files, addresses, names; repeatable.",
         metavar="NETWORK...",
     )
+    protocol: Protocol = option(
+        "tiles", "With --networks: how they run whole images, as in deblur; own: as their papers'."
+    )
+    tile: str = option(
+        "auto", "With --networks: tile side in pixels; auto: of their training.", metavar="PIXELS"
+    )
+    precision: Precision = option("fp32", "With --networks: number format.", rare=True)
     checkpoint: str | None = option(
         None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
     )
@@ -407,6 +432,11 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
     merge: bool = option(
         False, "The inputs are JSON reports of parts (--part): make one report of them."
     )
+
+    @property
+    def alone(self) -> list[str]:
+        """The names of the measures without a reference."""
+        return [name for text in self.no_reference for name in text.split(",") if name]
 
     def level_for(self, images: int) -> float | None:
         """Return the confidence level of the intervals of so many images' means, None without."""

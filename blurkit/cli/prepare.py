@@ -52,7 +52,9 @@ class Selection(Tracked):
         "blur", "Role of photos without partners.", flags=("--as",)
     )
     split: str = option("", "Prepare only this split: train, val or test.")
-    validation: float = option(0.0, "Fraction of the training scenes to move to val.", maximum=1)
+    validation: float = option(
+        0.0, "Fraction of the training frames to move to val, in whole sequences.", below=1
+    )
     limit: int = option(0, "Maximum number of scenes; 0: all.")
     crop: int = option(0, "Cut tiles with this side, pixels.")
     crop_stride: int = option(
@@ -187,7 +189,7 @@ def prepare(
     films = VIDEO_SUFFIXES if options.average else ()
     problems = Problems([*inputs, *options.transfer_from], films, part)
     o = options
-    work_list = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)
+    work_list, preparation = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)
     for layout in work_list.layouts:
         say(layout, options.quiet)
     if work_list.results:
@@ -239,7 +241,7 @@ def _show_status(
     from blurkit.data.prepare import find, item_outlines
 
     o = options
-    items = find(inputs, preparation, o.role, o.blur, o.lists, o.limit).items
+    items = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)[0].items
     results = item_outlines(items)
     part = part.among(record.name for record in results)
     show_status(results, part, options, "prepared", True, preparation.origin)

@@ -19,6 +19,7 @@ from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.cli.options import EvaluationOptions
 from blurkit.data.collection import RestorationRuns, are_two_sides, side_by_side_record
 from blurkit.data.places import WHOLE, parse_part
+from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.records import Record
 from blurkit.io.writing import locked, writing_errors
@@ -71,8 +72,14 @@ class Evaluation:
             from blurkit.metrics.lpips import load_lpips
 
             lpips = load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
+        alone = None
+        if options.alone:
+            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.metrics.scores import NoReference
+
+            alone = NoReference(options.alone, str(choose_device(options.device)))
         o = options
-        self.measures = Measures(o.ssim, o.metrics, lpips, o.image, o.target)
+        self.measures = Measures(o.ssim, o.metrics, lpips, o.image, o.target, o.crop_border, alone)
         self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
         self.runs = self._runs()
         self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
@@ -82,7 +89,9 @@ class Evaluation:
         """Score all records, and report the results."""
         options, problems, log = self.options, self.problems, self.log
         network = None if options.checkpoint is None else network_cost(options)
-        with NetworkRuns(self.networks, problems) as networks:
+        size = width_and_height("--input-size", options.input_size)
+        alone = bool(options.alone)
+        with NetworkRuns(self.networks, problems, size, alone) as networks:
             scenes = self._scenes(networks)
             names = networks.running or (self.runs.runs if self.runs else [""])
             self.rows = {run: [] for run in names}
@@ -107,7 +116,7 @@ class Evaluation:
             network,
             self.spectrum,
             "" if problems.part == WHOLE else str(problems.part),
-            NETWORK_COSTS if self.networks else None,
+            network_costs_for(options.input_size) if self.networks else None,
         )
         _publish(result, self.spectrum, options)
         if result.images:
@@ -131,7 +140,7 @@ class Evaluation:
         folder = options.blurry or ""
         scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
         if self.log is not None:
-            self.log.add(ImageScores.of(scored, measures.ranking))
+            self.log.add(ImageScores.of(scored, measures))
         self._add(scored)
 
     def _show(self, scene: Mapping[str, Record]) -> None:
@@ -150,7 +159,7 @@ class Evaluation:
         for run, row in scored.items():
             self.rows[run].append(row)
         if self.options.json:
-            print_json(ImageScores.of(scored, self.measures.ranking).as_dict())
+            print_json(ImageScores.of(scored, self.measures).as_dict())
 
     def _show_side_by_side(self, scene: Mapping[str, Record], folder: Path) -> None:
         record = side_by_side_record(scene)
@@ -159,8 +168,13 @@ class Evaluation:
     # ---- inputs ----------------------------------------------------------------------------------
 
     def _runs(self) -> RestorationRuns | None:
-        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given."""
+        """Return the inputs paired by name with those of `--reference` and `--blurry`, if given.
+
+        Several inputs that are measured without a reference are paired with each other.
+        """
         inputs, reference, blurry = self.inputs, self.options.reference, self.options.blurry
+        if self.options.alone and reference is None and not self.networks and len(inputs) > 1:
+            return RestorationRuns(inputs, None, blurry, self.problems.add)
         if reference is None and blurry is None:
             return None
         if reference is None:
@@ -306,29 +320,51 @@ NETWORK_COSTS = {
     "seconds": "time to restore an image, the networks in turn, each after an untimed first image",
     "memory": "MB, the most that the network's own process has had in memory, with Python and its "
     "libraries, or has reserved on a GPU",
+    "parameters": "millions, of the network",
+    "gmacs": "10^9 multiply-accumulates of convolutions and matrix products, for an image of ",
 }
-"""The costs of networks, and how they are measured."""
+"""The costs of networks, and how they are measured; estimates of blur have no parameters."""
 
-Answer = Record | BlurkitError | None
-"""None of a process that has loaded its network, then a restored record, or a problem."""
+
+def network_costs_for(input_size: str) -> dict[str, str]:
+    """Return `NETWORK_COSTS` for an image of this size in words, WxH."""
+    return {**NETWORK_COSTS, "gmacs": NETWORK_COSTS["gmacs"] + input_size}
+
+
+Sizes = dict[str, float]
+"""The parameters and GMACs of a network, empty for what is not a network of torch."""
+
+Answer = Record | BlurkitError | Sizes
+"""The sizes of a network that is loaded, then a restored record, or a problem."""
 
 
 class NetworkRuns:
     """Networks that restore records, each loaded in a process of its own.
 
+    Records need a sharp image, unless `alone`. `size` is the width and height for the MACs.
+
     One that cannot be loaded, that fails on its first record while another does not, or whose
     process ends is reported to `problems` and left out; the others are `running`.
     """
 
-    def __init__(self, networks: Mapping[str, DeblurOptions], problems: Problems) -> None:
-        self._problems = problems
+    def __init__(
+        self,
+        networks: Mapping[str, DeblurOptions],
+        problems: Problems,
+        size: tuple[int, int],
+        alone: bool = False,
+    ) -> None:
+        self._problems, self._alone = problems, alone
+        self._sizes: dict[str, Sizes] = {}
         with ExitStack() as stack:
             self.running = {name: stack.enter_context(_Process()) for name in networks}
             for name, process in self.running.items():
-                process.send(networks[name])
+                process.send((networks[name], size))
             for name, process in [*self.running.items()]:
                 if isinstance(answer := process.receive(), BlurkitError):
                     self._leave_out(name, answer)
+                elif isinstance(answer, dict):
+                    self._sizes[name] = {f"network_{key}": n for key, n in answer.items()}
             self._stack = stack.pop_all()
 
     def __enter__(self) -> NetworkRuns:
@@ -348,15 +384,16 @@ class NetworkRuns:
 
     def _restored(self, record: Record) -> dict[str, Record]:
         """Return a pair as each network restores it, empty if one fails."""
-        record.image("sharp")
+        if not self._alone:
+            record.image("sharp")
         blurry = Record(record.name, {"blur": record.image("blur")})
         restored: dict[str, Record] = {}
         failed: dict[str, BlurkitError] = {}
         for name, process in self.running.items():
             answer = process.ask(blurry)
             if isinstance(answer, Record):
-                images, attrs = record.images | answer.images, record.attrs | answer.attrs
-                restored[name] = Record(record.name, images, attrs)
+                attrs = record.attrs | answer.attrs | self._sizes[name]
+                restored[name] = Record(record.name, record.images | answer.images, attrs)
             else:
                 failed[name] = answer
         whole = True
@@ -399,8 +436,8 @@ class _Process:
         self._process.kill()
         self._process.communicate()
 
-    def send(self, question: DeblurOptions | Record) -> None:
-        """Send the options of the network, or a record to restore."""
+    def send(self, question: tuple[DeblurOptions, tuple[int, int]] | Record) -> None:
+        """Send the options of the network and a width and height, or a record to restore."""
         try:
             pickle.dump(question, self._process.stdin)
             self._process.stdin.flush()
@@ -420,14 +457,15 @@ class _Process:
         """Return a record restored, or the problem."""
         self.send(record)
         answer = self.receive()
-        assert answer is not None
+        assert not isinstance(answer, dict)
         self.done += isinstance(answer, Record)
         return answer
 
 
 # ---- The process of a network --------------------------------------------------------------------
 # It reads pickles from standard input, the options of `deblur` and then records, and answers each
-# on standard output: None once the network is loaded, then the restored record, or a BlurkitError.
+# on standard output: the network's sizes once it is loaded, then the restored record, or a
+# BlurkitError.
 
 STATUS = Path("/proc/self/status")
 """Where Linux states the most memory that a process has had."""
@@ -437,9 +475,11 @@ def serve() -> None:
     """Load the network and answer until standard input ends."""
     with os.fdopen(os.dup(1), "wb") as answers, suppress(EOFError):
         os.dup2(2, 1)  # what libraries print is no answer
-        answer: Answer = None
+        answer: Answer = {}
+        options, size = pickle.load(sys.stdin.buffer)
         try:
-            work, _ = deblurring(pickle.load(sys.stdin.buffer))
+            work, engine = deblurring(options)
+            answer = {} if engine is None else _sizes(engine, *size)
         except BlurkitError as error:
             answer = error
         warm = False
@@ -449,6 +489,23 @@ def serve() -> None:
             record = pickle.load(sys.stdin.buffer)
             warm = warm or isinstance(_restored(work, record), Record)
             answer = _restored(work, record)
+
+
+def _sizes(engine: Engine, width: int, height: int) -> Sizes:
+    """Return the parameters, in millions, and the GMACs of an engine's network, if it is torch's.
+
+    Where the network does not take images of this size, the GMACs are left out.
+    """
+    network, torch = getattr(engine.runner, "network", None), sys.modules.get("torch")
+    if torch is None or not isinstance(network, torch.nn.Module):
+        return {}
+
+    from blurkit.tasks.inspect import macs, parameters
+
+    sizes = {"parameters": parameters(network) / 1e6}
+    with suppress(BlurkitError):
+        sizes["gmacs"] = macs(network, (1, 3, height, width)) / 1e9
+    return sizes
 
 
 def _restored(work: Work, record: Record) -> Record | BlurkitError:

@@ -22,7 +22,7 @@ from blurkit.training.configuration import (
 )
 
 Shards = Annotated[
-    list[str], typer.Argument(help="Shards, or folders of train-*, test-* or val-*.h5.")
+    list[str], typer.Argument(help="Shards, or folders of train-*, val-* or test-*.h5.")
 ]
 
 

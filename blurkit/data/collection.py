@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from blurkit.data.films import film_records, has_films
-from blurkit.data.layouts import image_files
+from blurkit.data.layouts import image_files, sharp_beside
 from blurkit.data.places import WHOLE, Scene, WorkPart
 from blurkit.data.sources import (
     RecordStream,
@@ -22,7 +24,7 @@ from blurkit.data.sources import (
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import ending, is_image
-from blurkit.io.paths import composed, names_below, without_results
+from blurkit.io.paths import composed, results_among
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_record, record_keys
 from blurkit.io.streams import ShardWriter
@@ -134,6 +136,8 @@ class _Spool:
 class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
+    Without a `reference`, the runs are only put side by side.
+
     Scenes are matched by name: the relative path without suffix in a folder, the record name in a
     shard. `names` are those that occur in all runs, the reference and `blurry`; other names are
     reported to `on_error`. The blurry images come from the folder `blurry`, or else from the
@@ -146,7 +150,7 @@ class RestorationRuns:
     def __init__(
         self,
         runs: Sequence[str],
-        reference: str,
+        reference: str | None,
         blurry: str | None = None,
         on_error: OnError = raise_error,
     ) -> None:
@@ -157,9 +161,14 @@ class RestorationRuns:
         self._on_error = on_error
         self.runs = tuple(runs)
         self._sides = {run: _index(run, "restored", on_error) for run in runs}
-        self._reference = _index(reference, "sharp", on_error)
+        self._reference = None
+        if reference is not None:
+            refuse_reference(reference)
+            self._reference = _index(reference, "sharp", on_error)
         self._blurry = _index(blurry, "blur", on_error) if blurry else None
-        sides = {**self._sides, reference: self._reference}
+        sides = dict(self._sides)
+        if reference is not None and self._reference is not None:
+            sides[reference] = self._reference
         if blurry and self._blurry is not None:
             sides[blurry] = self._blurry
         everything = dict.fromkeys(name for side in sides.values() for name in side)
@@ -187,8 +196,8 @@ class RestorationRuns:
 
         Raises BlurkitError if an image cannot be read.
         """
-        reference = self._reference[name]()
-        shared = {"sharp": reference.image("sharp")}
+        reference = Record(name, {}) if self._reference is None else self._reference[name]()
+        shared = {} if self._reference is None else {"sharp": reference.image("sharp")}
         if self._blurry is not None:
             shared["blur"] = self._blurry[name]().image("blur")
         elif "blur" in reference.images:
@@ -199,6 +208,10 @@ class RestorationRuns:
         sequence = {k: v for r in both for k, v in r.attrs.items() if k == "sequence"}
         records = {}
         for run, record in loaded.items():
+            given = record.images.get("blur")
+            compared = None if "blur" in reference.images else shared.get("sharp")
+            if given is not None and compared is not None and np.array_equal(given, compared):
+                raise BlurkitError(f"{name}: the reference {RESTORED_ITSELF}")
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
             attrs = {**record.attrs, **reference.attrs, **sequence}
             records[run] = Record(name, images, attrs)
@@ -206,11 +219,12 @@ class RestorationRuns:
 
 
 def side_by_side_record(scene: Mapping[str, Record]) -> Record:
-    """Return a scene's blurry image if known, each run's restored image, and the sharp one."""
+    """Return a scene's blurry image, each run's restored one, and the sharp one, if known."""
     first = next(iter(scene.values()))
     restored = {f"run {n}": r.images["restored"] for n, r in enumerate(scene.values(), 1)}
     blur = {"blur": first.images["blur"]} if "blur" in first.images else {}
-    return Record(first.name, {**blur, **restored, "sharp": first.images["sharp"]})
+    sharp = {"sharp": first.images["sharp"]} if "sharp" in first.images else {}
+    return Record(first.name, {**blur, **restored, **sharp})
 
 
 def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
@@ -255,24 +269,56 @@ def find_two_sides(
 ) -> list[Scene]:
     """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
-    Both are folders or both are files. Images in folders are paired by relative path without
-    suffix, never by position; those without a partner are reported to `on_error`. Raises
-    BlurkitError if one of two files does not exist.
+    Both are folders or both are files. Images in folders are paired by name, which is their
+    relative path without suffix, or their scene's in a dataset; never by position. A dataset gives
+    its images of the role, and if the first one has only `roles[1]`, the two change places. Images
+    without a partner are reported to `on_error`. Raises BlurkitError if one of two files does not
+    exist.
     """
     for side in (first, second):
         if not Path(side).exists():
             raise BlurkitError(f"{side}: no such file or folder")
-    first_images, second_images = _images(Path(first)), _images(Path(second))
     if Path(first).is_file():
-        pairs = {composed(Path(first).stem): (Path(first), Path(second))}
+        names = [composed(Path(first).stem)]
+        sides = [dict.fromkeys(names, Path(first)), dict.fromkeys(names, Path(second))]
     else:
-        both = [name for name in first_images if name in second_images]
-        pairs = {name: (first_images[name], second_images[name]) for name in both}
-        for name, path in (first_images | second_images).items():
-            if name not in pairs:
-                where = second if name in first_images else first
-                on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
+        found = [find_items([first], image=roles[0]), find_items([second], image=roles[1])]
+        for where, reason in (skipped for side in found for skipped in side.left_out):
+            on_error(where, BlurkitError(reason))
+        scenes = [[s for s in side.items if isinstance(s, Scene)] for side in found]
+        if _are_pairs(scenes[0], roles) and not _are_pairs(scenes[1], roles):
+            first, second, scenes = second, first, scenes[::-1]
+        sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
+    pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
+    for name, path in (sides[0] | sides[1]).items():
+        if name not in pairs:
+            where = second if name in sides[0] else first
+            on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
     return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
+
+
+RESTORED_ITSELF = "is the very picture that was restored; name the sharp one to compare with"
+
+
+def _are_pairs(scenes: Sequence[Scene], roles: tuple[str, str]) -> bool:
+    """Return whether these are pairs of a dataset that has images of the second role alone."""
+    return any(len(s.files) > 1 and roles[1] in s.files and roles[0] not in s.files for s in scenes)
+
+
+def _by_name(scenes: Sequence[Scene], role: str) -> dict[str, Path]:
+    return {scene.name: scene.files.get(role, scene.paths[0]) for scene in scenes}
+
+
+def refuse_reference(source: str) -> None:
+    """Raise BlurkitError if `source`, named as sharp, is on the blurred side of a dataset."""
+    path = Path(source)
+    if path.exists() and (sharp := sharp_beside(path if path.is_dir() else path.parent)):
+        stems = {file.stem for file in image_files(sharp)}
+        if any(file.stem in stems for file in (image_files(path) if path.is_dir() else [path])):
+            raise BlurkitError(
+                f"{source}: holds blurred pictures, whose sharp ones are in {sharp}; to compare "
+                f"with these, name it, or {sharp.parent}"
+            )
 
 
 def refuse_unpaired(inputs: Sequence[str], image: str, needed: str, remedy: str) -> None:
@@ -298,14 +344,13 @@ def read_two_sides(
     """Return a record for each pair of images in two folders or two files, films frame by frame.
 
     Images are paired by `find_two_sides`, and only those of `part` are read. Images that cannot be
-    read and pairs of different sizes are reported to `on_error` too.
+    read and pairs of different sizes are reported to `on_error` too. Raises BlurkitError if the
+    second images, which are sharp, are those that were restored.
     """
-    return RecordStream(find_two_sides(first, second, roles, on_error), part, on_error)
-
-
-def _images(path: Path) -> dict[str, Path]:
-    """Return the images below a folder by name, which is the relative path without suffix."""
-    if path.is_file():
-        return {}
-    files = without_results(image_files(path))
-    return dict(zip(names_below(path, files), files, strict=True))
+    scenes = find_two_sides(first, second, roles, on_error)
+    for pair in (scene.paths for scene in scenes):
+        if pair[0] == pair[1] or results_among(pair) == [pair[0]]:
+            raise BlurkitError(f"{pair[1]}: {RESTORED_ITSELF}")
+    if scenes:
+        refuse_reference(str(scenes[0].paths[1].parent))
+    return RecordStream(scenes, part, on_error)

@@ -28,6 +28,7 @@ from blurkit.data.places import (
     LAYOUTS,
     NEUTRAL_ENDINGS,
     ROLE_FOLDER,
+    SPLITS,
     Found,
     Place,
     Scene,
@@ -194,6 +195,26 @@ def _named(scenes: Sequence[Scene], left_out: list[tuple[str, str]]) -> list[Sce
             reason = f"its name {scene.name!r} is taken by {first.paths[0]}"
             left_out.append((str(scene.paths[0]), reason))
     return list(taken.values())
+
+
+def sharp_beside(folder: Path) -> Path | None:
+    """Return the folder with the sharp images of the blurred ones in `folder`, if its names say so.
+
+    It is beside `folder`, or beside one of the two above: `gt` beside `blur`, HIDE's `GT` beside
+    `test/test-close-ups`.
+    """
+    for blurred in (folder.absolute(), *folder.absolute().parents[:2]):
+        role = ROLE_FOLDER.fullmatch(blurred.name.lower())
+        if role and not role["blur"]:
+            return None
+        if not (role or blurred.name.lower() in SPLITS):
+            continue
+        for other in sorted(blurred.parent.iterdir()):
+            named = ROLE_FOLDER.fullmatch(other.name.lower())
+            wanted = named and (named["folder"] == "gt" if not role else not named["blur"])
+            if wanted and other.is_dir():
+                return other
+    return None
 
 
 # ---- Archives ------------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from xxhash import xxh3_64_digest
 
 from blurkit.data.films import (
     Clip,
@@ -18,6 +20,7 @@ from blurkit.data.films import (
     film_records,
     find_clips,
     has_films,
+    scene_length,
     windows,
 )
 from blurkit.data.lists import STRENGTH
@@ -31,7 +34,7 @@ from blurkit.data.sources import (
 )
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.films import unfilmed
+from blurkit.io.films import stated_length, unfilmed
 from blurkit.io.records import Image, Record, crop_record
 from blurkit.io.writing import last_change
 from blurkit.synthesis.averaging import Averaging
@@ -49,9 +52,9 @@ class Preparation:
     `average` makes pairs from frames. `synthesis` makes `copies` blurred versions of each sharp
     photo; alternatively, `transfer` makes them, a function of record and copy that is called only
     in this process. `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation`
-    moves this fraction of the training scenes, whole sequences at a time, to `val`. Only what is in
-    `part` is prepared. `measure` compares the blur and sharp images of each finished record for
-    its attribute `psnr_blur`.
+    is the fraction of the training frames to move to `val`, and `drawn` are the sequences that
+    `with_validation` chose for it. Only what is in `part` is prepared. `measure` compares the blur
+    and sharp images of each finished record for its attribute `psnr_blur`.
     """
 
     average: Averaging | None = None
@@ -62,21 +65,16 @@ class Preparation:
     stride: int = 0
     split: str = ""
     validation: float = 0.0
+    drawn: frozenset[str] = frozenset()
     seed: int = 0
     part: WorkPart = WHOLE
     measure: Callable[[Image, Image], float] | None = None
 
     def split_of(self, item: Scene | Clip | Record) -> str | None:
         """Return the split of an item or record; training scenes may be drawn for `val`."""
-        if isinstance(item, Record):
-            split, sequence = item.attrs.get("split"), item.attrs.get("sequence")
-        else:
-            split = item.split
-            sequence = item.sequence if isinstance(item, Scene) else item.name
-        if split in (None, "train") and self.validation:
-            key = f"{self.seed}/{sequence or item.name}"
-            if zlib.crc32(key.encode()) / 2**32 < self.validation:
-                return "val"
+        split = item.attrs.get("split") if isinstance(item, Record) else item.split
+        if split in (None, "train") and _sequence(item) in self.drawn:
+            return "val"
         return split
 
     def origin(self, name: str) -> str:
@@ -118,14 +116,15 @@ def find(
     blur: str = "blur",
     lists: Sequence[Path] = (),
     limit: int = 0,
-) -> Found[WorkItem]:
-    """Find everything to be prepared from `inputs`, without opening it.
+) -> tuple[Found[WorkItem], Preparation]:
+    """Find everything to be prepared from `inputs`, and the preparation `with_validation` of it.
 
     `unpaired_as`, `blur` and `lists` are as for `find_items`. `limit` keeps the first items only,
     in all parts together. An image of a test scene is in no other scene, and an image that is
     reached twice through links is used once.
 
-    Raises UsageError as `find_items` does, and BlurkitError for a list file that names no image.
+    Raises UsageError and BlurkitError as `find_items` and `with_validation` do, and BlurkitError
+    for a list file that names no image.
     """
     found: Found[WorkItem] = Found()
     if preparation.average is None:
@@ -141,6 +140,9 @@ def find(
         for clip in once(clips.items, found.layouts):
             found.items += windows(clip, preparation.average) if clip.frames else [clip]
         found.layouts.append(f"{len(clips.items)} clips of frames")
+    if limit and not preparation.split:
+        found.items = found.items[:limit]
+    preparation = with_validation(preparation, found.items)
     whole = replace(preparation, part=WHOLE)
     found.items = [i for i in found.items if isinstance(i, ShardSource) or whole.wanted(i)]
     if limit:
@@ -149,7 +151,60 @@ def find(
         even = preparation.part.among(map(_where, found.items))
         preparation = replace(preparation, part=even)
     found.items = [i for i in found.items if isinstance(i, ShardSource) or preparation.wanted(i)]
-    return found
+    return found, preparation
+
+
+def with_validation(preparation: Preparation, items: Sequence[WorkItem]) -> Preparation:
+    """Return the preparation with the sequences `drawn` that make up its `validation` of `items`.
+
+    Names and seed decide the order in which whole sequences are drawn, until they have the fraction
+    `validation` of the training frames. A photo without a sequence is one. One at least is drawn,
+    and one is left.
+
+    Raises UsageError for a stream, and BlurkitError if all training frames are one sequence.
+    """
+    if not preparation.validation:
+        return preparation
+    frames: Counter[str] = Counter()
+    for item in items:
+        for outline, count in _outlines(item):
+            if preparation.split_of(outline) in (None, "train"):
+                frames[_sequence(outline)] += count
+    if len(frames) == 1:
+        raise BlurkitError(f"--validation: {next(iter(frames))} is all there is to train on")
+
+    def place(name: str) -> bytes:
+        return xxh3_64_digest(f"{preparation.seed}/{name}".encode(errors="surrogateescape"))
+
+    order = sorted(frames, key=place)
+    total, reached, drawn = frames.total(), 0, set()
+    for name in order[:-1]:
+        if reached / total < preparation.validation:
+            drawn.add(name)
+            reached += frames[name]
+    return replace(preparation, drawn=frozenset(drawn))
+
+
+def _outlines(item: WorkItem) -> Iterator[tuple[Scene | Clip | Record, int]]:
+    """Yield what `split_of` needs of an item, or of each record in a shard, and its frames."""
+    if isinstance(item, Clip):
+        yield item, 1 if item.frames else stated_length(item.source) or 1
+    elif isinstance(item, Scene):
+        yield item, scene_length(item) or 1
+    elif is_stream(item.source):
+        raise UsageError("--validation: a stream is known only at its end; save it to a file")
+    else:
+        for record in read_shard_source(item, lambda where, error: None, pixels=False):
+            yield record, 1
+
+
+def _sequence(item: Scene | Clip | Record) -> str:
+    """Return the name of what is never divided between two splits."""
+    if isinstance(item, Record):
+        return str(item.attrs.get("sequence", item.name))
+    if isinstance(item, Scene) and item.sequence and not has_films(item):
+        return item.sequence
+    return item.name
 
 
 def prepare_items(

@@ -112,7 +112,8 @@ def onnx_engine(
     do, BlurkitError if the network is for another use, and UsageError for the protocol "local",
     which needs a network of torch, and for other tiles than those of a network of fixed size.
     """
-    tile, protocol = placement.tile, placement.protocol
+    tile = placement.tile
+    protocol = "tiles" if placement.protocol == "own" else placement.protocol
     if protocol == "local":
         raise UsageError(f"--protocol local: {path} has no means that could be made local")
     runner = OnnxRunner(path, placement.device, value_range)

@@ -122,8 +122,8 @@ class LocalMean(nn.Module):
     """Means over a window around each pixel; maps (N, C, H, W) to the same size.
 
     The window is limited to the size of the image. Near the borders, where it would extend beyond
-    the image, the nearest mean of a complete window is used. Images no larger than the window have
-    the same mean everywhere.
+    the image, the nearest mean of a complete window is used. Of images no larger than the window,
+    the one mean is returned, (N, C, 1, 1).
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -131,7 +131,13 @@ class LocalMean(nn.Module):
         self.window = height, width
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.covers(x):
+            return nn.functional.adaptive_avg_pool2d(x, 1)
         return _widened(_means(x, self.window), x)
+
+    def covers(self, x: Tensor) -> bool:
+        """Return whether the window is no smaller than `x`."""
+        return all(n >= side for n, side in zip(self.window, x.shape[-2:], strict=True))
 
 
 class FastLocalMean(LocalMean):
@@ -146,7 +152,7 @@ class FastLocalMean(LocalMean):
         self.strides = strides
 
     def forward(self, x: Tensor) -> Tensor:
-        if all(n >= side for n, side in zip(self.window, x.shape[-2:], strict=True)):
+        if self.covers(x):
             return super().forward(x)
         down, across = (
             min(most, next(r for r in range(5, 0, -1) if side % r == 0))

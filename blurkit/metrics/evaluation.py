@@ -14,7 +14,7 @@ from blurkit.data.places import array_of
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import natural_key, reading_errors
 from blurkit.metrics.frequency import Divergences, Frequency
-from blurkit.metrics.scores import Measures, Scores
+from blurkit.metrics.scores import ALONE, LOWER_WORDS, Measures, Scores
 from blurkit.metrics.statistics import (
     RESAMPLES,
     Comparison,
@@ -36,14 +36,14 @@ class ImageScores:
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, rows: Mapping[str, Scored], key: str = "psnr") -> ImageScores:
-        """Return the scores of one image; the `best` runs have the highest score `key`."""
+    def of(cls, rows: Mapping[str, Scored], measures: Measures | Merged) -> ImageScores:
+        """Return the scores of one image and the `best` runs."""
         first = next(iter(rows.values()))
         runs = {run: row.scores for run, row in rows.items()}
         about = first.about
         if len(rows) > 1 and any(row.restored_with for row in rows.values()):
             about["restored_with"] = {run: row.restored_with for run, row in rows.items()}
-        return cls(first.name, runs, winners(runs, key), about)
+        return cls(first.name, runs, winners(runs, *ranked(measures, first.scores)), about)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: the scores of a single run, or the scores by run of several."""
@@ -85,6 +85,18 @@ class Report:
         """The means of the first run, which is the only one unless runs are compared."""
         return next(iter(self.runs.values()))
 
+    @property
+    def ranking(self) -> str:
+        """The score that ranks images: the comparison's, or else PSNR, or the first one."""
+        if self.comparison is not None:
+            return self.comparison.ranking
+        scores = [key for key in self.only.total if key not in ("images", "infinite")]
+        return "psnr" if "psnr" in scores else next(iter(scores), "psnr")
+
+    def lower_is_better(self, key: str) -> bool:
+        """Return whether the lowest of these scores is the best."""
+        return key in LOWER or self.protocol.get(key, "").endswith(LOWER_WORDS)
+
     def as_dict(self, images: bool = True) -> dict[str, Any]:
         """Return the report as plain values; `images` includes the scores of every image.
 
@@ -124,7 +136,8 @@ def make_report(
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
-    key = measures.ranking
+    scores: Scores = next((row.scores for rows in runs.values() for row in rows), {"psnr": None})
+    key, lower = ranked(measures, scores)
     protocol = _protocol(runs, means, measures)
     if level is not None:
         protocol["confidence"] = (
@@ -132,20 +145,36 @@ def make_report(
             f"{RESAMPLES} resamples, seed {seed}"
         )
     if len(runs) > 1:
-        protocol["wins"] = f"images with the highest {key}; a tie counts for each"
+        kind = "lowest" if lower else "highest"
+        protocol["wins"] = f"images with the {kind} {key}; a tie counts for each"
     protocol |= costs or {}
     if frequency is not None:
         protocol |= frequency.protocol(seed)
     images = zip(*runs.values(), strict=True)
     return Report(
         means,
-        [ImageScores.of(dict(zip(runs, rows, strict=True)), key) for rows in images],
+        [ImageScores.of(dict(zip(runs, rows, strict=True)), measures) for rows in images],
         protocol,
-        comparison=compare(runs, key) if len(runs) > 1 else None,
+        comparison=compare(runs, key, lower) if len(runs) > 1 else None,
         network=network,
         frequency=None if frequency is None else frequency.rows(seed),
         part=part,
     )
+
+
+LOWER = ("lpips", "seconds", "memory", "parameters", "gmacs")
+"""Scores of which the lowest is the best; of measures of an image alone, the protocol says so."""
+
+
+def ranked(measures: Measures | Merged, scores: Scores) -> tuple[str, bool]:
+    """Return which of these scores ranks images and runs, and whether its lowest is the best.
+
+    Without a reference, it is the first measure of the image alone.
+    """
+    lines = measures.protocol()
+    alone = (key for key in scores if ALONE in lines.get(key, ""))
+    key = measures.ranking if measures.ranking in scores else next(alone, measures.ranking)
+    return key, lines.get(key, "").endswith(LOWER_WORDS)
 
 
 def _protocol(
@@ -154,7 +183,9 @@ def _protocol(
     """Return one line on how each score and the means were computed."""
     first = next(iter(means.values()))
     scored = [row for rows in runs.values() for row in rows]
-    protocol = measures.protocol()
+    known = {key for row in scored for key in row.scores}
+    lines, names = measures.protocol(), measures.keys
+    protocol = {k: line for k, line in lines.items() if k in known or k not in names or not known}
     if "psnr_blur" in first.total:
         folders = sorted({row.blurred for row in scored} - {""})
         protocol["psnr_blur"] = f"of the images in {', '.join(folders)}" if folders else "of blur"
@@ -196,6 +227,11 @@ class Merged:
     lines: dict[str, str]
     ranking: str
     network: NetworkCost | None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The scores that were to be measured; the lines are of those that were."""
+        return ()
 
     def protocol(self) -> dict[str, str]:
         """Return one line on how each score was computed."""
@@ -283,7 +319,8 @@ def _check_types(report: Mapping[str, Any]) -> None:
     lines, network = report["protocol"], report.get("network")
     if not isinstance(report.get("runs", []), (list, dict)) or not isinstance(lines, dict):
         raise ValueError("another type")
-    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not isinstance(lines["psnr"], str):
+    texts = bool(lines) and all(isinstance(line, str) for line in lines.values())
+    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not texts:
         raise ValueError("another type")
     if network is not None:
         NetworkCost(**network)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.opencv import opencv
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.alignment import ALIGNMENT_PURPOSE, aligned_scores
@@ -74,13 +74,65 @@ MEASURED_IMAGES = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurr
 others were made from the last one."""
 
 
+ALONE = "of the image alone"
+"""What the protocol says of measures without a reference."""
+
+LOWER_WORDS = "lower is better"
+"""What the protocol's line on such a measure ends with if its lowest value is the best."""
+
+
+class NoReference:
+    """Measures of an image alone, by the library pyiqa: `eval --no-reference NAME`.
+
+    `protocol` has a line on each. pyiqa downloads the weights of a measure when it is first used.
+    Raises BlurkitError if pyiqa cannot be imported or a measure cannot be made, and UsageError for
+    a name that it does not have.
+    """
+
+    def __init__(self, names: Sequence[str], device: str = "cpu") -> None:
+        try:
+            import pyiqa
+        except (ImportError, RuntimeError) as error:  # torchvision raises either
+            what = "--no-reference needs pyiqa and the torchvision of this torch"
+            remedy = "pip install 'blurkit[no-reference]'"
+            raise BlurkitError(f"{what} ({one_line(error)}): {remedy}") from error
+        known = pyiqa.list_models(metric_mode="NR")
+        for name in names:
+            if name not in known:
+                raise UsageError(f"--no-reference {name}: choose from {', '.join(known)}")
+        self._measures, self.protocol = {}, {}
+        for name in dict.fromkeys(names):
+            try:
+                measure = self._measures[name] = pyiqa.create_metric(name, device=device)
+            except Exception as error:
+                raise BlurkitError(f"--no-reference {name}: {one_line(error)}") from error
+            better = LOWER_WORDS if measure.lower_better else "higher is better"
+            self.protocol[name] = f"pyiqa {pyiqa.__version__}, {ALONE}, {better}"
+
+    def score(self, image: Image) -> Scores:
+        """Return the value of each measure of an 8-bit image (H, W, 1 or 3), as pyiqa gives it."""
+        import torch
+
+        rgb = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32) / 255
+        batch = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+        scores: Scores = {}
+        for name, measure in self._measures.items():
+            try:
+                with torch.no_grad():
+                    scores[name] = float(measure(batch))
+            except Exception as error:
+                raise BlurkitError(f"{name}: {one_line(error)}") from error
+        return scores
+
+
 @dataclass(frozen=True)
 class Measures:
     """What to measure: PSNR, the kinds of SSIM in `ssim` (of `SSIM_KINDS`), and `metrics` by name.
 
     The `image` of a record is compared with its `target`, `sharp` or `blur`; by default it is the
-    first of `MEASURED_IMAGES` that the record has. Raises UsageError if a kind of SSIM or a metric
-    is unknown, and BlurkitError if a metric needs a package that is missing.
+    first of `MEASURED_IMAGES` that the record has. `border` pixels at each side do not count. With
+    `alone`, images are also measured on their own, and need no target. Raises UsageError if a kind
+    of SSIM or a metric is unknown, and BlurkitError if a metric needs a package that is missing.
     """
 
     ssim: Sequence[str] = ("basicsr", "matlab")
@@ -88,6 +140,8 @@ class Measures:
     lpips: Lpips | None = None
     image: str | None = None
     target: str = "sharp"
+    border: int = 0
+    alone: NoReference | None = None
     keys: tuple[str, ...] = field(init=False)
     """The names of the scores, in the order in which they are printed."""
 
@@ -104,6 +158,7 @@ class Measures:
             metric.require()
             keys += metric.protocol
         keys += ["lpips"] * (self.lpips is not None)
+        keys += self.alone.protocol if self.alone else ()
         object.__setattr__(self, "keys", tuple(keys))
 
     @property
@@ -119,7 +174,10 @@ class Measures:
     def protocol(self) -> dict[str, str]:
         """Return one line on how each of these scores is computed."""
         known = PROTOCOL | {k: text for metric in self.added for k, text in metric.protocol.items()}
+        known |= self.alone.protocol if self.alone else {}
         lines = {key: known[key] for key in ("values", *self.keys) if key in known}
+        if self.border:
+            lines["values"] = f"rounded to 8 bits, RGB, without {self.border} pixels at each side"
         if self.image or self.target != "sharp":
             images = self.image or " or ".join(MEASURED_IMAGES[self.target])
             lines["compared"] = f"{images} with {self.target}"
@@ -137,18 +195,30 @@ class Measures:
         The names are `keys` and `psnr_blur` (`psnr_sharp` if the target is `blur`), the PSNR of the
         image that it was made from. If there is no restored image, the blurry one is scored.
         Images are rounded to 8 bits. An SSIM is None if its window does not fit into the image.
+        Without a target, there are only the measures of the image alone, if any are wanted.
         Raises BlurkitError if there is nothing to compare, the sizes differ, or alignment fails.
         """
-        target = eight_bit(record.image(self.target))
-        made = eight_bit(record.images[self.role(record)])
+        made = self._seen(record.images[self.role(record)])
+        own = self.alone.score(made) if self.alone else {}
+        if self.alone and self.target not in record.images:
+            return own
+        target = self._seen(record.image(self.target))
         scores: Scores = {"psnr": psnr(made, target), **ssims(made, target, self.ssim)}
         for metric in self.added:
             scores |= metric.score(made, target)
         if self.lpips is not None:
             scores["lpips"] = self.lpips(made, target)
         if (before := MEASURED_IMAGES[self.target][-1]) in record.images:
-            scores[f"psnr_{before}"] = psnr(eight_bit(record.images[before]), target)
-        return scores
+            scores[f"psnr_{before}"] = psnr(self._seen(record.images[before]), target)
+        return scores | own
+
+    def _seen(self, image: Image) -> Image:
+        """Return what counts of an image, in 8 bits. Raises BlurkitError if nothing is left."""
+        height, width = image.shape[:2]
+        if min(height, width) <= 2 * self.border:
+            raise BlurkitError(f"--crop-border {self.border}: leaves nothing of {width}x{height}")
+        inner = image[self.border : height - self.border, self.border : width - self.border]
+        return eight_bit(inner)
 
 
 def eight_bit(image: Image) -> Image:

@@ -115,9 +115,9 @@ class Case:
 class Comparison:
     """A comparison of runs over the same images by one score.
 
-    `ranking` is the score's name and `wins` the number of images on which each run scores highest
-    (runs that tie all win). `worst` and `best` are the images with the lowest and highest mean over
-    the runs.
+    `ranking` is the score's name and `wins` the number of images on which each run scores best
+    (runs that tie all win). `worst` and `best` are the images with the worst and best mean over the
+    runs.
     """
 
     ranking: str
@@ -220,22 +220,28 @@ def totals(
     )
 
 
-def winners(scores: Mapping[str, Scores], key: str = "psnr") -> list[str]:
-    """Return the runs whose score `key` of one image is highest, all of them if they tie."""
-    best = max(_value(row, key) for row in scores.values())
-    return [run for run, row in scores.items() if _value(row, key) == best]
+def winners(scores: Mapping[str, Scores], key: str = "psnr", lower: bool = False) -> list[str]:
+    """Return the runs whose score `key` of one image is best, all of them if they tie.
+
+    The best is the highest, or the lowest if `lower`.
+    """
+    best = max(_merit(row, key, lower) for row in scores.values())
+    return [run for run, row in scores.items() if _merit(row, key, lower) == best]
 
 
-def compare(runs: Mapping[str, Sequence[Scored]], key: str = "psnr") -> Comparison:
+def compare(
+    runs: Mapping[str, Sequence[Scored]], key: str = "psnr", lower: bool = False
+) -> Comparison:
     """Compare runs by the score `key`; all runs have the same images in the same order."""
     wins = dict.fromkeys(runs, 0)
     cases = []
     for images in zip(*runs.values(), strict=True):
         scores = {run: image.scores for run, image in zip(runs, images, strict=True)}
-        for run in winners(scores, key):
+        for run in winners(scores, key, lower):
             wins[run] += 1
         cases.append(Case(images[0].name, {run: _value(row, key) for run, row in scores.items()}))
-    cases.sort(key=lambda case: (np.mean([*case.scores.values()]), case.name))
+    sign = -1 if lower else 1
+    cases.sort(key=lambda case: (sign * np.mean([*case.scores.values()]), case.name))
     return Comparison(key, wins, cases[:CASES], cases[::-1][:CASES])
 
 
@@ -246,6 +252,11 @@ def _summaries(parts: Mapping[str, Sequence[Scored]]) -> dict[str, Means]:
 def _value(scores: Scores, key: str) -> float:
     value = scores[key]
     return -math.inf if value is None else value
+
+
+def _merit(scores: Scores, key: str, lower: bool) -> float:
+    value = scores[key]
+    return -math.inf if value is None else -value if lower else value
 
 
 def _finite(rows: Sequence[Scored]) -> dict[str, list[float]]:

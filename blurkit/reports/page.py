@@ -79,11 +79,14 @@ class ReportFolder:
 
         Raises BlurkitError if it fails.
         """
-        key = report.comparison.ranking if report.comparison else "psnr"
+        key = report.ranking
+        sign = -1 if report.lower_is_better(key) else 1
         known = [i for i in report.images if i.name in self._images]  # the others cannot be shown
         images = [self._images[i.name] | _score(i.runs, key) for i in known]
-        # The lowest score comes first, or what changed most where none is known.
-        images.sort(key=lambda i: (i["score"] is None, i["score"] or -(i["change"] or 0)))
+        # The worst score comes first, or what changed most where none is known.
+        images.sort(
+            key=lambda i: (i["score"] is None, sign * (i["score"] or 0) or -(i["change"] or 0))
+        )
         text = _render(title, report, key, images, text_of)
         with replacing(self.page, self._force) as partial:
             partial.write_text(text, encoding="utf-8", errors="replace")
@@ -120,7 +123,9 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
     ]
     if {*roles.values()} == {source}:
         before = []
-    return [*before, *results, ("reference", first.image(measures.target))], len(before)
+    target = first.images.get(measures.target)
+    reference = [] if target is None else [("reference", target)]
+    return [*before, *results, *reference], len(before)
 
 
 # ---- the page ------------------------------------------------------------------------------------
@@ -228,6 +233,8 @@ COLUMN_WORDS = {
     "lpips": "LPIPS",
     "seconds": "time, s",
     "memory": "memory, MB",
+    "parameters": "parameters, millions",
+    "gmacs": "GMACs",
     "sharpness_before": "sharpness before",
     "sharpness_after": "sharpness after",
     "restored_change": "change, levels of 255",

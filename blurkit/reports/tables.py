@@ -78,9 +78,6 @@ IMAGE_ROWS = 50
 """The most images that are listed; of larger sets, only those with the lowest scores."""
 REPORT_SUFFIXES = (".csv", ".json", ".md")
 
-LOWER = ("lpips", "seconds", "memory")
-"""Scores of which the lowest is the best."""
-
 OF_INPUTS = ("psnr_blur", "psnr_sharp")
 """Scores that are the same for all runs."""
 
@@ -98,8 +95,8 @@ def print_report(report: Report) -> None:
         title = "eval"
         if len(rows) > IMAGE_ROWS:
             title = f"eval: the {IMAGE_ROWS} lowest (--json gives all)"
-            psnr = [image.as_dict()["psnr"] for image in report.images]
-            rows = [rows[i] for i in sorted(range(len(rows)), key=psnr.__getitem__)[:IMAGE_ROWS]]
+            ranks = [image.as_dict()[report.ranking] for image in report.images]
+            rows = [rows[i] for i in sorted(range(len(rows)), key=ranks.__getitem__)[:IMAGE_ROWS]]
         tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
     tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
     for title, table in tables[:-1]:
@@ -200,7 +197,7 @@ def _best(report: Report, columns: Sequence[str]) -> dict[str, float]:
         means = [run.total.get(column) for run in report.runs.values()]
         known = [mean for mean in means if mean is not None]
         if known and column not in OF_INPUTS:
-            best[column] = (min if column in LOWER else max)(known)
+            best[column] = (min if report.lower_is_better(column) else max)(known)
     return best
 
 

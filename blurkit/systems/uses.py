@@ -179,6 +179,8 @@ def start_engine(
     images, unless a tile or an overlap is given. Raises as `network_for` and `torch_engine` do.
     """
     network = network_for(use, checkpoint, *others, **options)
+    if placement.protocol == "own":
+        placement = replace(placement, protocol=getattr(network, "protocol", "tiles"))
     if not getattr(network, "tiled", True) and placement.protocol == "tiles":
         if placement.tile is None and placement.overlap is None:
             placement = replace(placement, protocol="whole")

@@ -72,7 +72,8 @@ def train(
     `preset` sets the options of the method, by name or as `read_configuration` read them, and
     `overrides` changes single ones; `inputs` are the files that the training reads in addition to
     its shards, such as `encoder`. Keys are the names of the options. In folders of shards,
-    `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
+    `train-*.h5` are trained on and `val-*.h5` are validated on; if there are none, `test-*.h5` are,
+    and a warning says so.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
@@ -139,7 +140,9 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     if finished := finished_run(run, c):
         return finished
     shards = training_shards(paths)
-    held_out = [*find_shards(paths, "test"), *find_shards(paths, "val")]
+    # Whatever chooses the best checkpoint is no test of it.
+    held_out = find_shards(paths, "val") or find_shards(paths, "test")
+    split = held_out[0].name.partition("-")[0] if held_out else ""
     unpaired = training_shards(plan.unpaired) if plan.unpaired else []
     if run.verify:
         for shard in [*shards, *unpaired, *held_out]:
@@ -188,11 +191,20 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     for name, file in run.augmentations.items():
         provenance[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
     if score:
-        provenance["validation"] = scored
+        provenance |= {"validation": scored, "validated_on": split}
     if initial is not None:
         provenance["start"] = initial.provenance
     identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
-    return Trainer(recipe, run, samples, provenance, identity, changes, score).train()
+    trainer = Trainer(recipe, run, samples, provenance, identity, changes, score)
+    if score and split == "test":
+        trainer.warn(ON_TEST)
+    return trainer.train()
+
+
+ON_TEST = (
+    "no val-*.h5: validation, and with it the choice of the best checkpoint, uses the test split, "
+    "so test scores will be too good; blurkit prepare --validation 0.1 keeps scenes for it"
+)
 
 
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:

@@ -230,11 +230,17 @@ class Trainer:
         speed = self._speed()
         self.log.write(self.step, losses=values, learning_rates=rates, crops_per_second=speed)
         if warning := self.recipe.check_collapse(values):
-            self.warnings.append(f"step {self.step}: {warning}")
-            self.log.write(self.step, warning=warning)
-            say(self.warnings[-1], not self.processes.first)
+            self.warn(warning)
         shown = " ".join(f"{name}={value:.4g}" for name, value in values.items())
         return f"{shown} {speed:.1f} crops/s"
+
+    def warn(self, warning: str) -> None:
+        """Say this once, and write it to the log and the checkpoint."""
+        text = f"step {self.step}: {warning}" if self.step else warning
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.log.write(self.step, warning=warning)
+            say(text, not self.processes.first)
 
     def _speed(self) -> float:
         """Return the crops per second over all devices since the last call."""

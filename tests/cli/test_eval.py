@@ -3,8 +3,10 @@
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar, cast
 
 import imageio.v3 as imageio
 import numpy as np
@@ -228,6 +230,17 @@ def test_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured("--device", "cpu")[0] == rows
 
 
+def test_borders_do_not_count() -> None:
+    rows, last = measured("--crop-border", 5)
+    for row in rows:
+        sharp = photo(number(row))
+        inner = [image[5:-5, 5:-5] for image in (noisy(sharp), sharp)]
+        assert (row["psnr"], row["ssim"]) == expected(*inner)
+    assert "without 5 pixels at each side" in last["protocol"]["values"]
+    ran = invoke("eval", "restored", "sharp", "--crop-border", 24, "-q")
+    assert_failed(ran, "seq0/0", "--crop-border 24: leaves nothing of 64x48")
+
+
 def test_confidence() -> None:
     rows, last = measured("--confidence", 0.9)
     assert last["confidence"]["level"] == 0.9
@@ -272,6 +285,99 @@ WRONG = {
 
 def test_wrong_options_are_refused() -> None:
     assert_each_refused(WRONG, "eval", "restored", "sharp")
+
+
+# ---- without a reference -------------------------------------------------------------------------
+
+
+class Pyiqa:
+    """What of pyiqa is used: a list of names, and measures of a batch (1, 3, H, W) in [0, 1]."""
+
+    __version__ = "0.1"
+    measures: ClassVar[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+        "niqe": lambda x: x.std(),
+        "musiq": lambda x: 100 * x.mean(),
+    }
+
+    @classmethod
+    def list_models(cls, metric_mode: str) -> list[str]:
+        assert metric_mode == "NR"
+        return [*cls.measures]
+
+    @classmethod
+    def create_metric(cls, name: str, device: str) -> Any:
+        def measure(batch: torch.Tensor) -> torch.Tensor:
+            assert batch.shape[:2] == (1, 3) and batch.dtype == torch.float32
+            return cls.measures[name](batch)
+
+        measure.lower_better = name == "niqe"  # type: ignore[attr-defined]
+        return measure
+
+
+def value(name: str, path: Path) -> float:
+    """What the measure gives for a file."""
+    pixels = imageio.imread(path).astype(np.float32) / 255
+    return float(Pyiqa.measures[name](torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Photos, and what two methods made of them, without sharp ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyiqa", cast(ModuleType, Pyiqa))
+    for n in range(3):
+        write(tmp_path / f"photos/{n}.png", blurred(photo(n)))
+        write(tmp_path / f"ours/{n}.png", photo(n))
+        write(tmp_path / f"theirs/{n}.png", noisy(photo(n)) // 2)
+    return tmp_path
+
+
+def test_methods_side_by_side_on_photos_without_ground_truth(photos: Path) -> None:
+    given = ("eval", "ours", "theirs", "photos", "--no-reference", "niqe,musiq", "-q")
+    outputs = ("-o", "s.md", "-o", "s.csv", "--html", "page", "--pictures", "rows")
+    *rows, last = done(*given, "--json", *outputs, "-o", "s.json").json
+    for row in rows:
+        for run, scores in row["runs"].items():
+            path = photos / run / f"{row['name']}.png"
+            values = {name: value(name, path) for name in Pyiqa.measures}
+            assert scores == pytest.approx(values, rel=1e-6)
+        lowest = min(row["runs"], key=lambda run: row["runs"][run]["niqe"])
+        assert row["best"] == [lowest] == ["theirs"]
+    assert last["ranking"] == "niqe" and last["runs"]["theirs"]["wins"] == 3
+    assert last["protocol"]["wins"].startswith("images with the lowest niqe")
+    assert last["protocol"]["niqe"] == "pyiqa 0.1, of the image alone, lower is better"
+    assert "psnr" not in last["protocol"] and "ssim" not in last["protocol"]
+    table = Path("s.md").read_text()
+    assert "| run | niqe | musiq | wins |" in table and "psnr" not in table
+    assert imageio.imread("rows/0.png").shape == (48, 3 * 64 + 2 * 8, 3)
+    for part in (1, 2):
+        done(*given, "--part", f"{part}/2", "-o", f"{part}.json")
+    done("eval", "--merge", "1.json", "2.json", "-o", "merged.json", "-q")
+    assert report("merged.json") == report("s.json")
+
+
+def test_measures_without_a_reference_beside_psnr(photos: Path) -> None:
+    for n in range(3):
+        write(photos / f"sharp/{n}.png", photo(n))
+    row, *_, last = done(
+        "eval", "theirs", "--reference", "sharp", "--no-reference", "niqe", "--json", "-q"
+    ).json
+    assert row["psnr"] == pytest.approx(psnr(noisy(photo(0)) // 2, photo(0)))
+    assert row["niqe"] == pytest.approx(value("niqe", photos / "theirs/0.png"), rel=1e-6)
+    assert {"psnr", "niqe"} < last["protocol"].keys()
+    row, *_ = done("eval", "photos", "--no-reference", "niqe", "--json", "-q", "--html", "p").json
+    assert row["niqe"] == pytest.approx(value("niqe", photos / "photos/0.png"), rel=1e-6)
+    networks = ("eval", "--networks", "network", "photos/0.png", "--no-reference", "niqe")
+    row, _ = done(*networks, "--json", "-q").json
+    assert row["niqe"] > 0 and row["seconds"] > 0 and "psnr" not in row
+
+
+def test_pyiqa_is_missing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = invoke("eval", "ours", "--no-reference", "best")
+    assert_refused(ran, "--no-reference best: choose from niqe, musiq", status=2)
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    ran = invoke("eval", "ours", "--no-reference", "niqe")
+    assert_refused(ran, "--no-reference needs pyiqa", "pip install 'blurkit[no-reference]'")
 
 
 # ---- reports and pictures ------------------------------------------------------------------------

@@ -16,12 +16,20 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from skimage.metrics import peak_signal_noise_ratio
+from torch import nn
 
 import blurkit
 from blurkit.cli.evaluate import shipped_networks
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import Record
+from blurkit.options import Placement
+from blurkit.systems.dbgan.networks import DBGAN
+from blurkit.systems.msfs.networks import MSFSNet
 from blurkit.systems.nafnet.networks import NAFNet
+from blurkit.systems.system import shipped_file
+from blurkit.systems.uses import start_engine
+from blurkit.tasks.inspect import macs, parameters
 from tests.cli.command import (
     ENVIRONMENT,
     assert_failed,
@@ -239,7 +247,7 @@ def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pair
     *rows, last = done(*given, "-o", "scores.md", "--html", "page", "--pictures", "rows").json
     assert [*last["runs"]] == [*networks] and len(rows) == PAIRS
     for name, file in networks.items():
-        done("deblur", "blurry", "-c", file, "-o", f"made/{name}/", "-q")
+        done("deblur", "blurry", "-c", file, "-o", f"made/{name}/", "-q", "--precision", "fp32")
         for row in rows:
             made = imageio.imread(pairs / "made" / name / f"{row['name']}.png")
             expected = peak_signal_noise_ratio(photo(int(row["name"])), made)
@@ -293,9 +301,52 @@ def test_what_comes_with_blurkit_has_names(square: Path) -> None:
     side = "blurry/0.png", "sharp/0.png"
     ran = done("eval", "--networks", square, "network", *side, "--json")
     assert [*ran.json[-1]["runs"]] == ["square.onnx", "network"]
-    done("deblur", side[0], "--method", "network", "-o", "0.png")
+    done("deblur", side[0], "--method", "network", "-o", "0.png", "--precision", "fp32")
     expected = peak_signal_noise_ratio(photo(0), imageio.imread("0.png"))
     assert ran.json[0]["runs"]["network"]["psnr"] == pytest.approx(expected)
+
+
+def test_networks_run_as_asked(square: Path, pairs: Path) -> None:
+    """By the protocol of their papers, in float32; MACs are of --input-size."""
+    torch.manual_seed(0)
+    network = NAFNet(8, (1,), 1, (1,))
+    torch.save({"params": network.state_dict()}, pairs / "naf.pth")
+    side = "blurry/0.png", "sharp/0.png"
+    options = ("--protocol", "own", "--tile", 32, "--input-size", "48x32", "-o", "scores.md")
+    given = ("eval", "--networks", pairs / "naf.pth", square, *side, "--json", "-q")
+    row, last = done(*given, *options).json
+    made = row["restored_with"]
+    assert made["naf.pth"].startswith("protocol=local tile=32")
+    assert made["square.onnx"].startswith("protocol=tiles tile=32")
+    assert all("precision=float32" in how for how in made.values())
+    totals = {name: run["total"] for name, run in last["runs"].items()}
+    assert totals["naf.pth"]["parameters"] == pytest.approx(parameters(network) / 1e6)
+    assert totals["naf.pth"]["gmacs"] == pytest.approx(macs(network, (1, 3, 32, 48)) / 1e9)
+    assert totals["square.onnx"].get("gmacs") is None  # known of torch's networks alone
+    assert last["protocol"]["gmacs"].endswith("for an image of 48x32")
+    assert "| gmacs |" in Path("scores.md").read_text()
+    ran = invoke("eval", *side, "--protocol", "own")
+    assert_refused(ran, "--protocol requires --networks", status=2)
+
+
+@pytest.mark.parametrize(
+    ("network", "protocol"),
+    [
+        (NAFNet(8, (1,), 1, (1,)), "local"),
+        (MSFSNet(8, 1, 1, 1), "whole"),
+        (DBGAN(8, 1), "whole"),
+        (None, "slices"),
+    ],
+    ids=["NAFNet", "MSFS-Net", "DBGAN", "MSDI-Net"],
+)
+def test_the_protocols_of_papers(network: nn.Module | None, protocol: str) -> None:
+    known = network and Checkpoint({"deblur": network.state_dict()})
+    engine = start_engine(
+        "deblurring",
+        known or load_checkpoint(shipped_file("msdi")),
+        placement=Placement("cpu", protocol="own"),
+    )
+    assert engine.protocol == protocol and engine.describe()["precision"] == "float32"
 
 
 def test_a_network_that_fails_is_left_out(square: Path, picky: Path, pairs: Path) -> None:

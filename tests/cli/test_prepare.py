@@ -82,15 +82,40 @@ def test_reds_tree(shared_data: Path) -> None:
     assert [r.attrs["split"] for r in only] == ["val"] * 3
 
 
-def test_validation_takes_whole_sequences() -> None:
-    tree = plant_tree("tree", 12, height=24, width=24)
-    (tree / "test").rename(tree / "train")
-    command = ("prepare", tree, "--validation", 0.5)
-    results("split", *command)
-    train, val = (records(f"split/{split}-00000.h5") for split in ("train", "val"))
-    sequences = [{record.attrs["sequence"] for record in part} for part in (train, val)]
-    assert sequences[0].isdisjoint(sequences[1]) and len(set.union(*sequences)) == 6
-    assert_same_records(results("kept.h5", *command, "--split", "val"), val)
+def test_validation_is_a_fraction_of_the_frames(tmp_path: Path) -> None:
+    """Of eight sequences of one to eight frames, with two seeds."""
+    for sequence in range(8):
+        for frame in range(sequence + 1):
+            write(tmp_path / f"data/train/blur/{sequence}/{frame}.png", photo(frame, 24, 24))
+            write(tmp_path / f"data/train/sharp/{sequence}/{frame}.png", photo(frame, 24, 24))
+    drawn = []
+    for seed in range(2):
+        options = ("--validation", 0.3, "--seed", seed, "--jobs", 1)
+        results(f"split{seed}", "prepare", tmp_path / "data", *options)
+        train, val = (records(f"split{seed}/{split}-00000.h5") for split in ("train", "val"))
+        sequences = [{record.attrs["sequence"] for record in part} for part in (train, val)]
+        assert sequences[0].isdisjoint(sequences[1]) and len(set.union(*sequences)) == 8
+        assert 0.3 * 36 <= len(val) < 0.3 * 36 + 8
+        kept = results(f"{seed}.h5", "prepare", tmp_path / "data", *options, "--split", "val")
+        assert_same_records(kept, val)
+        drawn.append(sequences[1])
+    assert drawn[0] != drawn[1]
+    results("again", "prepare", "split0/train-00000.h5", *options)  # by the records' sequences
+    found = {path.name: len(records(path)) for path in Path("again").iterdir()}
+    assert sum(found.values()) == len(records("split0/train-00000.h5")) and len(found) == 2
+
+
+def test_validation_needs_something_to_train_on(tmp_path: Path) -> None:
+    for frame in range(3):
+        write(tmp_path / f"data/blur/walk/{frame}.png", photo(frame, 24, 24))
+        write(tmp_path / f"data/sharp/walk/{frame}.png", photo(frame, 24, 24))
+    command = ("prepare", tmp_path / "data", "-o", f"{tmp_path}/shards/")
+    ran = invoke(*command, "--validation", 0.5)
+    assert_refused(ran, "error: --validation: walk is all there is to train on")
+    assert_refused(invoke(*command, "--validation", 1), "--validation 1", status=2)
+    stream = done("prepare", tmp_path / "data", "-o", "-").out
+    ran = invoke("prepare", "-", "--validation", 0.5, "-o", f"{tmp_path}/s/", input=stream)
+    assert_refused(ran, "--validation: a stream is known only at its end", status=2)
 
 
 def test_tiles(tree: Path) -> None:

@@ -25,6 +25,7 @@ from blurkit.io.streams import shard_bytes
 from tests.cli.command import blurred, photo, plant_tree, write
 from tests.data.trees import Plant, assert_pair
 from tests.io.scenes import assert_all_same, assert_same, pair, varied, write_shard
+from tests.metrics.oracle import noisy
 
 Reports = list[tuple[str, str]]
 
@@ -273,6 +274,49 @@ def test_shards_and_a_dataset_as_reference(tmp_path: Path) -> None:
     assert record.attrs["restored_with"] == "tile=64"
     assert record.attrs["sequence"] == "scene0"
     assert Path(record.attrs["source"]).parent.name == "blur"
+
+
+def test_the_picture_that_was_restored_is_no_reference(tmp_path: Path) -> None:
+    """Known by a dataset's folders, by the record, or because a command wrote beside it."""
+    hide, sequence = tmp_path / "HIDE_dataset", tmp_path / "GoPro/test/GOPR0384_11_00"
+    for number in range(2):
+        kinds = {"a": blurred(photo(number)), "b": photo(number)}
+        write(hide / f"test/test-close-ups/{number}.png", kinds["a"])
+        write(hide / f"GT/{number}.png", kinds["b"])
+        write(sequence / f"blur/{number}.png", kinds["a"])
+        write(sequence / f"sharp/{number}.png", kinds["b"])
+        write(tmp_path / f"h/test-close-ups/{number}.png", noisy(photo(number)))
+        write(tmp_path / f"g/GOPR0384_11_00/{number}.png", noisy(photo(number)))
+        write(tmp_path / f"photos/{number}.png", kinds["a"])
+        write(tmp_path / f"photos/{number}.deblurred.png", noisy(photo(number)))
+    images = [{"blur": blurred(photo(n)), "restored": photo(n)} for n in range(2)]
+    write_shard(tmp_path / "run.h5", [Record(str(n), images[n]) for n in range(2)])
+    h, g = str(tmp_path / "h"), str(tmp_path / "g")
+    photos = [str(tmp_path / f"photos/0{end}") for end in (".deblurred.png", ".png")]
+    for run, reference in (
+        (h, hide / "test"),
+        (f"{h}/test-close-ups", hide / "test/test-close-ups"),
+        (f"{g}/GOPR0384_11_00", sequence / "blur"),
+        (f"{g}/GOPR0384_11_00/0.png", sequence / "blur/0.png"),
+    ):
+        for find in (read_two_sides, lambda a, b: RestorationRuns([a], b)):
+            with pytest.raises(BlurkitError, match=f"holds blurred pictures.*{tmp_path}"):
+                find(run, str(reference))
+    for same in (photos, [photos[1], photos[1]]):
+        with pytest.raises(BlurkitError, match="the very picture that was restored"):
+            read_two_sides(*same, roles=("blur", "sharp"))
+    with pytest.raises(BlurkitError, match="the very picture that was restored"):
+        RestorationRuns([str(tmp_path / "run.h5")], str(tmp_path / "photos")).load("0")
+    for sides in (
+        (h, str(hide)),
+        (str(hide), h),
+        (g, str(sequence.parent)),
+        (g, f"{tmp_path}/GoPro"),
+    ):
+        scenes = find_two_sides(*sides, ("restored", "sharp"))
+        assert [scene.files["sharp"].parent.name for scene in scenes] in (["GT"] * 2, ["sharp"] * 2)
+        assert {scene.files["restored"].parents[1] for scene in scenes} <= {Path(h), Path(g)}
+    assert len(RestorationRuns([h], str(hide)).names) == 2
 
 
 def test_a_sequence_that_one_run_knows_is_that_of_all(folders: Path) -> None:

@@ -1,5 +1,6 @@
 """Validation: by the protocol of a paper, on as many records as wanted, by all processes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_two_processes_find_the_scores_of_one(
         p.name for p in sorted(beside(one, "samples").iterdir())
     ]
     assert load_checkpoint(beside(two, "best.pt")).provenance["metrics"] == validation(two)
+
+
+@pytest.mark.parametrize("splits", [("val", "test"), ("test",)])
+def test_a_test_split_chooses_no_checkpoint_unless_it_is_all_there_is(
+    splits: tuple[str, ...], training_shards: Path, tmp_path: Path
+) -> None:
+    shutil.copy(next(training_shards.glob("train-*.h5")), tmp_path / "train-00000.h5")
+    for split, role in zip(splits, ("val", "train"), strict=False):
+        shutil.copy(next(training_shards.glob(f"{role}-*.h5")), tmp_path / f"{split}-00000.h5")
+    chosen, output = splits[0], tmp_path / "net.pt"
+    ran = done(*command(tmp_path, output))
+    about = load_checkpoint(beside(output, "best.pt")).provenance
+    assert about["validated_on"] == chosen
+    told = [line["warning"] for line in read_log(output) if "warning" in line]
+    if chosen == "val":
+        assert not told and "test split" not in ran.err and "warnings" not in about
+    else:
+        assert told == about["warnings"] and "uses the test split" in told[0]
+        assert ran.err.count(told[0]) == 1
 
 
 def test_reblurring_needs_more_than_slices(training_shards: Path, tmp_path: Path) -> None:

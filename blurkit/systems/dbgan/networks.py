@@ -19,6 +19,7 @@ from blurkit.engine.device import full_precision
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.blocks import SLOPE, Recomputable, conv, leaky
 from blurkit.nn.size import InputShapes, SizeRequirement
+from blurkit.options import Protocol
 from blurkit.systems.system import Shapes
 
 RESIDUAL_SCALE = 0.2
@@ -143,6 +144,8 @@ class DBGAN(nn.Module):
     """The generator that deblurs, as released (`RRDBNet`); the paper's text names plain blocks."""
 
     size = SizeRequirement()
+    protocol: Protocol = "whole"
+    """How its paper measured it."""
 
     def __init__(self, width: int = 64, blocks: int = 16, growth: int = 32) -> None:
         super().__init__()

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from blurkit.errors import UsageError
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
-from blurkit.options import Protocol
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
     BGANConfiguration,
@@ -265,7 +264,7 @@ class DBGANRecipe(AdversarialRecipe):
     For `plus`, the training loop adds the blur of a BGAN to the batches.
     """
 
-    protocol: Protocol = "whole"
+    protocol = DBGAN.protocol
 
     def __init__(
         self, configuration: DBGANConfiguration, network: FeatureNetwork | None = None

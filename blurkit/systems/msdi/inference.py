@@ -29,6 +29,7 @@ class GuidedGenerator(Reblurrer):
     ) -> None:
         super().__init__()
         self.size, self.stage = generator.size, stage
+        self.protocol = generator.protocol
         self.encoder, self.upsampling, self.generator = encoder, upsampling, generator
 
     def forward(

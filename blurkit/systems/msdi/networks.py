@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import leaky, spectral_instance_conv
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
+from blurkit.options import Protocol
 from blurkit.systems.msdi import unet
 from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
 from blurkit.systems.system import Shapes
@@ -44,6 +45,8 @@ class Generator(nn.Module):
     `options` are those that have an effect with their kind of injection.
     """
 
+    protocol: Protocol = "slices"
+    """How its paper measured it."""
     last: nn.Conv2d
 
     def __init__(

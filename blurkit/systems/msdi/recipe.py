@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.features import FeatureNetwork
-from blurkit.options import Protocol
 from blurkit.systems.msdi import losses, networks
 from blurkit.systems.msdi.config import (
     DeblurConfiguration,
@@ -52,7 +51,7 @@ class MSDIRecipe(Recipe):
     Both are watched for collapse.
     """
 
-    protocol: Protocol = "slices"
+    protocol = networks.Generator.protocol
 
     def __init__(self, configuration: MSDIConfiguration) -> None:
         super().__init__(configuration)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import Recomputable, Residual, conv, leaky
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Protocol
 from blurkit.systems.system import Shapes
 
 ATTENTION_REDUCTION = 16
@@ -113,6 +114,8 @@ class MSFSNet(nn.Module):
     """
 
     size = SizeRequirement(minimum=8, multiple=8)
+    protocol: Protocol = "whole"
+    """How its paper measured it."""
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.nn.blocks import charbonnier
-from blurkit.options import Protocol
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.training.recipe import Batch, Losses, Recipe
@@ -91,7 +90,7 @@ class MSFSRecipe(Recipe):
     pulled towards those of the restored image (Eq. 6).
     """
 
-    protocol: Protocol = "whole"
+    protocol = MSFSNet.protocol
 
     def __init__(self, configuration: MSFSConfiguration) -> None:
         super().__init__(configuration)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import Recomputable
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Protocol
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.unet import PaperModulation
 from blurkit.systems.nafnet.config import BLOCKS
@@ -79,8 +80,11 @@ class NAFNet(nn.Module):
     """The U-Net, whose width doubles at every level.
 
     `blocks` are the numbers of blocks in the encoder, in the middle and in the decoder. Images of
-    any size are padded by zeros inside, as in the released network.
+    any size are padded by zeros inside, as in the released network. Its paper measured it by
+    `protocol`.
     """
+
+    protocol: Protocol = "local"
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.options import Protocol
 from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.recipe import frozen_steering
 from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs
@@ -26,7 +25,7 @@ class NAFNetRecipe(Recipe):
     Raises BlurkitError if there are other networks, but not these two.
     """
 
-    protocol: Protocol = "local"
+    protocol = NAFNet.protocol
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, is_out_of_memory, one_line
 from blurkit.nn.size import SizeRequirement
+from blurkit.options import Protocol
 from blurkit.systems.registry import Undrawn
 
 LICENCES = {
@@ -36,6 +37,7 @@ class SpandrelNetwork(nn.Module):
     """
 
     any_layout = False
+    protocol: Protocol = "whole"
 
     def __init__(self, descriptor: Any) -> None:
         super().__init__()
