@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from torch import nn
 
 from blurkit.data.sampler import (
     CropSampler,
@@ -26,7 +27,7 @@ from blurkit.data.sampler import (
 )
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError, without_secrets
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, prefixed_forms
 from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.io.shards import verify_shard
@@ -37,7 +38,7 @@ from blurkit.metrics.ssim import ssim_matlab
 from blurkit.options import Placement, Protocol
 from blurkit.reports.pictures import side_by_side
 from blurkit.synthesis.drawing import Synthesis
-from blurkit.systems.registry import differences
+from blurkit.systems.registry import differences, load_networks
 from blurkit.systems.system import Use, augmentations, named, trainings
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import guides, random_blur
@@ -186,7 +187,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     if score:
         provenance["validation"] = scored
     if initial is not None:
-        provenance["start"] = initial.provenance
+        provenance["start"] = initial.provenance or {"file": initial.name}
     identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
     return Trainer(recipe, run, samples, provenance, identity, changes, score).train()
 
@@ -194,16 +195,18 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights into the networks of the same role that `recipe` trains.
 
-    The recipe decides which tensors both networks must have in common. Raises BlurkitError if the
+    The networks in a file of another program have the roles in which they are recognised. The
+    recipe decides which tensors both networks must have in common. Raises BlurkitError if the
     checkpoint holds none of the roles, or another network in one of them.
     """
     trained = {role: network for role, network in recipe.networks.items() if trainable(network)}
-    shared = [role for role in trained if role in checkpoint.networks]
+    states = _states_by_role(checkpoint, trained)
+    shared = [role for role in trained if role in states]
     if not shared:
-        wanted, present = ", ".join(trained), ", ".join(checkpoint.networks)
+        wanted, present = ", ".join(trained), ", ".join(states)
         raise BlurkitError(f"{checkpoint.where}: holds {present}; --start needs one of {wanted}")
     for role in shared:
-        own, given = trained[role].state_dict(), dict(checkpoint.networks[role])
+        own, given = trained[role].state_dict(), dict(states[role])
         for key in recipe.may_differ(own, given):
             own.pop(key, None)
             given.pop(key, None)
@@ -214,6 +217,20 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
             )
         for key, value in own.items():
             value.copy_(given[key])
+
+
+def _states_by_role(
+    checkpoint: Checkpoint, trained: Mapping[str, nn.Module]
+) -> Mapping[str, StateDict]:
+    """Return the state dicts of a checkpoint by role; one of a file without roles may be that of a
+    network in training, or else it is recognised."""
+    if "network" not in checkpoint.networks:
+        return checkpoint.networks
+    for state in prefixed_forms(checkpoint.networks["network"]):
+        for role, network in trained.items():
+            if network.state_dict().keys() == state.keys():
+                return {role: state}
+    return {role: network.state_dict() for role, network in load_networks(checkpoint).items()}
 
 
 def fingerprint(shards: Sequence[Path]) -> str:
