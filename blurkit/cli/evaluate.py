@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -54,8 +54,8 @@ def evaluate(
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
         width_and_height("--input-size", options.input_size)
-    elif options.encoder:
-        raise UsageError("--encoder requires --checkpoint")
+    elif options.encoder or options.network:
+        raise UsageError("--encoder and --network require --checkpoint or --networks")
     refuse_missing([options.lpips], "file (from --lpips)")
     refuse_missing([options.lpips_heads], "file (from --lpips-heads)")
     if not options.frequency and (options.patch is not None or options.figure is not None):
@@ -137,8 +137,8 @@ def with_networks(
     short = [Path(path).name for path in paths]
     named = zip(short if len({*short}) == len(short) else paths, paths, strict=True)
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
-    device, most = options.device, options.max_pixels
+    shared: Any = {"device": options.device, "max_pixels": options.max_pixels, "quiet": True}
     return pairs, {
-        name: replace(one, device=device, max_pixels=most, quiet=True)
+        name: replace(one, **shared, network=options.network if one.checkpoint else "")
         for name, one in chosen.items()
     }

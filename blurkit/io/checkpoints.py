@@ -83,7 +83,8 @@ class Checkpoint:
     the training configuration, `provenance` the origin of the weights (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
     `blueprints` describes per role how the network is built (`nn.blueprints`); a role without a
-    blueprint is recognised by its keys.
+    blueprint is recognised by its keys. `code`, which no file states, is what a user has named to
+    build the network with (`systems.code`).
     """
 
     networks: dict[str, StateDict]
@@ -92,6 +93,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
     blueprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    code: Any = None
 
     @property
     def name(self) -> str:
@@ -294,10 +296,12 @@ def prefixed_forms(state: StateDict) -> Iterator[StateDict]:
     The counter of torch's averaged models, which has none, is left out then.
     """
     yield state
-    keys = state.keys() - {"n_averaged"}
-    while keys and (prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), "")):
+    keys = {*state} - {"n_averaged"}
+    while keys and (
+        prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), "")
+    ):
         state = {key.removeprefix(prefix): state[key] for key in state if key in keys}
-        keys = state.keys()
+        keys = {*state}
         yield state
 
 

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import STATE_KEYS, Checkpoint, prefixed_forms
+from blurkit.systems.any_network.networks import UserNetwork
 from blurkit.systems.system import (
     Architecture,
     Shapes,
@@ -95,7 +96,9 @@ def _of_library(forms: Sequence[Mapping[str, Tensor]]) -> tuple[Architecture, nn
         if find_spec(system.extra) is None:
             hints.append(f"pip install 'blurkit[{system.extra}]' lets blurkit run many more")
     keys = f"{len(forms[0])} keys: {_first(forms[0])}"
-    raise BlurkitError("; ".join([f"no known network has this state dict of {keys}", *dict.fromkeys(hints)]))
+    raise BlurkitError(
+        "; ".join([f"no known network has this state dict of {keys}", *dict.fromkeys(hints)])
+    )
 
 
 class Undrawn(TorchFunctionMode):
@@ -170,7 +173,9 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
     for checkpoint in checkpoints:
         for role, state in checkpoint.networks.items():
             try:
-                if blueprint := checkpoint.blueprints.get(role):
+                if own := _by_code(checkpoint, role, state):
+                    architecture, network = own
+                elif blueprint := checkpoint.blueprints.get(role):
                     architecture, network = rebuild(blueprint, state)
                 else:
                     architecture, network = recognise_network(state)
@@ -182,6 +187,26 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
             else:
                 networks[architecture.role if role == "network" else role] = network
     return networks
+
+
+def _by_code(
+    checkpoint: Checkpoint, role: str, state: Mapping[str, Tensor]
+) -> tuple[Architecture, nn.Module] | None:
+    """Return the network that the code of a checkpoint makes for a state dict.
+
+    None without code, for a network of another class, and for a file of another program that has
+    not all of its keys.
+    """
+    blueprint = checkpoint.blueprints.get(role)
+    known = blueprint is not None and blueprint["class"] in network_classes()
+    if checkpoint.code is None or known or role not in ("network", "deblur"):
+        return None
+    module = UserNetwork(checkpoint.code, {} if blueprint is None else blueprint["options"])
+    kind = Architecture(module.name, "deblur", "", ())
+    for form in prefixed_forms(dict(state)):
+        if blueprint is not None or module.state_dict().keys() == form.keys():
+            return kind, fill(kind, module, form)
+    return None
 
 
 def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module]:
@@ -240,7 +265,8 @@ def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     name, options = blueprint["class"], blueprint["options"]
     known = network_classes()
     if name not in known:
-        raise BlurkitError(f"no system in this version of blurkit has a network {name!r}")
+        own = f"; if it is your own, name its code: --network {name}"
+        raise BlurkitError(f"no system in this version of blurkit has a network {name!r}{own}")
     folder, architecture = known[name]
     arguments = {
         key: _built(value)[1] if isinstance(value, dict) else value

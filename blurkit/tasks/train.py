@@ -62,17 +62,17 @@ def train(
     system: str,
     shards: Sequence[str | Path],
     run: Run,
-    preset: str | SavedConfiguration = "paper",
+    preset: str | SavedConfiguration = "",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
     `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
-    `preset` sets the options of the method, by name or as `read_configuration` read them, and
-    `overrides` changes single ones; `inputs` are the files that the training reads in addition to
-    its shards, such as `encoder`. Keys are the names of the options. In folders of shards,
-    `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
+    `preset` sets the options of the method, by name ("": the first one) or as `read_configuration`
+    read them, and `overrides` changes single ones; `inputs` are the files that the training reads
+    in addition to its shards, such as `encoder`. Keys are the names of the options. In folders of
+    shards, `train-*.h5` are trained on, `test-*.h5` and `val-*.h5` are validated on.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
@@ -96,7 +96,7 @@ def plan_training(
     command: str,
     system: str,
     run: Run,
-    preset: str | SavedConfiguration = "paper",
+    preset: str | SavedConfiguration = "",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
@@ -114,14 +114,16 @@ def plan_training(
         names = " or ".join(f"--{name} FILE" for name in augmentations())
         raise UsageError(f"--mix requires {names}")
     own: type[Configuration] = named(folder, "config", training.configuration)
+    own = own.for_inputs(given)
+    files = kind(**given)
     if isinstance(preset, SavedConfiguration):
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
+        files.check({**preset.values, **changed})
         overrides, preset = preset.options(own) | changed, next(iter(own.presets))
-    files = kind(**given)
     files.check(overrides)
-    plan = named(folder, "recipe", training.plan)
+    plan, preset = named(folder, "recipe", training.plan), preset or next(iter(own.presets))
     if isinstance(plan, type):
         configuration = own.resolve(preset, **overrides)
         return Plan(configuration, partial(plan, configuration))
@@ -188,7 +190,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         provenance["validation"] = scored
     if initial is not None:
         provenance["start"] = initial.provenance or {"file": initial.name}
-    identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
+    identifying = ("data", "features", "real", "code", *augmentations())
+    identity = {key: provenance.get(key) for key in identifying}
     return Trainer(recipe, run, samples, provenance, identity, changes, score).train()
 
 

@@ -107,7 +107,12 @@ def test_files_of_other_programs(tmp_path: Path, content: Any, legacy: bool) -> 
 
 def test_numbers_beside_weights_are_not_made_by_numpy(tmp_path: Path) -> None:
     """A type of numbers that would crash NumPy, and one that would call what a field names."""
-    for state in ((3, "|", None, ("f",), {"f": 7}, -1, 1, 63), (9,) * 20, "x", ({"shape": 1 << 60},)):
+    for state in (
+        (3, "|", None, ("f",), {"f": 7}, -1, 1, 63),
+        (9,) * 20,
+        "x",
+        ({"shape": 1 << 60},),
+    ):
 
         class Number:
             given = state

@@ -27,7 +27,8 @@ def test_every_training_is_planned(command: str, name: str) -> None:
     if (command, name) == ("train-deblur", "msdi"):
         overrides |= {"injection": "none", "blur_weight": 0.0}
     preset = "paper" if name in ("deconvolution", "estimator") else "small"  # they have no other
-    plan = plan_training(command, name, RUN, preset, overrides=overrides, dry_run=True)
+    inputs = {"network": "blurkit.systems.nafnet.networks:NAFNet"} if name == "any-network" else {}
+    plan = plan_training(command, name, RUN, preset, inputs, overrides, dry_run=True)
     needs = needs_of(plan, RUN)
     assert (plan.configuration.system, plan.configuration.batch) == (name, 1)
     assert needs["trained"] > 0 and needs["total"] > needs["weights"] > 0
