@@ -110,11 +110,13 @@ def load(
     precision: Precision = "auto",
     protocol: Protocol = "tiles",
     value_range: ValueRange | None = None,
+    network: str = "",
 ) -> Model:
     """Return the networks in a file of blurkit or of the official code; `-` is standard input.
 
     A file whose name ends in `.onnx` deblurs by ONNX Runtime. If another program wrote it,
     `value_range` names the values of black and white in it (None: found by trying a photo).
+    `network` names the code of a network of your own, FILE.py:CLASS, which is then run.
 
     Without a `source`, each call uses the weights that come with blurkit for its task, or those of
     `system`. `encoder` is one or more files whose encoder or latents replace the checkpoint's.
@@ -142,7 +144,7 @@ def load(
     if value_range and not str(source).endswith(".onnx"):
         raise UsageError("value_range requires an ONNX file")
     placement = Placement(device, precision, tile, overlap, protocol)
-    return Model(source, files, system, placement, value_range)
+    return Model(source, files, system, placement, value_range, network)
 
 
 def contextual_similarity(
@@ -283,8 +285,9 @@ def sharpness(image: np.ndarray) -> float:
 
 
 def evaluate(
-    scenes: Iterable[Record | Mapping[str, Record]],
+    scenes: str | Path | Iterable[Record | Mapping[str, Record]],
     *,
+    reference: str | Path | None = None,
     ssim: Sequence[str] = ("basicsr", "matlab"),
     metrics: Sequence[str] = (),
     lpips: Lpips | None = None,
@@ -296,6 +299,8 @@ def evaluate(
 ) -> Report:
     """Return the report of `blurkit eval` on records, or on the records of several runs by name.
 
+    In place of records, `scenes` may be what holds them: a shard, or a folder or image of restored
+    images, which are then paired by name with the sharp ones in `reference`, as the command does.
     `image` of a record (None: restored, or else what it has) is compared with its `target`. `ssim`
     and `metrics` are those of the command; `lpips` is what `metrics.lpips.load_lpips` returns.
     `by_sequence` adds the means of each sequence, `confidence` intervals of the means at that
@@ -308,11 +313,27 @@ def evaluate(
 
     measures = Measures(ssim, metrics, lpips, image, target)
     rows: dict[str, list[Scored]] = {}
+    if isinstance(scenes, (str, Path)):
+        scenes = _scenes(str(scenes), reference)
+    elif reference is not None:
+        raise UsageError("reference requires a file or folder of restored images, not records")
     for scene in scenes:
         runs = {"": scene} if isinstance(scene, Record) else scene
         for run, record in runs.items():
             rows.setdefault(run, []).append(Scored.of(record, measures.score(record)))
     return make_report(rows or {"": []}, measures, by_sequence, confidence, seed)
+
+
+def _scenes(source: str, reference: str | Path | None) -> Iterable[Record]:
+    """Return the records of a shard, or pairs of restored images and those of a reference."""
+    from blurkit.data.collection import RestorationRuns, are_two_sides, read_two_sides
+    from blurkit.data.sources import read_records
+
+    if reference is None:
+        return read_records([source], image="restored")
+    if are_two_sides([source, str(reference)]):
+        return read_two_sides(source, str(reference))
+    return (scene[source] for scene in RestorationRuns([source], str(reference)).part((1, 1)))
 
 
 def html_report(records: Iterable[Record], folder: str | Path, force: bool = False) -> Path:

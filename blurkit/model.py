@@ -22,6 +22,7 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, check_image
 from blurkit.options import Method, Placement, ValueRange, choose_method, choose_reblurring
+from blurkit.systems.code import with_code
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import (
     Use,
@@ -60,7 +61,8 @@ class Model:
 
     `source` is a checkpoint or a file (None: the weights that come with blurkit for each task, or
     those of `system`), `encoders` are files whose encoder or latents replace the checkpoint's.
-    `value_range` is that of an ONNX file of another program (None: found by trying a photo). `say`
+    `value_range` is that of an ONNX file of another program (None: found by trying a photo).
+    `network` names the code of the checkpoint's network, if it is one of your own. `say`
     receives what is worth knowing, `warn` warnings, and `watch` the progress in a photo.
 
     `deblur` and its like take an image or a record. For many records, `deblurring` and its like
@@ -72,6 +74,7 @@ class Model:
     system: str | None = None
     placement: Placement = field(default_factory=Placement)
     value_range: ValueRange | None = None
+    network: str = ""
     say: Callable[[str], None] = lambda text: None
     warn: Callable[[str], None] = warnings.warn
     watch: Callable[[str, int, int], None] = lambda stage, done, total: None
@@ -79,6 +82,8 @@ class Model:
     _restorer: tuple[Any, Work] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.network and (self.source is None or self._is_onnx):
+            raise UsageError(f"--network {self.network}: name its trained weights, too, with -c")
         if self._is_onnx and not self._suits_onnx:
             raise UsageError(
                 "an ONNX file takes no --encoder, no --protocol local and no --precision but fp32"
@@ -374,7 +379,7 @@ class Model:
             shipped = load_shipped(self.system, use)
             self.say(introduction(*title_and_date(shipped)))
             return shipped
-        return _loaded(self.source)
+        return with_code(_loaded(self.source), self.network, self.warn)
 
     def engine(
         self, use: Use | tuple[Use, ...], shipped: Use | None = None, **options: Any
@@ -400,6 +405,8 @@ class Model:
                 system=self.system,
                 **options,
             )
+            if first.code is not None and getattr(engine.runner.network, "code", None) is None:
+                self.warn(f"{first.name}: is not of {self.network}, which is not used")
             self._engines[key] = engine, first.name
         return self._engines[key]
 

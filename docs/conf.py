@@ -20,6 +20,7 @@ CONTENTS = {  # the pages at the side, below the one that they belong to
 docs/tutorial
 docs/commands/README
 docs/python
+docs/your-network
 docs/metrics
 docs/papers
 docs/formats

@@ -274,6 +274,11 @@ def test_evaluate_and_info() -> None:
     report = blurkit.evaluate(blurkit.read_records("pairs.h5"), metrics=["psnr-y"])
     assert ran.json[-1]["total"] == report.only.total
     assert ran.json[0] == report.images[0].as_dict()
+    assert blurkit.evaluate("pairs.h5", metrics=["psnr-y"]).only.total == report.only.total
+    for restored, reference in (("photos", "photos"), ("sharp.png", "sharp.png")):
+        *_, total = done("eval", restored, reference, "--json", "-q").json
+        paired = blurkit.evaluate(restored, reference=reference).only.total
+        assert json.loads(to_json(paired)) == total["total"]
     compared = blurkit.evaluate([{"one": r, "two": r} for r in blurkit.read_records("pairs.h5")])
     assert list(compared.runs) == ["one", "two"] and compared.comparison is not None
     for name in ("pairs.h5", "photo.png", "photos", "deblur.pt"):

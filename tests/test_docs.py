@@ -18,6 +18,7 @@ from tests.tools.docs import preset_fields
 
 SCRIPTS = [*sorted((ROOT / "examples").glob("*.sh")), ROOT / "docs/pictures.sh"]
 PICTURES = ROOT / "docs/pictures"
+HERE = re.compile(r"^cat > (\S+) <<'PY'\n(.*?)^PY$", re.MULTILINE | re.DOTALL)
 ALL = [(name, ()) for name in COMMANDS] + [
     (training.command, ("--system", training.name))
     for system in systems().values()
@@ -61,6 +62,9 @@ def test_every_command_line_is_one_the_commands_take(
     monkeypatch.chdir(tmp_path)
     Path("enc.json").write_text('{"system": "msdi", "seed": 10}')  # for --config, which is read
     for text in shell_of(page):
+        for name, source in HERE.findall(text):  # code that options name
+            Path(name).write_text(source)
+        text = HERE.sub("", text)
         for command, *arguments in blurkit_commands(text):
             if command != "--help":
                 assert command in COMMANDS, command

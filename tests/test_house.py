@@ -129,7 +129,7 @@ def test_only_systems_are_named_by_systems(path: Path) -> None:
 SMALL = {
     *("blurkit.__main__", "blurkit.version", "blurkit.nn.size", "blurkit.io.opencv"),
     "blurkit.tasks.addresses",
-    "blurkit.systems.spandrel.inference",
+    *("blurkit.systems.spandrel.inference", "blurkit.systems.any_network.inference"),
 }
 """Small modules that stay apart: they keep torch or ssl out, or fill a system's interface."""
 

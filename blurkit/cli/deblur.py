@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
     BLUR,
+    NETWORK,
     ImageTask,
     InputPaths,
     Networks,
@@ -75,6 +76,7 @@ class DeblurOptions(Networks, ImageTask, Tracked):
         "Pixel values that another program's ONNX file takes; auto: found by trying a photo.",
         rare=True,
     )
+    network: str = NETWORK
     blur: str = BLUR
 
     @property
@@ -197,7 +199,7 @@ def deblurring(
     Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
     """
     values = None if options.value_range == "auto" else options.value_range
-    model = model_of(options, options, value_range=values)
+    model = model_of(options, options, None, values, options.network)
     gamma = options.gamma or 2.2
     return model.deblurring(options.way, kernel, gamma, options.strength, options.keep_kernel)
 

@@ -57,8 +57,8 @@ def evaluate(
         refuse_two_streams(inputs, options.files)
         width_and_height("--input-size", options.input_size)
     _refuse(options, WITH_NETWORKS, "{} requires --networks")
-    if options.encoder and options.checkpoint is None:
-        raise UsageError("--encoder requires --checkpoint")
+    if options.checkpoint is None and (options.encoder or options.network):
+        raise UsageError("--encoder and --network require --checkpoint or --networks")
     refuse_missing([options.lpips], "file (from --lpips)")
     refuse_missing([options.lpips_heads], "file (from --lpips-heads)")
     if not options.frequency and (options.patch is not None or options.figure is not None):
@@ -144,9 +144,14 @@ def with_networks(
     named = zip(short if len({*short}) == len(short) else paths, paths, strict=True)
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
     same = ("device", "precision", "max_pixels")
-    how: dict[str, Any] = {name: getattr(options, name) for name in same}
+    how: dict[str, Any] = {name: getattr(options, name) for name in same} | {"quiet": True}
     tiles: dict[str, Any] = {"protocol": options.protocol, "tile": options.tile}
     return pairs, {  # estimated blur has tiles of its own
-        name: replace(one, quiet=True, **how, **(tiles if one.way == "network" else {}))
+        name: replace(
+            one,
+            network=options.network if one.checkpoint else "",
+            **how,
+            **(tiles if one.way == "network" else {}),
+        )
         for name, one in chosen.items()
     }

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from blurkit.cli.common import local_files, print_json, width_and_height
-from blurkit.cli.options import BLUR, SHA256, Printing
+from blurkit.cli.options import BLUR, NETWORK, SHA256, Printing
 from blurkit.errors import BlurkitError, UsageError, printable, without_secrets
 from blurkit.io.writing import refuse_output
 from blurkit.options import option
@@ -100,6 +100,7 @@ class ExportOptions(Printing):
         "deblurring", "Export the network that deblurs, or the one that reblurs like a guide."
     )
     role: str = option("", "Export this network as it is, with all its outputs; see info.")
+    network: str = NETWORK
     half: bool = option(False, "Store weights in 16 bits; computing stays in float32.")
     force: bool = option(False, "Overwrite existing output.")
     sha256: tuple[str, ...] = SHA256
@@ -127,7 +128,7 @@ def export(
     from blurkit.tasks import export as exporting
 
     o = options
-    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force)
+    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force, o.network)
     if options.json:
         sizes = {"tile": about.tile, "minimum": about.minimum, "multiple": about.multiple}
         print_json({"file": str(options.output), "use": about.use, **sizes})

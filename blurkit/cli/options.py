@@ -49,6 +49,12 @@ InputPaths = Annotated[
 BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
 SEED = option(0, "Seed of the random numbers.")
 CHECKPOINT = "Trained networks: a file, an address or -; default: those that come with blurkit."
+NETWORK = option(
+    "",
+    "Code of the checkpoint's network, if it is your own: FILE.py:CLASS, as in train-deblur.",
+    metavar="CODE",
+    rare=True,
+)
 SHA256 = option(
     (), "SHA-256 that files from addresses must have; repeatable.", metavar="DIGEST", rare=True
 )
@@ -322,6 +328,7 @@ def model_of(
     hardware: Hardware,
     system: str | None = None,
     value_range: ValueRange | None = None,
+    network: str = "",
 ) -> Model:
     """Return the model of a command, which prints warnings and, unless quiet, what it says."""
     from blurkit.model import Model
@@ -333,6 +340,7 @@ def model_of(
         system,
         hardware.placement,
         value_range,
+        network,
         say=lambda text: say(text, quiet),
         warn=say_warning,
         watch=Stages("window", quiet),
@@ -412,6 +420,7 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
     checkpoint: str | None = option(
         None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
     )
+    network: str = NETWORK
     input_size: str = option(
         "256x256", "Image size in pixels for the MACs.", metavar="WxH", rare=True
     )
@@ -558,7 +567,8 @@ def _flags(f: Field[Any], hint: Any, given: bool) -> tuple[str, ...]:
 def _filled(group: tuple[type, bool], values: Mapping[str, Any]) -> Any:
     """Return the dataclass with the values of its options, or only these values if `Given`."""
     kind, given = group
-    own = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    known = (f.name for f in fields(kind) if not f.metadata.get("constant"))
+    own = {name: values[name] for name in known if name in values}
     if given:
         return own
     built = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})

@@ -40,7 +40,7 @@ from blurkit.nn.size import SizeRequirement
 from blurkit.reports.page import ReportFolder, scene_pictures
 from blurkit.reports.pictures import write_comparison
 from blurkit.reports.plots import check_plot, draw_frequency
-from blurkit.reports.progress import say, track
+from blurkit.reports.progress import say, say_warning, track
 from blurkit.reports.tables import check_report, print_report, write_report
 from blurkit.reports.values import to_json
 
@@ -252,11 +252,14 @@ def network_cost(options: EvaluationOptions) -> NetworkCost:
     Raises UsageError if the network does not take images of `--input-size`.
     """
     from blurkit.io.checkpoints import load_checkpoint
+    from blurkit.systems.code import with_code
     from blurkit.systems.registry import network_name
     from blurkit.systems.uses import network_for
     from blurkit.tasks.inspect import macs, parameters
 
-    network = network_for("deblurring", *map(load_checkpoint, filter(None, options.files)))
+    first, *others = map(load_checkpoint, filter(None, options.files))
+    first = with_code(first, options.network, say_warning)
+    network = network_for("deblurring", first, *others)
     width, height = width_and_height("--input-size", options.input_size)
     name, shape = network_name(network), (height, width)
     needs: SizeRequirement = getattr(network, "size", SizeRequirement())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, make_dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ import typer
 from blurkit.cli.common import local_files, print_json
 from blurkit.cli.options import SHA256, Common, Given, expand, flags_of
 from blurkit.errors import UsageError
-from blurkit.options import option
+from blurkit.options import flag, option
 from blurkit.systems.system import augmentations, named, trainings
 from blurkit.training.configuration import (
     Run,
@@ -51,6 +51,14 @@ Augmentations: Any = make_dataclass(
 """The checkpoints of networks that augment the batches of any training, by option."""
 
 
+USES_OF_PRESETS = {
+    "paper": "has the paper's values",
+    "official": "those of the released code",
+    "small": "trains on a CPU in minutes",
+}
+"""What the help says of a preset, where the system has it."""
+
+
 @dataclass(frozen=True)
 class TrainingCommand:
     """A command that trains one of several systems, which `--system` names.
@@ -63,12 +71,15 @@ class TrainingCommand:
     output: str
     about: str
 
-    def help(self) -> str:
-        """Return the help of the command: its purpose, the systems that it trains, examples."""
-        first, *rest = self.about.split("\n\n")
+    def help(self, presets: Iterable[str]) -> str:
+        """Return the help of the command: its purpose, systems, some of the presets, examples."""
+        first, examples = self.about.split("\n\n")
         offered = trainings(self.name).items()
         systems = (f"--system {name}: {training.about}" for name, (_, training) in offered)
-        return "\n\n".join([first, "    " + " ".join(systems), *rest])
+        uses = (
+            f"--preset {name} {use}." for name, use in USES_OF_PRESETS.items() if name in presets
+        )
+        return "\n\n".join([first, f"    {' '.join(systems)}", f"    {' '.join(uses)}", examples])
 
     def command(self, arguments: Sequence[str]) -> Callable[..., None]:
         """Return the command with the options of the system that `arguments` name.
@@ -85,9 +96,14 @@ class TrainingCommand:
         }
         saved = self._saved(arguments)
         first = next(iter(choices))
-        system = _last(arguments, "--system") or (saved.system if saved else first)
+        offered, given_flags = trainings(self.name).items(), _flags_in(arguments)
+        implied = (name for name, (_, t) in offered if t.chosen_by in given_flags)
+        system = _last(arguments, "--system") or (saved.system if saved else next(implied, first))
         system = system if system in choices else first  # typer refuses other names
         configuration, input_files = choices[system]
+        named_files = {f.name: _last(arguments, flag(f)) for f in fields(input_files)}
+        choices[system] = configuration.for_inputs(named_files), input_files
+        configuration = choices[system][0]
         flags = {k: flags_of(c, given=True) | flags_of(i) for k, (c, i) in choices.items()}
         known = flags[system] | flags_of(Run) | flags_of(Augmentations)
         for argument in _flags_in(arguments):
@@ -113,9 +129,10 @@ class TrainingCommand:
                 inputs.check(overrides)
                 configuration.resolve(preset, **overrides)
             changes = {name: file for name, file in vars(changes).items() if file}
-            named = vars(inputs) | changes | {"start": run.start}
+            named = inputs.files | changes | {"start": run.start}
             files = local_files(named, options.sha256, options.quiet, "file (from --{})")
-            changes, given = ({k: files[k] for k in part} for part in (changes, vars(inputs)))
+            changes, given = ({k: files[k] for k in part} for part in (changes, inputs.files))
+            given = vars(inputs) | given
             how = replace(run, start=files["start"], augmentations=changes)
             what = {"command": self.name, "system": system, "preset": saved or preset}
             what |= {"run": how, "inputs": given, "overrides": overrides}
@@ -137,7 +154,10 @@ class TrainingCommand:
             "changes": Augmentations,
             "overrides": Annotated[Given, configuration],
         }
-        train.__doc__, train.__name__ = self.help(), self.name.replace("-", "_")
+        train.__doc__, train.__name__ = (
+            self.help(configuration.presets),
+            self.name.replace("-", "_"),
+        )
         title = f"Options of --system {system}"
         return expand(train, {"inputs": title, "overrides": title})
 
@@ -243,11 +263,9 @@ train_deblur = TrainingCommand(
     "deblur.pt",
     """Train networks that deblur.
 
-    Defaults are the papers' values; --preset official uses the released code's, and --preset small
-    trains on a CPU in minutes.
-
     Examples: blurkit train-deblur shards/ --encoder enc.pt --preset small -o deblur.pt;
-    blurkit train-deblur shards/ --system dbgan --bgan bgan.pt
+    blurkit train-deblur shards/ --system dbgan --bgan bgan.pt;
+    blurkit train-deblur shards/ --network mine.py:Net -o mine.pt
     """,
 )
 
@@ -256,9 +274,6 @@ train_reblur = TrainingCommand(
     "train-reblur",
     "enc.pt",
     """Train networks that find, transfer or generate blur.
-
-    Defaults are the papers' values; --preset official uses the released code's, and --preset small
-    trains on a CPU in minutes.
 
     Examples: blurkit train-reblur shards/ --preset small -o enc.pt;
     blurkit train-reblur shards/ --system kernel-space --preset small -o kernel.pt;

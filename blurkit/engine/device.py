@@ -73,5 +73,10 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Convert `network`, in place, to the fastest memory layout for convolutions; return it."""
+    """Convert `network`, in place, to the fastest memory layout for convolutions; return it.
+
+    A network whose attribute `any_layout` is false stays as it is.
+    """
+    if not getattr(network, "any_layout", True):
+        return network
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
 from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
-from blurkit.errors import UsageError, is_out_of_memory
+from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, Precision
 
@@ -55,7 +55,7 @@ class TorchRunner(Runner):
         self.precision = str(self._dtype).removeprefix("torch.")
         self.device = self._device.type
         folded = fold_spectral_norm(network.eval()).to(self._device)
-        self.network = channels_last(folded) if getattr(network, "any_layout", True) else folded
+        self.network = channels_last(folded)
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         result = self._run(inputs, torch.float32 if exact else self._dtype)
@@ -75,10 +75,15 @@ class TorchRunner(Runner):
                 output = self.network(*images, **conditions)
             last: Tensor = output if isinstance(output, Tensor) else output[-1]
             return last.float().cpu().numpy()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:  # of any kind, from any network
+            if is_out_of_memory(error):
+                return None
+            if isinstance(error, BlurkitError):
                 raise
-            return None
+            name = getattr(self.network, "name", type(self.network).__name__)
+            sides = "x".join(map(str, inputs.images[0].shape[:1:-1]))
+            text = f"{type(error).__name__}: {one_line(error)[:300]}"
+            raise BlurkitError(f"{name} failed on {sides} pixels ({text})") from error
 
     def moved(self, inputs: TileInputs) -> tuple[list[Tensor], dict[str, Any]]:
         """Return the images, in channels-last layout, and the conditions, all on the device."""

@@ -42,7 +42,31 @@ STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model",
 
 DEEPEST_TABLE = 8
 """A state dict may be inside so many tables."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What wrappers put before every key: several GPUs, `torch.compile`, and training frameworks."""
+
 StateDict = dict[str, torch.Tensor]
+
+
+class Unread:
+    """Takes the place of a value in a pickle that is neither read nor needed, and keeps nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+BESIDE: list[Any] = [argparse.Namespace] + [
+    (Unread, name)
+    for name in (
+        *("numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),  # so Python 3.13 names them
+        *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+        *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
+    )
+]
+"""What training code saves beside weights: options, and numbers, arrays and paths, none of which is
+imported or made."""
 
 # These words in torch's messages distinguish a pickle that names code from a file that is not a
 # pickle: a function or class by name, an object of one, and opcodes of newer protocols, which torch
@@ -59,7 +83,8 @@ class Checkpoint:
     the training configuration, `provenance` the origin of the weights (command, data, seed,
     iterations, metrics); both are plain JSON values. `where` names the file in messages.
     `blueprints` describes per role how the network is built (`nn.blueprints`); a role without a
-    blueprint is recognised by its keys.
+    blueprint is recognised by its keys. `code`, which no file states, is what a user has named to
+    build the network with (`systems.code`).
     """
 
     networks: dict[str, StateDict]
@@ -68,6 +93,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     where: str = "checkpoint"
     blueprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    code: Any = None
 
     @property
     def name(self) -> str:
@@ -127,8 +153,7 @@ def load_tensors(file: BinaryIO, where: str) -> Any:
     """
     start = file.tell()
     try:
-        # Training code often saves its options too, in an object that only holds values.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(BESIDE):
             warnings.simplefilter("ignore")  # about foreign pickle protocols
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -263,6 +288,21 @@ def _state_dict(content: Any) -> StateDict | None:
             return content if content and whole else None
         content = inner
     return None
+
+
+def prefixed_forms(state: StateDict) -> Iterator[StateDict]:
+    """Yield a state dict, and then what it is without each of `PREFIXES` that all keys have.
+
+    The counter of torch's averaged models, which has none, is left out then.
+    """
+    yield state
+    keys = {*state} - {"n_averaged"}
+    while keys and (
+        prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in keys)), "")
+    ):
+        state = {key.removeprefix(prefix): state[key] for key in state if key in keys}
+        keys = {*state}
+        yield state
 
 
 def _is_weight(value: Any) -> bool:

@@ -168,7 +168,7 @@ def blueprint(network: nn.Module) -> Blueprint:
     """Return a network's blueprint: its `arguments` if it has any, otherwise its `options`."""
     arguments: Any = getattr(network, "arguments", None) or network.options
     return {
-        "class": type(network).__name__,
+        "class": str(getattr(network, "name", type(network).__name__)),
         "options": {
             name: blueprint(value) if isinstance(value, nn.Module) else value
             for name, value in arguments.items()
@@ -177,8 +177,9 @@ def blueprint(network: nn.Module) -> Blueprint:
 
 
 def blueprints(networks: Mapping[str, nn.Module]) -> dict[str, Blueprint]:
-    """Return, by role, the blueprints of those networks that have options."""
-    return {role: blueprint(n) for role, n in networks.items() if hasattr(n, "options")}
+    """Return, by role, the blueprints of those networks that are built from options."""
+    built = (n for n in networks.items() if hasattr(n[1], "options"))
+    return {role: blueprint(n) for role, n in built if getattr(n, "rebuilt", True)}
 
 
 # ---- Losses --------------------------------------------------------------------------------------

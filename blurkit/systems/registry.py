@@ -5,7 +5,7 @@ Foreign state dicts are recognised by keys and shapes; blurkit's own files state
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import STATE_KEYS, Checkpoint
+from blurkit.io.checkpoints import STATE_KEYS, Checkpoint, prefixed_forms
+from blurkit.systems.any_network.networks import UserNetwork
 from blurkit.systems.system import (
     Architecture,
     Shapes,
@@ -32,8 +33,8 @@ DRAWING = (Tensor.normal_, Tensor.uniform_, functional.normalize)
 def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
     """Return the network of a state dict, in eval mode, with copies of its tensors in float32.
 
-    A state dict under one of `STATE_KEYS`, as training code saves it, is unwrapped, and a prefix
-    `module.` on all keys is removed. Raises BlurkitError if no known network matches or, naming the
+    A state dict under one of `STATE_KEYS`, as training code saves it, is unwrapped, and `PREFIXES`
+    that all keys have are removed. Raises BlurkitError if no known network matches or, naming the
     first differing keys, if keys or shapes differ from the network's.
     """
     return recognise_network(state_dict)[1]
@@ -41,15 +42,16 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> nn.Module:
 
 def recognise_network(state_dict: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     """Return the architecture of a state dict and the network, as `from_state_dict` does."""
-    tensors = _unwrap(state_dict)
-    shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    for folder, architecture in network_classes().values():
-        if architecture.matches(shapes):
-            # Built without memory or initial values; `fill` assigns the tensors.
-            with torch.device("meta"), Undrawn():
-                module = network_class(folder, architecture).from_shapes(shapes)
-            return architecture, fill(architecture, module, tensors)
-    return _of_library(tensors)
+    forms = [*prefixed_forms(_unwrap(state_dict))]
+    for tensors in forms:
+        shapes = Shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+        for folder, architecture in network_classes().values():
+            if architecture.matches(shapes):
+                # Built without memory or initial values; `fill` assigns the tensors.
+                with torch.device("meta"), Undrawn():
+                    module = network_class(folder, architecture).from_shapes(shapes)
+                return architecture, fill(architecture, module, tensors)
+    return _of_library(forms)
 
 
 def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -74,26 +76,28 @@ def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Te
     return module.eval()
 
 
-def _of_library(tensors: Mapping[str, Tensor]) -> tuple[Architecture, nn.Module]:
-    """Return the network of a state dict that no system of our own has.
+def _of_library(forms: Sequence[Mapping[str, Tensor]]) -> tuple[Architecture, nn.Module]:
+    """Return the network of a state dict that no system of our own has, in any of its `forms`.
 
     Raises BlurkitError if none knows it either, naming what fails and what is not installed.
     """
-    hint = ""
+    hints: list[str] = []
     for folder, system in systems().items():
         if system.library is None:
             continue
-        try:
-            network = network_class(folder, system.library).from_tensors(tensors)
-        except BlurkitError as error:
-            hint += f"; {error}"
-            continue
-        if network is not None:
-            return system.library, network.eval()
+        for tensors in forms:
+            try:
+                network = network_class(folder, system.library).from_tensors(tensors)
+            except BlurkitError as error:
+                hints.append(str(error))
+                continue
+            if network is not None:
+                return system.library, network.eval()
         if find_spec(system.extra) is None:
-            hint += f"; pip install 'blurkit[{system.extra}]' lets blurkit run many more"
+            hints.append(f"pip install 'blurkit[{system.extra}]' lets blurkit run many more")
+    keys = f"{len(forms[0])} keys: {_first(forms[0])}"
     raise BlurkitError(
-        f"no known network has this state dict of {len(tensors)} keys: {_first(tensors)}{hint}"
+        "; ".join([f"no known network has this state dict of {keys}", *dict.fromkeys(hints)])
     )
 
 
@@ -132,8 +136,6 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise BlurkitError(f"not a state dict: {key!r} is a {kind}, not a tensor")
-    if all(key.startswith("module.") for key in state_dict):
-        return {key.removeprefix("module."): value for key, value in state_dict.items()}
     return dict(state_dict)
 
 
@@ -171,7 +173,9 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
     for checkpoint in checkpoints:
         for role, state in checkpoint.networks.items():
             try:
-                if blueprint := checkpoint.blueprints.get(role):
+                if own := _by_code(checkpoint, role, state):
+                    architecture, network = own
+                elif blueprint := checkpoint.blueprints.get(role):
                     architecture, network = rebuild(blueprint, state)
                 else:
                     architecture, network = recognise_network(state)
@@ -183,6 +187,26 @@ def load_networks(*checkpoints: Checkpoint) -> dict[str, nn.Module]:
             else:
                 networks[architecture.role if role == "network" else role] = network
     return networks
+
+
+def _by_code(
+    checkpoint: Checkpoint, role: str, state: Mapping[str, Tensor]
+) -> tuple[Architecture, nn.Module] | None:
+    """Return the network that the code of a checkpoint makes for a state dict.
+
+    None without code, for a network of another class, and for a file of another program that has
+    not all of its keys.
+    """
+    blueprint = checkpoint.blueprints.get(role)
+    known = blueprint is not None and blueprint["class"] in network_classes()
+    if checkpoint.code is None or known or role not in ("network", "deblur"):
+        return None
+    module = UserNetwork(checkpoint.code, {} if blueprint is None else blueprint["options"])
+    kind = Architecture(module.name, "deblur", "", ())
+    for form in prefixed_forms(dict(state)):
+        if blueprint is not None or module.state_dict().keys() == form.keys():
+            return kind, fill(kind, module, form)
+    return None
 
 
 def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module]:
@@ -241,7 +265,8 @@ def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     name, options = blueprint["class"], blueprint["options"]
     known = network_classes()
     if name not in known:
-        raise BlurkitError(f"no system in this version of blurkit has a network {name!r}")
+        own = f"; if it is your own, name its code: --network {name}"
+        raise BlurkitError(f"no system in this version of blurkit has a network {name!r}{own}")
     folder, architecture = known[name]
     arguments = {
         key: _built(value)[1] if isinstance(value, dict) else value

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
 
 
-NAMES = ("msdi", "kernel_space", "msfs", "dbgan", "nafnet", "deconvolution", "spandrel")
+NAMES = (
+    "msdi",
+    "kernel_space",
+    "msfs",
+    "dbgan",
+    "nafnet",
+    "deconvolution",
+    "spandrel",
+    "any_network",
+)
 """The folders of the systems, in the order in which their networks are tried on a state dict."""
 
 Use = Literal[
@@ -89,6 +98,7 @@ class Training:
     options, and the files that it needs in addition to the shards ("": none). `plan` names the
     function in the `recipe` module that makes a `training.recipe.Plan` from (inputs, preset, config
     overrides, run options, dry run), or the class of a recipe that needs its configuration alone.
+    The option `chosen_by`, if there is one, selects this training without `--system`.
     """
 
     name: str
@@ -97,6 +107,7 @@ class Training:
     configuration: str
     plan: str
     inputs: str = ""
+    chosen_by: str = ""
 
 
 @dataclass(frozen=True)

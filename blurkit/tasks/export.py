@@ -24,6 +24,7 @@ from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.io.writing import replacing
 from blurkit.nn.size import InputShapes, SizeRequirement
+from blurkit.systems.code import with_code
 from blurkit.systems.registry import assemble, network_name
 from blurkit.systems.system import Use, title_and_date
 from blurkit.systems.uses import network_for, trained_tile
@@ -69,28 +70,31 @@ def export(
     role: str = "",
     half: bool = False,
     force: bool = False,
+    network: str = "",
 ) -> Exported:
     """Write a network of a checkpoint, or of its file, as an ONNX file; return what that says.
 
     It is the network in `role` with all its outputs, or the one for a `use` with its last output.
     Sizes are dynamic if the results are right at more than one, else those of the training crops.
-    `half` stores weights in half precision; the file computes in float32 all the same. Nothing is
-    written before its results for a photo were compared with torch's. Raises BlurkitError if the
+    `half` stores weights in half precision; the file computes in float32 all the same. `network`
+    names the code of a network of your own, FILE.py:CLASS, which is then run. Nothing is written
+    before its results for a photo were compared with torch's. Raises BlurkitError if the
     checkpoint has no such network, ONNX cannot express it or the results differ.
     """
     checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
+    checkpoint = with_code(checkpoint, network, warnings.warn)
     if role:
         networks = assemble(checkpoint)
         if role not in networks:
             raise BlurkitError(f"{checkpoint.where}: has no {role!r}, only {', '.join(networks)}")
-        network = networks[role].eval()
+        chosen = networks[role].eval()
     else:
-        network = network_for(use, checkpoint)
+        chosen = network_for(use, checkpoint)
     if half:
-        state = halved(network.state_dict())
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-    tile = trained_tile(checkpoint, network)
-    size: SizeRequirement = getattr(network, "size", SizeRequirement())
+        state = halved(chosen.state_dict())
+        chosen.load_state_dict({key: value.float() for key, value in state.items()})
+    tile = trained_tile(checkpoint, chosen)
+    size: SizeRequirement = getattr(chosen, "size", SizeRequirement())
     title, date = title_and_date(checkpoint)
     reason = ""
     with TemporaryDirectory() as folder:
@@ -98,7 +102,7 @@ def export(
         for least in ((size.minimum, size.multiple), (tile, tile)):
             about = Exported(role or use, title, date, tile, *least, checkpoint.provenance)
             try:
-                write_onnx(network, about, half, made)
+                write_onnx(chosen, about, half, made)
             except BlurkitError as error:
                 reason = str(error)
                 continue

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from torch import nn
 
 from blurkit.data.sampler import (
     CropSampler,
@@ -26,7 +27,7 @@ from blurkit.data.sampler import (
 )
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError, without_secrets
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint
+from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, prefixed_forms
 from blurkit.io.images import write_image
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.io.shards import verify_shard
@@ -37,7 +38,7 @@ from blurkit.metrics.ssim import ssim_matlab
 from blurkit.options import Placement, Protocol
 from blurkit.reports.pictures import side_by_side
 from blurkit.synthesis.drawing import Synthesis
-from blurkit.systems.registry import differences
+from blurkit.systems.registry import differences, load_networks
 from blurkit.systems.system import Use, augmentations, named, trainings
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import guides, random_blur
@@ -62,18 +63,18 @@ def train(
     system: str,
     shards: Sequence[str | Path],
     run: Run,
-    preset: str | SavedConfiguration = "paper",
+    preset: str | SavedConfiguration = "",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Train a system on shards, write its checkpoint to `run.output` and return it.
 
     `command` is `train-reblur` or `train-deblur`, `system` one of the systems that it offers.
-    `preset` sets the options of the method, by name or as `read_configuration` read them, and
-    `overrides` changes single ones; `inputs` are the files that the training reads in addition to
-    its shards, such as `encoder`. Keys are the names of the options. In folders of shards,
-    `train-*.h5` are trained on and `val-*.h5` are validated on; if there are none, `test-*.h5` are,
-    and a warning says so.
+    `preset` sets the options of the method, by name ("": the first one) or as `read_configuration`
+    read them, and `overrides` changes single ones; `inputs` are the files that the training reads
+    in addition to its shards, such as `encoder`. Keys are the names of the options. In folders of
+    shards, `train-*.h5` are trained on and `val-*.h5` are validated on; if there are none,
+    `test-*.h5` are, and a warning says so.
 
     Raises UsageError for unknown or conflicting options, BlurkitError for files that are missing or
     unusable and for a loss that is not finite, and `training.loop.Stopped` when a signal or the end
@@ -97,7 +98,7 @@ def plan_training(
     command: str,
     system: str,
     run: Run,
-    preset: str | SavedConfiguration = "paper",
+    preset: str | SavedConfiguration = "",
     inputs: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     dry_run: bool = False,
@@ -115,14 +116,16 @@ def plan_training(
         names = " or ".join(f"--{name} FILE" for name in augmentations())
         raise UsageError(f"--mix requires {names}")
     own: type[Configuration] = named(folder, "config", training.configuration)
+    own = own.for_inputs(given)
+    files = kind(**given)
     if isinstance(preset, SavedConfiguration):
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
+        files.check({**preset.values, **changed})
         overrides, preset = preset.options(own) | changed, next(iter(own.presets))
-    files = kind(**given)
     files.check(overrides)
-    plan = named(folder, "recipe", training.plan)
+    plan, preset = named(folder, "recipe", training.plan), preset or next(iter(own.presets))
     if isinstance(plan, type):
         configuration = own.resolve(preset, **overrides)
         return Plan(configuration, partial(plan, configuration))
@@ -193,8 +196,9 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     if score:
         provenance |= {"validation": scored, "validated_on": split}
     if initial is not None:
-        provenance["start"] = initial.provenance
-    identity = {k: provenance.get(k) for k in ("data", "features", "real", *augmentations())}
+        provenance["start"] = initial.provenance or {"file": initial.name}
+    identifying = ("data", "features", "real", "code", *augmentations())
+    identity = {key: provenance.get(key) for key in identifying}
     trainer = Trainer(recipe, run, samples, provenance, identity, changes, score)
     if score and split == "test":
         trainer.warn(ON_TEST)
@@ -210,16 +214,18 @@ ON_TEST = (
 def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights into the networks of the same role that `recipe` trains.
 
-    The recipe decides which tensors both networks must have in common. Raises BlurkitError if the
+    The networks in a file of another program have the roles in which they are recognised. The
+    recipe decides which tensors both networks must have in common. Raises BlurkitError if the
     checkpoint holds none of the roles, or another network in one of them.
     """
     trained = {role: network for role, network in recipe.networks.items() if trainable(network)}
-    shared = [role for role in trained if role in checkpoint.networks]
+    states = _states_by_role(checkpoint, trained)
+    shared = [role for role in trained if role in states]
     if not shared:
-        wanted, present = ", ".join(trained), ", ".join(checkpoint.networks)
+        wanted, present = ", ".join(trained), ", ".join(states)
         raise BlurkitError(f"{checkpoint.where}: holds {present}; --start needs one of {wanted}")
     for role in shared:
-        own, given = trained[role].state_dict(), dict(checkpoint.networks[role])
+        own, given = trained[role].state_dict(), dict(states[role])
         for key in recipe.may_differ(own, given):
             own.pop(key, None)
             given.pop(key, None)
@@ -230,6 +236,20 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
             )
         for key, value in own.items():
             value.copy_(given[key])
+
+
+def _states_by_role(
+    checkpoint: Checkpoint, trained: Mapping[str, nn.Module]
+) -> Mapping[str, StateDict]:
+    """Return the state dicts of a checkpoint by role; one of a file without roles may be that of a
+    network in training, or else it is recognised."""
+    if "network" not in checkpoint.networks:
+        return checkpoint.networks
+    for state in prefixed_forms(checkpoint.networks["network"]):
+        for role, network in trained.items():
+            if network.state_dict().keys() == state.keys():
+                return {role: state}
+    return {role: network.state_dict() for role, network in load_networks(checkpoint).items()}
 
 
 def fingerprint(shards: Sequence[Path]) -> str:

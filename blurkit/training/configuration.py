@@ -23,6 +23,9 @@ ValidationProtocol = Literal["paper", "tiles", "slices", "whole"]
 """How validation runs networks on whole images: as the system's paper, or by a named protocol."""
 
 
+WIDTH = option(64, "Channels at full size; deeper levels double it.", 1)
+
+
 @dataclass(frozen=True)
 class Configuration(Options):
     """The options that every recipe has."""
@@ -62,8 +65,12 @@ class Configuration(Options):
     orientations: Literal["all", "flip", "none"] = option(
         "all", "Draw crops in all eight orientations, flipped left to right, or as is.", rare=True
     )
-    width: int = option(64, "Channels at full size; deeper levels double it.", 1)
     seed: int = option(10, "Seed of weights, crops and all other random numbers.")
+
+    @classmethod
+    def for_inputs(cls, inputs: Mapping[str, Any]) -> type[Configuration]:
+        """Return the options of the training for some of its input files, by option."""
+        return cls
 
     def check(self) -> None:
         """Raise UsageError, which names the option, if a value is invalid."""
@@ -81,6 +88,11 @@ class Configuration(Options):
 @dataclass(frozen=True)
 class TrainingInputs:
     """The files that a training reads in addition to its shards; by default none."""
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The options that name files or addresses."""
+        return vars(self)
 
     def check(self, overrides: Mapping[str, Any]) -> None:
         """Raise UsageError if files are missing that the training requires.

@@ -282,7 +282,8 @@ class Trainer:
         if self.warnings:
             about["warnings"] = self.warnings
         c, built = self.c, blueprints(self.recipe.networks)
-        return Checkpoint(networks, c.system, c.as_dict(), about, self.run.output, built)
+        where, code = self.run.output, self.recipe.code
+        return Checkpoint(networks, c.system, c.as_dict(), about, where, built, code)
 
     def _averages(self) -> dict[str, dict[str, Tensor]]:
         """Return the state dicts of the averaged networks by role; empty without averaging."""

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blurkit.engine.device import choose_device, choose_precision
-from blurkit.nn.blocks import meta_copy, recompute_blocks
+from blurkit.nn.blocks import Recomputable, meta_copy, recompute_blocks
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes
@@ -113,6 +113,9 @@ def chosen_recomputation(recipe: Recipe, run: Run, processes: Processes, silent:
     """
     if run.checkpointing != "auto" or processes.device.type != "cuda":
         return run.checkpointing == "on"
+    parts = (part for network in recipe.networks.values() for part in network.modules())
+    if not any(isinstance(part, Recomputable) for part in parts):
+        return False
     free = torch.cuda.mem_get_info(processes.device)[0] / GIB
     modules = [*recipe.networks.values(), *recipe.helpers]
     build = partial(meta_copy, recipe, modules)

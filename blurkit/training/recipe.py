@@ -68,13 +68,15 @@ class Recipe(ABC):
     feature network) move to the device with them but are not saved. `images` are the names of the
     images in a batch. `provenance` describes the helpers in the checkpoint. `protocol` is how the
     paper ran its networks on whole images when it measured them; validation does the same. The best
-    checkpoint is that with the highest score `best`; some validations do not have it.
+    checkpoint is that with the highest score `best`; some validations do not have it. `code` is the
+    user's own code, if that builds a network (`systems.code`).
     """
 
     images: tuple[str, ...] = ("blur", "sharp")
     validation: ValidationKind = "restores"
     protocol: WholeProtocol = "tiles"
     best: str = "psnr"
+    code: Any = None
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration

@@ -14,7 +14,7 @@ from blurkit.cli.app import COMMANDS, app, load_command
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.shards import SHARD_SUFFIXES
-from blurkit.systems.system import systems
+from blurkit.systems.system import Training, named, systems
 from tests.cli.command import ENVIRONMENT, assert_refused
 from tests.cli.invoke import done, invoke
 from tests.shared import ROOT
@@ -166,3 +166,16 @@ def test_version() -> None:
     command = [sys.executable, "-m", "blurkit", "--version"]
     told = subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=True).stdout
     assert told == f"blurkit {blurkit.__version__}\n".encode() == done("-V").out
+
+
+@pytest.mark.parametrize(
+    ("command", "folder", "training"),
+    [(t.command, folder, t) for folder, system in systems().items() for t in system.trainings],
+)
+def test_help_names_the_presets_that_a_system_has(
+    command: str, folder: str, training: Training
+) -> None:
+    presets = named(folder, "config", training.configuration).presets
+    text = load_command(command, ["--system", training.name]).help or ""
+    about = text.partition("Examples:")[0]
+    assert {*re.findall(r"--preset ([\w-]+)", about)} <= presets.keys()

@@ -86,8 +86,14 @@ def test_values_are_exact_whatever_the_layout(tmp_path: Path, name: str) -> None
         {"state_dict": STATE, "epoch": 3},
         {"model": {"state_dict": STATE}},
         {"g": {"other": torch.ones(1)}, "g_ema": STATE, "args": Namespace(size=256, rate=0.002)},
+        {"params": STATE, "best": np.float64(31.5), "epoch": np.int32(3), "ok": np.bool_(True)},
+        {"params": STATE, "rng": np.random.RandomState(0).get_state(), "log": [np.eye(2) > 0]},
+        {"params": STATE, "args": {"out": Path("runs"), "days": np.datetime64("2020-01-01")}},
     ],
-    ids=["bare", "ordered", "params", "state_dict", "nested", "averaged, with options"],
+    ids=[
+        *("bare", "ordered", "params", "state_dict", "nested", "averaged, with options"),
+        *("with numbers", "with arrays", "with paths"),
+    ],
 )
 def test_files_of_other_programs(tmp_path: Path, content: Any, legacy: bool) -> None:
     path = tmp_path / "a.pth"
@@ -97,6 +103,25 @@ def test_files_of_other_programs(tmp_path: Path, content: Any, legacy: bool) -> 
     assert again.networks["network"].keys() == STATE.keys()
     assert all(torch.equal(again.networks["network"][key], STATE[key]) for key in STATE)
     assert again.configuration == again.provenance == {}
+
+
+def test_numbers_beside_weights_are_not_made_by_numpy(tmp_path: Path) -> None:
+    """A type of numbers that would crash NumPy, and one that would call what a field names."""
+    for state in (
+        (3, "|", None, ("f",), {"f": 7}, -1, 1, 63),
+        (9,) * 20,
+        "x",
+        ({"shape": 1 << 60},),
+    ):
+
+        class Number:
+            given = state
+
+            def __reduce__(self) -> tuple[Any, ...]:
+                return np.dtype, ("O8", False, True), self.given
+
+        torch.save({"params": STATE, "best": Number()}, tmp_path / "a.pth")
+        assert load_checkpoint(tmp_path / "a.pth").networks["network"].keys() == STATE.keys()
 
 
 def test_safetensors_of_other_programs(tmp_path: Path) -> None:

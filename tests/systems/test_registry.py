@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import (
@@ -234,8 +235,10 @@ def test_a_network_comes_back(name: str, tmp_path: Path) -> None:
 def test_wrapping_and_half_precision() -> None:
     network = JointGenerator(4, 6).eval()
     plain = network.state_dict()
-    wrapped = {"params": {f"module.{key}": value for key, value in plain.items()}}
-    for given in (wrapped, {"state_dict": plain, "epoch": 3}):
+    wrappings = ("module.", "_orig_mod.", "model.", "net.", "network.", "module._orig_mod.")
+    wrapped = [{prefix + key: value for key, value in plain.items()} for prefix in wrappings]
+    averaged = AveragedModel(network).state_dict()
+    for given in (*wrapped, averaged, {"params": wrapped[0]}, {"state_dict": plain, "epoch": 3}):
         loaded = from_state_dict(given).state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in plain.items())
     halves = {k: v.half() if v.is_floating_point() else v for k, v in plain.items()}

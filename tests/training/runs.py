@@ -88,7 +88,7 @@ class Toy(Recipe):
 
     def __init__(self, learning_rate: float = 1.0, width: int = 4, **options: Any) -> None:
         small = {"batch": 4, "crop": 32} | options
-        super().__init__(Configuration(learning_rate=learning_rate, width=width, **small))
+        super().__init__(Configuration(learning_rate=learning_rate, **small))
         torch.manual_seed(0)
         self.first = nn.Sequential(spectral_conv(3, width), nn.BatchNorm2d(width))
         self.second = nn.Conv2d(width, 1, 3)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration, FeatureInputs
+from blurkit.training.configuration import WIDTH, Configuration, FeatureInputs
 
 PAPER_ADVERSARIAL: dict[str, Any] = {"orientations": "flip"}
 """What both share in `paper`, beside the defaults: Section 4.2 flips at random."""
@@ -53,6 +53,7 @@ class AdversarialConfiguration(Configuration):
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
     final_learning_rate: float = option(1e-6, "Learning rate at the end of the cosine.", rare=True)
     beta2: float = option(0.999, "Adam's second decay rate.", below=1, rare=True)
+    width: int = WIDTH
     initial_weights: Literal["normal", "kaiming"] = option(
         "normal", "Initial weights: normal, or Kaiming's, a tenth in the generator.", rare=True
     )

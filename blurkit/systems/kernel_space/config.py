@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import WIDTH, Configuration
 
 CODE_STRIDE = 128
 """Image pixels per place of a code, along each side; crop sides must be multiples of it."""
@@ -37,6 +37,7 @@ class KernelSpaceConfiguration(Configuration):
     network: Literal["paper", "light"] = option(
         "paper", "The paper's F and G, or light ones that a CPU can train."
     )
+    width: int = WIDTH
     code_length: int = option(512, "Values of a code at each place (128x128 pixels).", 1)
     front_blocks: int = option(
         10, "Residual blocks shared by F and G (paper's network).", 1, rare=True

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration, FeatureInputs, TrainingInputs
+from blurkit.training.configuration import WIDTH, Configuration, FeatureInputs, TrainingInputs
 
 TEXT: dict[str, Any] = {
     "clip": 0.0,
@@ -65,6 +65,7 @@ class MSDIConfiguration(Configuration):
     system: ClassVar[str] = "msdi"
 
     clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
+    width: int = WIDTH
     hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
         "multi-scale", "Where and how the degradation is injected (Table 4)."

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
 from blurkit.options import option
-from blurkit.training.configuration import Configuration
+from blurkit.training.configuration import WIDTH, Configuration
 
 GOPRO = 2103
 """The number of GoPro's training pairs, one epoch of the paper."""
@@ -40,6 +40,7 @@ class MSFSConfiguration(Configuration):
     layers: Literal["paper", "official"] = option(
         "official", "Network of the text, or the released one, with batch norm in the FSMs."
     )
+    width: int = WIDTH
     encoder_blocks: int = option(8, "Residual blocks at each encoder scale that has any.", 0)
     latent_blocks: int = option(10, "Attention blocks (RCAB) between encoder and decoder.", 1)
     decoder_blocks: int = option(30, "Attention blocks (RCAB) at each decoder scale.", 1)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blurkit.errors import BlurkitError, is_out_of_memory, one_line
+from blurkit.errors import BlurkitError, one_line
 from blurkit.nn.size import SizeRequirement
 from blurkit.options import Protocol
 from blurkit.systems.registry import Undrawn
@@ -31,13 +31,15 @@ class SpandrelNetwork(nn.Module):
     """A network with spandrel's description of it, a `spandrel.ModelDescriptor`.
 
     `name` is its architecture's. It maps RGB images (N, 3, H, W) in [0, 1] to the same shape and
-    range. A network for gray images runs on each channel on its own. `dtypes` are the number
-    formats that it may run in, and `tiled` is whether spandrel has nothing against tiles.
-    Some architectures fail in the layout channels-last, and few are faster in it.
+    range; in training, results are not clamped. A network for gray images runs on each channel on
+    its own. `dtypes` are the number formats that it may run in, and `tiled` is whether spandrel has
+    nothing against tiles. Some architectures fail in the layout channels-last, and few are faster
+    in it.
     """
 
     any_layout = False
     protocol: Protocol = "whole"
+    rebuilt = False  # but recognised by its keys
 
     def __init__(self, descriptor: Any) -> None:
         super().__init__()
@@ -120,15 +122,21 @@ class SpandrelNetwork(nn.Module):
         if reason := self.refusal():
             raise BlurkitError(reason)
         given = image.reshape(-1, self.descriptor.input_channels, *image.shape[2:])
-        try:  # spandrel allows one image at a time
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about how the architecture is written
-                results = [self.descriptor(one.contiguous()) for one in given.split(1)]
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise BlurkitError(f"{self.name} failed: {one_line(error)}") from error
-        return torch.cat(results).reshape(image.shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the architecture is written
+            if self.training:  # where the descriptor would record no gradients
+                result: Tensor = self.descriptor._call_fn(self.model, given.contiguous())
+            else:  # spandrel allows one image at a time
+                result = torch.cat([self.descriptor(one.contiguous()) for one in given.split(1)])
+        return result.reshape(image.shape)
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """Return the state dict of the network alone, with its official keys."""
+        return self.model.state_dict(*arguments, **named)
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """Load a state dict into the network alone."""
+        return self.model.load_state_dict(*arguments, **named)
 
 
 def _real(tensor: Tensor) -> Tensor:

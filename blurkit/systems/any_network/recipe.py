@@ -1,0 +1,115 @@
+"""The training of any network that restores an image on its own: one loss, by AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss
+
+from blurkit.errors import BlurkitError, UsageError
+from blurkit.io.checkpoints import load_checkpoint
+from blurkit.nn.blocks import charbonnier
+from blurkit.nn.size import SizeRequirement
+from blurkit.options import Protocol
+from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
+from blurkit.systems.any_network.networks import UserNetwork
+from blurkit.systems.code import UserCode, blamed, find_code
+from blurkit.systems.msdi.losses import psnr_loss
+from blurkit.systems.registry import describe_networks, load_networks, network_name
+from blurkit.training.configuration import Run, TrainingInputs
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
+
+
+def mean_charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Return the mean of sqrt(d^2 + 1e-6) over all values."""
+    return charbonnier(restored, sharp).mean() / sharp[0].numel()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": psnr_loss,
+    "l1": l1_loss,
+    "charbonnier": mean_charbonnier,
+}
+
+
+class AnyRecipe(Recipe):
+    """The training of the network that `make` returns.
+
+    The loss is one of `LOSSES`, of the network's last image, or that of the user's code `own_loss`,
+    of all that the network returns. Raises UsageError if the network does not take the crops.
+    """
+
+    protocol: Protocol = "whole"
+
+    def __init__(
+        self,
+        c: AnyConfiguration,
+        make: Callable[[], nn.Module],
+        own_loss: UserCode | None = None,
+    ) -> None:
+        super().__init__(c)
+        self.c = c
+        self.network, self.own_loss = make().train(), own_loss
+        self.networks = {"deblur": self.network}
+        size = getattr(self.network, "size", SizeRequirement())
+        if size.padded(c.crop, c.crop) != (c.crop, c.crop):
+            takes = f"{network_name(self.network)} takes multiples of {size.multiple} pixels"
+            raise UsageError(f"--crop {c.crop}: {takes}")
+        self.criterion: Any = own_loss or LOSSES[c.loss]
+        if own_loss is not None and isinstance(own_loss.target, type):
+            self.criterion = own_loss()
+            self.helpers = [self.criterion] if isinstance(self.criterion, nn.Module) else []
+        self.code = getattr(self.network, "code", None)
+        used = {code.name: code.sha256 for code in (self.code, own_loss) if code is not None}
+        self.provenance = {"code": used} if used else {}
+        rate, betas = c.learning_rate, (c.beta1, c.beta2)
+        parameters = trainable(self.network)
+        adam = torch.optim.AdamW(parameters, rate, betas, weight_decay=c.weight_decay)
+        self.optimizers = {"deblur": adam}
+
+    def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
+        """Return the loss; raise BlurkitError if the user's code fails or returns no scalar."""
+        restored = self.network(batch["blur"])
+        if self.own_loss is None:
+            last = restored if isinstance(restored, Tensor) else restored[-1]
+            total = self.criterion(last, batch["sharp"])
+            return total, {f"{self.c.loss}_loss": total}
+        with blamed(self.own_loss.name, self.own_loss.file):
+            total = self.criterion(restored, batch["sharp"])
+        if not isinstance(total, Tensor) or total.numel() != 1:
+            made = list(total.shape) if isinstance(total, Tensor) else type(total).__name__
+            raise BlurkitError(f"{self.own_loss.name}: returns {made}, not a single number")
+        total = total.reshape(())
+        return total, {"loss": total}
+
+
+def plan(
+    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+) -> Plan:
+    """Return the plan for training what `inputs` name; see `tasks.train.plan_training`."""
+    assert isinstance(inputs, AnyInputs)
+    loss = inputs.loss or overrides.get("loss") or "psnr"
+    if loss not in LOSSES and not inputs.loss:
+        raise UsageError(f"--loss {loss}: name it again, since only code that you name is run")
+    own_loss = None if loss in LOSSES else find_code(loss)
+    named = {"network": inputs.network, "loss": loss}
+    c = AnyConfiguration.for_inputs(vars(inputs)).resolve(preset, **{**overrides, **named})
+    make: Callable[[], nn.Module]
+    if inputs.is_file:
+        make = partial(_of_file, inputs.network)
+    else:
+        make = partial(UserNetwork, find_code(inputs.network), c.arguments())
+    return Plan(c, partial(AnyRecipe, c, make, own_loss))
+
+
+def _of_file(file: str) -> nn.Module:
+    """Return the network in a file, which restores an image on its own, with its weights."""
+    with torch.device("cpu"):
+        networks = load_networks(load_checkpoint(file))
+    if "deblur" not in networks:
+        raise BlurkitError(f"{file}: holds {describe_networks(networks)}, but nothing that deblurs")
+    return networks["deblur"].requires_grad_(True)
