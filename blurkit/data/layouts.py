@@ -23,7 +23,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from blurkit.data.lists import Images, listed_pairs, read_lists, select, split_by_lists
+from blurkit.data.lists import (
+    Images,
+    listed_pairs,
+    pairs_listed_near,
+    read_lists,
+    select,
+    split_by_lists,
+)
 from blurkit.data.places import (
     LAYOUTS,
     NEUTRAL_ENDINGS,
@@ -68,6 +75,8 @@ def find_scenes(
         found = Found(listed_pairs(listed, images, blur), ["list files"])
     else:
         found = _tree_scenes(root, files, blur, unpaired_as)
+        if lists is not None and root.is_dir() and all(len(s.files) < 2 for s in found.items):
+            found = _paired_by_lists(images, blur) or found
         found.layouts[0] += ", by list" if listed else ""
     if listed:
         assigned = select(found.items, listed, images)
@@ -166,6 +175,14 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
         else:
             scenes.append(Scene(place.name, files, place.split, place.sequence))
     return scenes, left_out
+
+
+def _paired_by_lists(images: Images, blur: str) -> Found[Scene] | None:
+    """Return the pairs that lists inside and beside a folder name, or None if there are none."""
+    lines = pairs_listed_near(images.root)
+    scenes = listed_pairs(lines, images, blur)
+    pairs = [scene for scene in scenes if len(scene.files) == 2]
+    return Found(pairs, ["pairs of its list files"]) if pairs else None
 
 
 def _photos(places: list[Place], root: Path, role: str) -> Found[Scene]:
@@ -294,22 +311,26 @@ def _tar_member(archive: Path, name: str) -> bytes:
 
 
 def _lmdb_index(archive: Path) -> list[str]:
-    """Return the names in meta_info.txt, which the keys are without their suffixes."""
+    """Return the names in meta_info.txt, which the keys are without their suffixes.
+
+    A line that repeats a key is about the same image.
+    """
     meta = archive / META
     try:
         lines = meta.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         reason = f"{META} cannot be read ({one_line(error)}); BasicSR writes it beside {DATABASE}"
         raise BlurkitError(f"{archive}: {reason}") from error
-    names = []
+    names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = META_LINE.fullmatch(line.strip())
         if match is None and line.strip():
             raise BlurkitError(
                 f"{meta}: line {number} is {line[:60]!r}, not NAME.png (HEIGHT,WIDTH,3) LEVEL"
             )
-        names += [match[1]] if match else []
-    return names
+        if match:
+            names.setdefault(match[1].rpartition(".")[0], match[1])
+    return list(names.values())
 
 
 def _lmdb_value(archive: Path, name: str) -> bytes:

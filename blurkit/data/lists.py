@@ -276,6 +276,15 @@ def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Sc
     return scenes
 
 
+def pairs_listed_near(root: Path) -> list[Listed]:
+    """Return the lines that name pairs in the lists inside and beside a folder."""
+    lines: list[Listed] = []
+    for path in _nearby(root):
+        with suppress(BlurkitError):  # it is no list of pairs
+            lines += [line for line in read_lists([path]) if len(line.files) == 2]
+    return lines
+
+
 def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Found[Scene]:
     """Return the scenes that the lines of the user's lists select, in this order.
 
