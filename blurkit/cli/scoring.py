@@ -61,6 +61,7 @@ class Evaluation:
         self.problems = Problems(
             [*inputs, options.reference or "", options.blurry or ""],
             part=choose_part(options.part, options.quiet),
+            quiet=options.quiet,
         )
         _check(inputs, options)
         replaced = options.force or options.resume
@@ -167,7 +168,7 @@ class Evaluation:
             if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
                 raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
             inputs, reference = inputs[:1], inputs[1]
-        return RestorationRuns(inputs, reference, blurry, self.problems.add)
+        return RestorationRuns(inputs, reference, blurry, self.problems.add, self.problems.say)
 
     def _scenes(self, networks: NetworkRuns) -> Iterator[dict[str, Record]]:
         """Yield the records of unfinished scenes, by run or network; "" if there is only one."""

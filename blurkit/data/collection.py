@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product, takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from blurkit.data.films import film_records, has_films
-from blurkit.data.layouts import image_files
-from blurkit.data.places import WHOLE, Scene, WorkPart, in_part
+from blurkit.data.places import ROLE_FOLDER, WHOLE, Scene, WorkPart, in_part
 from blurkit.data.sources import (
     RecordStream,
     ShardSource,
@@ -22,12 +24,15 @@ from blurkit.data.sources import (
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import ending, is_image
-from blurkit.io.paths import composed, names_below, without_results
+from blurkit.io.paths import composed
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_record, record_keys
 from blurkit.io.streams import ShardWriter
 
 Fetch = Callable[[], Record]
+
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 class RecordList(Sequence[Record]):
@@ -131,9 +136,9 @@ class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
     Scenes are matched by name: the relative path without suffix in a folder, the record name in a
-    shard. `names` are those that occur in all runs, the reference and `blurry`; other names are
-    reported to `on_error`. The blurry images come from the folder `blurry`, or else from the
-    reference if it holds them.
+    shard, if need be as `renamed` does, which gets `say`. `names` are those that occur in all runs,
+    the reference and `blurry`; other names are reported to `on_error`. The blurry images come from
+    the folder `blurry`, or else from the reference if it holds them.
 
     Raises UsageError for a stream and for a run that is named twice, BlurkitError if a source is
     empty or cannot be read, or if no name is common to all.
@@ -145,6 +150,7 @@ class RestorationRuns:
         reference: str,
         blurry: str | None = None,
         on_error: OnError = raise_error,
+        say: Say = lambda _: None,
     ) -> None:
         if any(map(is_stream, filter(None, (*runs, reference, blurry)))):
             raise UsageError("a stream cannot be paired by name; name folders or shards instead")
@@ -152,9 +158,13 @@ class RestorationRuns:
             raise UsageError("a run is named twice; name each once")
         self._on_error = on_error
         self.runs = tuple(runs)
-        self._sides = {run: _index(run, "restored", on_error) for run in runs}
         self._reference = _index(reference, "sharp", on_error)
-        self._blurry = _index(blurry, "blur", on_error) if blurry else None
+
+        def side(source: str, image: str) -> dict[str, Fetch]:
+            return renamed(_index(source, image, on_error), self._reference, source, say)
+
+        self._sides = {run: side(run, "restored") for run in runs}
+        self._blurry = side(blurry, "blur") if blurry else None
         sides = {**self._sides, reference: self._reference}
         if blurry and self._blurry is not None:
             sides[blurry] = self._blurry
@@ -232,6 +242,55 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
     return fetches
 
 
+# ---- Names that mean one image -------------------------------------------------------------------
+
+_T = TypeVar("_T")
+
+
+def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say) -> dict[str, _T]:
+    """Return `side` with its keys replaced by those of `names` that mean the same image.
+
+    `a-b` and `a_b` mean `a/b`, and words for a role mean nothing (`scene1/blur_2`). An ending that
+    all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`.
+    Keys that could mean several names stay as they are. `say` gets a line about the keys of the
+    folder or shard `where` that were replaced.
+    """
+    own = _by_words(name for name in side if name not in names)
+    other = _by_words(name for name in names if name not in side)
+    partners: dict[str, str] = {}
+    endings = product(range(_shared_ending(side) + 1), range(_shared_ending(names) + 1))
+    for first, second in sorted(endings, key=sum):
+        cut = {words[: -second or None]: name for words, name in other.items()}
+        if len(cut) < len(other):
+            continue
+        found = {n: cut[w[: -first or None]] for w, n in own.items() if w[: -first or None] in cut}
+        if len({*found.values()}) == len(found) > len(partners):
+            partners = found
+    for name, partner in [*partners.items()][:1]:
+        say(f"{where}: {len(partners)} paired by names that differ, such as {name} with {partner}")
+    return {partners.get(name, name): value for name, value in side.items()}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    words = re.split(r"[/_.\-]+", name)
+    return tuple(word for word in words if not ROLE_FOLDER.fullmatch(word.lower()))
+
+
+def _by_words(names: Iterator[str]) -> dict[tuple[str, ...], str]:
+    """Return the names by their words, without those that have the same ones."""
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in names:
+        found[_words(name)].append(name)
+    return {words: same[0] for words, same in found.items() if len(same) == 1}
+
+
+def _shared_ending(names: Collection[str]) -> int:
+    """Return how many last words all names have in common, leaving each at least one."""
+    words = [_words(name)[::-1] for name in names]
+    same = takewhile(lambda column: len({*column}) == 1, zip(*words, strict=False))
+    return max(0, min([len([*same]), *(len(own) - 1 for own in words)]))
+
+
 # ---- Pairs ---------------------------------------------------------------------------------------
 
 
@@ -246,18 +305,24 @@ def are_two_sides(inputs: Sequence[str]) -> bool:
 
 
 def find_two_sides(
-    first: str, second: str, roles: tuple[str, str], on_error: OnError = raise_error
+    first: str,
+    second: str,
+    roles: tuple[str, str],
+    on_error: OnError = raise_error,
+    say: Say = lambda _: None,
 ) -> list[Scene]:
     """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
     Both are folders or both are files. Images in folders are paired by relative path without
-    suffix, never by position; those without a partner are reported to `on_error`. Raises
-    BlurkitError if one of two files does not exist.
+    suffix, if need be as `renamed` does, never by position; those without a partner are reported to
+    `on_error`. Raises BlurkitError if one of two files does not exist.
     """
     for side in (first, second):
         if not Path(side).exists():
             raise BlurkitError(f"{side}: no such file or folder")
-    first_images, second_images = _images(Path(first)), _images(Path(second))
+    second_images = _images(Path(second), roles[1], on_error)
+    first_images = _images(Path(first), roles[0], on_error)
+    first_images = renamed(first_images, second_images, first, say)
     if Path(first).is_file():
         pairs = {composed(Path(first).stem): (Path(first), Path(second))}
     else:
@@ -289,18 +354,22 @@ def read_two_sides(
     part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
+    say: Say = lambda _: None,
 ) -> RecordStream:
     """Return a record for each pair of images in two folders or two files, films frame by frame.
 
     Images are paired by `find_two_sides`, and `part` takes those that `in_part` does. Images that
     cannot be read and pairs of different sizes are reported to `on_error` too.
     """
-    return RecordStream(find_two_sides(first, second, roles, on_error), part, on_error)
+    return RecordStream(find_two_sides(first, second, roles, on_error, say), part, on_error)
 
 
-def _images(path: Path) -> dict[str, Path]:
-    """Return the images below a folder by name, which is the relative path without suffix."""
+def _images(path: Path, role: str, on_error: OnError) -> dict[str, Path]:
+    """Return the images below a folder by name, of a dataset of pairs those with the `role`."""
     if path.is_file():
         return {}
-    files = without_results(image_files(path))
-    return dict(zip(names_below(path, files), files, strict=True))
+    found = find_items([path], image=role)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    scenes = [item for item in found.items if isinstance(item, Scene)]
+    return {scene.name: scene.files.get(role, scene.paths[0]) for scene in scenes}

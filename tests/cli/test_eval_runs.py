@@ -109,6 +109,17 @@ def test_the_table(folder: Path) -> None:
     assert f"{np.mean([*known()['noisy'].values()]):.2f}" in ran.err
 
 
+def test_what_is_paired_by_other_names_is_said(folder: Path) -> None:
+    for number in range(IMAGES):
+        write(folder / f"published/s-{number}_ours.png", noisy(photo(number)))
+    command = ("eval", "published", "noisy", "--reference", "sharp")
+    ran = done(*command)
+    assert ran.lines[0] == "published: 12 paired by names that differ, such as s-0_ours with s/0"
+    runs = done(*command, "--json").json[-1]["runs"].values()
+    assert len({run["total"]["psnr"] for run in runs}) == 1
+    assert done(*command, "-q").err == ""
+
+
 def test_two_runs_against_two_folders(folder: Path) -> None:
     """With a reference two folders are two runs, without they are restored and sharp."""
     told = done("eval", "noisy", "sharp", "--reference", "sharp", "--json", "-q").json[-1]["runs"]
