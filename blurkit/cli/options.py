@@ -26,7 +26,7 @@ from blurkit.errors import UsageError
 from blurkit.io import paths
 from blurkit.options import ANY, Placement, Precision, ValueRange, check_options, flag, option
 from blurkit.reports.progress import Stages, say, say_warning
-from blurkit.systems.system import providers
+from blurkit.systems.system import paper_tables, providers
 
 if TYPE_CHECKING:
     from blurkit.model import Model
@@ -343,7 +343,12 @@ class EvaluationOptions(Networks, Device, Writing):
         "256x256", "Image size in pixels for the MACs.", metavar="WxH", rare=True
     )
     output: tuple[Path, ...] = option(
-        (), "Report file: .csv, .json or .md; repeatable.", flags=("--output", "-o")
+        (), "Report file: .csv, .json, .md or .tex; repeatable.", flags=("--output", "-o")
+    )
+    paper: str | None = option(
+        None,
+        "Add the rows of a paper's table, by its system and number.",
+        choices=tuple(paper_tables()),
     )
     pictures: Path | None = option(
         None, "Folder for side-by-side pictures; of several runs, the worst and best images."

@@ -8,8 +8,9 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from blurkit.reports.plots import check_plot, draw_frequency
 from blurkit.reports.progress import say, track
 from blurkit.reports.tables import check_report, print_report, write_report
 from blurkit.reports.values import to_json
+from blurkit.systems.system import paper_tables
 
 
 class Evaluation:
@@ -110,6 +112,7 @@ class Evaluation:
             "" if problems.part == WHOLE else "{}/{}".format(*problems.part),
             NETWORK_COSTS if self.networks else None,
         )
+        result = _beside(result, options, self._seeds())
         _publish(result, self.spectrum, options)
         if result.images:
             if self.page is not None:
@@ -122,6 +125,15 @@ class Evaluation:
                     with problems.guard(name):
                         self._show_side_by_side(self.runs.load(name), options.pictures)
         problems.finish(len(result.images), "evaluated")
+
+    def _seeds(self) -> Mapping[str, Sequence[str]]:
+        """Return the networks that differ in nothing but their seed, in groups."""
+        files = {name: o.checkpoint for name, o in self.networks.items() if name in self.rows}
+        if len(files) < 2:
+            return {}
+        from blurkit.tasks.inspect import seed_groups  # imports torch
+
+        return seed_groups({name: file for name, file in files.items() if file is not None})
 
     def _score(self, scene: Mapping[str, Record]) -> None:
         """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
@@ -195,6 +207,7 @@ def merge(inputs: list[str], options: EvaluationOptions) -> None:
     merged = merge_reports([Path(text) for text in inputs])
     by_sequence, level, seed = options.by_sequence, options.confidence, options.seed
     result = make_report(merged.rows, merged, by_sequence, level, seed, merged.network)
+    result = _beside(result, options, merged.seeds)
     if options.json:
         for image in result.images:
             print_json(image.as_dict())
@@ -216,6 +229,22 @@ def _check(inputs: list[str], options: EvaluationOptions) -> None:
             "--image and --target choose among the images of records; leave them out if restored "
             "and sharp images are separate inputs"
         )
+
+
+def _beside(
+    result: Report, options: EvaluationOptions, seeds: Mapping[str, Sequence[str]]
+) -> Report:
+    """Return a report with the means over `seeds`, and with the rows of `--paper`."""
+    table = options.paper or ""
+    known = {score for run in result.runs.values() for score in run.total}
+    printed = paper_tables()[table] if table else {}
+    rows = {f"{name} ({table})": s for name, s in printed.items() if known.intersection(s)}
+    lines = {
+        "seeds": "mean and standard deviation (n - 1) of runs that differ in their seed alone",
+        "paper": f"rows with ({table}) are numbers of that table, as printed",
+    }
+    told = {name: lines[name] for name, used in (("seeds", seeds), ("paper", rows)) if used}
+    return replace(result, seeds=seeds, paper=rows, protocol=result.protocol | told)
 
 
 def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:

@@ -154,6 +154,37 @@ def test_reports(folder: Path) -> None:
         assert words in page
 
 
+def test_means_over_seeds_beside_a_papers_rows(folder: Path) -> None:
+    """Merging keeps the groups of runs; best and second are marked in every kind of table."""
+    total = compared("-o", "runs.json")[1]["runs"]
+    report = json.loads(Path("runs.json").read_text())
+    report["seeds"] = {"learning_rate 0.1": {"runs": ["noisy", "speckled/"]}}
+    Path("runs.json").write_text(json.dumps(report))
+    outputs = [word for kind in ("tex", "csv", "json", "md") for word in ("-o", f"all.{kind}")]
+    ran = done("eval", "--merge", "runs.json", "--paper", "dbgan-1", *outputs)
+    assert "mean and standard deviation over seeds" in ran.err and "DBGAN(+)" in ran.err
+
+    both = [total[run]["total"]["psnr"] for run in ("noisy", "speckled/")]
+    mean, deviation = np.mean(both), np.std(both, ddof=1)
+    spread = json.loads(Path("all.json").read_text())["seeds"]["learning_rate 0.1"]
+    assert spread["psnr"] == pytest.approx({"mean": mean, "deviation": deviation})
+    page = Path("all.md").read_text()
+    text = f"{mean:.2f} ± {deviation:.2f}"
+    assert f"| learning_rate 0.1 (2 seeds) | {text} |" in page
+    assert "| DBGAN(+) (dbgan-1) | **31.10** | - | **0.9424** |" in page
+    assert "| Gao et al. (dbgan-1) | _30.92_ | - | _0.9421_ |" in page
+    table = Path("all.tex").read_text()
+    assert rf"learning\_rate 0.1 (2 seeds) & {mean:.2f} $\pm$ {deviation:.2f} &" in table
+    assert r"DBGAN(+) (dbgan-1) & \textbf{31.10} & - & \textbf{0.9424} \\" in table
+    assert r"\underline{30.92} & - & \underline{0.9421}" in table
+    body = [line for line in table.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 1 + 1 + 1 + 8 and {line.count("&") for line in body} == {3}
+    lines = csv.reader(Path("all.csv").read_text().splitlines())
+    told = {tuple(line[:2]): line[4] for line in lines}
+    assert float(told["seeds deviation", "learning_rate 0.1"]) == pytest.approx(deviation)
+    assert told["paper", "DBGAN (dbgan-1)"] == "30.43"
+
+
 def test_pictures(folder: Path) -> None:
     _, last = compared("--pictures", "shown", "--blurry", "blur")
     names = {case["name"] for case in [*last["worst"], *last["best"]]}

@@ -118,6 +118,22 @@ def test_realblur_with_the_encoder_of_gopro(run_folder: Path, tmp_path: Path) ->
     assert total["images"] == 2 and "psnr_aligned" in total
 
 
+def test_a_sweep_of_rates_and_seeds(training_shards: Path, tmp_path: Path) -> None:
+    """Two rates, three seeds, one table; run again, it trains nothing anew."""
+    options = f"--system nafnet {STEPS}"
+    for _ in range(2):
+        script("sweep", f"{training_shards} 2 out {options}", tmp_path, PAPER="dbgan-1")
+        made = {name: of for name, of in times(tmp_path / "out").items() if name.endswith(".pt")}
+    assert len(made) == 6 and made.items() <= times(tmp_path / "out").items()
+    groups = json.loads((tmp_path / "out/table.json").read_text())["seeds"]
+    assert [*groups] == ["learning_rate 0.001", "learning_rate 0.0003"]
+    for rate, group in zip(("1e-3", "3e-4"), groups.values(), strict=True):
+        assert group["runs"] == [f"rate{rate}-seed{seed}.pt" for seed in (1, 2, 3)]
+        assert psnr_of(group["psnr"]["mean"]) and group["psnr"]["deviation"] > 0
+    latex = (tmp_path / "out/table.tex").read_text()
+    assert latex.count("(3 seeds)") == 2 and "DBGAN(+)" in latex
+
+
 def test_every_ablation(training_shards: Path, tmp_path: Path) -> None:
     """Table 4 and the supplement's: every variant is trained with its option and measured."""
     script("msdi_ablation", "'' 2 out", tmp_path, DATA=training_shards)
