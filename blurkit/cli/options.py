@@ -351,7 +351,9 @@ class EvaluationOptions(Networks, Device, Writing):
         choices=tuple(paper_tables()),
     )
     pictures: Path | None = option(
-        None, "Folder for side-by-side pictures; of several runs, the worst and best images."
+        None,
+        "Folder for side-by-side pictures; of several runs, the worst and best images. With "
+        "--frequency, also for the bands.",
     )
     html: Path | None = option(
         None,

@@ -38,7 +38,7 @@ from blurkit.metrics.statistics import Scored, check_level
 from blurkit.model import Work
 from blurkit.nn.size import SizeRequirement
 from blurkit.reports.page import ReportFolder, scene_pictures
-from blurkit.reports.pictures import write_comparison
+from blurkit.reports.pictures import write_bands, write_comparison
 from blurkit.reports.plots import check_plot, draw_frequency
 from blurkit.reports.progress import say, track
 from blurkit.reports.tables import check_report, print_report, write_report
@@ -153,6 +153,9 @@ class Evaluation:
         if self.page is not None:
             with self.problems.guard(str(options.html)):
                 self.page.add(first.name, *scene_pictures(scene, self.measures))
+        if options.pictures is not None and self.spectrum is not None:
+            captioned, _ = scene_pictures(scene, self.measures)
+            write_bands(options.pictures, first.name, captioned, options.force)
         if options.pictures is not None and len(scene) == 1:
             write_comparison(options.pictures, first, options.force)
         elif options.pictures is not None and self.networks:

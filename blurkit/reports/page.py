@@ -121,12 +121,12 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
     roles = {run: measures.role(record) for run, record in scene.items()}
     source = MEASURED_IMAGES[measures.target][-1]
     before = [("before", first.images[source])] if source in first.images else []
+    if {*roles.values()} == {source}:
+        before = []
     results = [
         (run or ("after" if before else roles[run]), record.images[roles[run]])
         for run, record in scene.items()
     ]
-    if {*roles.values()} == {source}:
-        before = []
     return [*before, *results, ("reference", first.image(measures.target))], len(before)
 
 
