@@ -75,8 +75,9 @@ def find_scenes(
         found = Found(listed_pairs(listed, images, blur), ["list files"])
     else:
         found = _tree_scenes(root, files, blur, unpaired_as)
-        if lists is not None and root.is_dir() and all(len(s.files) < 2 for s in found.items):
-            found = _paired_by_lists(images, blur) or found
+        unpaired = root.is_dir() and all(len(scene.files) < 2 for scene in found.items)
+        if lists is not None and unpaired and (pairs := pairs_listed_near(images, blur)):
+            found = Found(pairs, ["pairs of its list files"])
         found.layouts[0] += ", by list" if listed else ""
     if listed:
         assigned = select(found.items, listed, images)
@@ -175,14 +176,6 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
         else:
             scenes.append(Scene(place.name, files, place.split, place.sequence))
     return scenes, left_out
-
-
-def _paired_by_lists(images: Images, blur: str) -> Found[Scene] | None:
-    """Return the pairs that lists inside and beside a folder name, or None if there are none."""
-    lines = pairs_listed_near(images.root)
-    scenes = listed_pairs(lines, images, blur)
-    pairs = [scene for scene in scenes if len(scene.files) == 2]
-    return Found(pairs, ["pairs of its list files"]) if pairs else None
 
 
 def _photos(places: list[Place], root: Path, role: str) -> Found[Scene]:

@@ -276,13 +276,13 @@ def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Sc
     return scenes
 
 
-def pairs_listed_near(root: Path) -> list[Listed]:
-    """Return the lines that name pairs in the lists inside and beside a folder."""
+def pairs_listed_near(images: Images, blur: str) -> list[Scene]:
+    """Return the pairs that the lists inside and beside a folder name."""
     lines: list[Listed] = []
-    for path in _nearby(root):
+    for path in _nearby(images.root):
         with suppress(BlurkitError):  # it is no list of pairs
             lines += [line for line in read_lists([path]) if len(line.files) == 2]
-    return lines
+    return listed_pairs(lines, images, blur)
 
 
 def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Found[Scene]:

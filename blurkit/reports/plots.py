@@ -121,10 +121,7 @@ def draw_logs(path: Path, logs: Sequence[Path]) -> None:
         for run, (steps, values) in ((r, c[name]) for r, c in curves.items() if name in c):
             dots = "." if len(steps) < FEW else ""
             axes.plot(steps, values, label=_name(run, ""), color=colours[run], marker=dots)
-        if (
-            name.startswith(("losses/", "learning_rates/", "objective"))
-            and min(axes.get_ylim()) > 0
-        ):
+        if name.startswith(FALLING) and axes.get_ylim()[0] > 0:
             axes.set_yscale("log")
         axes.set_title(_name(name, ""), fontsize=10)
         axes.grid(alpha=0.3)

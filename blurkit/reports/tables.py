@@ -54,13 +54,9 @@ def print_table(
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    best, second = partial(Text, style="bold"), partial(Text, style="underline")
     for row in rows:
-        table.add_row(
-            *(
-                _marked(c, partial(Text, style="bold"), partial(Text, style="underline"))
-                for c in row
-            )
-        )
+        table.add_row(*(_marked(cell, best, second) for cell in row))
     console.print(table)
 
 
@@ -82,7 +78,8 @@ def shown(value: object) -> str:
     if isinstance(value, Best):
         return shown(value.value)
     if isinstance(value, Spread):
-        return f"{value.mean:.{(d := _decimals(value.mean))}f} ± {value.deviation:.{d}f}"
+        digits = _decimals(value.mean)
+        return f"{value.mean:.{digits}f} ± {value.deviation:.{digits}f}"
     if value is None:
         return "-"
     if isinstance(value, tuple):
