@@ -176,7 +176,7 @@ def _means_table(report: Report) -> Table:
     parts = {f"mean of {run.total['images']}": run.total}
     parts |= {f"{name} 10 % ({p['images']})": p for name, p in run.subsets.items()}
     parts |= {f"{name} ({p['images']})": p for name, p in (run.sequences or {}).items()}
-    parts |= report.paper
+    parts |= {name: dict(printed) for name, printed in report.paper.items()}
     rows: list[Sequence[object]] = [(name, *map(part.get, columns)) for name, part in parts.items()]
     if run.confidence:
         bounds = [run.confidence.intervals.get(key) for key in columns]
