@@ -173,7 +173,7 @@ def _read(
     if not are_two_sides(inputs):
         yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
         return
-    for scene in find_two_sides(*inputs, roles, problems.add, problems.say):
+    for scene in find_two_sides(inputs[0], inputs[1], roles, problems.add, problems.say):
         if not in_part(scene.name, part):
             continue
         with problems.guard(scene.name):

@@ -231,12 +231,12 @@ class Spread:
 
 def over_seeds(runs: Sequence[Means]) -> dict[str, Spread]:
     """Return mean and deviation of each score's mean over runs, of scores that all of them have."""
-    return {
-        key: Spread(fmean(values), stdev(values))
-        for key in runs[0]
-        if key not in ("images", "infinite")
-        and None not in (values := [run.get(key) for run in runs])
-    }
+    found: dict[str, Spread] = {}
+    for key in runs[0]:
+        values: list[Any] = [run.get(key) for run in runs]
+        if key not in ("images", "infinite") and None not in values:
+            found[key] = Spread(fmean(values), stdev(values))
+    return found
 
 
 def winners(scores: Mapping[str, Scores], key: str = "psnr") -> list[str]:

@@ -329,8 +329,8 @@ def _csv(report: Report) -> str:
             lines.append(["wins", run, "all", report.comparison.wins[run], *[None] * len(columns)])
     for label, spread in report.spreads.items():
         for part in ("mean", "deviation"):
-            values = [getattr(spread.get(c), part, None) for c in columns]
-            lines.append([f"seeds {part}", label, "all", len(report.seeds[label]), *values])
+            numbers = [getattr(spread.get(c), part, None) for c in columns]
+            lines.append([f"seeds {part}", label, "all", len(report.seeds[label]), *numbers])
     lines += [["paper", name, "all", "", *map(r.get, columns)] for name, r in report.paper.items()]
     for row in report.frequency or []:
         for kind, values in (("divergence", row.divergence), ("chance", row.chance)):
