@@ -21,7 +21,7 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 FALLING = ("losses/", "learning_rates/", "objective")
 """Values that fall by orders of magnitude."""
 
-FEW = 20
+DOTTED = 20
 """A curve of fewer values has a dot for each."""
 
 
@@ -119,7 +119,7 @@ def draw_logs(path: Path, logs: Sequence[Path]) -> None:
     colours = {run: f"C{number}" for number, run in enumerate(curves)}
     for axes, name in zip(panels, names, strict=False):
         for run, (steps, values) in ((r, c[name]) for r, c in curves.items() if name in c):
-            dots = "." if len(steps) < FEW else ""
+            dots = "." if len(steps) < DOTTED else ""
             axes.plot(steps, values, label=_name(run, ""), color=colours[run], marker=dots)
         if name.startswith(FALLING) and axes.get_ylim()[0] > 0:
             axes.set_yscale("log")
