@@ -255,7 +255,11 @@ def _records(
 
 
 def _networks(text: str, size: tuple[int, int]) -> Description:
-    """Return what an ONNX file, a checkpoint or the saved state of a training holds."""
+    """Return what an ONNX file, a checkpoint, the state or the log of a training holds."""
+    if text.endswith(".jsonl"):
+        from blurkit.reports.plots import describe_log
+
+        return describe_log(Path(text))
     if text.endswith(".onnx"):
         from blurkit.engine.onnx_runner import describe_onnx
 

@@ -58,4 +58,4 @@ for operator in convolution downsampling kernel-space; do
         "${preset[@]}" "${checkpoint[@]}" "${prior[@]}" "${options[@]}" \
         --log "$log" -o "$folder/$operator.h5" --force
 done
-python3 -m blurkit.reports.plots "${logs[@]}" -o "$folder/curves.png" --force
+blurkit info "${logs[@]}" --figure "$folder/curves.png" --force

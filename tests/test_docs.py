@@ -11,7 +11,7 @@ import pytest
 
 from blurkit.cli.app import COMMANDS, load_command
 from blurkit.options import flag
-from blurkit.systems.system import named, systems, trainings
+from blurkit.systems.system import named, paper_tables, systems, trainings
 from tests.pages import FENCE, MARKS, PAGES, RUN, SAMPLES, SHOWN, blocks, run, script
 from tests.shared import ROOT
 from tests.tools.docs import preset_fields
@@ -25,6 +25,39 @@ ALL = [(name, ()) for name in COMMANDS] + [
     for training in system.trainings
 ]
 """Every command, those that train with each of their systems."""
+
+
+PAPERS = {
+    "MSDI-Net": (4, 6, "msdi"),
+    "MSFS-Net": (4, 8, "msfs"),
+    "BGAN and DBGAN": (1, 8, "dbgan"),
+    "Encoded blur kernel space": (4, 7, "kernel_space"),
+}
+"""By section of docs/papers.md, the paper's numbers of tables and figures, and its system."""
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_papers_are_complete(paper: str) -> None:
+    """Every table and figure has a row, and printed scores are those that `eval --paper` adds."""
+    tables, figures, system = PAPERS[paper]
+    text = (ROOT / "docs/papers.md").read_text().partition(f"\n## {paper}\n")[2]
+    lines = [s for s in text.partition("\n## ")[0].splitlines() if s.startswith("| ")]
+    rows = [line.strip("| ").split(" | ") for line in lines if "supplement" not in line]
+    named: dict[str, set[int]] = {"Table": set(), "Fig.": set()}
+    title = re.compile(r"(Table|Fig\.) (\d)(?: (to|and) (\d))?:")
+    for kind, first, link, last in title.findall("\n".join(row[0] for row in rows)):
+        named[kind] |= {int(first), *(range(int(first), int(last) + 1) if link else ())}
+    assert named == {"Table": {*range(1, tables + 1)}, "Fig.": {*range(1, figures + 1)}}
+    known = {
+        number
+        for table, methods in paper_tables().items()
+        for scores in methods.values()
+        for number in scores.values()
+        if table.startswith(system)
+    }
+    assert known
+    told = {n for row in rows if "SSIM" in row[1] for n in re.findall(r"\d+\.\d+", row[1])}
+    assert told <= known
 
 
 def name(path: Path) -> str:

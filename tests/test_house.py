@@ -75,8 +75,8 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         visit(module, ())
 
 
-INTERFACE = {"SYSTEM", "main", "plan", "deblurring", "reblurring"}
-"""Names that every system or every program may have, with one meaning."""
+INTERFACE = {"SYSTEM", "plan", "deblurring", "reblurring"}
+"""Names that every system may have, with one meaning."""
 
 CALLS = {
     *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness")

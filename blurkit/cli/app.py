@@ -43,7 +43,10 @@ COMMANDS = {
         "Measure the contextual similarity of images that need not be aligned.",
     ),
     "export": ("files.export", "Write a network as an ONNX file, which runs without torch."),
-    "info": ("files.info", "Describe checkpoints, shards, streams, images, folders and datasets."),
+    "info": (
+        "files.info",
+        "Describe checkpoints, shards, streams, images, folders, datasets and logs.",
+    ),
 }
 """Each command's MODULE.FUNCTION in this package, or its `TrainingCommand`, and its summary."""
 

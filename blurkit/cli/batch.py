@@ -85,11 +85,15 @@ class Problems:
         say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
         self.failed.append(where)
 
+    def say(self, text: str) -> None:
+        """Print a line on standard error, unless quiet."""
+        say(text, self.quiet)
+
     def pairs(self, inputs: list[str], first: str) -> RecordStream:
         """Return the inputs' records in the part; of two folders, the first has images `first`."""
         if are_two_sides(inputs):
             roles = (first, "sharp")
-            return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles)
+            return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles, self.say)
         return read_records(inputs, part=self.part, on_error=self.add)
 
     @contextmanager

@@ -180,7 +180,7 @@ def _read(
     if not are_two_sides(inputs):
         yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
         return
-    scenes = find_two_sides(inputs[0], inputs[1], roles, problems.add)
+    scenes = find_two_sides(inputs[0], inputs[1], roles, problems.add, problems.say)
     part = part.among(scene.name for scene in scenes)
     for scene in scenes:
         if scene.name not in part:

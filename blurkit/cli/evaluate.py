@@ -80,7 +80,10 @@ def evaluate(
     Evaluation(inputs, options).run()
 
 
-FOR_REPORTS = ("by_sequence", "confidence", "seed", "output", "quiet", "json", "force", "merge")
+FOR_REPORTS = (
+    *("by_sequence", "confidence", "seed", "output", "paper"),
+    *("quiet", "json", "force", "merge"),
+)
 """The options that make sense with `--merge`; the others are those of the parts."""
 
 

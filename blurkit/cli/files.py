@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -29,6 +30,10 @@ class InfoOptions(Printing):
     verify: bool = option(False, "Also decode all pixels of shards and films, verify checksums.")
     sha256: tuple[str, ...] = SHA256
     blur: str = BLUR
+    figure: Path | None = option(
+        None, "Plot the training logs over their steps: a .png, .pdf or .svg file (matplotlib)."
+    )
+    force: bool = option(False, "Overwrite an existing figure.")
 
 
 def info(
@@ -36,31 +41,40 @@ def info(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Checkpoints (files or addresses), shards, streams, images, folders, datasets, or "
-            "-; default: the weights that come with blurkit.",
+            help="Checkpoints (files or addresses), shards, streams, images, folders, datasets, "
+            "logs of trainings, or -; default: the weights that come with blurkit.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Describe checkpoints, shards, streams, images, folders and datasets.
+    """Describe checkpoints, shards, streams, images, folders, datasets and logs.
 
     Of checkpoints it prints each network, its options, parameters and multiply-accumulates, and
-    the configuration and provenance; of records, their number, sizes, depths and attributes.
+    the configuration and provenance; of records, their number, sizes, depths and attributes. Of a
+    log, or each log in a folder, it prints losses, validation and learning rates; --figure plots
+    those of several runs.
 
     Without an input, it describes the weights that come with blurkit.
 
     Examples: blurkit info; blurkit info deblur.pt; blurkit info shards/ photo.jpg; ... -o - |
-    blurkit info -
+    blurkit info -; blurkit info runs/ --figure curves.png
     """
     width, height = width_and_height("--size", options.size)
-    files = inputs or []
+    files = [name for text in inputs or [] for name in _logs_in(text) or [text]]
     if files.count("-") > 1:
         raise UsageError("standard input can be read only once; name '-' once")
     refuse_unused(options.sha256, files)
+    figure = options.figure
+    if figure is not None and not any(text.endswith(".jsonl") for text in files):
+        raise UsageError("--figure plots logs of trainings: name them, or their folder")
 
     from blurkit import api  # imports numpy
     from blurkit.cli.batch import Problems
+    from blurkit.reports.plots import check_plot, draw_logs
 
+    if figure is not None:
+        check_plot(figure, options.force)
+    logs: list[Path] = []
     watch = partial(track, label="info", total=None, unit="record", quiet=options.quiet)
     problems = Problems(files)
     done = 0
@@ -78,12 +92,24 @@ def info(
             if description["problems"] and not description["records"]:
                 continue  # nothing in it could be read, which is said already
             done += 1
+            logs += [Path(text)] if description["kind"] == "log" else []
             if options.json:
                 print_json({"file": told, **description})
             else:
                 del description["problems"]  # these are already on standard error
                 typer.echo("\n".join([printable(told), *outline(description, indent=2)]))
+    if figure is not None and logs:
+        with problems.guard(str(figure)):
+            draw_logs(figure, logs)
+            say(f"wrote {figure}", options.quiet)
     problems.finish(done, "inspected")
+
+
+def _logs_in(text: str) -> list[str]:
+    """Return the logs that trainings have written into a folder."""
+    with suppress(OSError):  # whoever reads the folder reports it
+        return [str(log) for log in sorted(Path(text).glob("*.log.jsonl"))] if text else []
+    return []
 
 
 # ---- A network as an ONNX file -------------------------------------------------------------------

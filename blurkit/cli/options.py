@@ -37,7 +37,7 @@ from blurkit.options import (
     option,
 )
 from blurkit.reports.progress import Stages, say, say_warning
-from blurkit.systems.system import providers
+from blurkit.systems.system import paper_tables, providers
 
 if TYPE_CHECKING:
     from blurkit.model import Model
@@ -425,10 +425,17 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
         "256x256", "Image size in pixels for the MACs.", metavar="WxH", rare=True
     )
     output: tuple[Path, ...] = option(
-        (), "Report file: .csv, .json or .md; repeatable.", flags=("--output", "-o")
+        (), "Report file: .csv, .json, .md or .tex; repeatable.", flags=("--output", "-o")
+    )
+    paper: str | None = option(
+        None,
+        "Add the rows of a paper's table, by its system and number.",
+        choices=tuple(paper_tables()),
     )
     pictures: Path | None = option(
-        None, "Folder for side-by-side pictures; of several runs, the worst and best images."
+        None,
+        "Folder for side-by-side pictures; of several runs, the worst and best images. With "
+        "--frequency, also for the bands.",
     )
     html: Path | None = option(
         None,

@@ -8,8 +8,9 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ from blurkit.metrics.statistics import Scored, check_level
 from blurkit.model import Work
 from blurkit.nn.size import SizeRequirement
 from blurkit.reports.page import ReportFolder, scene_pictures
-from blurkit.reports.pictures import write_comparison
+from blurkit.reports.pictures import write_bands, write_comparison
 from blurkit.reports.plots import check_plot, draw_frequency
 from blurkit.reports.progress import say, say_warning, track
 from blurkit.reports.tables import check_report, print_report, write_report
 from blurkit.reports.values import to_json
+from blurkit.systems.system import paper_tables
 
 
 class Evaluation:
@@ -62,6 +64,7 @@ class Evaluation:
         self.problems = Problems(
             [*inputs, options.reference or "", options.blurry or ""],
             part=parse_part(options.part),
+            quiet=options.quiet,
         )
         _check(inputs, options)
         replaced = options.force or options.resume
@@ -118,6 +121,7 @@ class Evaluation:
             "" if problems.part == WHOLE else str(problems.part),
             network_costs_for(options.input_size) if self.networks else None,
         )
+        result = _beside(result, options, self._seeds())
         _publish(result, self.spectrum, options)
         if result.images:
             if self.page is not None:
@@ -130,6 +134,15 @@ class Evaluation:
                     with problems.guard(name):
                         self._show_side_by_side(self.runs.load(name), options.pictures)
         problems.finish(len(result.images), "evaluated")
+
+    def _seeds(self) -> Mapping[str, Sequence[str]]:
+        """Return the networks that differ in nothing but their seed, in groups."""
+        files = {name: o.checkpoint for name, o in self.networks.items() if name in self.rows}
+        if len(files) < 2:
+            return {}
+        from blurkit.tasks.inspect import seed_groups  # imports torch
+
+        return seed_groups({name: file for name, file in files.items() if file is not None})
 
     def _score(self, scene: Mapping[str, Record]) -> None:
         """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
@@ -149,6 +162,9 @@ class Evaluation:
         if self.page is not None:
             with self.problems.guard(str(options.html)):
                 self.page.add(first.name, *scene_pictures(scene, self.measures))
+        if options.pictures is not None and self.spectrum is not None:
+            captioned, _ = scene_pictures(scene, self.measures)
+            write_bands(options.pictures, first.name, captioned, options.force)
         if options.pictures is not None and len(scene) == 1:
             write_comparison(options.pictures, first, options.force)
         elif options.pictures is not None and self.networks:
@@ -181,7 +197,7 @@ class Evaluation:
             if not (are_two_sides(inputs) and Path(inputs[0]).is_dir()):
                 raise UsageError("--blurry requires two folders RESTORED/ SHARP/, or --reference")
             inputs, reference = inputs[:1], inputs[1]
-        return RestorationRuns(inputs, reference, blurry, self.problems.add)
+        return RestorationRuns(inputs, reference, blurry, self.problems.add, self.problems.say)
 
     def _scenes(self, networks: NetworkRuns) -> Iterator[dict[str, Record]]:
         """Yield the records of unfinished scenes, by run or network; "" if there is only one."""
@@ -208,6 +224,7 @@ def merge(inputs: list[str], options: EvaluationOptions) -> None:
     merged = merge_reports([Path(text) for text in inputs])
     by_sequence, level, seed = options.by_sequence, options.confidence, options.seed
     result = make_report(merged.rows, merged, by_sequence, level, seed, merged.network)
+    result = _beside(result, options, merged.seeds)
     if options.json:
         for image in result.images:
             print_json(image.as_dict())
@@ -229,6 +246,22 @@ def _check(inputs: list[str], options: EvaluationOptions) -> None:
             "--image and --target choose among the images of records; leave them out if restored "
             "and sharp images are separate inputs"
         )
+
+
+def _beside(
+    result: Report, options: EvaluationOptions, seeds: Mapping[str, Sequence[str]]
+) -> Report:
+    """Return a report with the means over `seeds`, and with the rows of `--paper`."""
+    table = options.paper or ""
+    known = {score for run in result.runs.values() for score in run.total}
+    printed = paper_tables()[table] if table else {}
+    rows = {f"{name} ({table})": s for name, s in printed.items() if known.intersection(s)}
+    lines = {
+        "seeds": "mean and standard deviation (n - 1) of runs that differ in their seed alone",
+        "paper": f"rows with ({table}) are numbers of that table, as printed",
+    }
+    told = {name: lines[name] for name, used in (("seeds", seeds), ("paper", rows)) if used}
+    return replace(result, seeds=seeds, paper=rows, protocol=result.protocol | told)
 
 
 def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product, takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from blurkit.data.films import film_records, has_films
 from blurkit.data.layouts import image_files, sharp_beside
-from blurkit.data.places import WHOLE, Scene, WorkPart
+from blurkit.data.places import ROLE_FOLDER, WHOLE, Scene, WorkPart
 from blurkit.data.sources import (
     RecordStream,
     ShardSource,
@@ -30,6 +33,9 @@ from blurkit.io.shards import is_shard, read_record, record_keys
 from blurkit.io.streams import ShardWriter
 
 Fetch = Callable[[], Record]
+
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 class RecordList(Sequence[Record]):
@@ -139,9 +145,9 @@ class RestorationRuns:
     Without a `reference`, the runs are only put side by side.
 
     Scenes are matched by name: the relative path without suffix in a folder, the record name in a
-    shard. `names` are those that occur in all runs, the reference and `blurry`; other names are
-    reported to `on_error`. The blurry images come from the folder `blurry`, or else from the
-    reference if it holds them.
+    shard, if need be as `renamed` does, which gets `say`. `names` are those that occur in all runs,
+    the reference and `blurry`; other names are reported to `on_error`. The blurry images come from
+    the folder `blurry`, or else from the reference if it holds them.
 
     Raises UsageError for a stream and for a run that is named twice, BlurkitError if a source is
     empty or cannot be read, or if no name is common to all.
@@ -153,6 +159,7 @@ class RestorationRuns:
         reference: str | None,
         blurry: str | None = None,
         on_error: OnError = raise_error,
+        say: Say = lambda _: None,
     ) -> None:
         if any(map(is_stream, filter(None, (*runs, reference, blurry)))):
             raise UsageError("a stream cannot be paired by name; name folders or shards instead")
@@ -160,12 +167,18 @@ class RestorationRuns:
             raise UsageError("a run is named twice; name each once")
         self._on_error = on_error
         self.runs = tuple(runs)
-        self._sides = {run: _index(run, "restored", on_error) for run in runs}
         self._reference = None
         if reference is not None:
             refuse_reference(reference)
             self._reference = _index(reference, "sharp", on_error)
-        self._blurry = _index(blurry, "blur", on_error) if blurry else None
+
+        def side(source: str, image: str) -> dict[str, Fetch]:
+            found = _index(source, image, on_error)
+            names = self._reference
+            return found if names is None else renamed(found, names, source, say)
+
+        self._sides = {run: side(run, "restored") for run in runs}
+        self._blurry = side(blurry, "blur") if blurry else None
         sides = dict(self._sides)
         if reference is not None and self._reference is not None:
             sides[reference] = self._reference
@@ -251,6 +264,55 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
     return fetches
 
 
+# ---- Names that mean one image -------------------------------------------------------------------
+
+_T = TypeVar("_T")
+
+
+def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say) -> dict[str, _T]:
+    """Return `side` with its keys replaced by those of `names` that mean the same image.
+
+    `a-b` and `a_b` mean `a/b`, and words for a role mean nothing (`scene1/blur_2`). An ending that
+    all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`.
+    Keys that could mean several names stay as they are. `say` gets a line about the keys of the
+    folder or shard `where` that were replaced.
+    """
+    own = _by_words(name for name in side if name not in names)
+    other = _by_words(name for name in names if name not in side)
+    partners: dict[str, str] = {}
+    endings = product(range(_shared_ending(side) + 1), range(_shared_ending(names) + 1))
+    for first, second in sorted(endings, key=sum):
+        cut = {words[: -second or None]: name for words, name in other.items()}
+        if len(cut) < len(other):
+            continue
+        found = {n: cut[w[: -first or None]] for w, n in own.items() if w[: -first or None] in cut}
+        if len({*found.values()}) == len(found) > len(partners):
+            partners = found
+    for name, partner in [*partners.items()][:1]:
+        say(f"{where}: {len(partners)} paired by names that differ, such as {name} with {partner}")
+    return {partners.get(name, name): value for name, value in side.items()}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    words = re.split(r"[/_.\-]+", name)
+    return tuple(word for word in words if not ROLE_FOLDER.fullmatch(word.lower()))
+
+
+def _by_words(names: Iterator[str]) -> dict[tuple[str, ...], str]:
+    """Return the names by their words, without those that have the same ones."""
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in names:
+        found[_words(name)].append(name)
+    return {words: same[0] for words, same in found.items() if len(same) == 1}
+
+
+def _shared_ending(names: Collection[str]) -> int:
+    """Return how many last words all names have in common, leaving each at least one."""
+    words = [_words(name)[::-1] for name in names]
+    same = takewhile(lambda column: len({*column}) == 1, zip(*words, strict=False))
+    return max(0, min([len([*same]), *(len(own) - 1 for own in words)]))
+
+
 # ---- Pairs ---------------------------------------------------------------------------------------
 
 
@@ -265,15 +327,19 @@ def are_two_sides(inputs: Sequence[str]) -> bool:
 
 
 def find_two_sides(
-    first: str, second: str, roles: tuple[str, str], on_error: OnError = raise_error
+    first: str,
+    second: str,
+    roles: tuple[str, str],
+    on_error: OnError = raise_error,
+    say: Say = lambda _: None,
 ) -> list[Scene]:
     """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
     Both are folders or both are files. Images in folders are paired by name, which is their
-    relative path without suffix, or their scene's in a dataset; never by position. A dataset gives
-    its images of the role, and if the first one has only `roles[1]`, the two change places. Images
-    without a partner are reported to `on_error`. Raises BlurkitError if one of two files does not
-    exist.
+    relative path without suffix, or their scene's in a dataset, if need be as `renamed` does; never
+    by position. A dataset gives its images of the role, and if the first one has only `roles[1]`,
+    the two change places. Images without a partner are reported to `on_error`. Raises BlurkitError
+    if one of two files does not exist.
     """
     for side in (first, second):
         if not Path(side).exists():
@@ -289,6 +355,7 @@ def find_two_sides(
         if _are_pairs(scenes[0], roles) and not _are_pairs(scenes[1], roles):
             first, second, scenes = second, first, scenes[::-1]
         sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
+        sides[0] = renamed(sides[0], sides[1], first, say)
     pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
     for name, path in (sides[0] | sides[1]).items():
         if name not in pairs:
@@ -340,6 +407,7 @@ def read_two_sides(
     part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
     roles: tuple[str, str] = ("restored", "sharp"),
+    say: Say = lambda _: None,
 ) -> RecordStream:
     """Return a record for each pair of images in two folders or two files, films frame by frame.
 
@@ -347,7 +415,7 @@ def read_two_sides(
     read and pairs of different sizes are reported to `on_error` too. Raises BlurkitError if the
     second images, which are sharp, are those that were restored.
     """
-    scenes = find_two_sides(first, second, roles, on_error)
+    scenes = find_two_sides(first, second, roles, on_error, say)
     for pair in (scene.paths for scene in scenes):
         if pair[0] == pair[1] or results_among(pair) == [pair[0]]:
             raise BlurkitError(f"{pair[1]}: {RESTORED_ITSELF}")

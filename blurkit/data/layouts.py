@@ -23,7 +23,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from blurkit.data.lists import Images, listed_pairs, read_lists, select, split_by_lists
+from blurkit.data.lists import (
+    Images,
+    listed_pairs,
+    pairs_listed_near,
+    read_lists,
+    select,
+    split_by_lists,
+)
 from blurkit.data.places import (
     LAYOUTS,
     NEUTRAL_ENDINGS,
@@ -69,6 +76,9 @@ def find_scenes(
         found = Found(listed_pairs(listed, images, blur), ["list files"])
     else:
         found = _tree_scenes(root, files, blur, unpaired_as)
+        unpaired = root.is_dir() and all(len(scene.files) < 2 for scene in found.items)
+        if lists is not None and unpaired and (pairs := pairs_listed_near(images, blur)):
+            found = Found(pairs, ["pairs of its list files"])
         found.layouts[0] += ", by list" if listed else ""
     if listed:
         assigned = select(found.items, listed, images)
@@ -315,22 +325,26 @@ def _tar_member(archive: Path, name: str) -> bytes:
 
 
 def _lmdb_index(archive: Path) -> list[str]:
-    """Return the names in meta_info.txt, which the keys are without their suffixes."""
+    """Return the names in meta_info.txt, which the keys are without their suffixes.
+
+    A line that repeats a key is about the same image.
+    """
     meta = archive / META
     try:
         lines = meta.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         reason = f"{META} cannot be read ({one_line(error)}); BasicSR writes it beside {DATABASE}"
         raise BlurkitError(f"{archive}: {reason}") from error
-    names = []
+    names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = META_LINE.fullmatch(line.strip())
         if match is None and line.strip():
             raise BlurkitError(
                 f"{meta}: line {number} is {line[:60]!r}, not NAME.png (HEIGHT,WIDTH,3) LEVEL"
             )
-        names += [match[1]] if match else []
-    return names
+        if match:
+            names.setdefault(match[1].rpartition(".")[0], match[1])
+    return list(names.values())
 
 
 def _lmdb_value(archive: Path, name: str) -> bytes:

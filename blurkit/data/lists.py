@@ -276,6 +276,15 @@ def listed_pairs(listed: Sequence[Listed], images: Images, blur: str) -> list[Sc
     return scenes
 
 
+def pairs_listed_near(images: Images, blur: str) -> list[Scene]:
+    """Return the pairs that the lists inside and beside a folder name."""
+    lines: list[Listed] = []
+    for path in _nearby(images.root):
+        with suppress(BlurkitError):  # it is no list of pairs
+            lines += [line for line in read_lists([path]) if len(line.files) == 2]
+    return listed_pairs(lines, images, blur)
+
+
 def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) -> Found[Scene]:
     """Return the scenes that the lines of the user's lists select, in this order.
 

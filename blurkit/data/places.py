@@ -31,8 +31,8 @@ class Layout:
     """How a dataset names its files.
 
     `path` is found in the path of its blurred images, from the folder's own name on; `blur` and
-    `sharp` are its names of the folders of either role, beside the usual ones. `listed` means that
-    list files, not folders, state its splits.
+    `sharp` are its names of the folders of either role, beside the usual ones: regular expressions,
+    like `path`. `listed` means that list files, not folders, state its splits.
     """
 
     name: str
@@ -45,17 +45,26 @@ class Layout:
 LAYOUTS = (
     Layout("GoPro", r"GOPR\d{4}_\d\d_\d\d"),
     Layout("RealBlur", r"RealBlur", listed=True),
+    # RSBlur, and GoPro_INTER_ABME and GoPro_U of the same authors: SCENE/N/{real_blur,gt}/...
+    Layout(
+        *("RSBlur", r"RSBlur|/real_blur/"),
+        blur=("real_blur", "avg_inter", "avg", r"avg\d+", r"oracle_avg\d+", "centroid_blurred"),
+        listed=True,
+    ),
     Layout("REDS", r"(train|val|test)_blur"),
 )
 """The datasets that are recognised by name, the first that fits; others are pairs or photos."""
 
-BLUR_WORDS = ("blur", "blurry", "blurred", "input", "lq", *(w for k in LAYOUTS for w in k.blur))
+BLUR_WORDS = (
+    *("blur", "blurry", "blurred", "input", "source", "lq"),
+    *(w for k in LAYOUTS for w in k.blur),
+)
 SHARP_WORDS = (
     *("sharp", "target", "gt", "hq", "groundtruth", "clean"),
     *(w for k in LAYOUTS for w in k.sharp),
 )
 
-NEUTRAL_ENDINGS = ("", "imgs", "images", "crops")
+NEUTRAL_ENDINGS = ("", "imgs", "images", "img", "image", "crops")
 """Endings of a role folder's name that do not mean a variant of the blur, by preference."""
 
 GOPRO_SEQUENCE = re.compile(LAYOUTS[0].path)
@@ -182,15 +191,40 @@ def split_of_folder(name: str) -> str | None:
 def place_below(path: Path, root: Path, blur: str = "blur") -> Place:
     """Return `locate`'s place for a file below `root`, completed from the names of `root`.
 
-    `root` may be a split, a sequence of GoPro, or a role folder in one of these.
+    `root` may be a split, a sequence of GoPro, or a role folder in one of these. An image that is
+    named after nothing but its role, like `0001/000422/gt/gt_sharp.png`, gets its folder's name.
     """
     *folders, file = path.relative_to(root).parts
-    folders = [ARCHIVE_SUFFIX.sub("", folder) for folder in folders]
-    place = locate(path, (*folders, file), blur)
+    place = locate(path, (*(ARCHIVE_SUFFIX.sub("", folder) for folder in folders), file), blur)
     top = normal(root)
     if place.role and GOPRO_SEQUENCE.fullmatch(top.name):
         place = replace(place, folders=(top.name, *place.folders))
+    if place.role:
+        place = _outside_archives(place, [f for f in folders if ARCHIVE_SUFFIX.search(f)])
+    if _says_only_its_role(place):
+        *above, stem = place.folders or (composed(top.name),)
+        place = replace(place, stem=stem, folders=tuple(above))
     return place if place.split else replace(place, split=split_of_root(root))
+
+
+def _outside_archives(place: Place, archives: Sequence[str]) -> Place:
+    """Return a place without archives that are named after a role, since its own keys state it.
+
+    In `train_blur.lmdb/000/blur/1.png`, the archive still states the split.
+    """
+    for archive in archives:
+        name = ARCHIVE_SUFFIX.sub("", archive)
+        if name in place.folders and (match := ROLE_FOLDER.fullmatch(name.lower())):
+            folders = tuple(folder for folder in place.folders if folder != name)
+            place = replace(place, folders=folders, split=place.split or match["split"])
+    return place
+
+
+def _says_only_its_role(place: Place) -> bool:
+    """Return whether a stem has only the words of its folder and its role: `gt/gt_sharp.png`."""
+    stem, folder = place.stem.lower().split("_"), place.folder.split("_")
+    words = {*folder, "avg", *(BLUR_WORDS if place.role == "blur" else SHARP_WORDS)}
+    return place.role is not None and stem[0] in place.folder and words.issuperset(stem)
 
 
 def split_of_root(root: Path) -> str | None:

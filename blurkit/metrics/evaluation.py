@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from blurkit.metrics.statistics import (
     RESAMPLES,
     Comparison,
     Scored,
+    Spread,
     Totals,
     compare,
+    over_seeds,
     totals,
     winners,
 )
@@ -69,7 +71,9 @@ class Report:
 
     `protocol` has one line for each kind of number and says how it was computed. `comparison` is
     set if there are several runs, `frequency` if it was requested, `network` if its checkpoint was
-    given, and `part` (2/8) if only a part of the images was scored.
+    given, and `part` (2/8) if only a part of the images was scored. `seeds` names the runs that
+    differ in nothing but their seed, and `paper` has the scores that a paper's table prints, by
+    method.
     """
 
     runs: dict[str, Totals]
@@ -79,6 +83,16 @@ class Report:
     network: NetworkCost | None = None
     frequency: list[Divergences] | None = None
     part: str = ""
+    seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    paper: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def spreads(self) -> dict[str, dict[str, Spread]]:
+        """The mean of every score over the runs of each group in `seeds`, and its deviation."""
+        return {
+            label: over_seeds([self.runs[run].total for run in runs])
+            for label, runs in self.seeds.items()
+        }
 
     @property
     def only(self) -> Totals:
@@ -113,6 +127,14 @@ class Report:
             values["frequency"] = [asdict(row) for row in self.frequency]
         if self.part:
             values["part"] = self.part
+        if self.seeds:
+            spreads = {g: {k: asdict(s) for k, s in v.items()} for g, v in self.spreads.items()}
+            values["seeds"] = {g: {"runs": [*self.seeds[g]], **spreads[g]} for g in spreads}
+        if self.paper:
+            values["paper"] = {
+                method: {score: float(text) for score, text in row.items()}
+                for method, row in self.paper.items()
+            }
         values["protocol"] = self.protocol
         return {**values, "images": [i.as_dict() for i in self.images]} if images else values
 
@@ -209,7 +231,10 @@ def _protocol(
 FACTS = ("name", "sequence", "blurred", "restored_with", "runs", "best")
 """What the entry of an image holds besides scores."""
 
-OF_ALL = ("psnr_blur", "psnr_sharp", "restored", "subsets", "infinite", "confidence", "wins")
+OF_ALL = (
+    *("psnr_blur", "psnr_sharp", "restored", "subsets", "infinite", "confidence", "wins"),
+    *("seeds", "paper"),
+)
 """The lines of a protocol that depend on all images, so that merging writes them anew."""
 
 INFINITE = ("psnr", "psnr_y", "psnr_blur", "psnr_sharp")
@@ -227,6 +252,7 @@ class Merged:
     lines: dict[str, str]
     ranking: str
     network: NetworkCost | None
+    seeds: dict[str, list[str]]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -295,13 +321,19 @@ def merge_reports(paths: Sequence[Path]) -> Merged:
         {k: v for k, v in reports[0]["protocol"].items() if k not in OF_ALL},
         reports[0].get("ranking", "psnr"),
         network and NetworkCost(**network),
+        {group: runs for group, runs in _seeds(reports[0]).items() if {*runs} <= {*rows}},
     )
 
 
 def _known(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what all parts of an evaluation have in common."""
     lines = {key: line for key, line in report["protocol"].items() if key not in OF_ALL}
-    return {**lines, "runs": [*report.get("runs", [])], "network": report.get("network")}
+    same = {"runs": [*report.get("runs", [])], "network": report.get("network")}
+    return {**lines, **same, "seeds": _seeds(report)}
+
+
+def _seeds(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {group: entry["runs"] for group, entry in report.get("seeds", {}).items()}
 
 
 def _check_parts(reports: Sequence[Mapping[str, Any]]) -> None:
@@ -324,6 +356,8 @@ def _check_types(report: Mapping[str, Any]) -> None:
         raise ValueError("another type")
     if network is not None:
         NetworkCost(**network)
+    if any(len({*runs}) < 2 for runs in _seeds(report).values()):
+        raise ValueError("no group of runs")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,32 +59,42 @@ def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.maximum(divergence, 0)  # rounding can give -1e-17
 
 
-def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
-    """Return the entropies in bits of an image's bands at three scales, (2, 3, samples).
+def bands_of(image: Image, least: int = COARSEST) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the high and the low band of an image, (H, W) uint8, at each of the three scales.
 
-    The bands are high, then low. `image` (H, W, C) of any depth is rounded to 8 bits; its BT.601
-    luma, 0 to 255, is halved from scale to scale by means of 2x2 pixels. At each scale the low band
-    is the output of a Gaussian (sigma 3, edges reflected) and the high band the rest plus 128; both
-    are rounded to 8 bits. Without `patch` the whole image is one sample. With `patch`, a multiple
-    of 4, each square of `patch` pixels a side, counted from the top left, is a sample; at the
-    smaller scales it covers the same area of the image.
-    Raises BlurkitError if a side of the image is shorter than `patch` or 4 pixels.
+    `image` (H, W, C) of any depth is rounded to 8 bits; its BT.601 luma, 0 to 255, is halved from
+    scale to scale by means of 2x2 pixels. At each scale the low band is the output of a Gaussian
+    (sigma 3, edges reflected) and the high band the rest plus 128; both are rounded to 8 bits.
+    Raises BlurkitError if a side of the image is shorter than `least` pixels.
     """
     from scipy.ndimage import gaussian_filter
 
     height, width = image.shape[:2]
-    if min(height, width) < (patch or COARSEST):
+    if min(height, width) < least:
         raise BlurkitError(
-            f"the image is {width}x{height}; its frequencies need {patch or COARSEST} pixels a side"
+            f"the image is {width}x{height}; its frequencies need {least} pixels a side"
         )
     gray = (255 * luma(eight_bit(image))[:, :, 0] - 16) * (255 / 219)
-    entropies = []
-    for scale in range(len(BAND_SCALES)):
+    for _ in BAND_SCALES:
         low = gaussian_filter(gray, BAND_SIGMA)
-        bands = (np.rint(band).clip(0, 255).astype(np.uint8) for band in (gray - low + 128, low))
-        entropies.append([[*map(entropy, _samples(band, patch, scale))] for band in bands])
+        bands = (gray - low + 128, low)
+        yield tuple(np.rint(band).clip(0, 255).astype(np.uint8) for band in bands)
         rows, columns = (length // 2 for length in gray.shape)  # without an odd last one
         gray = gray[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
+
+
+def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
+    """Return the entropies in bits of an image's bands at three scales, (2, 3, samples).
+
+    The bands are those of `bands_of`. Without `patch` the whole image is one sample. With `patch`,
+    a multiple of 4, each square of `patch` pixels a side, counted from the top left, is a sample;
+    at the smaller scales it covers the same area of the image. Raises BlurkitError if a side of the
+    image is shorter than `patch` or 4 pixels.
+    """
+    entropies = [
+        [[*map(entropy, _samples(band, patch, scale))] for band in bands]
+        for scale, bands in enumerate(bands_of(image, patch or COARSEST))
+    ]
     return np.swapaxes(np.array(entropies), 0, 1)
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,24 @@ def totals(
         sequences=_summaries(sequences(rows)) if by_sequence else None,
         confidence=None if level is None else Confidence(level, seed, intervals(rows, level, seed)),
     )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean of a score over several trainings, and their standard deviation (n - 1)."""
+
+    mean: float
+    deviation: float
+
+
+def over_seeds(runs: Sequence[Means]) -> dict[str, Spread]:
+    """Return mean and deviation of each score's mean over runs, of scores that all of them have."""
+    found: dict[str, Spread] = {}
+    for key in runs[0]:
+        values: list[Any] = [run.get(key) for run in runs]
+        if key not in ("images", "infinite") and None not in values:
+            found[key] = Spread(fmean(values), stdev(values))
+    return found
 
 
 def winners(scores: Mapping[str, Scores], key: str = "psnr", lower: bool = False) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -22,9 +21,17 @@ from blurkit.io.records import Image, Record, to_float
 from blurkit.io.writing import refuse_existing, refuse_unwritable, replacing
 from blurkit.metrics.evaluation import ImageScores, Report
 from blurkit.metrics.scores import MEASURED_IMAGES, Measures, Scores, eight_bit
-from blurkit.metrics.statistics import SMALLEST_SET, Scored, totals
+from blurkit.metrics.statistics import SMALLEST_SET, Scored, Spread, totals
 from blurkit.reports.pictures import RESTORED, shrunk_to
-from blurkit.reports.tables import OF_INPUTS, Best, report_tables, score_columns, shown
+from blurkit.reports.tables import (
+    OF_INPUTS,
+    Best,
+    column_words,
+    number_of,
+    report_tables,
+    score_columns,
+    shown,
+)
 from blurkit.reports.values import to_json
 from blurkit.version import __version__
 
@@ -117,6 +124,8 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
     roles = {run: measures.role(record) for run, record in scene.items()}
     source = MEASURED_IMAGES[measures.target][-1]
     before = [("before", first.images[source])] if source in first.images else []
+    if {*roles.values()} == {source}:
+        before = []
     results = [
         (run or ("after" if before else roles[run]), record.images[roles[run]])
         for run, record in scene.items()
@@ -223,32 +232,6 @@ def _scores_line(
     return "; ".join(lines)
 
 
-COLUMN_WORDS = {
-    "psnr": "PSNR, dB",
-    "psnr_blur": "PSNR of the photo, dB",
-    "psnr_sharp": "PSNR of the sharp image, dB",
-    "psnr_y": "PSNR of the luma, dB",
-    "ssim": "SSIM",
-    "ssim_matlab": "SSIM of MATLAB",
-    "lpips": "LPIPS",
-    "seconds": "time, s",
-    "memory": "memory, MB",
-    "parameters": "parameters, millions",
-    "gmacs": "GMACs",
-    "sharpness_before": "sharpness before",
-    "sharpness_after": "sharpness after",
-    "restored_change": "change, levels of 255",
-    "blur_length": "blur, pixels",
-    "restored_seconds": "time, s",
-}
-
-
-def column_words(column: str) -> str:
-    """Return the name of a score, and what follows it, in words with its unit."""
-    name, *rest = re.split(r"(?=[, ])", column, maxsplit=1)
-    return "".join([COLUMN_WORDS.get(name, name.replace("_", " ")), *rest])
-
-
 def three_digits(value: object) -> str:
     """Return a cell's text as `shown` does, but floats with three digits."""
     if isinstance(value, tuple):
@@ -260,8 +243,8 @@ def three_digits(value: object) -> str:
 
 
 def _sort_key(value: object) -> str:
-    plain = value.value if isinstance(value, Best) else value
-    return repr(plain) if isinstance(plain, (int, float)) else ""
+    numeric = isinstance(value, (int, float, Best, Spread))
+    return repr(number_of(value)) if numeric else ""
 
 
 def _change(before: Image, after: Image) -> float:

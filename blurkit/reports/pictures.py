@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from blurkit.io.paths import is_folder
 from blurkit.io.records import Image, Record, central_crop, from_float, safe_name, to_float
 from blurkit.io.sinks import Sink
 from blurkit.io.writing import refuse_output, replacing
+from blurkit.metrics.frequency import BAND_SCALES, BANDS, bands_of
 from blurkit.metrics.scores import eight_bit
 
 GAP = 8
@@ -45,6 +46,26 @@ def write_comparison(
     """
     images = [record.images[key] for key in shown if key in record.images]
     write_image(folder / f"{safe_name(record.name)}.png", side_by_side(images), force=force)
+
+
+def write_bands(folder: Path, name: str, images: Iterable[tuple[str, Image]], force: bool) -> None:
+    """Write images with captions and their frequency bands to folder/NAME.frequencies.png.
+
+    A row has an image and its high and low band at each scale, enlarged to the same size, as in
+    Fig. 1 of the MSFS-Net paper. Raises BlurkitError as `write_comparison` does, and if an image is
+    too small.
+    """
+    parts: list[tuple[str, Image]] = []
+    for caption, image in images:
+        parts.append((caption, image))
+        for number, (scale, bands) in enumerate(zip(BAND_SCALES, bands_of(image), strict=True)):
+            for band, values in zip(BANDS, bands, strict=True):
+                enlarged = values.repeat(2**number, 0).repeat(2**number, 1)
+                parts.append((f"{band} {scale}", enlarged[:, :, None]))
+    captions, pictures = zip(*parts, strict=True)
+    path = folder / f"{safe_name(name)}.frequencies.png"
+    most = 1 + len(BANDS) * len(BAND_SCALES)
+    write_image(path, contact_sheet(pictures, captions, most), force=force)
 
 
 # ---- Animations ----------------------------------------------------------------------------------

@@ -1,29 +1,28 @@
-"""Plots of logs over their steps, and of frequencies: `pip install 'blurkit[plots]'`.
-
-python -m blurkit.reports.plots convolution.jsonl encoded=kernel.jsonl -o curves.png
-
-Each log, of `blind-deblur --log` or of a training, becomes a curve under its file's name or the
-one before its `=`.
-"""
+"""Plots of logs over their steps, and of frequencies: `pip install 'blurkit[plots]'`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from blurkit.errors import BlurkitError, UsageError, one_line
 from blurkit.io.writing import refuse_output, replacing
 from blurkit.metrics.frequency import Divergences
-from blurkit.reports.progress import program
+from blurkit.reports.values import flat
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+FALLING = ("losses/", "learning_rates/", "objective")
+"""Values that fall by orders of magnitude."""
+
+DOTTED = 20
+"""A curve of fewer values has a dot for each."""
 
 
 def check_plot(path: Path, force: bool = False) -> None:
@@ -67,57 +66,71 @@ WRONG_LINE = (
 """What is raised for a line that is no line of a log."""
 
 
-def read_curve(path: Path, key: str = "objective") -> Curve:
-    """Return the finite values of `key` over the steps of a log of JSON lines.
+def read_log(path: Path) -> dict[str, Curve]:
+    """Return the values over the steps of a log of JSON lines, by name, such as `losses/l1`.
 
-    Several values of one step, such as those of several photos, are averaged. Raises BlurkitError
-    if the file is not such a log or does not contain the key.
+    Several values of one step, such as those of several photos, are averaged; what is no finite
+    number is left out. Raises BlurkitError if the file is not such a log or holds no values.
     """
-    values: dict[int, list[float]] = defaultdict(list)
-    keys: dict[str, None] = {}
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
         for line in path.read_text().splitlines():
             entry = json.loads(line)
-            keys |= dict.fromkeys(entry)
-            value = entry.get(key)
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                values[int(entry["step"])].append(value)
+            step = int(entry.pop("step"))
+            entry.pop("time", None)
+            for name, value in flat(entry):
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    values[name][step].append(value)
+    except OSError as error:
+        raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
     except WRONG_LINE as error:
         raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(error)})") from error
     if not values:
-        raise BlurkitError(
-            f"{path}: no values of {key!r}; the keys are {', '.join(keys) or 'none'}"
-        )
-    steps = sorted(values)
-    return steps, [sum(values[step]) / len(values[step]) for step in steps]
+        raise BlurkitError(f"{path}: holds no values")
+    return {
+        name: (sorted(by_step), [fmean(by_step[step]) for step in sorted(by_step)])
+        for name, by_step in values.items()
+    }
 
 
-@program
-def main(arguments: Sequence[str]) -> None:
-    """Draw the logs given on the command line."""
-    parser = argparse.ArgumentParser("python -m blurkit.reports.plots", description=__doc__)
-    parser.add_argument("logs", nargs="+", metavar="[NAME=]LOG", help="logs of JSON lines")
-    parser.add_argument("-o", "--output", required=True, help="the plot: a .png, .pdf or .svg")
-    parser.add_argument("--key", default="objective", help="the value to draw")
-    parser.add_argument("--force", action="store_true", help="overwrite existing output")
-    options = parser.parse_args(arguments)
-    output = Path(options.output)
-    check_plot(output, options.force)
-    curves = {}
-    for log in options.logs:
-        name, _, path = log.rpartition("=")
-        curves[name or Path(path).stem] = read_curve(Path(path), options.key)
-    figure = new_figure(6, 4)
-    axes = figure.add_subplot(xlabel="step", ylabel=options.key, yscale="log")
-    for name, (steps, values) in curves.items():
-        axes.plot(steps, values, label=name)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, output)
+def describe_log(path: Path) -> dict[str, Any]:
+    """Return the last step of a log, and of each value the first, last, lowest and highest.
+
+    Raises BlurkitError as `read_log` does.
+    """
+    curves = read_log(path)
+    about: dict[str, Any] = {"kind": "log", "step": max(steps[-1] for steps, _ in curves.values())}
+    for name, (_, values) in curves.items():
+        group, _, key = name.rpartition("/")
+        ends = {"first": values[0], "last": values[-1], "min": min(values), "max": max(values)}
+        (about.setdefault(group, {}) if group else about)[key] = ends
+    return about
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def draw_logs(path: Path, logs: Sequence[Path]) -> None:
+    """Draw a panel for each value in the logs, with a curve for each log under its file's name."""
+    curves = {log.name.partition(".")[0]: read_log(log) for log in logs}
+    if len(curves) < len(logs):
+        curves = {str(log): read_log(log) for log in logs}
+    names = [*dict.fromkeys(name for values in curves.values() for name in values)]
+    rows = math.ceil(len(names) / 2)
+    figure = new_figure(10, 2.5 * rows + 0.5)
+    panels = [*figure.subplots(rows, 2, squeeze=False).flat]
+    colours = {run: f"C{number}" for number, run in enumerate(curves)}
+    for axes, name in zip(panels, names, strict=False):
+        for run, (steps, values) in ((r, c[name]) for r, c in curves.items() if name in c):
+            dots = "." if len(steps) < DOTTED else ""
+            axes.plot(steps, values, label=_name(run, ""), color=colours[run], marker=dots)
+        if name.startswith(FALLING) and axes.get_ylim()[0] > 0:
+            axes.set_yscale("log")
+        axes.set_title(_name(name, ""), fontsize=10)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(names) :]:
+        axes.remove()
+    figure.supxlabel("step", fontsize=10)
+    shown = {_name(run, ""): panels[0].plot([], [], color=c)[0] for run, c in colours.items()}
+    figure.legend(shown.values(), shown, loc="outside upper center", ncols=min(len(shown), 4))
+    save_figure(figure, path)
 
 
 # ---- Frequencies ---------------------------------------------------------------------------------

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from blurkit.errors import BlurkitError, one_line, printable
+from blurkit.errors import printable
 from blurkit.interrupts import deferred
 
 if TYPE_CHECKING:
@@ -129,21 +128,3 @@ def say(text: str, quiet: bool = False) -> None:
 
         with deferred():  # within it, a signal would leave half a line, or tqdm's lock unmade
             tqdm.write(printable(text), file=sys.stderr)
-
-
-# ---- Programs ------------------------------------------------------------------------------------
-
-
-def program(work: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], int]:
-    """Return a program that gives its exit status: what its files lack is told in one line."""
-
-    @wraps(work)
-    def main(arguments: Sequence[str]) -> int:
-        try:
-            work(arguments)
-        except (BlurkitError, OSError) as error:
-            say(f"error: {one_line(error)}")
-            return 1
-        return 0
-
-    return main

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,16 +18,21 @@ from blurkit.errors import UsageError, printable
 from blurkit.io.records import Record
 from blurkit.io.writing import refuse_output, replacing
 from blurkit.metrics.evaluation import Report
-from blurkit.metrics.statistics import Means
+from blurkit.metrics.statistics import Means, Spread
 from blurkit.reports.progress import say
 from blurkit.reports.values import to_json
+
+_T = TypeVar("_T")
+Mark = Callable[[str], _T]
+"""Marks the text of a cell."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """A cell with the best value of its column, which is shown in bold."""
+    """A cell with the best value of its column, shown in bold, or the second best, underlined."""
 
     value: object
+    second: bool = False
 
 
 def print_table(
@@ -47,14 +54,21 @@ def print_table(
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    best, second = partial(Text, style="bold"), partial(Text, style="underline")
     for row in rows:
-        table.add_row(*(Text(shown(c), "bold") if isinstance(c, Best) else shown(c) for c in row))
+        table.add_row(*(_marked(cell, best, second) for cell in row))
     console.print(table)
 
 
+def _marked(cell: object, best: Mark[_T], second: Mark[_T], text: str = "") -> str | _T:
+    """Return a cell's text, marked by one of two functions if it is the best or the second best."""
+    text = text or shown(cell)
+    return text if not isinstance(cell, Best) else (second if cell.second else best)(text)
+
+
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table as Markdown; cells are formatted by `shown`, the best of a column in bold."""
-    texts = ([f"**{shown(c)}**" if isinstance(c, Best) else shown(c) for c in r] for r in rows)
+    """Return a table as Markdown, the best of a column in bold and the second best in italics."""
+    texts = ([_marked(c, "**{}**".format, "_{}_".format) for c in r] for r in rows)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *texts]
     return "".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in r)} |\n" for r in lines)
 
@@ -63,20 +77,27 @@ def shown(value: object) -> str:
     """Return a cell's text: None as a dash, floats with two or four decimals, also of intervals."""
     if isinstance(value, Best):
         return shown(value.value)
+    if isinstance(value, Spread):
+        digits = _decimals(value.mean)
+        return f"{value.mean:.{digits}f} ± {value.deviation:.{digits}f}"
     if value is None:
         return "-"
     if isinstance(value, tuple):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, float):
-        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+        return f"{value:.{_decimals(value)}f}"
     return printable(str(value))
+
+
+def _decimals(value: float) -> int:
+    return 2 if abs(value) >= 10 else 4
 
 
 # ---- Tables of scores ----------------------------------------------------------------------------
 
 IMAGE_ROWS = 50
 """The most images that are listed; of larger sets, only those with the lowest scores."""
-REPORT_SUFFIXES = (".csv", ".json", ".md")
+REPORT_SUFFIXES = (".csv", ".json", ".md", ".tex")
 
 OF_INPUTS = ("psnr_blur", "psnr_sharp")
 """Scores that are the same for all runs."""
@@ -112,7 +133,7 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
     if suffix == ".json":
         text = to_json(report.as_dict(), indent=2) + "\n"
     else:
-        text = _csv(report) if suffix == ".csv" else _markdown(report)
+        text = {".csv": _csv, ".md": _markdown, ".tex": _latex}[suffix](report)
     with replacing(path, force) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
@@ -152,6 +173,7 @@ def _means_table(report: Report) -> Table:
     parts = {f"mean of {run.total['images']}": run.total}
     parts |= {f"{name} 10 % ({p['images']})": p for name, p in run.subsets.items()}
     parts |= {f"{name} ({p['images']})": p for name, p in (run.sequences or {}).items()}
+    parts |= {name: dict(printed) for name, printed in report.paper.items()}
     rows: list[Sequence[object]] = [(name, *map(part.get, columns)) for name, part in parts.items()]
     if run.confidence:
         bounds = [run.confidence.intervals.get(key) for key in columns]
@@ -167,15 +189,19 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     if first.confidence:
         head.append(f"{key} {100 * first.confidence.level:g} % interval")
     head += [*(f"{key} {part} 10 %" for part in first.subsets), "wins"]
-    best = _best(report, columns)
     rows: list[Sequence[object]] = []
     for name, run in report.runs.items():
         interval = [run.confidence.intervals.get(key)] if run.confidence else []
         parts = [part.get(key) for part in run.subsets.values()]
-        totals = [(run.total.get(c), best.get(c)) for c in columns]
-        means = [Best(mean) if mean is not None and mean == top else mean for mean, top in totals]
+        means = map(run.total.get, columns)
         rows.append([name, *means, *interval, *parts, comparison.wins[name]])
-    tables: dict[str, Table] = {f"{len(report.images)} images": (head, rows)}
+    for name, printed in report.paper.items() if not report.seeds else ():
+        cells = [*map(printed.get, columns)]
+        rows.append([name, *cells, *[None] * (len(head) - 1 - len(cells))])
+    marked = _with_best(report, columns, rows)
+    tables: dict[str, Table] = {f"{len(report.images)} images": (head, marked)}
+    if report.seeds:
+        tables["mean and standard deviation over seeds"] = _methods_table(report)
     if first.sequences is not None:
         by_run = [run.sequences or {} for run in report.runs.values()]
         tables[f"mean {key} of sequences"] = (
@@ -190,15 +216,45 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     return tables
 
 
-def _best(report: Report, columns: Sequence[str]) -> dict[str, float]:
-    """Return the best mean of each score that runs can differ in."""
-    best = {}
-    for column in columns:
-        means = [run.total.get(column) for run in report.runs.values()]
-        known = [mean for mean in means if mean is not None]
-        if known and column not in OF_INPUTS:
-            best[column] = (min if report.lower_is_better(column) else max)(known)
-    return best
+def _methods_table(report: Report) -> Table:
+    """Return a row for each method: runs, those that differ in their seed as one, and a paper's."""
+    columns, together = score_columns(report), {r for runs in report.seeds.values() for r in runs}
+    scores: dict[str, Mapping[str, object]] = {
+        f"{label} ({len(report.seeds[label])} seeds)": spread
+        for label, spread in report.spreads.items()
+    }
+    scores |= {run or "ours": t.total for run, t in report.runs.items() if run not in together}
+    scores |= report.paper
+    rows = [[name, *map(row.get, columns)] for name, row in scores.items()]
+    return ["method", *columns], _with_best(report, columns, rows)
+
+
+def _with_best(
+    report: Report, scores: Sequence[str], rows: Iterable[Sequence[object]]
+) -> list[Sequence[object]]:
+    """Return the rows with the best of each score as `Best`, and the second of three or more.
+
+    The `scores` are those of the columns that follow the first.
+    """
+    marked = [[*row] for row in rows]
+    for number, score in enumerate(scores, 1):
+        if score in OF_INPUTS:
+            continue
+        cells = [row[number] for row in marked]
+        values = [None if cell is None else number_of(cell) for cell in cells]
+        ranked = sorted({value for value in values if value is not None})
+        ranked = ranked if report.lower_is_better(score) else ranked[::-1]
+        ranked = ranked[: 2 if len(ranked) > 2 else 1]
+        for row, cell, value in zip(marked, cells, values, strict=True):
+            if value in ranked:
+                row[number] = Best(cell, value != ranked[0])
+    return [*marked]
+
+
+def number_of(cell: Any) -> float:
+    """Return the value by which a cell is compared with others of its column."""
+    cell = cell.value if isinstance(cell, Best) else cell
+    return float(cell.mean if isinstance(cell, Spread) else cell)
 
 
 def _frequency_table(report: Report) -> dict[str, Table]:
@@ -220,6 +276,32 @@ def _notes(report: Report) -> list[str]:
         cost = "{name}, {parameters:,} parameters, {gmacs:.4g} GMACs at {input_size}"
         lines.append(f"network: {cost.format(**asdict(report.network))}")
     return lines
+
+
+COLUMN_WORDS = {
+    "psnr": "PSNR, dB",
+    "psnr_blur": "PSNR of the photo, dB",
+    "psnr_sharp": "PSNR of the sharp image, dB",
+    "psnr_y": "PSNR of the luma, dB",
+    "ssim": "SSIM",
+    "ssim_matlab": "SSIM of MATLAB",
+    "lpips": "LPIPS",
+    "seconds": "time, s",
+    "memory": "memory, MB",
+    "parameters": "parameters, millions",
+    "gmacs": "GMACs",
+    "sharpness_before": "sharpness before",
+    "sharpness_after": "sharpness after",
+    "restored_change": "change, levels of 255",
+    "blur_length": "blur, pixels",
+    "restored_seconds": "time, s",
+}
+
+
+def column_words(column: str) -> str:
+    """Return the name of a score, and what follows it, in words with its unit."""
+    name, *rest = re.split(r"(?=[, ])", column, maxsplit=1)
+    return "".join([COLUMN_WORDS.get(name, name.replace("_", " ")), *rest])
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -248,6 +330,11 @@ def _csv(report: Report) -> str:
                 lines.append([end, run, "all", means.total["images"], *sides])
         if report.comparison is not None:
             lines.append(["wins", run, "all", report.comparison.wins[run], *[None] * len(columns)])
+    for label, spread in report.spreads.items():
+        for part in ("mean", "deviation"):
+            numbers = [getattr(spread.get(c), part, None) for c in columns]
+            lines.append([f"seeds {part}", label, "all", len(report.seeds[label]), *numbers])
+    lines += [["paper", name, "all", "", *map(r.get, columns)] for name, r in report.paper.items()]
     for row in report.frequency or []:
         for kind, values in (("divergence", row.divergence), ("chance", row.chance)):
             lines.append([kind, row.run, row.image, row.images, *map(values.get, columns)])
@@ -256,6 +343,25 @@ def _csv(report: Report) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
+
+
+def _latex(report: Report) -> str:
+    """Return the table of methods for LaTeX's package booktabs, and the protocol as comments."""
+    columns, rows = _methods_table(report)
+    bold, second = r"\textbf{{{}}}".format, r"\underline{{{}}}".format
+    lines = [[_in_latex(column_words(column)) for column in columns]]
+    lines += [[_marked(c, bold, second, _in_latex(shown(c))) for c in row] for row in rows]
+    head, *body = (" & ".join(line) + r" \\" for line in lines)
+    notes = (f"% {note}" for note in _notes(report))
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
+    parts = (*notes, begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule")
+    return "\n".join([*parts, r"\end{tabular}", ""])
+
+
+def _in_latex(text: str) -> str:
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+    marks = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    return "".join(marks.get(mark, mark) for mark in escaped)
 
 
 def _markdown(report: Report) -> str:

@@ -32,6 +32,15 @@ def outline(values: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
             yield line
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values with their names, those in a nested table as TABLE/NAME."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, value
+
+
 def _is_deep(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) != {"min", "max"}
 

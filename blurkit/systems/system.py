@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -162,6 +163,21 @@ def trainings(command: str) -> dict[str, tuple[str, Training]]:
         for training in system.trainings
         if training.command == command
     }
+
+
+def paper_tables() -> dict[str, dict[str, dict[str, str]]]:
+    """Return the numbers that the papers' tables print, by table (`msdi-1`), method and score.
+
+    They are in `published.tsv` of the systems' folders, with the names that `eval` gives scores.
+    """
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    for folder in sorted(NAMES):
+        file = Path(__file__).parent / folder / "published.tsv"
+        lines = file.read_text().splitlines() if file.exists() else []
+        for row in csv.DictReader(lines, delimiter="\t"):
+            name, method = f"{folder}-{row.pop('table')}", row.pop("method")
+            tables.setdefault(name, {})[method] = {s: text for s, text in row.items() if text}
+    return tables
 
 
 def augmentations() -> dict[str, tuple[str, Augmentation]]:

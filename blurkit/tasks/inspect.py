@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +15,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.checkpoints import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, Checkpoint
+from blurkit.io.checkpoints import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_VERSION,
+    Checkpoint,
+    load_checkpoint,
+)
 from blurkit.nn.blocks import meta_copy
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
@@ -129,6 +137,44 @@ def input_shapes(network: nn.Module, height: int, width: int) -> InputShapes:
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
     shapes: Callable[[int, int], InputShapes] | None = getattr(network, "input_shapes", None)
     return shapes(*size) if shapes else [(1, 3, *size)]
+
+
+# ---- Seeds ---------------------------------------------------------------------------------------
+
+OF_A_RUN = ("blurkit", "torch", "date", "command", "seed", "iterations", "metrics", "warnings")
+"""What a checkpoint's provenance says of one training, and not of how it differs from others."""
+
+
+def seed_groups(checkpoints: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names of checkpoints that were trained alike but for their seed, in groups.
+
+    The label of a group has the options in which the groups differ. Files of other programs, and
+    checkpoints of the same training, are in no group.
+    """
+    trained: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, file in checkpoints.items():
+        with suppress(BlurkitError):  # ONNX files, and what another message is about
+            checkpoint = load_checkpoint(file)
+            about = {k: v for k, v in checkpoint.provenance.items() if k not in OF_A_RUN}
+            setting = {"system": checkpoint.system} | checkpoint.configuration | about
+            if (seed := setting.pop("seed", None)) is not None:
+                trained[json.dumps(setting, sort_keys=True)].setdefault(seed, []).append(name)
+    groups = {
+        key: [name for names in by_seed.values() for name in names]
+        for key, by_seed in trained.items()
+        if len(by_seed) > 1 and all(len(names) == 1 for names in by_seed.values())
+    }
+    settings = [json.loads(key) for key in groups]
+    options = dict.fromkeys(name for setting in settings for name in setting)
+    differ = [o for o in options if len({json.dumps(s.get(o)) for s in settings}) > 1]
+    labels = [
+        ", ".join(f"{o} {s[o]}" for o in differ if isinstance(s.get(o), (str, int, float)))
+        for s in settings
+    ]
+    return {
+        (label if labels.count(label) == 1 else runs[0]) or setting["system"]: runs
+        for label, setting, runs in zip(labels, settings, groups.values(), strict=True)
+    }
 
 
 # ---- Complexity ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.images import read_image
 from blurkit.io.writing import replacing
 from blurkit.metrics.scores import eight_bit
+from blurkit.reports.values import flat
 
 
 class TrainingLog:
@@ -88,7 +89,7 @@ class Events:
 
     def write(self, step: int, fields: Mapping[str, Any]) -> None:
         """Write the fields of a line of the log."""
-        for name, value in _flat("", fields):
+        for name, value in flat(fields):
             if isinstance(value, str):
                 self._writer.add_text(name, value, step)
             else:
@@ -101,11 +102,3 @@ class Events:
             pixels = eight_bit(read_image(path).pixels)
             self._writer.add_image(path.stem.partition("-")[2], pixels, step, dataformats="HWC")
         self._writer.flush()
-
-
-def _flat(prefix: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _flat(f"{prefix}{name}/", value)
-        else:
-            yield prefix + name, value

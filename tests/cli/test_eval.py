@@ -279,7 +279,7 @@ WRONG = {
     ("--confidence", 95): "--confidence 95.0: give a number between 0 and 1",
     ("--encoder", "x.pt"): "--encoder requires --checkpoint",
     ("--resume",): "--resume requires -o",
-    ("-o", "scores.txt"): "scores.txt: name a file that ends in .csv, .json, .md",
+    ("-o", "scores.txt"): "scores.txt: name a file that ends in .csv, .json, .md, .tex",
 }
 
 

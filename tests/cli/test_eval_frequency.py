@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 
+from blurkit.reports.pictures import GAP
 from tests.cli.command import Ran, assert_done, assert_failed, blurred, files, photo, shell, write
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.metrics.oracle import noisy
@@ -43,6 +45,26 @@ def rows(ran: Ran) -> dict[str, dict[str, Any]]:
 def studied(*arguments: object) -> dict[str, dict[str, Any]]:
     """What an evaluation by frequency finds, by run or image."""
     return rows(done(*arguments, "--frequency", "--json", "-q"))
+
+
+def test_the_bands_as_pictures(tmp_path: Path) -> None:
+    """A row for each image: itself, high and low at three scales, of which a mean stays gray."""
+    done(*FOLDERS, "--frequency", "--pictures", tmp_path / "look", "-q")
+    made = sorted(path.name for path in (tmp_path / "look").iterdir())
+    assert len(made) == 2 * IMAGES and made[:2] == ["0.frequencies.png", "0.png"]
+    sheet = imageio.imread(tmp_path / "look/0.frequencies.png").astype(float)
+    rows, width = sheet.shape[0] // 3, 64 + GAP
+    assert sheet.shape[1] == 7 * width - GAP
+    for row, change in enumerate(MADE.values()):
+        tiles = [sheet[row * (rows + 3) :, n * width :][:48, :64] for n in range(7)]
+        assert (tiles[0] == change(photo(0))).all()
+        high, low, *smaller = tiles[1:]
+        assert abs(high.mean() - 128) < 2 and np.ptp(low) < np.ptp(tiles[0])
+        for number, tile in enumerate(smaller):
+            block = 2 ** (1 + number // 2)
+            assert (tile[:block, :block] == tile[0, 0]).all()
+        gray = tiles[0] @ [0.299, 0.587, 0.114]
+        assert np.abs(high + low - 128 - gray[:, :, None]).mean() < 2
 
 
 def test_folders() -> None:

@@ -117,6 +117,17 @@ def test_the_table(folder: Path) -> None:
     assert f"{np.mean([*known()['noisy'].values()]):.2f}" in ran.err
 
 
+def test_what_is_paired_by_other_names_is_said(folder: Path) -> None:
+    for number in range(IMAGES):
+        write(folder / f"published/s-{number}_ours.png", noisy(photo(number)))
+    command = ("eval", "published", "noisy", "--reference", "sharp")
+    ran = done(*command)
+    assert ran.lines[0] == "published: 12 paired by names that differ, such as s-0_ours with s/0"
+    runs = done(*command, "--json").json[-1]["runs"].values()
+    assert len({run["total"]["psnr"] for run in runs}) == 1
+    assert done(*command, "-q").err == ""
+
+
 def test_two_runs_against_two_folders(folder: Path) -> None:
     """With a reference two folders are two runs, without they are restored and sharp."""
     told = done("eval", "noisy", "sharp", "--reference", "sharp", "--json", "-q").json[-1]["runs"]
@@ -149,6 +160,37 @@ def test_reports(folder: Path) -> None:
     page = Path("s.md").read_text()
     for words in ("## 12 images\n", "| run | psnr |", "| s/4 | ", "| blurred |", "- wins: "):
         assert words in page
+
+
+def test_means_over_seeds_beside_a_papers_rows(folder: Path) -> None:
+    """Merging keeps the groups of runs; best and second are marked in every kind of table."""
+    total = compared("-o", "runs.json")[1]["runs"]
+    report = json.loads(Path("runs.json").read_text())
+    report["seeds"] = {"learning_rate 0.1": {"runs": ["noisy", "speckled/"]}}
+    Path("runs.json").write_text(json.dumps(report))
+    outputs = [word for kind in ("tex", "csv", "json", "md") for word in ("-o", f"all.{kind}")]
+    ran = done("eval", "--merge", "runs.json", "--paper", "dbgan-1", *outputs)
+    assert "mean and standard deviation over seeds" in ran.err and "DBGAN(+)" in ran.err
+
+    both = [total[run]["total"]["psnr"] for run in ("noisy", "speckled/")]
+    mean, deviation = np.mean(both), np.std(both, ddof=1)
+    spread = json.loads(Path("all.json").read_text())["seeds"]["learning_rate 0.1"]
+    assert spread["psnr"] == pytest.approx({"mean": mean, "deviation": deviation})
+    page = Path("all.md").read_text()
+    text = f"{mean:.2f} ± {deviation:.2f}"
+    assert f"| learning_rate 0.1 (2 seeds) | {text} |" in page
+    assert "| DBGAN(+) (dbgan-1) | **31.10** | - | **0.9424** |" in page
+    assert "| Gao et al. (dbgan-1) | _30.92_ | - | _0.9421_ |" in page
+    table = Path("all.tex").read_text()
+    assert rf"learning\_rate 0.1 (2 seeds) & {mean:.2f} $\pm$ {deviation:.2f} &" in table
+    assert r"DBGAN(+) (dbgan-1) & \textbf{31.10} & - & \textbf{0.9424} \\" in table
+    assert r"\underline{30.92} & - & \underline{0.9421}" in table
+    body = [line for line in table.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 1 + 1 + 1 + 8 and {line.count("&") for line in body} == {3}
+    lines = csv.reader(Path("all.csv").read_text().splitlines())
+    told = {tuple(line[:2]): line[4] for line in lines}
+    assert float(told["seeds deviation", "learning_rate 0.1"]) == pytest.approx(deviation)
+    assert told["paper", "DBGAN (dbgan-1)"] == "30.43"
 
 
 def test_pictures(folder: Path) -> None:

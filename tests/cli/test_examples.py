@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.images import read_image
+from blurkit.reports.pictures import GAP
 from tests.cli.command import Ran, assert_done, blurred, photo, plant_pair, records, shell, write
 from tests.cli.kernel_spaces import saved
 from tests.cli.test_msfs import plant_realblur
@@ -118,6 +119,22 @@ def test_realblur_with_the_encoder_of_gopro(run_folder: Path, tmp_path: Path) ->
     assert total["images"] == 2 and "psnr_aligned" in total
 
 
+def test_a_sweep_of_rates_and_seeds(training_shards: Path, tmp_path: Path) -> None:
+    """Two rates, three seeds, one table; run again, it trains nothing anew."""
+    options = f"--system nafnet {STEPS}"
+    for _ in range(2):
+        script("sweep", f"{training_shards} 2 out {options}", tmp_path, PAPER="dbgan-1")
+        made = {name: of for name, of in times(tmp_path / "out").items() if name.endswith(".pt")}
+    assert len(made) == 6 and made.items() <= times(tmp_path / "out").items()
+    groups = json.loads((tmp_path / "out/table.json").read_text())["seeds"]
+    assert [*groups] == ["learning_rate 0.001", "learning_rate 0.0003"]
+    for rate, group in zip(("1e-3", "3e-4"), groups.values(), strict=True):
+        assert group["runs"] == [f"rate{rate}-seed{seed}.pt" for seed in (1, 2, 3)]
+        assert psnr_of(group["psnr"]["mean"]) and group["psnr"]["deviation"] > 0
+    latex = (tmp_path / "out/table.tex").read_text()
+    assert latex.count("(3 seeds)") == 2 and "DBGAN(+)" in latex
+
+
 def test_every_ablation(training_shards: Path, tmp_path: Path) -> None:
     """Table 4 and the supplement's: every variant is trained with its option and measured."""
     script("msdi_ablation", "'' 2 out", tmp_path, DATA=training_shards)
@@ -144,12 +161,30 @@ def test_methods_side_by_side(gopro: Path, run_folder: Path, tmp_path: Path) -> 
     """Fig. 3 and 4: a checkpoint, which deblurs first, beside a folder of results."""
     for scene in (gopro / "test").iterdir():
         shutil.copytree(scene / "blur", tmp_path / "other" / scene.name)
-    runs = f"{gopro}/test {run_folder}/deblur.pt other/"
+    shutil.copy(run_folder / "deblur.pt", tmp_path / "deblur.ckpt")
+    runs = f"{gopro}/test deblur.ckpt {ROOT}/blurkit/weights/msdi.onnx other/"
     script("msdi_comparison", runs, tmp_path, PROTOCOL="whole")
-    (restored, *_) = records(tmp_path / "comparison/deblur.h5")
+    (restored, *_) = records(tmp_path / "comparison/deblur.ckpt.h5")
+    assert records(tmp_path / "comparison/msdi.onnx.h5")[0].images.keys() >= {"restored"}
     assert "protocol=whole" in json.dumps(restored.attrs, default=str)
     assert "deblur" in (tmp_path / "comparison/comparison.md").read_text()
     assert list((tmp_path / "comparison/pictures").rglob("*.png"))
+
+
+def test_methods_side_by_side_on_real_photos(run_folder: Path, tmp_path: Path) -> None:
+    """DBGAN's Fig. 8: photos without sharp ones, results of others, and a checkpoint's."""
+    for number in range(2):
+        write(tmp_path / f"RWBI/s/{number}.png", photo(number, 64, 64))
+        write(tmp_path / f"other/s-{number}_NAH.png", 255 - photo(number, 64, 64))
+    runs = f"RWBI/ other/ {run_folder}/deblur.pt"
+    script("msdi_comparison", runs, tmp_path, SHARP=0, PROTOCOL="whole")
+    folder = tmp_path / "comparison"
+    for number in range(2):
+        row = read_image(folder / f"pictures/s/{number}.png").pixels
+        restored = read_image(folder / f"deblur.pt.images/s/{number}.png").pixels
+        shown = photo(number, 64, 64), 255 - photo(number, 64, 64), restored
+        for place, image in enumerate(shown):
+            assert (row[:, place * (64 + GAP) :][:, :64] == image).all()
 
 
 def test_decoupling_and_interpolation(gopro: Path, run_folder: Path, tmp_path: Path) -> None:

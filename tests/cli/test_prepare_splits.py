@@ -46,6 +46,10 @@ LAYOUTS: dict[str, list[str]] = {
         f"{split} RealBlur_J/{split}/input/{name}.png RealBlur_J/{split}/target/{name}.png"
         for split, name in (("train", "scene001_blur_2"), ("test", "scene230_blur_2"))
     ],
+    "RSBlur": [
+        f"{split} RSBlur/{n}/{i}/real_blur/real_blur.png RSBlur/{n}/{i}/gt/gt_sharp.png"
+        for split, n, i in (("train", "0001", "000002"), ("test", "0014", "000422"))
+    ],
     "NAFNet": [
         "train train/blur_crops/A-1_s001.png train/sharp_crops/A-1_s001.png",
         "test test/input/B-1.png test/target/B-1.png",
@@ -77,6 +81,10 @@ LISTS = {
         )
         for top in (J, R)
         for split, n, indices in (("train", "001", (2,)), ("test", "230", (2, 10)))
+    },
+    "RSBlur": {
+        f"RSBlur_real_{split}.txt": f"{place}/gt/gt_sharp.png {place}/real_blur/real_blur.png\n"
+        for split, place in (("train", "RSBlur/0001/000002"), ("test", "RSBlur/0014/000422"))
     },
     "clip tree": {"test.txt": "001\n"},
     "pairs": {"TestList.txt": "B.png\r\n\r\nsharp\\C.png\r\n"},

@@ -14,6 +14,7 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.images import read_image
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
+from blurkit.metrics.psnr import psnr
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
 from blurkit.systems.msdi.networks import STEERING_KEYS
@@ -21,7 +22,15 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
-from tests.cli.command import assert_done, assert_refused, files, photo, run, write
+from tests.cli.command import (
+    assert_done,
+    assert_refused,
+    blurred,
+    files,
+    photo,
+    run,
+    write,
+)
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import shared_folder
 from tests.tools.pack import pack
@@ -123,6 +132,28 @@ def test_what_trainings_leave_behind(
         assert steps == [STEPS // 2, STEPS // 2, STEPS, STEPS]
         assert read_image(pictures[0]).pixels.shape[2] == 3
         assert not beside(path, "state.pt").exists()
+
+
+def test_a_network_learns_from_rsblurs_layout() -> None:
+    """The preset `small`, from the released tree and lists to a checkpoint that was validated."""
+    for number, split in enumerate(("train", "train", "val", "test")):
+        place = Path(f"RSBlur/000{number // 2}/00000{number}")
+        sharp = photo(number, 96, 96)
+        write(place / "gt/gt_sharp.png", sharp)
+        write(place / "real_blur/real_blur.png", blurred(sharp))
+        write(place / "avg65_img/avg_blur.png", sharp[::-1])
+        write(place / "avg65_mask_100/avg_blur.png", 0 * sharp)
+        with Path(f"RSBlur_real_{split}.txt").open("a") as file:
+            file.write(f"{place}/gt/gt_sharp.png {place}/real_blur/real_blur.png\n")
+    ran = done("prepare", "RSBlur/", "-o", "shards/", "--jobs", 1)
+    assert "RSBlur: RSBlur (real_blur, gt), 4 scenes" in ran.err
+    quick = [*("--iterations", 3, "--batch", 2, "--crop", 32, "--width", 8, "--device", "cpu")]
+    done("train-deblur", "shards/", *("--system", "nafnet", "--preset", "small"), *quick, "-q")
+    made = load_checkpoint("deblur.pt").provenance
+    assert (made["records"], made["iterations"]) == (2, 3)
+    val = psnr(blurred(photo(2, 96, 96)), photo(2, 96, 96))
+    both = (val + psnr(blurred(photo(3, 96, 96)), photo(3, 96, 96))) / 2
+    assert made["metrics"]["psnr_blur"] in (pytest.approx(val), pytest.approx(both))
 
 
 @pytest.mark.slow

@@ -71,6 +71,31 @@ def test_lmdbs_of_either_side_are_paired_by_key(tmp_path: Path) -> None:
     assert [line["name"] for line in ran.json[:-1]] == list(NAMES)
 
 
+@pytest.mark.parametrize(
+    ("blur", "sharp"),
+    [
+        ("data.lmdb/blur", "data.lmdb/sharp"),
+        ("train_blur.lmdb/blur", "train_sharp.lmdb/sharp"),
+        ("input.lmdb/train/input", "target.lmdb/train/target"),
+    ],
+)
+def test_keys_that_hold_folders_and_repeat(blur: str, sharp: str, tmp_path: Path) -> None:
+    """Keys may name the role, too, and meta_info.txt may list a key again."""
+    archives: dict[str, dict[str, np.ndarray]] = {}
+    for number, name in enumerate(NAMES):
+        for side, image in ((blur, blurred(photo(number))), (sharp, photo(number))):
+            archive, _, folder = side.partition("/")
+            archives.setdefault(archive, {})[f"{folder}/{name}"] = image
+    for archive, images in archives.items():
+        make_lmdb(tmp_path / archive, images)
+        meta = tmp_path / archive / "meta_info.txt"
+        meta.write_text(meta.read_text() * 2)
+    made = [*read_records([tmp_path])]
+    top = "data/" if len(archives) == 1 else ""
+    assert_pairs(made, tuple(f"{top}{name}" for name in NAMES))
+    assert {r.attrs.get("split") for r in made} == {None if top else "train"}
+
+
 def test_faults_of_an_lmdb_are_one_line_each(tmp_path: Path) -> None:
     make_lmdb(tmp_path / "x.lmdb", {name: photo(0) for name in NAMES})
     meta = tmp_path / "x.lmdb/meta_info.txt"

@@ -18,7 +18,7 @@ from blurkit.data.collection import (
     find_two_sides,
     read_two_sides,
 )
-from blurkit.data.sources import read_records
+from blurkit.data.sources import load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
@@ -326,6 +326,66 @@ def test_a_sequence_that_one_run_knows_is_that_of_all(folders: Path) -> None:
         write(folders / side / "7.png", photo(0))
     for record in RestorationRuns(["flat", "run.h5"], "reference").load("7").values():
         assert record.attrs["sequence"] == "night"
+
+
+SEQUENCE = "GOPR0384_11_00"
+PUBLISHED = {
+    "MPRNet": ([f"{SEQUENCE}-{n:06}" for n in (1, 2)], [f"{SEQUENCE}/{n:06}" for n in (1, 2)]),
+    "MIMO-UNet": ([f"{SEQUENCE}_{n:06}" for n in (1, 2)], [f"{SEQUENCE}-{n:06}" for n in (1, 2)]),
+    "BasicSR": (["0001_NAFNet-test", "0011_NAFNet-test"], ["0001", "0011"]),
+    "both end": (["s/1_ours", "s/2_ours"], ["s_1_gt_x", "s_2_gt_x"]),
+    "a single image": (["0002_out"], ["0001", "0002"]),
+    "RealBlur": (["scene230_7", "scene230_10"], ["scene230/blur_7", "scene230/blur_10"]),
+    "two that could be one": (["1-1", "1_1", "2"], ["1/1", "2"]),
+    "equal names come first": (["a_b", "a-b"], ["a_b", "a/b"]),
+    "others": (["x1", "x2"], ["1", "2"]),
+}
+"""By whose results, the names of the restored and of the sharp images."""
+
+PAIRED = {"a single image": {1: 0}, "two that could be one": {1: 2}, "others": {}}
+"""The number of the restored image by that of the sharp one, unless they are in one order."""
+
+
+@pytest.mark.parametrize("whose", PUBLISHED)
+def test_names_of_published_results(whose: str, tmp_path: Path, reports: Reports) -> None:
+    restored, sharp = PUBLISHED[whose]
+    for number, name in enumerate(restored):
+        write(tmp_path / f"results/{name}.png", photo(number))
+    for number, name in enumerate(sharp):
+        write(tmp_path / f"truth/{name}.png", photo(20 + number))
+    expected = PAIRED.get(whose, {n: n for n in range(len(sharp))})
+    sides, lines = (str(tmp_path / "results"), str(tmp_path / "truth")), list[str]()
+
+    def note(where: str, error: BlurkitError) -> None:
+        reports.append((where, str(error)))
+
+    pairs = find_two_sides(*sides, ("restored", "sharp"), note, lines.append)
+    assert {sharp.index(s.name): s.files["restored"] for s in pairs} == {
+        n: tmp_path / f"results/{restored[m]}.png" for n, m in expected.items()
+    }
+    assert all(s.files["sharp"] == tmp_path / f"truth/{s.name}.png" for s in pairs)
+    differ = [m for n, m in expected.items() if restored[m] != sharp[n]]
+    assert [line.startswith(f"{sides[0]}: {len(differ)} paired by") for line in lines] == (
+        [True] if differ else []
+    )
+    assert len(reports) == len(restored) + len(sharp) - 2 * len(pairs)
+    if expected:
+        runs = RestorationRuns([sides[0]], sides[1], on_error=note, say=lines.append)
+        assert {*runs.names} == {s.name for s in pairs}
+        for n, m in expected.items():
+            (record,) = runs.load(sharp[n]).values()
+            np.testing.assert_array_equal(record.images["restored"], photo(m))
+            np.testing.assert_array_equal(record.images["sharp"], photo(20 + n))
+
+
+def test_the_sharp_side_of_a_dataset(tmp_path: Path) -> None:
+    tree = plant_tree(tmp_path / "GOPRO_Large", 3)
+    for number, name in enumerate(("scene0-0", "scene0-1", "scene1-0")):
+        write(tmp_path / f"results/{name}.png", 255 - photo(number))
+    pairs = find_two_sides(str(tmp_path / "results"), str(tree), ("restored", "sharp"))
+    assert len(pairs) == 3
+    for number, scene in enumerate(pairs):
+        np.testing.assert_array_equal(load_scene(scene).images["sharp"], photo(number))
 
 
 def test_runs_that_cannot_be(folders: Path) -> None:

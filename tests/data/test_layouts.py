@@ -107,6 +107,50 @@ def test_realblur_lists_beside_the_data_give_the_splits(tmp_path: Path, plant_pa
         assert_pair(load_scene(scene).images)
 
 
+@pytest.mark.parametrize(
+    ("blur", "folder"), [("blur", "real_blur"), ("avg65_img", "avg65_img"), ("avg_blur",) * 2]
+)
+def test_rsblur(blur: str, folder: str, tmp_path: Path, plant: Plant, plant_pairs: Plant) -> None:
+    """A mask is neither side, and lists with two paths a line state the splits."""
+    for number, split in enumerate(("train", "val", "test")):
+        place = f"RSBlur/000{number}/00000{number}"
+        plant_pairs(f"{place}/real_blur/real_blur.png", f"{place}/gt/gt_sharp.png", number)
+        plant(f"{place}/avg65_img/avg_blur.png", number, blurred=True)
+        plant(f"{place}/avg_blur/avg_blur.png", number, blurred=True)
+        for mask in ("avg65_mask", "avg65_mask_100"):
+            plant(f"{place}/{mask}/avg_blur.png", 9)
+        row = f"{place}/gt/gt_sharp.png {place}/real_blur/real_blur.png\n"
+        (tmp_path / f"RSBlur_real_{split}.txt").write_text(row)
+    for root in (tmp_path, tmp_path / "RSBlur"):
+        found = find_scenes(root, blur)
+        assert found.layouts == [f"RSBlur ({folder}, gt)"] and not found.left_out
+        assert [s.split for s in found.items] == ["train", "val", "test"]
+        for scene in found.items:
+            assert scene.files["blur"].parent.name == folder
+            assert_pair(load_scene(scene).images)
+    assert [(s.name, s.sequence) for s in found.items][2] == ("0002/000002", "0002")
+    (one,) = find_scenes(tmp_path / "RSBlur/0002/000002", blur).items
+    assert one.name == "000002"
+
+
+def test_pairs_that_only_a_list_knows(tmp_path: Path, plant: Plant, plant_pairs: Plant) -> None:
+    """GoPro_U's names share no ending; without a list they are no pairs."""
+    rows = []
+    for number in range(2):
+        blur = f"GoPro_U/centroid_blurred_img/{number}_kernel_9_blurred.png"
+        sharp = f"GoPro_U/target_img/{number}_kernel_9_gt.png"
+        plant_pairs(blur, sharp, number)
+        plant(blur.replace("img", "mask_100"), 9)
+        rows.append(f"{sharp} {blur}\n")
+    assert not find_scenes(tmp_path).items
+    (tmp_path / "GoPro_U_train.txt").write_text("".join(rows[::-1]))
+    found = find_scenes(tmp_path / "GoPro_U")
+    assert found.layouts == ["pairs of its list files"] and not found.left_out
+    assert [(s.name, s.split) for s in found.items][1] == ("0_kernel_9_blurred", "train")
+    for scene in found.items:
+        assert_pair(load_scene(scene).images)
+
+
 def test_photos_keep_their_relative_paths(tmp_path: Path, plant: Plant) -> None:
     for scene, path in enumerate(("b.png", "walk/2.jpg", "walk/10.jpg", "night/input/1.png")):
         plant(path, scene)

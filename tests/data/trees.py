@@ -46,6 +46,17 @@ LAYOUTS: dict[str, dict[str, tuple[str, str | None]]] = {
         f"{J}/scene001/[blur/blur|gt/gt]_10.png": (f"{J}/scene001/blur_10", None),
         f"{R}/scene001/[blur/blur|gt/gt]_2.png": (f"{R}/scene001/blur_2", None),
     },
+    "RSBlur": {
+        "RSBlur/0001/000001/[real_blur/real_blur|gt/gt_sharp].png": ("RSBlur/0001/000001", None),
+        "RSBlur/0001/000002/[real_blur/real_blur|gt/gt_sharp].png": ("RSBlur/0001/000002", None),
+        "RSBlur/0002/000021/[real_blur/1|gt/1].png": ("RSBlur/0002/000021/1", None),
+    },
+    "GoPro of RSBlur's authors": {
+        f"GOPR0372_07_0{n}/000001/[avg_inter_img/avg_blur|gt/gt_sharp].png": (
+            *(f"GOPR0372_07_0{n}/000001", None),
+        )
+        for n in (0, 1)
+    },
     "HIDE": {
         "[train|GT]/1fromGOPR0950.png": ("1fromGOPR0950", "train"),
         f"[test/test-close-ups|GT]/{CLOSE}.png": (f"test-close-ups/{CLOSE}", "test"),
@@ -56,6 +67,9 @@ LAYOUTS: dict[str, dict[str, tuple[str, str | None]]] = {
         "train/[lq|gt]/a.png": ("train/a", "train"),
         "validation/[lq|gt]/a.png": ("val/a", "val"),
     },
+    "pairs in source and target": {"train/[source|target]/a.png": ("a", "train")},
+    "pairs in blur_image and gt_image": {"test/[blur_image|gt_image]/a.png": ("a", "test")},
+    "pairs in input and target, in a clip": {"001/[input|target]/a.png": ("001/a", None)},
 }
 """By layout, the paths of its pairs, as [blurred|sharp], with the names and splits expected."""
 

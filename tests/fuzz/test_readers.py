@@ -44,7 +44,7 @@ from blurkit.io.images import encode_image, read_image
 from blurkit.io.streams import shard_bytes
 from blurkit.metrics.evaluation import merge_reports
 from blurkit.options import read_options
-from blurkit.reports.plots import read_curve
+from blurkit.reports.plots import read_log
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.search_options import SearchOptions
 from blurkit.training.configuration import read_configuration
@@ -243,7 +243,10 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
         text('{"iterations": 3, "image_rate": 0.1, "about": "x"}'),
         lambda path: read_options(path, SearchOptions),
     ),
-    "log.jsonl": (text('{"step": 1, "objective": 2.5}\n{"step": 2, "objective": 2}\n'), read_curve),
+    "log.jsonl": (
+        text('{"step": 1, "objective": 2.5}\n{"step": 2, "losses": {"l1": 2}}\n'),
+        read_log,
+    ),
     "dry.json": (text('{"system": "msdi", "crop": 64, "seed": 1}'), read_configuration),
     "report.json": (
         text(

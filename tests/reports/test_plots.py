@@ -10,9 +10,12 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+import blurkit
 from blurkit.errors import BlurkitError
 from blurkit.metrics.frequency import Divergences
-from blurkit.reports.plots import check_plot, draw_frequency, main, read_curve
+from blurkit.reports.plots import check_plot, draw_frequency, read_log
+from tests.cli.command import assert_refused
+from tests.cli.invoke import done, invoke
 
 # ---- curves --------------------------------------------------------------------------------------
 
@@ -31,54 +34,76 @@ def logs(tmp_path: Path) -> list[Path]:
     return [log(tmp_path / "one.jsonl", *falling), log(tmp_path / "two.jsonl", *flat)]
 
 
-def test_photos_of_one_log_are_averaged(tmp_path: Path) -> None:
+def test_values_of_a_log(tmp_path: Path) -> None:
+    """Photos of one step are averaged, nested values have their path, and the rest is left out."""
     path = log(
         tmp_path / "log.jsonl",
-        {"step": 10, "name": "a", "objective": 3.0},
+        {"step": 10, "name": "a", "objective": 3.0, "time": 5},
         {"step": 1, "name": "b", "objective": 4},
-        {"step": 10, "name": "b", "objective": 5.0},
-        {"step": 20, "name": "b", "objective": None},
-        {"step": 20, "name": "b", "objective": float("nan")},
+        {"step": 10, "name": "b", "objective": 5.0, "losses": {"l1": 2, "a": {"b": 1}}},
+        {"step": 20, "name": "b", "objective": None, "warning": "the loss is 0"},
+        {"step": 20, "name": "b", "objective": float("nan"), "losses": {"l1": 0.5}},
         {"step": 30, "time": 7},
     )
-    assert read_curve(path) == ([1, 10], [4.0, 4.0])
-    words = "no values of 'loss'; the keys are step, name, objective"
-    with pytest.raises(BlurkitError, match=words):
-        read_curve(path, "loss")
+    assert read_log(path) == {
+        "objective": ([1, 10], [4.0, 4.0]),
+        "losses/l1": ([10, 20], [2, 0.5]),
+        "losses/a/b": ([10], [1]),
+    }
+    ends = {"first": 2, "last": 0.5, "min": 0.5, "max": 2}
+    assert blurkit.info(path)["losses"]["l1"] == ends
     endless, deep = '{"step": Infinity, "objective": 1}\n', "[" * 100_000
-    for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n', endless, deep):
-        path.write_text(text)
+    for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n', endless, deep, "\xff"):
+        path.write_text(text, encoding="latin-1")
         with pytest.raises(BlurkitError, match=r"log.jsonl: is not a log of JSON lines"):
-            read_curve(path)
+            read_log(path)
+    path.write_text('{"step": 1}\n')
+    with pytest.raises(BlurkitError, match=r"log.jsonl: holds no values"):
+        read_log(path)
 
 
 def test_every_curve_is_drawn(logs: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     output = tmp_path / "new/curves.png"
-    assert main([str(logs[0]), f"second={logs[1]}", "-o", str(output)]) == 0
+    ran = done("info", *logs, "--figure", output)
+    assert b"objective: first 1; last 0.0344828" in ran.out and f"wrote {output}" in ran.err
     drawn = imageio.imread(output)[..., :3]
+    half = drawn[200:, : drawn.shape[1] // 2]
     for colour in (BLUE, ORANGE):
-        assert (drawn == colour).all(2).sum() > 100
-    # The flat one is a level line, the other falls.
-    rows = {c: np.nonzero((drawn == c).all(2)[:, :500])[0] for c in (BLUE, ORANGE)}
+        assert (half == colour).all(2).sum() > 100
+    # The flat one is a level line, the other falls; its second value is in a panel of its own.
+    rows = {c: np.nonzero((half == c).all(2))[0] for c in (BLUE, ORANGE)}
     assert np.ptp(rows[BLUE]) > 3 * np.ptp(rows[ORANGE])
-    assert main([str(logs[1]), "-o", str(tmp_path / "c.svg"), "--key", "charbonnier"]) == 0
-    assert "<svg" in (tmp_path / "c.svg").read_text()
+    other = drawn[200:, drawn.shape[1] // 2 :]
+    assert (other == ORANGE).all(2).any() and not (other == BLUE).all(2).any()
 
 
-def test_what_goes_wrong_is_one_line(
-    logs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_logs_of_a_folder(tmp_path: Path) -> None:
+    """Beside a checkpoint and pictures; a run that failed is named, and the others are drawn."""
+    pytest.importorskip("matplotlib")
+    for number, name in enumerate(("a$x", "b")):
+        fields: dict[str, Any] = {"losses": {"l1": 1 / (1 + number)}, "crops_per_second": 3}
+        validation = {"step": 4, "validation": {"psnr": 20.0 + number}}
+        lines = ({"step": n, **fields, "learning_rates": {"deblur": 0.1 / n}} for n in (1, 4))
+        log(tmp_path / f"{name}.log.jsonl", *lines, validation)
+    (tmp_path / "c.log.jsonl").write_text("?\n")
+    (tmp_path / "a.pt").write_bytes(b"")
+    ran = invoke("info", tmp_path, "--figure", tmp_path / "c.svg", "--json", "-q")
+    assert ran.status == 1 and "c.log.jsonl: is not a log" in ran.err
+    assert [line["validation"]["psnr"]["last"] for line in ran.json] == [20, 21]
+    assert {"losses", "learning_rates", "crops_per_second"} < ran.json[0].keys()
+    assert (tmp_path / "c.svg").read_text().count("<!-- losses/l1 -->") == 1
+
+
+def test_what_goes_wrong_is_one_line(logs: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "c.png"
     output.write_bytes(b"mine")
-    for arguments, words in (
-        ([logs[0], "-o", output], "c.png: exists already; give --force"),
-        ([logs[0], "-o", tmp_path / "c.txt"], "c.txt: name a file that ends in .png, .pdf, .svg"),
-        ([tmp_path / "none.jsonl", "-o", tmp_path / "d.png"], "none.jsonl"),
+    for arguments, words, status in (
+        ([logs[0], "--figure", output], "c.png: exists already; give --force", 1),
+        ([logs[0], "--figure", tmp_path / "c.txt"], "c.txt: name a file that ends in .png", 2),
+        ([tmp_path, "--figure", tmp_path / "d.png"], "--figure plots logs of trainings", 2),
     ):
-        assert main([*map(str, arguments)]) == 1
-        told = capsys.readouterr().err
-        assert told.startswith("error: ") and words in told and told.count("\n") == 1
+        assert_refused(invoke("info", *arguments), words, status=status)
     assert output.read_bytes() == b"mine"
     assert not (tmp_path / "d.png").exists()
 

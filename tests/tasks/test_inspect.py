@@ -10,13 +10,14 @@ from torch import nn
 
 from blurkit.engine.torch_runner import fold_spectral_norm
 from blurkit.errors import BlurkitError
+from blurkit.io.checkpoints import Checkpoint, save_checkpoint
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,
     MSDINet,
     PriorUpsampling,
 )
-from blurkit.tasks.inspect import macs, parameters
+from blurkit.tasks.inspect import macs, parameters, seed_groups
 from tests.io.scenes import PEAK_MEGABYTES
 
 PHOTO = (1, 3, 256, 256)
@@ -53,6 +54,36 @@ def test_a_network_in_use_stays_as_it_is() -> None:
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert all(parameter.device.type == "cpu" for parameter in network.parameters())
     assert macs(fold_spectral_norm(network.eval()), PHOTO) == cost
+
+
+def test_checkpoints_that_differ_in_their_seed(tmp_path: Path) -> None:
+    def save(name: str, seed: int, **options: object) -> None:
+        """A checkpoint; options other than `data` are those of its configuration."""
+        data = options.pop("data", "abc")
+        about = {"seed": seed, "data": data, "date": name, "iterations": 10 + seed}
+        chosen = {"seed": seed, "learning_rate": 0.1, "width": 8} | options
+        network = {"conv.weight": torch.zeros(1)}
+        files[name] = str(tmp_path / f"{name}.pt")
+        save_checkpoint(Checkpoint({"deblur": network}, "nafnet", chosen, about), files[name])
+
+    files: dict[str, str] = {}
+    for seed in (1, 2):
+        save(f"high{seed}", seed)
+    assert seed_groups(files) == {"nafnet": ["high1", "high2"]}
+    for seed in (1, 2, 3):
+        save(f"low{seed}", seed, learning_rate=0.01)
+    save("wide", 3, width=16)
+    save("other data", 4, data="def")
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
+    (tmp_path / "net.onnx").write_bytes(b"")
+    files |= {name: str(tmp_path / name) for name in ("foreign.pth", "net.onnx")}
+    groups = {
+        "learning_rate 0.1": ["high1", "high2"],
+        "learning_rate 0.01": ["low1", "low2", "low3"],
+    }
+    assert seed_groups(files) == groups
+    save("low3 again", 3, learning_rate=0.01)  # which of them counts is unknown
+    assert seed_groups(files) == {"nafnet": ["high1", "high2"]}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="measures as Linux does")

@@ -24,7 +24,8 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.paths import walk
 from blurkit.io.writing import refuse_existing, replacing
-from blurkit.reports.progress import program, say, track
+from blurkit.reports.progress import say, track
+from tests.tools.program import program
 
 JPEG = frozenset({".jpg", ".jpeg"})
 

@@ -22,9 +22,10 @@ from torch import Tensor
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint, save_checkpoint
 from blurkit.io.writing import refuse_existing, replacing
-from blurkit.reports.progress import program, say
+from blurkit.reports.progress import say
 from blurkit.systems.msdi.networks import MODULATION_KEYS
 from blurkit.training.state import read_state, state_checkpoint
+from tests.tools.program import program
 
 COLUMNS = ("data", "number", "use", "terms")
 """The columns of a table of training data."""

@@ -29,7 +29,7 @@ from blurkit.io.writing import refuse_existing
 from blurkit.metrics.psnr import psnr
 from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement
-from blurkit.reports.progress import program, say
+from blurkit.reports.progress import say
 from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import BlurCodes, EncodedBlur
 from blurkit.systems.msdi.inference import steering
@@ -38,6 +38,7 @@ from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.systems.system import Use
 from blurkit.systems.uses import network_for, trained_tile
 from blurkit.version import __version__
+from tests.tools.program import program
 
 AGREEMENT = 60.0
 """The minimum PSNR in dB between outputs of packed and original weights: they then differ less than

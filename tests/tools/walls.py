@@ -18,7 +18,8 @@ from blurkit.data.sources import read_records
 from blurkit.io.opencv import opencv
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.io.streams import ShardWriter
-from blurkit.reports.progress import program, track
+from blurkit.reports.progress import track
+from tests.tools.program import program
 
 WALL_SIDE = 448
 """Side of the pictures, pixels."""
