@@ -331,13 +331,14 @@ def evaluate(
 def _scenes(source: str, reference: str | Path | None) -> Iterable[Record]:
     """Return the records of a shard, or pairs of restored images and those of a reference."""
     from blurkit.data.collection import RestorationRuns, are_two_sides, read_two_sides
+    from blurkit.data.places import WHOLE
     from blurkit.data.sources import read_records
 
     if reference is None:
         return read_records([source], image="restored")
     if are_two_sides([source, str(reference)]):
         return read_two_sides(source, str(reference))
-    return (scene[source] for scene in RestorationRuns([source], str(reference)).part((1, 1)))
+    return (scene[source] for scene in RestorationRuns([source], str(reference)).part(WHOLE))
 
 
 def html_report(records: Iterable[Record], folder: str | Path, force: bool = False) -> Path:

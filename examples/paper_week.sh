@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The week before a paper, in less than ten minutes on two cores: pairs with a validation split, a
-# network at two learning rates with three seeds, a table of it beside NAFNet and MSDI-Net, and an
-# ONNX file of the best.
+# network of one's own at two learning rates with three seeds, a table of it beside NAFNet and
+# MSDI-Net, each by the protocol of its paper, the curves of all trainings, and an ONNX file.
 #
 #   bash examples/paper_week.sh                                       photographs that scikit-image has
 #   bash examples/paper_week.sh GOPRO_Large 100000 paper_week --crop 256 --batch 16
@@ -10,7 +10,7 @@
 # training (default 100), the third FOLDER, which has all output (default paper_week/); further
 # arguments are options of every training. NETWORKS are released networks, as files, to compare
 # with (default: msdi, which comes with blurkit), RATES and SEEDS those of the trainings, GPUS the
-# devices. Run again, it continues where it stopped.
+# devices, and NETWORK is FILE.py:CLASS, your network. Run again, it continues where it stopped.
 set -euo pipefail
 examples=$(cd "$(dirname "$0")" && pwd)
 source "$examples/train.sh"
@@ -20,7 +20,7 @@ iterations=${2:-100}
 folder=${3:-paper_week}
 options=(--iterations "$iterations" "${@:4}")
 if [ $# -lt 4 ]; then options+=(--crop 96 --batch 4 --validate-on 4 --validate-every "$iterations"); fi
-own=(--system nafnet --preset small --width 8)
+code=(--network "${NETWORK:-$examples/paper_network.py:Net}")
 
 echo "1. pairs: a part of the sequences is for validation, others are for the test"
 if [ -n "$data" ]; then
@@ -43,20 +43,23 @@ networks=()
 for rate in ${RATES:-1e-3 3e-4}; do
     for seed in ${SEEDS:-1 2 3}; do
         networks+=("$folder/runs/own-rate$rate-seed$seed.pt")
-        train train-deblur "${networks[-1]}" "$folder/shards" "${own[@]}" "${options[@]}" \
-            --learning-rate "$rate" --seed "$seed" -q
+        train train-deblur "${networks[-1]}" "$folder/shards" "${code[@]}" --preset small \
+            "${options[@]}" --learning-rate "$rate" --seed "$seed" -q
     done
 done
 nafnet=$folder/runs/nafnet.pt
 train train-deblur "$nafnet" "$folder/shards" --system nafnet --preset small "${options[@]}" -q
 
-echo "3. a table of all networks"
+echo "3. the table: means over seeds, each network by the protocol of its paper"
 # shellcheck disable=SC2206
 others=(${NETWORKS:-msdi})
-blurkit eval --networks "${networks[@]}" "$nafnet" "${others[@]}" "${test[@]}" \
-    -o "$folder/table.md" -o "$folder/table.json" --force
+blurkit eval --networks "${networks[@]}" "$nafnet" "${others[@]}" "${test[@]}" "${code[@]}" \
+    --protocol own -o "$folder/table.tex" -o "$folder/table.md" -o "$folder/table.json" --force
 
-echo "4. the best network by its validation, as an ONNX file: $folder/best.onnx"
+echo "4. the curves of all trainings: $folder/curves.png"
+blurkit info "$folder/runs/" --figure "$folder/curves.png" --force
+
+echo "5. the best network by its validation, as an ONNX file: $folder/best.onnx"
 best=$(python3 - "${networks[@]}" <<'PY'
 import sys
 from pathlib import Path
@@ -67,5 +70,5 @@ files = [Path(name).with_suffix(".best.pt") for name in sys.argv[1:]]
 print(max(files, key=lambda file: load_checkpoint(file).provenance["metrics"]["psnr"]))
 PY
 )
-blurkit export "$best" -o "$folder/best.onnx" --force
+blurkit export "$best" "${code[@]}" -o "$folder/best.onnx" --force
 blurkit deblur "${test[@]}" -c "$folder/best.onnx" -o - -q | blurkit eval -

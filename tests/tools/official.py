@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from blurkit.io.writing import replacing
 from blurkit.nn.features import BACKBONES
-from blurkit.reports.progress import program, say
+from blurkit.reports.progress import say
+from tests.tools.program import program
 
 STEPS = 4
 SCHEDULE = 6
