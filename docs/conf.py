@@ -57,6 +57,7 @@ msfs
 dbgan
 nafnet
 spandrel
+any_network
 """,
 }
 

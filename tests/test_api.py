@@ -57,6 +57,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "other.png", photo(50, 60, 56))
     for number in range(2):
         write(folder / f"photos/{number}.png", blurred(photo(number)))
+        write(folder / f"others/{number}.png", photo(number))
     pair = Record("a/b", {"sharp": photo(7), "blur": blurred(photo(7))}, {"number": 3})
     blurkit.write_records([pair], folder / "pairs.h5")
     blurkit.write_records([Record("k", {}, {"kernel": BLUR_CODE})], folder / "code.h5")
@@ -275,7 +276,7 @@ def test_evaluate_and_info() -> None:
     assert ran.json[-1]["total"] == report.only.total
     assert ran.json[0] == report.images[0].as_dict()
     assert blurkit.evaluate("pairs.h5", metrics=["psnr-y"]).only.total == report.only.total
-    for restored, reference in (("photos", "photos"), ("sharp.png", "sharp.png")):
+    for restored, reference in (("photos", "others"), ("photo.png", "sharp.png")):
         *_, total = done("eval", restored, reference, "--json", "-q").json
         paired = blurkit.evaluate(restored, reference=reference).only.total
         assert json.loads(to_json(paired)) == total["total"]

@@ -8,13 +8,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 
+from blurkit.data.places import parse_part, part_of_job
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
+from blurkit.reports.progress import say
 from blurkit.reports.values import to_json
 from blurkit.tasks.addresses import is_address, local_file, refuse_unused
 
@@ -132,3 +135,32 @@ def local_files(
 def print_json(line: dict[str, Any]) -> None:
     """Print one JSON line on standard output; numbers that are not finite become null."""
     typer.echo(to_json(line))
+
+
+_Options = TypeVar("_Options", bound=Any)
+
+
+def with_part(options: _Options) -> _Options:
+    """Return options whose part is I/N, which `{part}` in other options stands for.
+
+    If a cluster states the part, that is printed. For `--status`, `{part}` stays, and the number of
+    parts is enough. Raises UsageError for a part that does not exist.
+    """
+    if getattr(options, "status", False) and options.part.startswith("auto/"):
+        options = replace(options, part=options.part.replace("auto", "1"))
+    if options.part.startswith("auto"):
+        _, slash, count = options.part.partition("/")
+        part, stated = part_of_job(os.environ, parse_part(f"1/{count}").count if slash else None)
+        say(f"part {part} ({stated})", options.quiet)
+    else:
+        part = parse_part(options.part)
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(filled, value))
+        return type(value)(part.fill(str(value))) if isinstance(value, (str, Path)) else value
+
+    if getattr(options, "status", False):
+        return replace(options, part=str(part))
+    values = {f.name: filled(getattr(options, f.name)) for f in fields(options)}
+    return replace(options, **values | {"part": str(part)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
+from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams, with_part
 from blurkit.cli.options import (
     SEED,
     Divided,
@@ -18,7 +18,6 @@ from blurkit.cli.options import (
     Writing,
     at_hand,
     model_of,
-    with_part,
 )
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option

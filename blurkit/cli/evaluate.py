@@ -9,9 +9,15 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from blurkit.cli.common import local_files, refuse_missing, refuse_two_streams, width_and_height
+from blurkit.cli.common import (
+    local_files,
+    refuse_missing,
+    refuse_two_streams,
+    width_and_height,
+    with_part,
+)
 from blurkit.cli.deblur import DeblurOptions
-from blurkit.cli.options import EvaluationOptions, at_hand, with_part
+from blurkit.cli.options import EvaluationOptions, at_hand
 from blurkit.errors import UsageError
 from blurkit.options import Method
 from blurkit.systems.system import providers, shipped_file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
@@ -22,8 +21,7 @@ from typing import (
 
 import typer
 
-from blurkit.cli.common import local_files
-from blurkit.data.places import parse_part, part_of_job
+from blurkit.cli.common import local_files, with_part
 from blurkit.errors import UsageError
 from blurkit.io import paths
 from blurkit.options import (
@@ -272,32 +270,6 @@ class Reblurring(Networks):
     system: str | None = option(
         None, "System whose networks reblur; with -c, the checkpoint's.", choices=SYSTEMS
     )
-
-
-def with_part(options: _Options) -> _Options:
-    """Return options whose part is I/N, which `{part}` in other options stands for.
-
-    If a cluster states the part, that is printed. For `--status`, `{part}` stays, and the number of
-    parts is enough. Raises UsageError for a part that does not exist.
-    """
-    if getattr(options, "status", False) and options.part.startswith("auto/"):
-        options = replace(options, part=options.part.replace("auto", "1"))
-    if options.part.startswith("auto"):
-        _, slash, count = options.part.partition("/")
-        part, stated = part_of_job(os.environ, parse_part(f"1/{count}").count if slash else None)
-        say(f"part {part} ({stated})", options.quiet)
-    else:
-        part = parse_part(options.part)
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(filled, value))
-        return type(value)(part.fill(str(value))) if isinstance(value, (str, Path)) else value
-
-    if getattr(options, "status", False):
-        return replace(options, part=str(part))
-    values = {f.name: filled(getattr(options, f.name)) for f in fields(options)}
-    return replace(options, **values | {"part": str(part)})
 
 
 def settled(options: _Options, inputs: Sequence[str]) -> _Options:

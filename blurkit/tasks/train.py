@@ -122,8 +122,9 @@ def plan_training(
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
+        values = preset.options(own)
         files.check({**preset.values, **changed})
-        overrides, preset = preset.options(own) | changed, next(iter(own.presets))
+        overrides, preset = values | changed, next(iter(own.presets))
     files.check(overrides)
     plan, preset = named(folder, "recipe", training.plan), preset or next(iter(own.presets))
     if isinstance(plan, type):
@@ -136,8 +137,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     """Train the recipe of a plan on the shards in `inputs`; return its checkpoint.
 
     If that is finished and to be resumed, nothing is done. The recipe is built after the seed is
-    set. Raises BlurkitError for missing or unusable shards,
-    and whatever `Trainer.train` raises.
+    set. Raises BlurkitError for missing or unusable shards, and whatever `Trainer.train` raises.
     """
     paths, c = [Path(path) for path in inputs], plan.configuration
     if finished := finished_run(run, c):

@@ -277,7 +277,7 @@ WRONG = {
     ("--metric", "best"): "choose from",
     ("--ssim", "best"): "--ssim best: choose from",
     ("--confidence", 95): "--confidence 95.0: give a number between 0 and 1",
-    ("--encoder", "x.pt"): "--encoder requires --checkpoint",
+    ("--encoder", "x.pt"): "--encoder and --network require --checkpoint or --networks",
     ("--resume",): "--resume requires -o",
     ("-o", "scores.txt"): "scores.txt: name a file that ends in .csv, .json, .md, .tex",
 }

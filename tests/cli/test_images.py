@@ -128,7 +128,7 @@ def test_what_is_not_read_is_counted(checkpoint: Path) -> None:
     for command in (
         ["deblur", folder, "-c", checkpoint, "-o", "out/"],
         ["info", folder],
-        ["eval", folder, folder],
+        ["eval", "out", folder],
     ):
         ran = invoke(*command, "-q")
         assert ran.status == 1 and ran.lines[-1] == line, ran.err

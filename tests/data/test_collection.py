@@ -18,6 +18,7 @@ from blurkit.data.collection import (
     find_two_sides,
     read_two_sides,
 )
+from blurkit.data.places import WorkPart
 from blurkit.data.sources import load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
@@ -209,7 +210,8 @@ def test_folders_are_paired_by_name(tmp_path: Path, plant_pairs: Plant, plant: P
     assert told["x/3"] == f"{tmp_path}/s/x/3.png: no partner of that name in {sides[0]}"
     scenes = find_two_sides(*sides, ROLES, note)
     assert [scene.name for scene in scenes] == ["x/1", "x/2", "x/10"]
-    parts = [[r.name for r in read_two_sides(*sides, (part, 2), on_error=note)] for part in (1, 2)]
+    halves = WorkPart(1, 2), WorkPart(2, 2)
+    parts = [[r.name for r in read_two_sides(*sides, half, on_error=note)] for half in halves]
     assert sorted([*parts[0], *parts[1]]) == ["x/1", "x/10", "x/2"]
     with pytest.raises(BlurkitError, match="no partner"):
         find_two_sides(*sides, ROLES)
@@ -255,7 +257,7 @@ def test_folders(folders: Path) -> None:
     for record in scene.values():
         assert [*record.images] == ["restored", "sharp"]
         np.testing.assert_array_equal(record.images["sharp"], photo(1))
-    parts = [[next(iter(s.values())).name for s in runs.part((part, 2))] for part in (1, 2)]
+    parts = [[next(iter(s.values())).name for s in runs.part(WorkPart(part, 2))] for part in (1, 2)]
     assert sorted([*parts[0], *parts[1]]) == runs.names
 
 

@@ -58,7 +58,7 @@ each of them explains only its own part."""
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
-CLIPPED = 250 / 255
+FULL_SCALE = 250 / 255
 """Value from which a pixel may have been any brighter."""
 
 LENIENT = 0.25
@@ -355,7 +355,7 @@ def unchanged(
     for window in windows:
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
-        lit = float((own.max(2) >= CLIPPED).mean())
+        lit = float((own.max(2) >= FULL_SCALE).mean())
         same.append(change * 255 < options.least_change and lit <= options.clipped)
     return same
 

@@ -299,7 +299,7 @@ def softened(rng: np.random.Generator, light: Tensor) -> Tensor:
     if rng.random() < 0.5:
         spread = (0, *[rng.uniform(0.5, 2.5)] * 2)
         return torch.from_numpy(ndimage.gaussian_filter(light.numpy(), spread))
-    unfocused = taken(light, disk(rng.uniform(1, 7)))
+    unfocused = taken(light, disk_kernel(rng.uniform(1, 7)))
     down, across = (torch.linspace(-1, 1, side) for side in light.shape[1:])
     angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.02, 0.5)
     along = math.sin(angle) * down[:, None] + math.cos(angle) * across
@@ -378,7 +378,7 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """
     kind = rng.random()
     if kind < POINTS + DISKS:
-        kernel = padded(disk(0 if kind < POINTS else rng.uniform(0.8, 7)), FULL)
+        kernel = padded(disk_kernel(0 if kind < POINTS else rng.uniform(0.8, 7)), FULL)
         return kernel, kernel
     reach = int(rng.integers(1, 4 if kind < POINTS + DISKS + SLIGHT else FULL // 2 + 1))
     path = random_trajectory(rng, movement=MOVEMENTS[int(rng.choice(3, p=CHANCES))])
@@ -396,7 +396,7 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return kernel, torch.from_numpy(np.array(everywhere)).float()
 
 
-def disk(radius: float) -> Tensor:
+def disk_kernel(radius: float) -> Tensor:
     """Return the kernel (h, h) of a photo out of focus by a radius in pixels; 0: a point."""
     place = np.arange(2 * np.ceil(radius) + 1) - np.ceil(radius)
     inside = np.clip(radius + 0.5 - np.hypot(place[:, None], place[None]), 0, 1)

@@ -147,7 +147,7 @@ def test_train_resume_deblur_and_eval(training_shards: Path, one_thread: None) -
     assert abs(a - imageio.imread(given)).mean() > 1
     model = blurkit.load(made, network="mine.py:Net", precision="fp32")
     np.testing.assert_array_equal(model.deblur(imageio.imread(given)), a)
-    *_, total = invoke("eval", given, given, *own[:4], "--json", "-q").json
+    *_, total = invoke("eval", "a.png", given, *own[:4], "--json", "-q").json
     assert total["network"]["name"] == "mine.py:Net"
 
 
