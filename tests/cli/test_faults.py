@@ -73,6 +73,7 @@ def test_a_film_that_cannot_be_opened_is_not_taken_for_a_picture(
     assert number > 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("strace"), reason="requires strace")
 def test_system_calls() -> None:
     (campaign,) = (c for c in system_calls.CAMPAIGNS if c.name == "system calls: deblur, pages")

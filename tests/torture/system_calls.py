@@ -5,6 +5,7 @@ makes what an undisturbed run makes. Unlike the faults of Python's own operation
 libraries that read and write films, shards and tables, and reading as well.
 """
 
+import atexit
 import gc
 import os
 import random
@@ -77,6 +78,7 @@ def traced(arguments: list[object], scratch: Path, names: str, inject: str = "")
     if not child:
         try:
             end_with_parent()
+            atexit._clear()  # what this process does when it ends is not for the fork to do
             streams = [os.open(os.devnull, os.O_RDONLY)]
             streams += [os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC) for path in (out, err)]
             os.kill(os.getpid(), signal.SIGSTOP)
