@@ -122,9 +122,8 @@ def plan_training(
         if preset.system != system:
             raise UsageError(f"--system {system}: {preset.where} is of --system {preset.system}")
         changed = {name: value for name, value in overrides.items() if value is not None}
-        values = preset.options(own)
         files.check({**preset.values, **changed})
-        overrides, preset = values | changed, next(iter(own.presets))
+        overrides, preset = preset.options(own) | changed, next(iter(own.presets))
     files.check(overrides)
     plan, preset = named(folder, "recipe", training.plan), preset or next(iter(own.presets))
     if isinstance(plan, type):

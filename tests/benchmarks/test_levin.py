@@ -26,6 +26,7 @@ def test_a_picture_that_was_moved_is_moved_back() -> None:
     assert aligned_error(np.roll(sharp, 14, 0), sharp) > aligned_error(half, sharp)
 
 
+@pytest.mark.slow
 def test_searches_are_measured_once(pair: Pair) -> None:
     rows: list[dict[str, object]] = []
     kept: list[int] = []

@@ -304,7 +304,7 @@ def test_files_without_a_configuration(stage_2: Path, stage_1: Path) -> None:
         ("no.pt",): "no.pt: no such checkpoint",
         ("bare.pt",): "holds no configuration of a training",
         # The configuration of stage 1, of a system of the same name.
-        (stage_1,): "enc.pt: not options of this training of --system msdi: ",
+        (stage_1, "--encoder", stage_1): "enc.pt: not options of this training of --system msdi: ",
     }
     cases |= {(f"{name}.json",): "is neither what --dry-run prints nor" for name in range(4)}
     assert_each_refused(cases, "train-deblur", "--dry-run", "-q", "--config", status=1)

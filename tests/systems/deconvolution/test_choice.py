@@ -75,6 +75,7 @@ def test_the_true_kernel_promises_more_in_its_light(undo: NonBlindDeconvolution)
         assert better[0].mean() > better[1].mean()
 
 
+@pytest.mark.slow
 def test_a_long_blur_is_found_in_small_copies(undo: NonBlindDeconvolution) -> None:
     choice = selection(undo, gammas=(2.2,))
     true, sharp = shake(1, 71), photo("coffee", 400, 600).astype(np.float32)
