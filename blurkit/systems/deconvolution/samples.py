@@ -33,6 +33,7 @@ from blurkit.synthesis.kernels import (
     scaled_path,
     splat,
 )
+from blurkit.synthesis.rendering import disk
 from blurkit.systems.deconvolution.estimator import FULL, START, dots, smeared
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -288,9 +289,9 @@ def scene(rng: np.random.Generator, wide: Tensor, gamma: float) -> Tensor:
         for _ in range(int(rng.integers(1, LIGHTS + 1))):
             radius, power = np.exp(rng.uniform(np.log((0.5, 1)), np.log((5, 40))))
             down, across = (rng.uniform(0, len(place)) - place for place in (rows, columns))
-            disk = np.clip(radius + 0.5 - np.hypot(down[:, None], across[None]), 0, 1)
+            shine = np.clip(radius + 0.5 - np.hypot(down[:, None], across[None]), 0, 1)
             colour = torch.from_numpy(rng.uniform(0.4, 1, (3, 1, 1)).astype(np.float32))
-            light = light + power * colour * torch.from_numpy(disk.astype(np.float32))
+            light = light + power * colour * torch.from_numpy(shine.astype(np.float32))
     return light
 
 
@@ -299,7 +300,7 @@ def softened(rng: np.random.Generator, light: Tensor) -> Tensor:
     if rng.random() < 0.5:
         spread = (0, *[rng.uniform(0.5, 2.5)] * 2)
         return torch.from_numpy(ndimage.gaussian_filter(light.numpy(), spread))
-    unfocused = taken(light, disk_kernel(rng.uniform(1, 7)))
+    unfocused = taken(light, torch.from_numpy(disk(rng.uniform(1, 7))).float())
     down, across = (torch.linspace(-1, 1, side) for side in light.shape[1:])
     angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.02, 0.5)
     along = math.sin(angle) * down[:, None] + math.cos(angle) * across
@@ -378,7 +379,8 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """
     kind = rng.random()
     if kind < POINTS + DISKS:
-        kernel = padded(disk_kernel(0 if kind < POINTS else rng.uniform(0.8, 7)), FULL)
+        defocus = disk(0 if kind < POINTS else rng.uniform(0.8, 7))
+        kernel = padded(torch.from_numpy(defocus).float(), FULL)
         return kernel, kernel
     reach = int(rng.integers(1, 4 if kind < POINTS + DISKS + SLIGHT else FULL // 2 + 1))
     path = random_trajectory(rng, movement=MOVEMENTS[int(rng.choice(3, p=CHANCES))])
@@ -394,13 +396,6 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         for row in [[path + 1j * angle * complex(x, y) for x in places] for y in places]
     ]
     return kernel, torch.from_numpy(np.array(everywhere)).float()
-
-
-def disk_kernel(radius: float) -> Tensor:
-    """Return the kernel (h, h) of a photo out of focus by a radius in pixels; 0: a point."""
-    place = np.arange(2 * np.ceil(radius) + 1) - np.ceil(radius)
-    inside = np.clip(radius + 0.5 - np.hypot(place[:, None], place[None]), 0, 1)
-    return torch.from_numpy(inside / inside.sum()).float()
 
 
 def gammas(rng: np.random.Generator, usual: float) -> tuple[float, Tensor]:
