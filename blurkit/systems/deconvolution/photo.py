@@ -207,6 +207,7 @@ class Deconvolution:
             return None
         if not self._believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
             return None
+        # one thread, as everywhere: more of them sum otherwise, and another kernel may win
         (whole,) = self._worked(
             "refine long blur", unwatched, choice.enlarged, [photo], [best], [size]
         )
