@@ -146,21 +146,22 @@ def with_part(options: _Options) -> _Options:
     If a cluster states the part, that is printed. For `--status`, `{part}` stays, and the number of
     parts is enough. Raises UsageError for a part that does not exist.
     """
-    if getattr(options, "status", False) and options.part.startswith("auto/"):
-        options = replace(options, part=options.part.replace("auto", "1"))
-    if options.part.startswith("auto"):
-        _, slash, count = options.part.partition("/")
+    status, text = getattr(options, "status", False), options.part
+    if status and text.startswith("auto/"):
+        text = text.replace("auto", "1")
+    if text.startswith("auto"):
+        _, slash, count = text.partition("/")
         part, stated = part_of_job(os.environ, parse_part(f"1/{count}").count if slash else None)
         say(f"part {part} ({stated})", options.quiet)
     else:
-        part = parse_part(options.part)
+        part = parse_part(text)
+    if status:
+        return replace(options, part=str(part))
 
     def filled(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(filled, value))
         return type(value)(part.fill(str(value))) if isinstance(value, (str, Path)) else value
 
-    if getattr(options, "status", False):
-        return replace(options, part=str(part))
     values = {f.name: filled(getattr(options, f.name)) for f in fields(options)}
     return replace(options, **values | {"part": str(part)})
