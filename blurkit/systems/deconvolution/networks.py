@@ -122,7 +122,7 @@ class Fusion(nn.Module):
         """
         count, _, height, width = images[0].shape
         noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand(count, 1, height, width)
-        x = F.pixel_unshuffle(torch.cat([*images, noisy], 1), 2)
+        x = halved(torch.cat([*images, noisy], 1))
         if features is not None:
             x = torch.cat([x, features.to(x.dtype)], 1)
         out, features = self.network(x)
@@ -236,6 +236,15 @@ class Deconvolver(nn.Module):
 def noise_variance(noise: Tensor) -> Tensor:
     """Return the variances (N, 1, 1, 1) of standard deviations (N,), at least `LEAST_NOISE`."""
     return noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
+
+
+def halved(images: Tensor) -> Tensor:
+    """Return the blocks of 2x2 pixels of images (N, C, H, W) as channels (N, 4 C, H / 2, W / 2).
+
+    It is `pixel_unshuffle`, in less than half its time on a CPU.
+    """
+    parts = [images[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    return torch.stack(parts, 2).flatten(1, 2)
 
 
 def judge(width: int) -> nn.Sequential:

@@ -26,9 +26,11 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.choice import (
     SAMPLED,
+    Estimates,
     KernelSelection,
     NonBlindDeconvolution,
     SelectedKernel,
+    copied,
     shrunk,
     supported,
 )
@@ -54,6 +56,10 @@ SURER = 0.08
 FREEDOM = 0.8
 """Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
 each of them explains only its own part."""
+
+NEAR = 0.15
+"""By how much less than the best one a kernel of a larger size may promise in its small copy to be
+enlarged as well: there, a size that cuts the blur may promise as much."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
@@ -160,17 +166,16 @@ class Deconvolution:
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        spread = np.linspace(0, len(cuts) - 1, min(len(cuts), SAMPLED)).round().astype(int)
-        sampled = [cuts[number] for number in spread]
-        light = self.choice.light(self._worked("find light", watch, self.choice.lights, sampled))
-        found = self._worked("estimate blur", watch, partial(self.choice.starts, light=light), cuts)
+        found = self._worked("estimate blur", watch, partial(self.choice.starts, light=0), cuts)
+        found, light = self._in_light(cuts, found, watch)
         near = neighbours(places)
         finish = partial(self.choice.finished, light=light)
         choices = self.choice.chosen(found, near)
         chosen = supported(self._worked("refine blur", watch, finish, cuts, found, choices), near)
-        trusts = [best.trust for best in chosen]
-        held = len(trusts) > 1 and np.median(trusts) >= o.sure  # one has no neighbours to agree
-        if not held and (whole := self._whole(small, [best.gain for best in chosen])):
+        trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
+        held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
+        alone = len(chosen) == 1  # has no neighbours to agree
+        if (alone or not held) and (whole := self._whole(small, gains)):
             length = shape(whole.kernel).length
             long = self._long(small, whole, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -191,6 +196,25 @@ class Deconvolution:
         ]
         return enlarged(windows, image, factor, o)
 
+    def _in_light(
+        self,
+        parts: Sequence[np.ndarray],
+        found: list[Estimates],
+        watch: Watch = unwatched,
+        sampled: int = SAMPLED,
+    ) -> tuple[list[Estimates], int]:
+        """Return the estimates of a photo's parts in its light, and the index of that gamma.
+
+        `found` are those for the usual gamma; the `sampled` ones that promise most determine it.
+        """
+        best = sorted(range(len(parts)), key=lambda n: -found[n].better.max())[:sampled]
+        inputs = ([every[n] for n in best] for every in (parts, found))
+        light = self.choice.light(self._worked("find light", watch, self.choice.lights, *inputs))
+        if light:
+            starts = partial(self.choice.starts, light=light)
+            found = self._worked("estimate blur", watch, starts, parts)
+        return found, light
+
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
@@ -199,19 +223,26 @@ class Deconvolution:
         """
         o, choice = self.options, self.choice
         sizes = o.long_sizes(photo.shape[:2])
-        found = self._worked("estimate long blur", unwatched, partial(choice.long, photo), sizes)
-        if not found:
+        if not sizes:
             return None
-        best, size = max(zip(found, sizes, strict=True), key=lambda pair: pair[0].gain)
+        copies = [copied(photo, size) for size in sizes]
+        starts = partial(choice.starts, light=0)
+        estimates = self._worked("estimate long blur", unwatched, starts, copies)
+        found, light = self._in_light(copies, estimates, sampled=1)
+        finish = partial(choice.finished, light=light)
+        chosen = [int(each.better.argmax()) for each in found]
+        ends = self._worked("estimate long blur", unwatched, finish, copies, found, chosen)
+        pairs = list(zip(ends, sizes, strict=True))
+        best, size = max(pairs, key=lambda pair: pair[0].gain)
         if shape(best.kernel).length * size / FULL <= HELD * FULL:
             return None
         if not self._believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
             return None
+        near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
         # one thread, as everywhere: more of them sum otherwise, and another kernel may win
-        (whole,) = self._worked(
-            "refine long blur", unwatched, choice.enlarged, [photo], [best], [size]
-        )
-        return whole
+        inputs = [photo] * len(near), *zip(*near, strict=True)
+        wholes = self._worked("refine long blur", unwatched, choice.enlarged, *inputs)
+        return max(wholes, key=lambda whole: choice.gain(photo, whole.kernel, whole.gamma))
 
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
