@@ -127,7 +127,7 @@ def test_only_systems_are_named_by_systems(path: Path) -> None:
 
 
 SMALL = {
-    *("blurkit.__main__", "blurkit.version", "blurkit.nn.size", "blurkit.io.opencv"),
+    *("blurkit.__main__", "blurkit.version", "blurkit.io.opencv"),
     "blurkit.tasks.addresses",
     *("blurkit.systems.spandrel.inference", "blurkit.systems.any_network.inference"),
 }

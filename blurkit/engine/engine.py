@@ -12,12 +12,33 @@ from typing import Any, Literal
 import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.nn.size import Shape, SizeRequirement
 from blurkit.options import Protocol
 
 Warn = Callable[[str], None]
 OVERLAP = 32
 """The default overlap of tiles, in pixels."""
+
+Shape = tuple[int, ...]
+InputShapes = list[Shape | list[Shape]]
+"""The shapes of a network's inputs, as `input_shapes` returns them for an image of a height and a
+width in pixels; a list of shapes is one input of several tensors."""
+
+
+@dataclass(frozen=True)
+class SizeRequirement:
+    """A network's smallest side and the divisor of its sides in pixels; `square`: equal sides."""
+
+    minimum: int = 1
+    multiple: int = 1
+    square: bool = False
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Return the smallest valid (height, width) that holds `height` x `width` pixels."""
+        sides = self._side(height), self._side(width)
+        return (max(sides), max(sides)) if self.square else sides
+
+    def _side(self, length: int) -> int:
+        return -(-max(length, self.minimum) // self.multiple) * self.multiple
 
 
 class Runner(ABC):

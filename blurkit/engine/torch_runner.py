@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
-from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
+from blurkit.engine.engine import Engine, Runner, SizeRequirement, TileInputs, Warn
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, Precision
 
 

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from blurkit.engine.device import Precision
-from blurkit.engine.engine import OVERLAP, Canvas, slices
+from blurkit.engine.engine import OVERLAP, Canvas, SizeRequirement, slices
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.nn.features import find_features, load_features
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.objective import Objective, SearchContext, make_context

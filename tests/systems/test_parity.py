@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.engine import engine
+from blurkit.engine.engine import SizeRequirement
 from blurkit.engine.onnx_runner import Exported, open_session
 from blurkit.engine.torch_runner import torch_engine, with_local_statistics
 from blurkit.nn.features import PRE_ACTIVATION, features_from_state_dict
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan import recipe as dbgan_losses

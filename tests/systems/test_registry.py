@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
@@ -22,7 +23,6 @@ from blurkit.io.checkpoints import (
     with_checksums,
 )
 from blurkit.nn.blocks import blueprint, blueprints
-from blurkit.nn.size import SizeRequirement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan.networks import (
     BGAN,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError
-from blurkit.nn.size import SizeRequirement
 from blurkit.systems.code import UserCode, blamed
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

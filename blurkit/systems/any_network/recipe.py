@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import charbonnier
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Protocol
 from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
 from blurkit.systems.any_network.networks import UserNetwork

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import Recomputable, Residual, leaky
-from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.kernel_space.config import CODE_STRIDE
 from blurkit.systems.system import Shapes
 

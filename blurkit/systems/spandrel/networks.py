@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, one_line
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Protocol
 from blurkit.systems.registry import Undrawn
 
