@@ -16,7 +16,7 @@ from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import charbonnier
 from blurkit.options import Protocol
 from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
-from blurkit.systems.any_network.networks import UserNetwork
+from blurkit.systems.any_network.inference import UserNetwork
 from blurkit.systems.code import UserCode, blamed, find_code
 from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.registry import describe_networks, load_networks, network_name

@@ -12,7 +12,7 @@ import torch
 
 from blurkit.errors import BlurkitError
 from blurkit.systems import from_state_dict
-from blurkit.systems.spandrel.networks import TORCHVISION, known_architectures
+from blurkit.systems.spandrel.inference import TORCHVISION, known_architectures
 from tests.shared import ROOT
 
 UNKNOWN = {"some.weight": torch.zeros(3)}
@@ -40,7 +40,7 @@ def test_the_stand_in_has_all_that_spandrel_imports(source: Path) -> None:
 def imported(folder: Path, code: str) -> str:
     """The output of code that first imports spandrel, with `folder` among the places to import."""
     start = (
-        "from blurkit.systems.spandrel.networks import known_architectures as known; import sys\n"
+        "from blurkit.systems.spandrel.inference import known_architectures as known; import sys\n"
     )
     path = os.pathsep.join(map(str, (folder, ROOT)))
     done = subprocess.run(
