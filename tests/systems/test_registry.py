@@ -33,8 +33,7 @@ from blurkit.systems.dbgan.networks import (
 )
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, LightKernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import (
