@@ -24,12 +24,13 @@ from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes
-from blurkit.training.log import Events, TrainingLog
 from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
 from blurkit.training.state import (
     STATE_VERSION,
+    Events,
     RunFiles,
+    TrainingLog,
     check_length,
     check_same,
     half_state,
