@@ -70,13 +70,13 @@ class Evaluation:
         self.page = ReportFolder(options.html, replaced) if options.html is not None else None
         lpips = None
         if options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS"):
-            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.lpips import load_lpips
 
             lpips = load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
         alone = None
         if options.alone:
-            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.scores import NoReference
 
             alone = NoReference(options.alone, str(choose_device(options.device)))

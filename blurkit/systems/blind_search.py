@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.device import Precision
 from blurkit.engine.engine import OVERLAP, Canvas, SizeRequirement, slices
+from blurkit.engine.torch_runner import Precision
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
 from blurkit.io.records import Image, Record, from_float, to_float

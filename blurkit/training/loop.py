@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blurkit.data.workers import ahead
-from blurkit.engine.device import autocast, channels_last, choose_device
+from blurkit.engine.torch_runner import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors, with_checksums

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from blurkit.engine import onnx_runner
-from blurkit.engine.device import choose_device, choose_precision
 from blurkit.engine.engine import Canvas, Engine, SizeRequirement, slices, window
 from blurkit.engine.torch_runner import (
     LocalMean,
+    choose_device,
+    choose_precision,
     fold_spectral_norm,
     torch_engine,
     with_local_statistics,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.engine.device import autocast, channels_last
 from blurkit.engine.engine import SizeRequirement
+from blurkit.engine.torch_runner import autocast, channels_last
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
 from blurkit.synthesis.rendering import convolve
