@@ -24,7 +24,7 @@ from blurkit.data.sources import (
     load_scene,
     read_shard_source,
 )
-from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.errors import BlurkitError, OnError, Say, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import ending, is_image
 from blurkit.io.paths import composed, results_among
@@ -34,7 +34,6 @@ from blurkit.io.streams import ShardWriter
 
 Fetch = Callable[[], Record]
 
-Say = Callable[[str], None]
 """Called with a line for the user."""
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, Say, UsageError
 from blurkit.options import Protocol
 
-Warn = Callable[[str], None]
 OVERLAP = 32
 """The default overlap of tiles, in pixels."""
 
@@ -81,7 +80,7 @@ class Engine:
     tile: int = 256
     overlap: int | None = None
     protocol: Protocol = "tiles"
-    warn: Warn = warnings.warn
+    warn: Say = warnings.warn
 
     def __post_init__(self) -> None:
         self.size = self.runner.size

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.engine import Engine, Runner, SizeRequirement, TileInputs, Warn
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
+from blurkit.engine.engine import Engine, Runner, SizeRequirement, TileInputs
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, one_line
 from blurkit.options import Placement, Precision, own_gpu
 
 
-def torch_engine(network: nn.Module, placement: Placement, warn: Warn = warnings.warn) -> Engine:
+def torch_engine(network: nn.Module, placement: Placement, warn: Say = warnings.warn) -> Engine:
     """Return the engine that runs `network`, which is moved to the device and changed in place.
 
     The network may return a list, of which the last image is used. Tiles have 256 pixels a side by

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
@@ -110,7 +110,7 @@ def arguments_of(code: UserCode) -> dict[str, Any]:
     return {p.name: p.default for p in found if p.kind in kinds}
 
 
-def with_code(checkpoint: Checkpoint, name: str, warn: Callable[[str], None]) -> Checkpoint:
+def with_code(checkpoint: Checkpoint, name: str, warn: Say) -> Checkpoint:
     """Return a checkpoint whose network is built by the code that a user has named, "" for none.
 
     A warning says if that has changed since the training. Raises as `find_code` does.
