@@ -34,7 +34,16 @@ from tests.cli.command import (
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import shared_folder
 from tests.tools.pack import pack
-from tests.training.runs import DEBLUR, JOINT, STEPS, assert_same_bits, beside, read_log, train
+from tests.training.runs import (
+    DEBLUR,
+    JOINT,
+    STEPS,
+    WHOLE,
+    assert_same_bits,
+    beside,
+    read_log,
+    train,
+)
 
 RECIPES: list[tuple[str, type[Configuration]]] = [
     ("train-reblur", ReblurConfiguration),
@@ -94,6 +103,24 @@ def test_a_dry_run_of_stage_2_takes_its_width_from_the_encoder(stage_1: Path) ->
 
 
 # ---- what is left behind -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def joint_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of stage 1, trained without a stop, beside its log and its pictures."""
+    output = tmp_path_factory.mktemp("joint") / "enc.pt"
+    train("train-reblur", training_shards, *JOINT, *WHOLE, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def deblur_run(
+    training_shards: Path, joint_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same for stage 2, with the encoder of `joint_run`."""
+    output = tmp_path_factory.mktemp("deblur") / "deblur.pt"
+    train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, *WHOLE, "-o", output)
+    return output
 
 
 def test_what_trainings_leave_behind(
