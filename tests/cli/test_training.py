@@ -41,6 +41,7 @@ from tests.training.runs import (
     WHOLE,
     assert_same_bits,
     beside,
+    plain,
     read_log,
     train,
 )
@@ -412,16 +413,16 @@ def test_outputs_that_exist_or_cannot_be_written(training_shards: Path) -> None:
 
 def test_one_command_starts_continues_and_has_finished(training_shards: Path) -> None:
     """As a job does that a cluster starts again."""
-    command = ["train-reblur", training_shards, *JOINT, "-o", "enc.pt", "--resume"]
+    command = plain(training_shards, Path("net.pt"), STEPS, "--resume")
     loud = [option for option in command if option != "-q"]
-    beside(Path("enc.pt"), "log.jsonl").write_text("of a run killed before its first save\n")
+    beside(Path("net.pt"), "log.jsonl").write_text("of a run killed before its first save\n")
     ran = done(*loud, "--minutes", 1e-9)
-    assert "enc.state.pt: no saved state to resume, so it starts" in ran.lines
+    assert "net.state.pt: no saved state to resume, so it starts" in ran.lines
     assert any(line.startswith("resumed at step 1 of ") for line in done(*loud).lines)
     before = files()
-    assert done(*loud).lines == ["enc.pt: is finished; there is nothing to resume"]
+    assert done(*loud).lines == ["net.pt: is finished; there is nothing to resume"]
     assert files() == before
-    assert_refused(invoke(*command, "--batch", 4), "enc.pt: was trained with batch 2 (now 4)")
+    assert_refused(invoke(*command, "--batch", 4), "net.pt: was trained with batch 2 (now 4)")
     assert_refused(invoke(*command, "--iterations", 99), "not 99; give --force to train again")
 
 
