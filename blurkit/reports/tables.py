@@ -118,10 +118,10 @@ def print_report(report: Report) -> None:
             key = report.ranking
             lower = report.lower_is_better(key)
             title = f"eval: the {IMAGE_ROWS} of {extreme_words(key, lower)} (--json gives all)"
-            scores = [image.as_dict().get(key) for image in report.images]
-            known = [i for i in range(len(rows)) if scores[i] is not None]
-            known.sort(key=lambda i: -scores[i] if lower else scores[i])
-            rows = [rows[i] for i in known[:IMAGE_ROWS]]
+            scores = (image.as_dict().get(key) for image in report.images)
+            known = [(s, i) for i, s in enumerate(scores) if s is not None]
+            known.sort(key=lambda found: (-found[0] if lower else found[0], found[1]))
+            rows = [rows[i] for _, i in known[:IMAGE_ROWS]]
         tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
     tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
     for title, table in tables[:-1]:
