@@ -41,7 +41,6 @@ def remembered(read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
-    gc.set_threshold(50_000)
     gc.enable()
 
 
