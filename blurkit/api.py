@@ -176,7 +176,7 @@ def contextual_similarity(
 
 @lru_cache(maxsize=2)
 def _contextual_network(file: Path, layers: tuple[str, ...], device: str) -> FeatureNetwork:
-    from blurkit.engine.device import choose_device
+    from blurkit.engine.torch_runner import choose_device
     from blurkit.metrics.contextual import contextual_network
 
     return contextual_network(file, layers, choose_device(device))

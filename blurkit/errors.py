@@ -43,6 +43,10 @@ OnError = Callable[[str, BlurkitError], None]
 """Called with (what failed, why) for each bad item of a batch, which then continues."""
 
 
+Say = Callable[[str], None]
+"""Called with a line for the user, such as a warning."""
+
+
 def raise_error(where: str, error: BlurkitError) -> NoReturn:
     """Raise `error`: the default `OnError` of Python calls, which stop at the first bad item."""
     raise error

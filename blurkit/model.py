@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, Say, UsageError
 from blurkit.io.records import Record, check_image
 from blurkit.options import Method, Placement, ValueRange, choose_method, choose_reblurring
 from blurkit.systems.code import with_code
@@ -75,8 +75,8 @@ class Model:
     placement: Placement = field(default_factory=Placement)
     value_range: ValueRange | None = None
     network: str = ""
-    say: Callable[[str], None] = lambda text: None
-    warn: Callable[[str], None] = warnings.warn
+    say: Say = lambda text: None
+    warn: Say = warnings.warn
     watch: Callable[[str, int, int], None] = lambda stage, done, total: None
     _engines: dict[Any, tuple[Engine, str]] = field(default_factory=dict, init=False, repr=False)
     _restorer: tuple[Any, Work] | None = field(default=None, init=False, repr=False)

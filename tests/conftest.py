@@ -1,25 +1,47 @@
 """What tests share: planted datasets, a disk that is soon full, one small run of each stage."""
 
+import gc
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 import skimage.data
 
 from tests.data.trees import Plant
 from tests.shared import shared_folder
-from tests.training.runs import DEBLUR, JOINT, WHOLE, make_shards, save_untrained, train
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Side by side, tests take one thread each: more would wait for each other."""
+    """Side by side, tests take one thread each: more would wait for each other.
+
+    What is imported and collected stays to the end, so that the garbage collector, which would look
+    at 400,000 objects again and again, leaves it alone.
+    """
+    gc.disable()
+    for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
+        setattr(skimage.data, name, remembered(getattr(skimage.data, name)))
+    os.fsync = lambda descriptor: None  # no test pulls the plug
     if hasattr(config, "workerinput"):
         import torch
 
         torch.set_num_threads(1)
+
+
+def remembered(read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """A function that decodes its photo once and returns a copy of it every time."""
+    photo = cache(read)
+    return lambda: photo().copy()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -39,37 +61,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def training_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a training and a validation shard of three blurred photos each."""
+    from tests.training.runs import make_shards  # imports torch, as the fixtures below do
+
     return make_shards(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="session")
-def joint_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of stage 1, trained without a stop, beside its log and its pictures.
-
-    This takes long: tests of anything but the training take `stage_1` and `stage_2`.
-    """
-    output = tmp_path_factory.mktemp("joint") / "enc.pt"
-    train("train-reblur", training_shards, *JOINT, *WHOLE, "-o", output)
-    return output
-
-
-@pytest.fixture(scope="session")
-def deblur_run(
-    training_shards: Path, joint_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The same for stage 2, with the encoder of `joint_run`."""
-    output = tmp_path_factory.mktemp("deblur") / "deblur.pt"
-    train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, *WHOLE, "-o", output)
-    return output
-
-
-@pytest.fixture(scope="session")
 def stage_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint like that of `joint_run`, of networks that were not trained."""
+    """A checkpoint of stage 1 whose networks were not trained."""
     import torch
 
     from blurkit.systems.msdi.config import ReblurConfiguration
     from blurkit.systems.msdi.recipe import ReblurRecipe
+    from tests.training.runs import save_untrained
 
     torch.manual_seed(3)
     options = {"hidden": 8, "width": 8, "discriminator_width": 8, "identity_start": False}
@@ -88,6 +92,7 @@ def stage_2(stage_1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from blurkit.systems.msdi.config import DeblurConfiguration
     from blurkit.systems.msdi.recipe import DeblurRecipe
     from blurkit.systems.registry import load_networks
+    from tests.training.runs import save_untrained
 
     configuration = DeblurConfiguration.resolve("small", hidden=8, width=8)
     recipe = DeblurRecipe(configuration, load_networks(load_checkpoint(stage_1)))

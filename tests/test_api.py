@@ -244,8 +244,8 @@ def test_networks_are_built_once_and_freed(
     load("deblur.pt").deblur(x.photo)
     assert len(built) == 3
     default = load()
-    first = default.deblur(x.photo)
-    np.testing.assert_array_equal(default.deblur(x.photo), first)
+    first = default.deblur(x.photo, method="network")
+    np.testing.assert_array_equal(default.deblur(x.photo, method="network"), first)
     assert len(built) == 4
     del network, default
     gc.collect()
@@ -318,12 +318,11 @@ def test_the_import_is_light() -> None:
         "import sys, blurkit; assert {'load', 'Record'} <= set(dir(blurkit)); "
         "assert not {'torch', 'numpy', 'h5py'} & set(sys.modules); "
         "blurkit.BlurkitError; assert 'numpy' not in sys.modules; "
-        "blurkit.Record; assert 'torch' not in sys.modules; "
-        "names = set(blurkit.__all__) - {'__version__'}; "
-        "assert all(callable(getattr(blurkit, name)) for name in names)"
+        "blurkit.Record; assert 'torch' not in sys.modules"
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    assert all(callable(getattr(blurkit, name)) for name in {*blurkit.__all__} - {"__version__"})
     with pytest.raises(AttributeError, match="no attribute 'blurr'"):
         blurkit.blurr  # noqa: B018
 

@@ -126,12 +126,8 @@ def test_only_systems_are_named_by_systems(path: Path) -> None:
     assert not found
 
 
-SMALL = {
-    *("blurkit.__main__", "blurkit.version", "blurkit.nn.size", "blurkit.io.opencv"),
-    "blurkit.tasks.addresses",
-    *("blurkit.systems.spandrel.inference", "blurkit.systems.any_network.inference"),
-}
-"""Small modules that stay apart: they keep torch or ssl out, or fill a system's interface."""
+SMALL = {"blurkit.__main__", "blurkit.version", "blurkit.io.opencv", "blurkit.tasks.addresses"}
+"""Small modules that stay apart: they keep OpenCV or ssl out."""
 
 
 def test_folders_and_modules_are_of_a_readable_size() -> None:

@@ -49,7 +49,7 @@ class ToyConfiguration(Configuration):
     "networks": """
 from torch import nn
 
-from blurkit.nn.size import SizeRequirement
+from blurkit.engine.engine import SizeRequirement
 
 
 class ToyNet(nn.Module):

@@ -186,7 +186,7 @@ class SearchBatch:
     ) -> None:
         from blurkit.cli.batch import Problems
         from blurkit.systems.blind_search import SavedSearches
-        from blurkit.training.log import TrainingLog
+        from blurkit.training.state import TrainingLog
 
         self.inputs, self.run, self.sink = inputs, run, sink
         model = model_of(Networks(run.checkpoint), run)

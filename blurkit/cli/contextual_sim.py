@@ -96,7 +96,7 @@ def contextual_sim(
     options = with_part(at_hand(options))
 
     from blurkit.data.places import parse_part
-    from blurkit.engine.device import choose_device
+    from blurkit.engine.torch_runner import choose_device
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
     from blurkit.nn.features import find_features
 

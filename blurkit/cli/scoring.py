@@ -20,7 +20,7 @@ from blurkit.cli.deblur import DeblurOptions, deblurring
 from blurkit.cli.options import EvaluationOptions
 from blurkit.data.collection import RestorationRuns, are_two_sides, side_by_side_record
 from blurkit.data.places import WHOLE, parse_part
-from blurkit.engine.engine import Engine
+from blurkit.engine.engine import Engine, SizeRequirement
 from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
 from blurkit.io.records import Record
 from blurkit.io.writing import locked, writing_errors
@@ -37,7 +37,6 @@ from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures, Scores
 from blurkit.metrics.statistics import Scored, check_level
 from blurkit.model import Work
-from blurkit.nn.size import SizeRequirement
 from blurkit.reports.page import ReportFolder, scene_pictures
 from blurkit.reports.pictures import write_bands, write_comparison
 from blurkit.reports.plots import check_plot, draw_frequency
@@ -71,13 +70,13 @@ class Evaluation:
         self.page = ReportFolder(options.html, replaced) if options.html is not None else None
         lpips = None
         if options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS"):
-            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.lpips import load_lpips
 
             lpips = load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
         alone = None
         if options.alone:
-            from blurkit.engine.device import choose_device  # imports torch
+            from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.scores import NoReference
 
             alone = NoReference(options.alone, str(choose_device(options.device)))

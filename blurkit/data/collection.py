@@ -24,7 +24,7 @@ from blurkit.data.sources import (
     load_scene,
     read_shard_source,
 )
-from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.errors import BlurkitError, OnError, Say, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import ending, is_image
 from blurkit.io.paths import composed, results_among
@@ -34,7 +34,6 @@ from blurkit.io.streams import ShardWriter
 
 Fetch = Callable[[], Record]
 
-Say = Callable[[str], None]
 """Called with a line for the user."""
 
 
@@ -167,23 +166,19 @@ class RestorationRuns:
             raise UsageError("a run is named twice; name each once")
         self._on_error = on_error
         self.runs = tuple(runs)
-        self._reference = None
+        self._reference: dict[str, Fetch] = {}
         if reference is not None:
             refuse_reference(reference)
             self._reference = _index(reference, "sharp", on_error)
 
         def side(source: str, image: str) -> dict[str, Fetch]:
-            found = _index(source, image, on_error)
-            names = self._reference
-            return found if names is None else renamed(found, names, source, say)
+            found, names = _index(source, image, on_error), self._reference
+            return renamed(found, names, source, say) if names else found
 
         self._sides = {run: side(run, "restored") for run in runs}
-        self._blurry = side(blurry, "blur") if blurry else None
-        sides = dict(self._sides)
-        if reference is not None and self._reference is not None:
-            sides[reference] = self._reference
-        if blurry and self._blurry is not None:
-            sides[blurry] = self._blurry
+        self._blurry = side(blurry, "blur") if blurry else {}
+        others = {reference: self._reference, blurry: self._blurry}
+        sides = self._sides | {source: found for source, found in others.items() if source}
         everything = dict.fromkeys(name for side in sides.values() for name in side)
         self.names = [name for name in everything if all(name in side for side in sides.values())]
         if not self.names:
@@ -209,9 +204,9 @@ class RestorationRuns:
 
         Raises BlurkitError if an image cannot be read.
         """
-        reference = Record(name, {}) if self._reference is None else self._reference[name]()
-        shared = {} if self._reference is None else {"sharp": reference.image("sharp")}
-        if self._blurry is not None:
+        reference = self._reference[name]() if self._reference else Record(name, {})
+        shared = {"sharp": reference.image("sharp")} if self._reference else {}
+        if self._blurry:
             shared["blur"] = self._blurry[name]().image("blur")
         elif "blur" in reference.images:
             shared["blur"] = reference.images["blur"]

@@ -164,17 +164,6 @@ def average_window(clip: Clip, averaging: Averaging) -> Record:
     return next(clip_records(clip, averaging))
 
 
-def averaged_records(
-    inputs: Sequence[str | Path], averaging: Averaging, on_error: OnError = raise_error
-) -> Iterator[Record]:
-    """Yield the records of every window of every clip in `inputs`, as `clip_records` does."""
-    found = find_clips(inputs, averaging.average)
-    for where, reason in found.left_out:
-        on_error(where, BlurkitError(reason))
-    for clip in found.items:
-        yield from clip_records(clip, averaging, on_error)
-
-
 def clip_records(
     clip: Clip, averaging: Averaging, on_error: OnError = raise_error
 ) -> Iterator[Record]:

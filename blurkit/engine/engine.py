@@ -5,19 +5,39 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from blurkit.errors import BlurkitError, UsageError
-from blurkit.nn.size import Shape, SizeRequirement
+from blurkit.errors import BlurkitError, Say, UsageError
 from blurkit.options import Protocol
 
-Warn = Callable[[str], None]
 OVERLAP = 32
 """The default overlap of tiles, in pixels."""
+
+Shape = tuple[int, ...]
+InputShapes = list[Shape | list[Shape]]
+"""The shapes of a network's inputs, as `input_shapes` returns them for an image of a height and a
+width in pixels; a list of shapes is one input of several tensors."""
+
+
+@dataclass(frozen=True)
+class SizeRequirement:
+    """A network's smallest side and the divisor of its sides in pixels; `square`: equal sides."""
+
+    minimum: int = 1
+    multiple: int = 1
+    square: bool = False
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Return the smallest valid (height, width) that holds `height` x `width` pixels."""
+        sides = self._side(height), self._side(width)
+        return (max(sides), max(sides)) if self.square else sides
+
+    def _side(self, length: int) -> int:
+        return -(-max(length, self.minimum) // self.multiple) * self.multiple
 
 
 class Runner(ABC):
@@ -60,7 +80,7 @@ class Engine:
     tile: int = 256
     overlap: int | None = None
     protocol: Protocol = "tiles"
-    warn: Warn = warnings.warn
+    warn: Say = warnings.warn
 
     def __post_init__(self) -> None:
         self.size = self.runner.size

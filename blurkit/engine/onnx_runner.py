@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 
 from blurkit.data.workers import processors
-from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
+from blurkit.engine.engine import Engine, Runner, SizeRequirement, TileInputs
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, one_line
 from blurkit.io.images import read_image
 from blurkit.io.paths import BYTES_PER_SECOND, IMPORTED_FROM
 from blurkit.io.records import to_float
 from blurkit.metrics.psnr import psnr
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, ValueRange, own_gpu
 
 try:
@@ -103,7 +102,7 @@ class Exported:
 def onnx_engine(
     path: Path,
     placement: Placement,
-    warn: Warn = warnings.warn,
+    warn: Say = warnings.warn,
     value_range: ValueRange | None = None,
 ) -> Engine:
     """Return the engine that deblurs with the network of an ONNX file, in float32.

@@ -1,4 +1,4 @@
-"""Networks of torch, run by an engine, also with local statistics.
+"""Networks of torch: where and in which number format they run, and how an engine runs them.
 
 A network with global pooling has learned the statistics of training crops; the means of a whole
 image differ from these. With local statistics, every pooling layer computes means over a window
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import autocast, channels_last, choose_device, choose_precision
-from blurkit.engine.engine import Engine, Runner, TileInputs, Warn
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
-from blurkit.nn.size import SizeRequirement
-from blurkit.options import Placement, Precision
+from blurkit.engine.engine import Engine, Runner, SizeRequirement, TileInputs
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, one_line
+from blurkit.options import Placement, Precision, own_gpu
 
 
-def torch_engine(network: nn.Module, placement: Placement, warn: Warn = warnings.warn) -> Engine:
+def torch_engine(network: nn.Module, placement: Placement, warn: Say = warnings.warn) -> Engine:
     """Return the engine that runs `network`, which is moved to the device and changed in place.
 
     The network may return a list, of which the last image is used. Tiles have 256 pixels a side by
@@ -224,3 +223,77 @@ def _pooled_sizes(
         shadow.get_submodule(name).register_forward_pre_hook(note)
     shadow(torch.empty(1, 3, *crop, device="meta"))
     return sizes
+
+
+# ---- Devices and number formats ------------------------------------------------------------------
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device named `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` prefers a GPU.
+
+    Among several processes of one machine, `auto` and `cuda` mean the GPU of this process, which
+    becomes the current one. Raises UsageError if this machine does not have the device.
+    """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        own = own_gpu(torch.cuda.device_count())
+        if own is None:
+            return torch.device("cuda")
+        torch.cuda.set_device(own)  # or each process would also take memory of the first GPU
+        return torch.device("cuda", own)
+    if name == "auto":
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps") from error
+    missing = (
+        (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count())
+        or (device.type == "mps" and not torch.backends.mps.is_available())
+        or device.type not in ("cpu", "cuda", "mps")
+    )
+    if missing:
+        raise UsageError(f"--device {name}: this machine does not have it; use auto or cpu")
+    return device
+
+
+def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the dtype that `precision` means on `device`.
+
+    `auto` is bf16 where the hardware supports it, otherwise fp16 on CUDA and fp32 elsewhere. On a
+    CPU, bf16 requires AVX-512 BF16 or AMX; convolutions are then about twice as fast. Raises
+    UsageError if `precision` is unknown.
+    """
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        if precision not in named:
+            raise UsageError(f"--precision {precision}: use auto, fp32, bf16 or fp16")
+        return named[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return a context of mixed precision in `dtype` on `device`; float32 changes nothing."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context that disables autocast; it does nothing on devices without autocast."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Convert `network`, in place, to the fastest memory layout for convolutions; return it.
+
+    A network whose attribute `any_layout` is false stays as it is.
+    """
+    if not getattr(network, "any_layout", True):
+        return network
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

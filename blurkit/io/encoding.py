@@ -6,7 +6,7 @@ import io
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, Say
 from blurkit.io.images import FrameTime
 from blurkit.io.records import Image, from_float, to_float
 from blurkit.io.videos import (
@@ -96,9 +96,7 @@ class VideoWriter:
     not.
     """
 
-    def __init__(
-        self, path: Path, result: Path, source: Path, crf: int | None, warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, path: Path, result: Path, source: Path, crf: int | None, warn: Say) -> None:
         import av  # only for videos: it takes a tenth of a second
 
         self._crf, self._warn = CRF if crf is None else crf, warn

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,7 +21,7 @@ import PIL.AvifImagePlugin  # Pillow would import all of its plugins, which take
 import PIL.Image
 import PIL.WebPImagePlugin
 
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError, Say, one_line
 from blurkit.io.codecs.metadata import Metadata, to_srgb
 from blurkit.io.codecs.pillow import check_frame, check_gif_end, claims_limited, opened
 from blurkit.io.codecs.png import described_png
@@ -219,7 +219,7 @@ class AnimationWriter:
     It is repeated as often as the animation `source` is, or forever if that is a video.
     """
 
-    def __init__(self, path: Path, result: Path, source: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, result: Path, source: Path, warn: Say) -> None:
         self._path, self._result, self._source, self._warn = path, result, source, warn
         self._suffix = result.suffix.lower()
         self._frames: list[np.ndarray] = []
@@ -328,13 +328,13 @@ class FilmOptions:
 
     frames: bool = False
     crf: int | None = None
-    warn: Callable[[str], None] = lambda text: None
+    warn: Say = lambda text: None
 
 
 class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
-    def __init__(self, path: Path, source: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, source: Path, warn: Say) -> None:
         import tifffile  # only for these files
 
         self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file

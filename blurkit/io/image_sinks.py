@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, Say, UsageError
 from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write
 from blurkit.io.formats import (
     WRITTEN_SUFFIXES,
@@ -21,7 +21,7 @@ from blurkit.io.formats import (
     why_unread,
     written_suffix,
 )
-from blurkit.io.images import OnLoss, encode_image, write_image
+from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import comparison_path, composed, is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
@@ -48,7 +48,7 @@ class FileOptions:
     format: str | None = None
     quality: int | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
-    warn: OnLoss = warnings.warn
+    warn: Say = warnings.warn
     compare: Callable[[Record], Image] | None = None
     guard: Callable[[str], AbstractContextManager[None]] = lambda where: nullcontext()
     failed: Sequence[str] = ()

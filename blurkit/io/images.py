@@ -7,7 +7,7 @@ to the stored orientation and every viewer shows the image as before.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError, Say, one_line
 from blurkit.io.codecs.exif import orientation_of
 from blurkit.io.codecs.metadata import (
     FIELD_NAMES,
@@ -107,10 +107,6 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
     return Picture(pixels, alpha, attrs)
 
 
-OnLoss = Callable[[str], None]
-"""Called with a line about a file, such as what it cannot hold."""
-
-
 def write_image(
     path: Path,
     pixels: Image,
@@ -118,7 +114,7 @@ def write_image(
     attrs: Mapping[str, Any] | None = None,
     force: bool = True,
     quality: int | None = None,
-    warn: OnLoss = lambda text: None,
+    warn: Say = lambda text: None,
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
 
@@ -145,7 +141,7 @@ def encode_image(
     attrs: Mapping[str, Any] | None = None,
     quality: int | None = None,
     where: str = "",
-    warn: OnLoss = lambda text: None,
+    warn: Say = lambda text: None,
 ) -> bytes:
     """Return what `write_image` would write to a file with `suffix`; messages name `where`."""
     where = where or suffix

@@ -109,7 +109,7 @@ class Report:
 
     def lower_is_better(self, key: str) -> bool:
         """Return whether the lowest of these scores is the best."""
-        return key in LOWER or self.protocol.get(key, "").endswith(LOWER_WORDS)
+        return lower_is_better(key, self.protocol)
 
     def as_dict(self, images: bool = True) -> dict[str, Any]:
         """Return the report as plain values; `images` includes the scores of every image.
@@ -196,7 +196,12 @@ def ranked(measures: Measures | Merged, scores: Scores) -> tuple[str, bool]:
     lines = measures.protocol()
     alone = (key for key in scores if ALONE in lines.get(key, ""))
     key = measures.ranking if measures.ranking in scores else next(alone, measures.ranking)
-    return key, lines.get(key, "").endswith(LOWER_WORDS)
+    return key, lower_is_better(key, lines)
+
+
+def lower_is_better(key: str, protocol: Mapping[str, str]) -> bool:
+    """Return whether the lowest of these scores is the best, which the protocol may say."""
+    return key in LOWER or protocol.get(key, "").endswith(LOWER_WORDS)
 
 
 def _protocol(

@@ -1,1 +1,1 @@
-"""Parts shared by several systems: blocks, feature networks, losses, sizes."""
+"""Parts shared by several systems: blocks, feature networks, losses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypedDict, TypeVar
@@ -191,3 +192,14 @@ EPSILON = 1e-6
 def charbonnier(image: Tensor, target: Tensor) -> Tensor:
     """Return the sum of sqrt(d^2 + 1e-6) over all values of each image of a batch, (N,)."""
     return ((image - target).square() + EPSILON).sqrt().flatten(1).sum(1)
+
+
+def mean_charbonnier(image: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of sqrt(d^2 + 1e-6) over all values of a batch."""
+    return charbonnier(image, target).mean() / image[0].numel()
+
+
+def psnr_loss(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Return minus the mean PSNR in dB of a batch (N, C, H, W) with peak 1."""
+    error = (restored - sharp).square().mean(dim=(1, 2, 3))
+    return 10 / math.log(10) * torch.log(error + 1e-8).mean()

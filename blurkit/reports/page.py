@@ -27,6 +27,7 @@ from blurkit.reports.tables import (
     OF_INPUTS,
     Best,
     column_words,
+    extreme_words,
     number_of,
     report_tables,
     score_columns,
@@ -181,7 +182,7 @@ def _render(
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         tables={n: {"columns": c, "rows": r} for n, (c, r) in report_tables(report).items()},
-        galleries=_galleries(images, key),
+        galleries=_galleries(images, key, report.lower_is_better(key)),
         runs=names,
         charts=charts,
         columns=[f"{c}, {run}" if names and c not in OF_INPUTS else c for c, run in places],
@@ -191,14 +192,17 @@ def _render(
     )
 
 
-def _galleries(images: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+def _galleries(
+    images: list[dict[str, Any]], key: str, lower: bool
+) -> dict[str, list[dict[str, Any]]]:
     """Return the images to look at first, with the reason as heading."""
     by_score = list(enumerate(images))
-    lowest = column_words(key).partition(",")[0]
+    worst = extreme_words(key, lower)
+    _, _, unit = column_words(key).partition(",")
     by_change = sorted(by_score, key=lambda item: -(item[1]["change"] or 0))
     galleries = {}
     for heading, numbered, field, text in (
-        (f"Lowest {lowest}", by_score, "score", "{:.2f} dB"),
+        (worst[0].upper() + worst[1:], by_score, "score", "{:.2f}" + unit),
         ("Most changed", by_change, "change", "{:.1f} levels"),
     ):
         known = [(n, image) for n, image in numbered if image[field] is not None][:GALLERY]

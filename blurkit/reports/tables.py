@@ -96,7 +96,7 @@ def _decimals(value: float) -> int:
 # ---- Tables of scores ----------------------------------------------------------------------------
 
 IMAGE_ROWS = 50
-"""The most images that are listed; of larger sets, only those with the lowest scores."""
+"""The most images that are listed; of larger sets, only those with the worst scores."""
 REPORT_SUFFIXES = (".csv", ".json", ".md", ".tex")
 
 OF_INPUTS = ("psnr_blur", "psnr_sharp")
@@ -115,9 +115,13 @@ def print_report(report: Report) -> None:
         columns, rows = _images_table(report)
         title = "eval"
         if len(rows) > IMAGE_ROWS:
-            title = f"eval: the {IMAGE_ROWS} lowest (--json gives all)"
-            ranks = [image.as_dict()[report.ranking] for image in report.images]
-            rows = [rows[i] for i in sorted(range(len(rows)), key=ranks.__getitem__)[:IMAGE_ROWS]]
+            key = report.ranking
+            lower = report.lower_is_better(key)
+            title = f"eval: the {IMAGE_ROWS} of {extreme_words(key, lower)} (--json gives all)"
+            scores = (image.as_dict().get(key) for image in report.images)
+            known = [(s, i) for i, s in enumerate(scores) if s is not None]
+            known.sort(key=lambda found: (-found[0] if lower else found[0], found[1]))
+            rows = [rows[i] for _, i in known[:IMAGE_ROWS]]
         tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
     tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
     for title, table in tables[:-1]:
@@ -283,6 +287,7 @@ COLUMN_WORDS = {
     "psnr_blur": "PSNR of the photo, dB",
     "psnr_sharp": "PSNR of the sharp image, dB",
     "psnr_y": "PSNR of the luma, dB",
+    "psnr_aligned": "PSNR after alignment, dB",
     "ssim": "SSIM",
     "ssim_matlab": "SSIM of MATLAB",
     "lpips": "LPIPS",
@@ -302,6 +307,11 @@ def column_words(column: str) -> str:
     """Return the name of a score, and what follows it, in words with its unit."""
     name, *rest = re.split(r"(?=[, ])", column, maxsplit=1)
     return "".join([COLUMN_WORDS.get(name, name.replace("_", " ")), *rest])
+
+
+def extreme_words(column: str, lower: bool) -> str:
+    """Return what the worst images have of a score, of which the lowest is the best if `lower`."""
+    return f"{'highest' if lower else 'lowest'} {column_words(column).partition(',')[0]}"
 
 
 # ---- files ---------------------------------------------------------------------------------------

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.device import Precision
-from blurkit.engine.engine import OVERLAP, Canvas, slices
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
+from blurkit.engine.engine import OVERLAP, Canvas, SizeRequirement, slices
+from blurkit.engine.torch_runner import Precision
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.nn.features import find_features, load_features
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.objective import Objective, SearchContext, make_context
@@ -326,7 +325,7 @@ def run_searches(
     searches: Sequence[TiledSearch],
     batch: int = 1,
     watch: Callable[[Sequence[Search]], bool | None] = lambda group: None,
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Say = lambda text: None,
 ) -> Iterator[TiledSearch]:
     """Run all searches, up to `batch` tiles of one size together; yield each one that is finished.
 
@@ -365,7 +364,7 @@ def run_searches(
         warn(f"out of memory; continuing with {batch} searches at a time")
 
 
-def _warn_if_unlike(search: TiledSearch, warn: Callable[[str], None]) -> None:
+def _warn_if_unlike(search: TiledSearch, warn: Say) -> None:
     """Call `warn` if image and blur of the worst tile hardly reproduce the photo."""
     least = search.context.options.warn_below
     reproduced = min(tile.found.reproduced for tile in search.searches)

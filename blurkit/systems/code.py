@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, one_line
+from blurkit.systems.system import network_classes
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
@@ -110,14 +111,16 @@ def arguments_of(code: UserCode) -> dict[str, Any]:
     return {p.name: p.default for p in found if p.kind in kinds}
 
 
-def with_code(checkpoint: Checkpoint, name: str, warn: Callable[[str], None]) -> Checkpoint:
+def with_code(checkpoint: Checkpoint, name: str, warn: Say) -> Checkpoint:
     """Return a checkpoint whose network is built by the code that a user has named, "" for none.
 
-    A warning says if that has changed since the training. Raises as `find_code` does.
+    A warning says if that has changed since the training, unless blurkit knows the network itself,
+    whose training took only a loss from the code. Raises as `find_code` does.
     """
     if not name:
         return checkpoint
     code, recorded = find_code(name), checkpoint.provenance.get("code")
-    if isinstance(recorded, dict) and code.sha256 not in recorded.values():
+    known = network_classes().keys() & {b["class"] for b in checkpoint.blueprints.values()}
+    if not known and isinstance(recorded, dict) and code.sha256 not in recorded.values():
         warn(f"{code.file} has changed since {checkpoint.name} was trained with it")
     return replace(checkpoint, code=code)

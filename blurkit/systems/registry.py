@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import STATE_KEYS, Checkpoint, prefixed_forms
-from blurkit.systems.any_network.networks import UserNetwork
+from blurkit.systems.any_network.inference import UserNetwork
 from blurkit.systems.system import (
     Architecture,
     Shapes,

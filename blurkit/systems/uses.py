@@ -29,11 +29,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from blurkit.engine.engine import Engine, Warn
+from blurkit.engine.engine import Engine, SizeRequirement
 from blurkit.engine.torch_runner import torch_engine
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError, Say, UsageError
 from blurkit.io.checkpoints import Checkpoint
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement
 from blurkit.systems.registry import assemble, describe_networks
 from blurkit.systems.system import Use, inference, network_class, providers, systems
@@ -169,7 +168,7 @@ def start_engine(
     checkpoint: Checkpoint,
     *others: Checkpoint,
     placement: Placement = Placement(),
-    warn: Warn = warnings.warn,
+    warn: Say = warnings.warn,
     **options: Any,
 ) -> Engine:
     """Return the engine that runs the network of a checkpoint for a use.

@@ -7,12 +7,13 @@ in an ONNX file does without.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blurkit.engine.engine import Engine
+from blurkit.errors import Say
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.sharpness import sharpness
 from blurkit.options import Placement, check_strength
@@ -90,7 +91,7 @@ def deblur_by_search(
     strength: float = 1.0,
     keep_kernel: bool = False,
     placement: Placement = Placement(),
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Say = lambda text: None,
 ) -> Record:
     """Return the record of a finished search with `restored`, and attributes that describe it.
 

@@ -17,13 +17,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.engine.onnx_runner import ONNX_METADATA, PHOTO, Exported, open_session
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint
 from blurkit.io.images import read_image
 from blurkit.io.records import to_float
 from blurkit.io.writing import replacing
-from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.systems.code import with_code
 from blurkit.systems.registry import assemble, network_name
 from blurkit.systems.system import Use, title_and_date

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from blurkit.engine.engine import InputShapes, Shape, SizeRequirement
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
@@ -23,7 +24,6 @@ from blurkit.io.checkpoints import (
 )
 from blurkit.nn.blocks import meta_copy
 from blurkit.nn.features import features_from_state_dict
-from blurkit.nn.size import InputShapes, Shape, SizeRequirement
 from blurkit.systems.registry import describe, load_networks
 from blurkit.training.state import state_checkpoint
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from blurkit.data.workers import ahead
-from blurkit.engine.device import autocast, channels_last, choose_device
+from blurkit.engine.torch_runner import autocast, channels_last, choose_device
 from blurkit.errors import BlurkitError, one_line
 from blurkit.interrupts import noted
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint, save_tensors, with_checksums
@@ -24,12 +24,13 @@ from blurkit.reports.progress import Progress, say
 from blurkit.training.batches import BatchAugmentation
 from blurkit.training.configuration import Run
 from blurkit.training.distributed import Processes
-from blurkit.training.log import Events, TrainingLog
 from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
 from blurkit.training.state import (
     STATE_VERSION,
+    Events,
     RunFiles,
+    TrainingLog,
     check_length,
     check_same,
     half_state,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from blurkit.engine.device import choose_device, choose_precision
+from blurkit.engine.torch_runner import choose_device, choose_precision
 from blurkit.nn.blocks import Recomputable, meta_copy, recompute_blocks
 from blurkit.reports.progress import say
 from blurkit.training.configuration import Run

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from blurkit.engine.device import autocast, channels_last
+from blurkit.engine.torch_runner import autocast, channels_last
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import Buffers, Values, recompute_blocks
 from blurkit.training.distributed import Processes, synchronise_batch_norm

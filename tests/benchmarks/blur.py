@@ -17,7 +17,6 @@ from typing import Any, get_args
 import numpy as np
 import scipy.ndimage
 
-from blurkit.data.films import averaged_records
 from blurkit.data.sources import read_records
 from blurkit.io.images import read_image
 from blurkit.io.records import Image, Record, to_float
@@ -28,6 +27,7 @@ from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_
 from blurkit.synthesis.drawing import Synthesis, synthesize
 from tests.benchmarks import pages
 from tests.shared import shared_folder
+from tests.synthesis.exposures import averaged_records
 
 PHOTOS: list[tuple[str, list[str], int, int, dict[str, Any]]] = [
     ("GoPro's own sharp frames", ["pairs/gopro", "pairs/gopro_avg"], 1, 6, {}),

@@ -18,8 +18,12 @@ from blurkit.io.records import Record
 from blurkit.nn.features import BACKBONES, FeatureNetwork
 from blurkit.systems.blind_search import TiledSearch
 from blurkit.systems.dbgan.networks import DBGAN
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.networks import (
+    CodeExtractor,
+    EncodedBlur,
+    KernelSpace,
+    LightKernelSpace,
+)
 from blurkit.systems.kernel_space.objective import make_context
 from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.search import advance

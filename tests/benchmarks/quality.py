@@ -23,7 +23,7 @@ import skimage.data
 import torch
 
 import blurkit
-from blurkit.engine.device import choose_device
+from blurkit.engine.torch_runner import choose_device
 from blurkit.errors import BlurkitError
 from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Image, Record, central_crop

@@ -18,6 +18,7 @@ from blurkit.io.records import Record
 from tests.cli.warm import address
 
 BIN = Path(sys.executable).parent
+WARM = Path(__file__).parent / "bin/blurkit"
 ENVIRONMENT = os.environ | {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     "OMP_NUM_THREADS": "1",
@@ -66,8 +67,13 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
 
 def warm_environment() -> dict[str, str]:
     """An environment in which `blurkit` is run by the process of tests/cli/warm.py."""
-    path = f"{Path(__file__).parent / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"
+    path = f"{WARM.parent}{os.pathsep}{ENVIRONMENT['PATH']}"
     return ENVIRONMENT | {"PATH": path, "BLURKIT_TEST_SERVER": address()}
+
+
+def python(*arguments: object, cwd: Path | None = None) -> Ran:
+    """`python -m MODULE ...` or `python -c CODE ...`, with torch and all of blurkit imported."""
+    return _run(["blurkit", *map(str, arguments)], b"", cwd)
 
 
 def _run(command: list[str], input: bytes, cwd: Path | None, timeout: float = 300) -> Ran:

@@ -349,6 +349,8 @@ def test_methods_side_by_side_on_photos_without_ground_truth(photos: Path) -> No
     assert "psnr" not in last["protocol"] and "ssim" not in last["protocol"]
     table = Path("s.md").read_text()
     assert "| run | niqe | musiq | wins |" in table and "psnr" not in table
+    page = Path("page/index.html").read_text()
+    assert "Highest niqe" in page and " dB<" not in page
     assert imageio.imread("rows/0.png").shape == (48, 3 * 64 + 2 * 8, 3)
     for part in (1, 2):
         done(*given, "--part", f"{part}/2", "-o", f"{part}.json")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,14 @@ from blurkit.systems.uses import start_engine
 from blurkit.tasks.inspect import macs, parameters
 from tests.cli.command import (
     ENVIRONMENT,
+    WARM,
     assert_failed,
     assert_refused,
     blurred,
     files,
     photo,
     start,
+    warm_environment,
     write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
@@ -271,6 +274,14 @@ def square(pairs: Path) -> Path:
 
 
 @pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of networks have imported torch before they are started."""
+    for name, value in warm_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", str(WARM))
+
+
+@pytest.fixture
 def picky(pairs: Path) -> Path:
     """A network that divides by the largest value, and so fails on a black image."""
     nodes = [
@@ -314,6 +325,7 @@ def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pair
     assert imageio.imread(pairs / "rows/0.png").shape == (48, 5 * 64 + 4 * 8, 3)
 
 
+@pytest.mark.usefixtures("warm")
 def test_networks_and_pairs_in_any_order(square: Path, picky: Path, shard: Path) -> None:
     scores = []
     for given in (
@@ -326,6 +338,7 @@ def test_networks_and_pairs_in_any_order(square: Path, picky: Path, shard: Path)
     assert scores[0] == scores[1] == scores[2] and [*scores[0]] == ["square.onnx", "picky.onnx"]
 
 
+@pytest.mark.usefixtures("warm")
 def test_parts_of_networks_are_merged(square: Path, picky: Path) -> None:
     given = "eval", "--networks", square, picky, "blurry", "sharp", "-q"
     for part in ("1/2", "2/2"):
@@ -338,6 +351,7 @@ def test_parts_of_networks_are_merged(square: Path, picky: Path) -> None:
         assert merged["runs"][name]["total"]["images"] == PAIRS
 
 
+@pytest.mark.usefixtures("warm")
 def test_what_comes_with_blurkit_has_names(square: Path) -> None:
     assert [*shipped_networks()] == ["auto", "shake", "network", "msdi"]
     side = "blurry/0.png", "sharp/0.png"
@@ -348,6 +362,7 @@ def test_what_comes_with_blurkit_has_names(square: Path) -> None:
     assert ran.json[0]["runs"]["network"]["psnr"] == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("warm")
 def test_networks_run_as_asked(square: Path, pairs: Path) -> None:
     """By the protocol of their papers, in float32; MACs are of --input-size."""
     torch.manual_seed(0)
@@ -391,6 +406,7 @@ def test_the_protocols_of_papers(network: nn.Module | None, protocol: str) -> No
     assert engine.protocol == protocol and engine.describe()["precision"] == "float32"
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_network_that_fails_is_left_out(square: Path, picky: Path, pairs: Path) -> None:
     (pairs / "junk.onnx").write_bytes(b"junk")
     nodes = [helper.make_node("Sub", ["image"] * 2, ["nought"])]
@@ -406,6 +422,7 @@ def test_a_network_that_fails_is_left_out(square: Path, picky: Path, pairs: Path
     assert_failed(alone, "0 evaluated: junk.onnx", "damaged")
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_pair_that_a_network_fails_on_is_left_out(square: Path, picky: Path, pairs: Path) -> None:
     write(pairs / "blurry/2.png", 0 * photo(2))
     write(pairs / "blurry/9.png", photo(9))

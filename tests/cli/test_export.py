@@ -122,7 +122,7 @@ def test_what_the_file_says_of_itself(exported: Path) -> None:
     assert (told["tile"], told["minimum"], told["multiple"]) == (64, 32, 16)
 
 
-def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path) -> None:
+def test_what_is_refused(checkpoint: Path, joint: Path, exported: Path, photo: Path) -> None:
     output, role = Path("net.onnx"), Path("role.onnx")
     refused = {
         (Path("none.pt"), "-o", output): "no such checkpoint",
@@ -136,11 +136,11 @@ def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path) -> None:
     assert not output.exists()
 
     output.write_bytes(b"no network")
-    done("export", checkpoint, "--role", "deblur", "-o", role)
+    done("export", joint, "--role", "encoder", "-o", role)
     for status, *options, words in (
         (1, output, "damaged, or not an ONNX file"),
         (2, exported, "--encoder", checkpoint, "no --encoder"),
         (2, exported, "--precision", "bf16", "no --encoder"),
-        (1, role, "holds a network for 'deblur'"),
+        (1, role, "holds a network for 'encoder'"),
     ):
         assert_refused(invoke("deblur", photo, "-c", *options), words, status=status)

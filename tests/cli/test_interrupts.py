@@ -51,7 +51,9 @@ def wait_for(happened: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.005)
 
 
-def begun(tree: Path, folder: Path, jobs: int) -> subprocess.Popen[bytes]:
+def begun(
+    tree: Path, folder: Path, jobs: int, start: Callable[..., Any] = start
+) -> subprocess.Popen[bytes]:
     """Such a preparation that has written one shard."""
     process = start(*slowly(tree, folder, jobs))
     wait_for(lambda: (folder / "test-00000.h5").exists())
@@ -94,7 +96,7 @@ def test_a_signal_to_every_process_at_once(large_tree: Path, number: int, status
 def test_an_interrupt_is_never_lost(large_tree: Path) -> None:
     """Wherever Python happens to be: raised in a destructor, an error would be dropped."""
     for tries in range(5):
-        process = begun(large_tree, Path(str(tries)), 1)
+        process = begun(large_tree, Path(str(tries)), 1, start_warm)
         time.sleep(0.016 * tries)
         process.send_signal(signal.SIGINT)
         assert end(process) == INTERRUPTED

@@ -200,20 +200,20 @@ def test_what_has_changed_is_prepared_again(changed: str) -> None:
 
 def test_compressed_and_resumed_shards_hold_the_same() -> None:
     """Shards that end in the middle of a photo's tiles are continued with the next tile."""
-    tree = plant_tree("tree", 5, height=480, width=480)
+    tree = plant_tree("tree", 3, height=480, width=480)
     command = ("prepare", tree, "--crop", 320, "--stride", 160, "--shard-size", 1, "--jobs", 1)
     folder, small, cut = Path("whole"), Path("small.h5"), Path("cut")
     whole = results(folder, *command)
     shards = sorted(folder.iterdir())
-    assert [path.name for path in shards] == [f"test-{i:05d}.h5" for i in range(20)]
+    assert [path.name for path in shards] == [f"test-{i:05d}.h5" for i in range(12)]
     assert_same_records(results(small, *command, "--compress"), whole)
-    assert small.stat().st_size < 0.8 * sum(path.stat().st_size for path in shards)
+    assert small.stat().st_size < 0.85 * sum(path.stat().st_size for path in shards)
     cut.mkdir()
     for path in shards[:6]:
         (cut / path.name).write_bytes(path.read_bytes())
     (told,) = done(*command, "-o", f"{cut}/", "--resume", "--json", "-q").json
     assert_same_records(shard_records(cut), whole)
-    assert (told["already"], told["splits"]["test"]["records"]) == (6, 14)
+    assert (told["already"], told["splits"]["test"]["records"]) == (6, 6)
     before = files(folder)
     results(folder, *command, "--resume")  # of what is finished
     assert files(folder) == before
@@ -242,7 +242,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path) -> None:
-    options = ["--synthesize", "realistic", "--copies", 6, "--noise", 0.01, "-q"]
+    options = ["--synthesize", "realistic", "--copies", 4, "--noise", 0.01, "-q"]
     backwards = sorted(photos.iterdir(), reverse=True)
     made = {}
     for name, start, inputs, more in (
@@ -255,14 +255,14 @@ def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path) -> None:
         assert_done(start("prepare", *inputs, "-o", output, *options, *more))
         made[name] = sorted(records(output), key=lambda record: record.name)
     one = made["one"]
-    copies = ("", *(f"-copy{copy}" for copy in range(1, 6)))
+    copies = ("", *(f"-copy{copy}" for copy in range(1, 4)))
     assert [record.name for record in one] == [f"{n}{copy}" for n in range(4) for copy in copies]
     assert_same_records(one, made["two"])
     assert_same_records(one, made["backwards"])
     for record, changed in zip(one, made["other"], strict=True):
         assert not np.array_equal(record.images["blur"], changed.images["blur"])
     assert len({record.attrs["blur_kind"] for record in one}) >= 3
-    assert len({record.images["blur"].tobytes() for record in one}) == 24
+    assert len({record.images["blur"].tobytes() for record in one}) == 16
 
 
 def test_blur_light_noise_and_compression_as_asked_for(photos: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from blurkit.data.films import averaged_records
 from blurkit.data.layouts import find_scenes
 from blurkit.data.places import Found, Scene
 from blurkit.data.sources import read_records
@@ -24,6 +23,7 @@ from tests.cli.command import (
 )
 from tests.cli.invoke import invoke
 from tests.data.trees import TREES, J, R
+from tests.synthesis.exposures import averaged_records
 
 
 def prepare(data: Path, tmp_path: Path, *options: object) -> Ran:

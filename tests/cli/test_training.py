@@ -34,7 +34,17 @@ from tests.cli.command import (
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import shared_folder
 from tests.tools.pack import pack
-from tests.training.runs import DEBLUR, JOINT, STEPS, assert_same_bits, beside, read_log, train
+from tests.training.runs import (
+    DEBLUR,
+    JOINT,
+    STEPS,
+    WHOLE,
+    assert_same_bits,
+    beside,
+    plain,
+    read_log,
+    train,
+)
 
 RECIPES: list[tuple[str, type[Configuration]]] = [
     ("train-reblur", ReblurConfiguration),
@@ -94,6 +104,24 @@ def test_a_dry_run_of_stage_2_takes_its_width_from_the_encoder(stage_1: Path) ->
 
 
 # ---- what is left behind -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def joint_run(training_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of stage 1, trained without a stop, beside its log and its pictures."""
+    output = tmp_path_factory.mktemp("joint") / "enc.pt"
+    train("train-reblur", training_shards, *JOINT, *WHOLE, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def deblur_run(
+    training_shards: Path, joint_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same for stage 2, with the encoder of `joint_run`."""
+    output = tmp_path_factory.mktemp("deblur") / "deblur.pt"
+    train("train-deblur", training_shards, "--encoder", joint_run, *DEBLUR, *WHOLE, "-o", output)
+    return output
 
 
 def test_what_trainings_leave_behind(
@@ -385,16 +413,16 @@ def test_outputs_that_exist_or_cannot_be_written(training_shards: Path) -> None:
 
 def test_one_command_starts_continues_and_has_finished(training_shards: Path) -> None:
     """As a job does that a cluster starts again."""
-    command = ["train-reblur", training_shards, *JOINT, "-o", "enc.pt", "--resume"]
+    command = plain(training_shards, Path("net.pt"), STEPS, "--resume")
     loud = [option for option in command if option != "-q"]
-    beside(Path("enc.pt"), "log.jsonl").write_text("of a run killed before its first save\n")
+    beside(Path("net.pt"), "log.jsonl").write_text("of a run killed before its first save\n")
     ran = done(*loud, "--minutes", 1e-9)
-    assert "enc.state.pt: no saved state to resume, so it starts" in ran.lines
+    assert "net.state.pt: no saved state to resume, so it starts" in ran.lines
     assert any(line.startswith("resumed at step 1 of ") for line in done(*loud).lines)
     before = files()
-    assert done(*loud).lines == ["enc.pt: is finished; there is nothing to resume"]
+    assert done(*loud).lines == ["net.pt: is finished; there is nothing to resume"]
     assert files() == before
-    assert_refused(invoke(*command, "--batch", 4), "enc.pt: was trained with batch 2 (now 4)")
+    assert_refused(invoke(*command, "--batch", 4), "net.pt: was trained with batch 2 (now 4)")
     assert_refused(invoke(*command, "--iterations", 99), "not 99; give --force to train again")
 
 

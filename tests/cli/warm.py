@@ -3,7 +3,7 @@
 Imports take longer than most commands of the tests: torch 3 s, what an optimiser's first step
 imports 3 s, all else 1.5 s. Each command still is a process of its own with the arguments,
 environment, folder and standard streams of its caller, bin/blurkit; only what torch reads from the
-environment while it is imported has no effect.
+environment while it is imported has no effect. `-m MODULE` and `-c CODE` are run as by Python.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import socket
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from functools import cache
 from pathlib import Path
 
@@ -95,7 +97,7 @@ def end_with(caller: socket.socket, child: int) -> None:
 def command(
     arguments: list[str], folder: str, environment: dict[str, str], streams: list[int]
 ) -> None:
-    """`blurkit ARGUMENTS`, to the end of this process."""
+    """`blurkit ARGUMENTS`, or `python ARGUMENTS` of a module or code, to its end."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -104,12 +106,21 @@ def command(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["blurkit", *arguments]
+    kind = arguments[0] if arguments else ""
+    sys.argv = arguments[1:] if kind in ("-m", "-c") else ["blurkit", *arguments]
     status = 0
     try:
-        main()
+        if kind == "-m":
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            exec(arguments[1], {"__name__": "__main__"})
+        else:
+            main()
     except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception:
+        traceback.print_exc()
+        status = 1
     threading._shutdown()  # type: ignore[attr-defined]  # as Python ends, without freeing torch
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.io.checkpoints import Checkpoint, save_checkpoint
-from blurkit.nn.size import SizeRequirement
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from blurkit.engine import onnx_runner
-from blurkit.engine.device import choose_device, choose_precision
-from blurkit.engine.engine import Canvas, Engine, slices, window
+from blurkit.engine.engine import Canvas, Engine, SizeRequirement, slices, window
 from blurkit.engine.torch_runner import (
     LocalMean,
+    choose_device,
+    choose_precision,
     fold_spectral_norm,
     torch_engine,
     with_local_statistics,
 )
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement, Protocol
 from blurkit.systems.msfs.networks import ChannelAttention, MSFSNet
 from blurkit.tasks.deblur import deblur

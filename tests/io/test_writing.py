@@ -16,7 +16,7 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import locked, replacing
-from tests.shared import ROOT
+from tests.cli.command import python
 
 HOLD = """
 import sys, time
@@ -196,9 +196,8 @@ for _ in range(25):
 @pytest.mark.parametrize("name", ["x.h5", "x.pt"])
 def test_an_interrupt_while_a_library_writes(name: str, tmp_path: Path) -> None:
     """HDF5 and torch crash if a signal is raised in the functions that they call."""
-    command = [sys.executable, "-c", STORM, str(tmp_path / name)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert (done.returncode, done.stderr) == (0, "")
+    ran = python("-c", STORM, tmp_path / name)
+    assert (ran.status, ran.err) == (0, "")
 
 
 def test_a_signal_before_any_line_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -1,10 +1,16 @@
-"""Photos to blur, and exposures written out by hand."""
+"""Photos to blur, exposures written out by hand, and frames averaged."""
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import skimage.data
 
+from blurkit.data.films import clip_records, find_clips
+from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.io.records import Record
+from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.exposure import Exposure, MovingObject
 
 FAR = 1e7
@@ -28,3 +34,14 @@ def circle(x: float, y: float, radius: float, poses: Any = ((0, 0, 0, 0),), **mo
     """A round object."""
     options = {"feather": 1.0, "shift_x": 0, "shift_y": 0, "outline": (0.0,) * 6} | more
     return MovingObject(x, y, radius, poses=np.array(poses, float), **options)
+
+
+def averaged_records(
+    inputs: Sequence[str | Path], averaging: Averaging, on_error: OnError = raise_error
+) -> Iterator[Record]:
+    """The records of every window of every clip in `inputs`, as of `clip_records`."""
+    found = find_clips(inputs, averaging.average)
+    for where, reason in found.left_out:
+        on_error(where, BlurkitError(reason))
+    for clip in found.items:
+        yield from clip_records(clip, averaging, on_error)

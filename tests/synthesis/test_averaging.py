@@ -11,7 +11,7 @@ import pytest
 import scipy.ndimage
 import skimage.data
 
-from blurkit.data.films import average_window, averaged_records, clip_records, find_clips, windows
+from blurkit.data.films import average_window, clip_records, find_clips, windows
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
 from blurkit.io.records import Image
@@ -26,6 +26,7 @@ from blurkit.synthesis.averaging import (
 )
 from tests.benchmarks.blur import scores
 from tests.data.trees import Plant
+from tests.synthesis.exposures import averaged_records
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.engine import engine
+from blurkit.engine.engine import SizeRequirement
 from blurkit.engine.onnx_runner import Exported, open_session
 from blurkit.engine.torch_runner import torch_engine, with_local_statistics
+from blurkit.nn.blocks import mean_charbonnier, psnr_loss
 from blurkit.nn.features import PRE_ACTIVATION, features_from_state_dict
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Placement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan import recipe as dbgan_losses
@@ -31,7 +32,6 @@ from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.recipe import kl_divergence
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.msdi import losses as msdi_losses
-from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.unet import SpatialParameters
 from blurkit.systems.msfs import recipe as msfs_losses
 from blurkit.systems.msfs.networks import MSFSNet
@@ -428,7 +428,7 @@ def check_msfs_local(fixture: Fixture) -> None:
 def check_msfs_losses(fixture: Fixture) -> None:
     x, y = fixture.given("x", "y")
     values = {
-        "charbonnier": msfs_losses.charbonnier_loss(x, y),
+        "charbonnier": mean_charbonnier(x, y),
         "two_norm": (x - y).abs().mean(),
         "edge": msfs_losses.edge_loss(x, y),
         "laplacian_x": msfs_losses.laplacian(x),
@@ -471,8 +471,8 @@ def check_msdi_losses(fixture: Fixture) -> None:
         "l1_deblur_x10": 10 * (second - sharp).abs().mean(),
     }
     deblur = {
-        "psnr_stage1": 0.5 * msdi_losses.psnr_loss(first, sharp),
-        "psnr_stage2": 0.5 * msdi_losses.psnr_loss(second, sharp),
+        "psnr_stage1": 0.5 * psnr_loss(first, sharp),
+        "psnr_stage2": 0.5 * psnr_loss(second, sharp),
         "blur_total": msdi_losses.blur_aware_loss(encoder, second, sharp),
     }
     pairs = zip(encoder.features(second), encoder.features(sharp), strict=True)

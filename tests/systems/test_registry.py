@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
@@ -22,7 +23,6 @@ from blurkit.io.checkpoints import (
     with_checksums,
 )
 from blurkit.nn.blocks import blueprint, blueprints
-from blurkit.nn.size import SizeRequirement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan.networks import (
     BGAN,
@@ -33,8 +33,7 @@ from blurkit.systems.dbgan.networks import (
 )
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace
+from blurkit.systems.kernel_space.networks import BlurCodes, KernelSpace, LightKernelSpace
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import (

@@ -1,7 +1,5 @@
 """Parameters and multiply-accumulates, against counts by hand and the published networks'."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -86,16 +84,14 @@ def test_checkpoints_that_differ_in_their_seed(tmp_path: Path) -> None:
     assert seed_groups(files) == {"nafnet": ["high1", "high2"]}
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="measures as Linux does")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="measures as Linux does")
 def test_no_memory_is_taken() -> None:
-    script = (
-        "import torch; from blurkit.tasks.inspect import macs; "
-        "from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling\n"
-        "with torch.device('meta'): network = MSDINet(DegradationEncoder(2), PriorUpsampling(2))\n"
-        f"macs(network, (1, 3, 2048, 2048)); print({PEAK_MEGABYTES})"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert int(done.stdout) < 1000, done.stderr  # the weights alone, or one map, would be more
+    with torch.device("meta"):
+        network = MSDINet(DegradationEncoder(2), PriorUpsampling(2))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is held now
+    before = eval(PEAK_MEGABYTES)
+    macs(network, (1, 3, 2048, 2048))
+    assert eval(PEAK_MEGABYTES) - before < 300  # the weights alone, or one map, would be more
 
 
 def test_inputs_that_do_not_fit_are_named() -> None:

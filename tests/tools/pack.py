@@ -30,8 +30,7 @@ from blurkit.metrics.psnr import psnr
 from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement
 from blurkit.reports.progress import say
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import BlurCodes, EncodedBlur
+from blurkit.systems.kernel_space.networks import BlurCodes, EncodedBlur, LightKernelSpace
 from blurkit.systems.msdi.inference import steering
 from blurkit.systems.msdi.networks import STEERING, STEERING_KEYS, MSDINet
 from blurkit.systems.registry import describe_networks, load_networks

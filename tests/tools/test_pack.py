@@ -16,7 +16,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, StateDict, halved, load_checkpoint, save_checkpoint
 from blurkit.io.image_sinks import open_sink
 from blurkit.io.records import Record
-from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import LightKernelSpace
 from blurkit.systems.msdi.networks import (
     JointGenerator,
     JointModel,

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +136,25 @@ def together(*arguments: object) -> subprocess.CompletedProcess[str]:
     command += ["-m", *map(str, arguments)]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def two_processes(module: str, *arguments: object) -> list[tuple[int, str]]:
+    """`python -m MODULE ARGUMENTS` in two processes, as torchrun starts them: status and errors."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    group["MASTER_PORT"] = str(port)
+    processes = [
+        subprocess.Popen(
+            ["blurkit", "-m", module, *map(str, arguments)],
+            env=warm_environment() | group | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    told = [process.communicate(timeout=600)[1] for process in processes]
+    return [(p.returncode, text) for p, text in zip(processes, told, strict=True)]
 
 
 class Interrupted:

@@ -25,7 +25,17 @@ from tests.cli.command import ENVIRONMENT
 from tests.shared import ROOT
 from tests.training.plain_descent import apart, descend
 from tests.training.plain_descent import distances as between
-from tests.training.runs import DEBLUR, JOINT, WHOLE, beside, read_log, tensors, together, train
+from tests.training.runs import (
+    DEBLUR,
+    JOINT,
+    WHOLE,
+    beside,
+    read_log,
+    tensors,
+    together,
+    train,
+    two_processes,
+)
 
 TOLERANCE = 1e-5
 
@@ -48,8 +58,10 @@ STEP = ("--iterations", 1, "--ema", 0, "--no-samples", *WHOLE)
 def two(training_shards: Path, stage_1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what two processes made: gradients of a penalty, a descent, and a step."""
     folder = tmp_path_factory.mktemp("two")
-    done = together("tests.training.test_distributed", training_shards, stage_1, folder)
-    assert done.returncode == 0, done.stderr
+    for status, told in two_processes(
+        "tests.training.test_distributed", training_shards, stage_1, folder
+    ):
+        assert status == 0, told
     return folder
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from blurkit.io.checkpoints import load_checkpoint
+from blurkit.nn.blocks import psnr_loss
 from blurkit.nn.features import load_features
 from blurkit.systems.msdi.config import DeblurConfiguration, ReblurConfiguration
-from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.msdi.recipe import DeblurRecipe, ReblurRecipe
 from blurkit.systems.registry import load_networks
 from blurkit.training.recipe import Recipe

@@ -1,12 +1,79 @@
-"""Networks of users on whole images."""
+"""A network of a user's own code, as the engine and the training run it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from blurkit.systems.any_network.networks import UserNetwork
+from blurkit.engine.engine import SizeRequirement
+from blurkit.errors import BlurkitError
+from blurkit.systems.code import UserCode, blamed
+
+POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TRIED_PIXELS = 64
+"""The smallest side of the images on which a network is tried."""
+
+
+class UserNetwork(nn.Module):
+    """The network that `code`, a class or function, makes of `options`.
+
+    It maps images (N, 3, H, W) in [0, 1] to the same shape, or to several results of which the last
+    is one. Its state dict is that of the user's module. The sides that it takes are multiples of
+    the module's attribute `multiple`; without one, blurkit tries which power of 2 must divide them.
+
+    Raises BlurkitError if the code fails or makes anything but such a network.
+    """
+
+    any_layout = False  # its code may use views, which channels-last forbids
+
+    def __init__(self, code: UserCode, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.code, self.options, self.name = code, dict(options), code.name
+        # Its tensors are real and initialised, even where networks are built without memory.
+        with torch._C.DisableTorchFunction():
+            model = code(**options)
+            if not isinstance(model, nn.Module):
+                kind = type(model).__name__
+                raise BlurkitError(f"{code.name}: makes a {kind}, not a torch.nn.Module")
+            self.model = model
+            stated = getattr(model, "multiple", None)
+            self.size = SizeRequirement(1, stated if type(stated) is int else self._found())
+
+    @torch.no_grad()
+    def _found(self) -> int:
+        """Return the power of 2 that must divide the sides of images."""
+        self.eval()  # the training and the engine choose their mode later
+        reasons = []
+        for multiple in POWERS:
+            odd = -(-TRIED_PIXELS // multiple) | 1
+            image = torch.zeros(1, 3, multiple * odd, multiple * odd)
+            try:
+                result = self(image)
+            except BlurkitError as error:
+                reasons.append(str(error).removeprefix(self.name))
+                continue
+            last = result[-1] if isinstance(result, (list, tuple)) else result
+            if isinstance(last, Tensor) and last.shape == image.shape:
+                return multiple
+            shape = list(last.shape) if isinstance(last, Tensor) else type(last).__name__
+            reasons.append(f": makes {shape} of {list(image.shape)}")
+        raise BlurkitError(f"{self.name}{reasons[0]}; it must return an image of the same size")
+
+    def forward(self, image: Tensor) -> Any:
+        """Return what the module makes of `image`. Raises BlurkitError for what it raises."""
+        with blamed(self.name, self.code.file):
+            return self.model(image.contiguous())
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """Return the state dict of the user's module."""
+        return self.model.state_dict(*arguments, **named)
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """Load a state dict into the user's module."""
+        return self.model.load_state_dict(*arguments, **named)
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> UserNetwork | None:

@@ -10,24 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.nn.blocks import charbonnier
-from blurkit.nn.size import SizeRequirement
+from blurkit.nn.blocks import mean_charbonnier, psnr_loss
 from blurkit.options import Protocol
 from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
-from blurkit.systems.any_network.networks import UserNetwork
+from blurkit.systems.any_network.inference import UserNetwork
 from blurkit.systems.code import UserCode, blamed, find_code
-from blurkit.systems.msdi.losses import psnr_loss
 from blurkit.systems.registry import describe_networks, load_networks, network_name
 from blurkit.training.configuration import Run, TrainingInputs
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
-
-
-def mean_charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Return the mean of sqrt(d^2 + 1e-6) over all values."""
-    return charbonnier(restored, sharp).mean() / sharp[0].numel()
-
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr_loss,

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import full_precision
+from blurkit.engine.engine import InputShapes, SizeRequirement
+from blurkit.engine.torch_runner import full_precision
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.nn.blocks import SLOPE, Recomputable, conv, leaky
-from blurkit.nn.size import InputShapes, SizeRequirement
 from blurkit.options import Protocol
 from blurkit.systems.system import Shapes
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.engine.device import (
+from blurkit.engine.torch_runner import (
     autocast,
     channels_last,
     choose_device,

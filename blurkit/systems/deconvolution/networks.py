@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import full_precision
+from blurkit.engine.torch_runner import full_precision
 from blurkit.systems.deconvolution.fourier import (
     centred,
     framed,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import full_precision
+from blurkit.engine.torch_runner import full_precision
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.deconvolution.config import DeconvolutionConfiguration, DeconvolutionInputs
 from blurkit.systems.deconvolution.estimator import (

@@ -17,7 +17,7 @@ SYSTEM = System(
         Architecture(
             "light blur kernel space network",
             "kernel_space",
-            "light.LightKernelSpace",
+            "networks.LightKernelSpace",
             ("spectral_encoder.",),
         ),
         Architecture("blur codes", "codes", "networks.BlurCodes", ("codes", "lengths")),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import autocast, choose_device, choose_precision
+from blurkit.engine.torch_runner import autocast, choose_device, choose_precision
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import EPSILON, charbonnier
 from blurkit.nn.features import FeatureNetwork, map_distance

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.engine.device import autocast, channels_last
+from blurkit.engine.engine import SizeRequirement
+from blurkit.engine.torch_runner import autocast, channels_last
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_tensors
-from blurkit.nn.size import SizeRequirement
 from blurkit.synthesis.rendering import convolve
 from blurkit.systems.kernel_space import priors
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.engine.device import autocast, channels_last
+from blurkit.engine.engine import SizeRequirement
+from blurkit.engine.torch_runner import autocast, channels_last
 from blurkit.nn.blocks import leaky
-from blurkit.nn.size import SizeRequirement
 from blurkit.systems.kernel_space.networks import CodeExtractor
 from blurkit.systems.kernel_space.style_prior import StylePrior, bicubic_downsample, geocross
 from blurkit.systems.search_options import SearchOptions

@@ -9,8 +9,12 @@ from torch import Tensor
 
 from blurkit.nn.blocks import charbonnier
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
-from blurkit.systems.kernel_space.light import LightKernelSpace
-from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.networks import (
+    CODE_STRIDE,
+    EncodedBlur,
+    KernelSpace,
+    LightKernelSpace,
+)
 from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, Say
 from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.priors import (
     DeepImage,
@@ -85,7 +85,7 @@ class Search:
         """The number of steps that the image has taken."""
         return self._counts["joint"] + self._counts["image"]
 
-    def begin(self, warn: Callable[[str], None] = lambda text: None) -> None:
+    def begin(self, warn: Say = lambda text: None) -> None:
         """Make the networks, which take no memory before; a second call does nothing.
 
         `warn` is called with a message if the search cannot start from its estimate.
@@ -116,7 +116,7 @@ class Search:
             self._image_optimizer = torch.optim.Adam(trainable, options.image_rate, fused=True)
         self._start = None if self.started else operator.starting_blur(self.photo)
 
-    def _estimated_blur(self, warn: Callable[[str], None]) -> Tensor | None:
+    def _estimated_blur(self, warn: Say) -> Tensor | None:
         if self._estimator is None:
             return None
         if self.estimate is None:  # otherwise restored from the resumed run

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.engine import InputShapes, Shape
 from blurkit.nn.blocks import SLOPE, leaky
-from blurkit.nn.size import InputShapes, Shape
 from blurkit.systems.system import Shapes
 
 MAPPING_RATE = 0.01

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.engine import InputShapes
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import Recomputable, leaky, spectral_conv, spectral_instance_conv
-from blurkit.nn.size import InputShapes
 from blurkit.systems.system import Shapes
 
 Version = Literal[1, 2]

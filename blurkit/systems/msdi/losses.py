@@ -7,7 +7,6 @@ list of feature maps whose last is the patch scores.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -39,15 +38,6 @@ def feature_matching_loss(fake: Scales, real: Scales) -> Tensor:
     """
     distances = [_distances(f[:-1], r[:-1]).sum() for f, r in zip(fake, real, strict=True)]
     return torch.stack(distances).mean()
-
-
-def psnr_loss(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Return minus the mean PSNR in dB of a batch (N, C, H, W), peak 1 (Eq. 8, first term).
-
-    The released code weights it by 0.5 and adds it for both stages.
-    """
-    error = (restored - sharp).square().mean(dim=(1, 2, 3))
-    return 10 / math.log(10) * torch.log(error + 1e-8).mean()
 
 
 def blur_aware_loss(

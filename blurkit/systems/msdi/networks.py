@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.engine import InputShapes, Shape, SizeRequirement
 from blurkit.nn.blocks import leaky, spectral_instance_conv
-from blurkit.nn.size import InputShapes, Shape, SizeRequirement
 from blurkit.options import Protocol
 from blurkit.systems.msdi import unet
 from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling

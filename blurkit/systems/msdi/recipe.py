@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
+from blurkit.nn.blocks import psnr_loss
 from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi import losses, networks
 from blurkit.systems.msdi.config import (
@@ -37,7 +38,7 @@ from blurkit.training.configuration import Run
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "psnr": losses.psnr_loss,
+    "psnr": psnr_loss,
     "l1": torch.nn.functional.l1_loss,
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.nn.blocks import charbonnier
+from blurkit.nn.blocks import mean_charbonnier
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.training.recipe import Batch, Losses, Recipe
@@ -45,14 +45,9 @@ def consistency_loss(features: Sequence[Tensor], others: Sequence[Tensor]) -> Te
     return torch.stack([F.l1_loss(a, b) for a, b in zip(features, others, strict=True)]).sum()
 
 
-def charbonnier_loss(image: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of sqrt(d^2 + 1e-6) over all values; in the released code only."""
-    return charbonnier(image, target).mean() / image[0].numel()
-
-
 def edge_loss(image: Tensor, target: Tensor) -> Tensor:
     """Return the Charbonnier loss of the images' `laplacian`; in the released code only."""
-    return charbonnier_loss(laplacian(image), laplacian(target))
+    return mean_charbonnier(laplacian(image), laplacian(target))
 
 
 def laplacian(image: Tensor) -> Tensor:
@@ -78,7 +73,7 @@ def _pyramid_blur(image: Tensor) -> Tensor:
 
 IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
-    "charbonnier": charbonnier_loss,
+    "charbonnier": mean_charbonnier,
 }
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.engine.engine import SizeRequirement
 from blurkit.nn.blocks import Recomputable
-from blurkit.nn.size import SizeRequirement
 from blurkit.options import Protocol
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.unet import PaperModulation

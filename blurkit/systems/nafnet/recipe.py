@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.systems.msdi.losses import psnr_loss
+from blurkit.nn.blocks import psnr_loss
 from blurkit.systems.msdi.recipe import frozen_steering
 from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInputs
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet

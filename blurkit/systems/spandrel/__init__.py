@@ -8,7 +8,7 @@ SYSTEM = System(
     "spandrel",
     "spandrel",
     architectures=(),
-    library=Architecture("network of spandrel", "deblur", "networks.SpandrelNetwork", ()),
+    library=Architecture("network of spandrel", "deblur", "inference.SpandrelNetwork", ()),
     extra="spandrel",
     uses={"deblurring": "a network that restores images and that spandrel knows"},
 )

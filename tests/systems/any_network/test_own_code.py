@@ -11,7 +11,8 @@ import torch
 
 import blurkit
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.nn.blocks import blueprints
 from blurkit.systems.nafnet.networks import NAFNet
 from blurkit.training.configuration import Run
 from tests.cli.command import assert_done, assert_refused, photo, write
@@ -188,6 +189,11 @@ def test_code_runs_only_where_it_is_named(training_shards: Path) -> None:
         file.write("# changed\n")
     use = ("deblur", given, "-c", made, "--network", "mine.py:Net", "-o", "x.png", "-q")
     assert "mine.py has changed since mine.pt was trained with it" in invoke(*use).err
+    known = {"deblur": NAFNet(4, (1,), 1, (1,))}  # and only its loss was of that code
+    states = {"deblur": known["deblur"].state_dict()}
+    about = load_checkpoint(made).provenance
+    save_checkpoint(Checkpoint(states, "", {}, about, "", blueprints(known)), made)
+    assert "has changed" not in invoke(*use, "--force").err
 
 
 @pytest.mark.parametrize("name", ["mine.py:small", "mine:small", "entry"])

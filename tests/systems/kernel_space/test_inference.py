@@ -19,13 +19,13 @@ from blurkit.nn.blocks import blueprints
 from blurkit.options import Placement, Precision
 from blurkit.synthesis.drawing import seeds
 from blurkit.systems.kernel_space.inference import CodedBlur, Transfer, map_size
-from blurkit.systems.kernel_space.light import LightKernelSpace
 from blurkit.systems.kernel_space.networks import (
     CODE_STRIDE,
     DRAWN_FROM,
     DRAWN_LENGTHS,
     BlurCodes,
     EncodedBlur,
+    LightKernelSpace,
 )
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.reblur import transferred

@@ -9,8 +9,13 @@ import torch
 from torch import nn
 
 from blurkit.errors import UsageError
-from blurkit.systems.kernel_space.light import LightKernelSpace, residual_kernels
-from blurkit.systems.kernel_space.networks import CodeExtractor, EncodedBlur, KernelSpace
+from blurkit.systems.kernel_space.networks import (
+    CodeExtractor,
+    EncodedBlur,
+    KernelSpace,
+    LightKernelSpace,
+    residual_kernels,
+)
 from blurkit.systems.kernel_space.priors import ImagePrior, NonLocal
 from tests.tools.pack import standardise
 

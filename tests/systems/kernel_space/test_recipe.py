@@ -15,7 +15,7 @@ from blurkit.data.sources import read_records
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
-from blurkit.systems.kernel_space.light import LightKernelSpace
+from blurkit.systems.kernel_space.networks import LightKernelSpace
 from blurkit.systems.kernel_space.recipe import (
     KernelSpaceRecipe,
     cosine_with_restarts,

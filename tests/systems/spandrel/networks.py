@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from blurkit.systems.spandrel.networks import known_architectures
+from blurkit.systems.spandrel.inference import known_architectures
 
 if known_architectures() is None:
     pytest.skip("spandrel is missing: pip install 'blurkit[spandrel]'", allow_module_level=True)

@@ -1,8 +1,6 @@
 """spandrel is imported with and without torchvision, and is not required."""
 
 import ast
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +10,8 @@ import torch
 
 from blurkit.errors import BlurkitError
 from blurkit.systems import from_state_dict
-from blurkit.systems.spandrel.networks import TORCHVISION, known_architectures
-from tests.shared import ROOT
+from blurkit.systems.spandrel.inference import TORCHVISION, known_architectures
+from tests.cli.command import assert_done, python
 
 UNKNOWN = {"some.weight": torch.zeros(3)}
 
@@ -40,17 +38,13 @@ def test_the_stand_in_has_all_that_spandrel_imports(source: Path) -> None:
 def imported(folder: Path, code: str) -> str:
     """The output of code that first imports spandrel, with `folder` among the places to import."""
     start = (
-        "from blurkit.systems.spandrel.networks import known_architectures as known; import sys\n"
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        "assert not {'spandrel', 'torchvision'} & {*sys.modules}\n"
+        "from blurkit.systems.spandrel.inference import known_architectures as known\n"
     )
-    path = os.pathsep.join(map(str, (folder, ROOT)))
-    done = subprocess.run(
-        [sys.executable, "-c", start + code],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    ran = python("-c", start + code)
+    assert_done(ran)
+    return ran.out.decode()
 
 
 def plant_torchvision(folder: Path, first: str = "") -> None:
