@@ -350,10 +350,10 @@ class Forecast:
         return f"{counted(len(files), 'photo')}, about {rough_duration(total)}"
 
 
-FIRST = 2
+FIRST = 3
 """So many photos tell how long the others will take, or those of the first `LONG` seconds."""
 
-LONG = 60.0
+LONG = 180.0
 
 SOON = 10.0
 """Of a batch of fewer seconds, nothing is said."""

@@ -209,7 +209,7 @@ PANEL_SIDE = 960
 INSET = 0.3
 """The part of a panel's sides that the picture of the kernels may have."""
 
-FAINT = 0.02
+UNSEEN = 0.02
 """The part of a kernel's largest value below which that picture need not show it."""
 
 STEP = 16
@@ -243,7 +243,7 @@ def before_after(record: Record, panels: Panels) -> Image:
 
 def with_inset(image: Image, sheet: KernelSheet) -> Image:
     """Return an image (H, W, C) in uint8 RGB with the kernels of a sheet at the lower left."""
-    seen = (sheet.kernels > FAINT * sheet.kernels.max((2, 3), keepdims=True)).any((0, 1))
+    seen = (sheet.kernels > UNSEEN * sheet.kernels.max((2, 3), keepdims=True)).any((0, 1))
     middle = seen.shape[0] // 2
     reach = int(np.abs(np.argwhere(seen) - middle).max(initial=0))
     part = slice(middle - reach, middle + reach + 1)
