@@ -25,10 +25,10 @@ CONTENTS = {  # the pages at the side, in groups, below the one that they belong
         "Everything": "docs/commands/README docs/python docs/architecture CONTRIBUTING CHANGELOG",
     },
     "docs/commands/README": {
-        "": "prepare train-reblur train-deblur deblur blind-deblur reblur transfer interpolate"
-        " eval contextual-sim export info",
+        "Commands": "prepare train-reblur train-deblur deblur blind-deblur reblur transfer"
+        " interpolate eval contextual-sim export info",
     },
-    "docs/systems/README": {"": "msdi kernel_space msfs dbgan nafnet spandrel any_network"},
+    "docs/systems/README": {"Systems": "msdi kernel_space msfs dbgan nafnet spandrel any_network"},
 }
 
 
