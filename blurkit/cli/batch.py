@@ -503,7 +503,7 @@ def _finished(
 
 WITHOUT_EFFECT = (
     *("output", "quiet", "json", "force", "resume"),
-    *("max_pixels", "device", "compare", "html", "sha256"),
+    *("max_pixels", "device", "compare", "html", "sha256", "keep_kernel"),
 )
 """Options that do not change results."""
 

@@ -156,7 +156,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     kernel = read_known_blur(options.kernel) if options.kernel is not None else None
     mask_of = read_masks(options.mask)
     check_film_output(inputs, options.output)
-    batch.open(("preview", "restored"), RESTORED)
+    batch.open(("preview",) if options.preview else ("restored",), RESTORED)
     replaced = options.force or options.resume
     page = RestorationReport(options.html, replaced) if options.html else None
     refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur, reported=bool(page))
@@ -171,6 +171,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
 
     def restored(record: Record) -> Record:
         pictures.claim(record)
+        record.attrs.pop("blur_kernels", None)  # of an earlier result
         if options.preview:
             record = preview_part(record)
         finished = work(record)
@@ -191,7 +192,9 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             left = otherwise and is_left(record)
             photos, sharp = photos + 1, sharp + left
             found = "" if engine else f"{kernel_summary(record, otherwise)}; "
-            say(result_line(record, found), options.quiet or (options.json and not found))
+            whole = record.attrs["part_of"] if options.preview else None
+            line = result_line(record, found, whole)
+            say(line, options.quiet or (options.json and not found))
             if not left:
                 warn(record.name, restoration_warnings(record), options)
         if options.json:

@@ -236,7 +236,7 @@ def before_after(record: Record, panels: Panels) -> Image:
         part = most_changed(before, after, min(PANEL_SIDE, *before.shape[:2]))
         shown += [image[part] for image in images]
         captions += [f"{panels[role]}, part in full size" for role in roles]
-    if sheet := KernelSheet.of(record.attrs):
+    if roles[0] == "blur" and (sheet := KernelSheet.of(record.attrs)):
         shown[0] = with_inset(shown[0], sheet)
     return contact_sheet(shown, captions, len(roles))
 

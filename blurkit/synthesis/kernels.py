@@ -184,6 +184,9 @@ SHEET_TEXT = "blurkit"
 NO_BLUR = 0.999
 """The largest value from which a kernel of a sheet is no blur."""
 
+SMALLEST_SIDE = 48
+"""The smallest side of a window in which a blur is estimated, in pixels."""
+
 CELL_MARGIN = 1
 """Black pixels around a kernel in its cell, so that none is taken for a line of the sheet."""
 
@@ -205,9 +208,12 @@ class KernelSheet:
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> KernelSheet | None:
         """Return the sheet in the attributes of a record, None if its blur was not kept."""
-        if "blur_kernels" not in attrs:
+        kernels, gamma, side = (attrs.get(f"blur_{name}") for name in ("kernels", "gamma", "side"))
+        known = isinstance(gamma, (int, float)) and isinstance(side, (int, np.integer))
+        if not known or not isinstance(kernels, np.ndarray) or kernels.dtype != np.float32:
             return None
-        return cls(attrs["blur_kernels"], float(attrs["blur_gamma"]), int(attrs["blur_side"]))
+        whole = kernels.ndim == 4 and kernels.size and kernels.shape[2] == kernels.shape[3]
+        return cls(kernels, float(gamma), int(side)) if whole and kernels.shape[3] % 2 else None
 
     def picture(self) -> np.ndarray:
         """Return the kernels in cells between white lines, (H, W) uint16; each largest is white."""
@@ -249,9 +255,9 @@ def read_sheet(path: Path) -> KernelSheet | None:
     try:
         about = json.loads(text) if text else {}
         gamma, side = float(about.get("gamma", 2.2)), about.get("side")
-        if not 0 < gamma < 10 or (side is not None and not 1 <= int(side) <= LARGEST_SHEET):
+        if not 0 < gamma < 10 or (side is not None and int(side) < SMALLEST_SIDE):
             raise ValueError
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BlurkitError(f"{path}: its text {SHEET_TEXT!r} is damaged; remove it") from error
     return KernelSheet(kernels, gamma, side and int(side))
 

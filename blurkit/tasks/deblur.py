@@ -7,7 +7,7 @@ in an ONNX file does without.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -235,12 +235,15 @@ def restoration_warnings(record: Record) -> list[str]:
     return []
 
 
-def result_line(record: Record, found: str) -> str:
-    """Return a line on a restored and appraised record; `found` says what blur it had."""
+def result_line(record: Record, found: str, whole: Sequence[int] | None = None) -> str:
+    """Return a line on a restored and appraised record; `found` says what blur it had.
+
+    `whole` is the height and width of the photo of which it is a part.
+    """
     before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
     part = ""
-    if "part_of" in record.attrs:
-        height, width = record.attrs["part_of"]
+    if whole is not None:
+        height, width = whole
         rows, columns = record.image("restored").shape[:2]
         part = f"the middle {columns}x{rows} pixels of {width}x{height}: "
     return f"{record.name}: {part}{found}sharpness {before:.2f} -> {after:.2f}"

@@ -115,7 +115,7 @@ class WindowDeblurring:
         started = time.perf_counter()
         image = to_float(blur)
         colour = in_colour(image)
-        restored, windows, same = self._restored(colour, record.attrs.get(PART_OF))
+        restored, windows, same = self._restored(colour, size_of_whole(record))
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -196,11 +196,29 @@ class WindowDeblurring:
 def window_in_the_middle(record: Record) -> Record:
     """Return the middle of a record's images, as large as a window in which blur is estimated."""
     height, width = record.image("blur").shape[:2]
-    o = WindowOptions()
-    side = round(o.window / estimation_scale(height, width, o))
+    side = middle_side(height, width)
     images = {role: central_crop(image, side, side) for role, image in record.images.items()}
     attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
     return Record(record.name, images, attrs | {PART_OF: np.array([height, width])})
+
+
+def size_of_whole(record: Record) -> tuple[int, int] | None:
+    """Return the height and width of the photo whose middle a record is, None of other records.
+
+    What a file from elsewhere claims counts only if `window_in_the_middle` would have made it.
+    """
+    size, shape = record.attrs.get(PART_OF), record.image("blur").shape[:2]
+    if not isinstance(size, np.ndarray) or size.shape != (2,) or size.dtype.kind not in "iu":
+        return None
+    whole = int(size[0]), int(size[1])
+    side = middle_side(*whole) if min(whole) > 0 else 0
+    return whole if shape == (min(side, whole[0]), min(side, whole[1])) else None
+
+
+def middle_side(height: int, width: int) -> int:
+    """Return the side of the window in the middle of a photo."""
+    o = WindowOptions()
+    return round(o.window / estimation_scale(height, width, o))
 
 
 def described(windows: list[Window]) -> Attributes:

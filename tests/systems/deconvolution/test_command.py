@@ -218,6 +218,20 @@ def test_a_preview_restores_the_middle(blurry: Path, tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "look.png").shape == shown.shape
 
 
+def test_what_records_claim_about_their_blur_does_no_harm(tiny: Path, tmp_path: Path) -> None:
+    """A shard from elsewhere has the attributes and an image that results and previews have."""
+    pixels = imageio.imread(tiny)
+    claims = {"blur_kernels": np.zeros((2, 2, 3, 3), np.float32), "blur_side": 1, "blur_gamma": 1.0}
+    claims |= {"part_of": np.array([10**9, 1])}
+    shard = tmp_path / "in.h5"
+    blurkit.write_records([Record("a", {"blur": pixels, "preview": pixels[:9, :9]}, claims)], shard)
+    command = ["deblur", shard, "--method", "shake", "-o", f"{tmp_path}/out/"]
+    assert_done(invoke(*command, "--compare", "--keep-kernel", f"{tmp_path}/kernels"))
+    assert list(files(tmp_path / "out")) == ["a.compare.jpg", "a.png"]
+    np.testing.assert_array_equal(imageio.imread(tmp_path / "out/a.png"), pixels)
+    assert not (tmp_path / "kernels").exists()
+
+
 def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> None:
     """Estimated blur for the large photo; the small one is left to the network."""
     both = ["deblur", blurry, tiny, "-o"]
