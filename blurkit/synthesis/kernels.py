@@ -209,11 +209,13 @@ class KernelSheet:
     def of(cls, attrs: Mapping[str, Any]) -> KernelSheet | None:
         """Return the sheet in the attributes of a record, None if its blur was not kept."""
         kernels, gamma, side = (attrs.get(f"blur_{name}") for name in ("kernels", "gamma", "side"))
-        known = isinstance(gamma, (int, float)) and isinstance(side, (int, np.integer))
-        if not known or not isinstance(kernels, np.ndarray) or kernels.dtype != np.float32:
+        if not isinstance(gamma, (int, float)) or not isinstance(side, (int, np.integer)):
             return None
-        whole = kernels.ndim == 4 and kernels.size and kernels.shape[2] == kernels.shape[3]
-        return cls(kernels, float(gamma), int(side)) if whole and kernels.shape[3] % 2 else None
+        if not isinstance(kernels, np.ndarray) or kernels.dtype != np.float32 or kernels.ndim != 4:
+            return None
+        height, width = kernels.shape[2:]
+        odd = kernels.size and height == width and width % 2
+        return cls(kernels, float(gamma), int(side)) if odd else None
 
     def picture(self) -> np.ndarray:
         """Return the kernels in cells between white lines, (H, W) uint16; each largest is white."""
