@@ -22,6 +22,7 @@ from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, Say, UsageError
 from blurkit.io.records import Record, check_image
 from blurkit.options import Method, Placement, ValueRange, choose_method, choose_reblurring
+from blurkit.synthesis.kernels import KernelSheet
 from blurkit.systems.code import with_code
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import (
@@ -34,7 +35,7 @@ from blurkit.systems.system import (
     title_and_date,
 )
 from blurkit.tasks.deblur import deblur as deblur_record
-from blurkit.tasks.deblur import deblur_by_search, window_deblurring, with_sharpness
+from blurkit.tasks.deblur import deblur_by_search, masked, window_deblurring, with_sharpness
 
 if TYPE_CHECKING:
     from blurkit.io.checkpoints import Checkpoint
@@ -96,10 +97,11 @@ class Model:
         image: Photo,
         *,
         method: Method | None = None,
-        kernel: ArrayLike | None = None,
+        kernel: ArrayLike | KernelSheet | None = None,
         gamma: float = 2.2,
         strength: float = 1.0,
         keep_kernel: bool = False,
+        mask: np.ndarray | None = None,
     ) -> Photo:
         """Return `image` deblurred, or a record with `restored` made from its `blur`.
 
@@ -107,14 +109,18 @@ class Model:
         the blur of each part and inverts it; "auto" does so where that should beat the network that
         comes with blurkit. None is "network" if a checkpoint, encoder, tile, overlap or protocol is
         given, else "auto". A `kernel` (height, width) is the known blur of the whole picture, which
-        acted on light: pixel values to the power of `gamma`. `strength` is how much is restored,
-        from 0 (image unchanged) to 1 (all). With `keep_kernel`, a record's attribute `kernel` is
-        the estimated blur. Raises BlurkitError if the checkpoint lacks the networks or the image is
-        invalid.
+        acted on light: pixel values to the power of `gamma`; a `KernelSheet` has the blur of its
+        windows. `strength` is how much is restored, from 0 (image unchanged) to 1 (all), and a
+        `mask` (height, width) where: 0 leaves a pixel as it is, the largest value of its type, or
+        1.0, restores it. With `keep_kernel`, a record's attribute `kernel` is the estimated blur,
+        and `KernelSheet.of` its attributes that of every window. Raises BlurkitError if the
+        checkpoint lacks the networks, or if the image or the mask is invalid.
         """
         record = _record(image, "blur")
         work, _ = self.deblurring(method, kernel, gamma, strength, keep_kernel)
         restored = work(record)
+        if mask is not None:
+            restored = masked(restored, as_image(mask, "mask"))
         if isinstance(image, Record):  # an array would not show the appraisal
             restored = with_sharpness(restored)
         return _as_given(image, restored, "restored")
@@ -122,7 +128,7 @@ class Model:
     def deblurring(
         self,
         method: Method | None = None,
-        kernel: ArrayLike | None = None,
+        kernel: ArrayLike | KernelSheet | None = None,
         gamma: float = 2.2,
         strength: float = 1.0,
         keep_kernel: bool = False,
@@ -134,9 +140,10 @@ class Model:
         named, has_kernel = self.source is not None, kernel is not None
         place = self.placement
         for_network = bool(self.encoders) or place.tiled or place.protocol != "tiles"
-        method = choose_method(method, named, has_kernel, for_network)
+        found = isinstance(kernel, KernelSheet)
+        method = choose_method(method, named, has_kernel, for_network, found)
         if method != "network":
-            array = None if kernel is None else np.asarray(kernel)
+            array = kernel if kernel is None or found else np.asarray(kernel)
             settings = {"gamma": gamma, "strength": strength, "keep_kernel": keep_kernel}
             return self._deconvolving(method, array, settings), None
         if keep_kernel:
@@ -145,11 +152,10 @@ class Model:
         work = partial(deblur_record, engine=engine, checkpoint=name, strength=strength)
         return work, engine
 
-    def _deconvolving(
-        self, method: Method, kernel: np.ndarray | None, settings: dict[str, Any]
-    ) -> Work:
+    def _deconvolving(self, method: Method, kernel: Any, settings: dict[str, Any]) -> Work:
         """Return the function that deblurs records by their blur; the last one is kept."""
-        known = None if kernel is None else (kernel.shape, kernel.dtype.str, kernel.tobytes())
+        array = isinstance(kernel, np.ndarray)
+        known = (kernel.shape, kernel.dtype.str, kernel.tobytes()) if array else kernel
         key = method, known, settings
         if self._restorer is None or self._restorer[0] != key:
             checkpoint = self.checkpoint("deconvolving")

@@ -225,19 +225,26 @@ Method = Literal["auto", "shake", "network"]
 
 
 def choose_method(
-    method: Method | None, checkpoint: bool, kernel: bool, network_options: bool
+    method: Method | None,
+    checkpoint: bool,
+    kernel: bool,
+    network_options: bool,
+    sheet: bool = False,
 ) -> Method:
     """Return the method to use: `method` if it is given, else the default for the other arguments.
 
     `checkpoint` says whether one is given, `kernel` whether the blur is known, `network_options`
-    whether an encoder, a protocol or tiles are given, all of which require `network`. Raises
+    whether an encoder, a protocol or tiles are given, all of which require `network`, and `sheet`
+    whether the known blur is that of a photo's windows, beside which a network may help. Raises
     UsageError if the arguments contradict each other.
     """
     if method is None:
         method = "network" if (checkpoint and not kernel) or network_options else "auto"
     if network_options and (kernel or method != "network"):
         raise UsageError("--encoder, --protocol, --tile and --overlap are for --method network")
-    return "shake" if kernel else method
+    if kernel and not (sheet and method == "auto"):
+        return "shake"
+    return method
 
 
 def choose_reblurring(method: Method | None, networks: bool, itself: bool) -> Method:

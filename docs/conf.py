@@ -15,56 +15,27 @@ html_theme = "furo"
 html_copy_source = False
 html_show_copyright = False
 
-CONTENTS = {  # the pages at the side, below the one that they belong to
-    "README": """
-docs/tutorial
-docs/commands/README
-docs/python
-docs/your-network
-docs/metrics
-docs/papers
-docs/formats
-docs/clusters
-docs/reliability
-docs/weights
-docs/deconvolution
-docs/systems/README
-docs/architecture
-docs/benchmarks
-docs/experiments
-examples/samples
-CONTRIBUTING
-CHANGELOG
-""",
-    "docs/commands/README": """
-prepare
-train-reblur
-train-deblur
-deblur
-blind-deblur
-reblur
-transfer
-interpolate
-eval
-contextual-sim
-export
-info
-""",
-    "docs/systems/README": """
-msdi
-kernel_space
-msfs
-dbgan
-nafnet
-spandrel
-any_network
-""",
+CONTENTS = {  # the pages at the side, in groups, below the one that they belong to
+    "README": {
+        "A photo": "docs/deblur-my-photos docs/deconvolution docs/reliability",
+        "A film": "docs/commands/deblur docs/formats",
+        "A data set": "docs/tutorial docs/metrics docs/papers docs/clusters docs/benchmarks"
+        " docs/experiments examples/samples",
+        "A network": "docs/your-network docs/systems/README docs/weights",
+        "Everything": "docs/commands/README docs/python docs/architecture CONTRIBUTING CHANGELOG",
+    },
+    "docs/commands/README": {
+        "Commands": "prepare train-reblur train-deblur deblur blind-deblur reblur transfer"
+        " interpolate eval contextual-sim export info",
+    },
+    "docs/systems/README": {"Systems": "msdi kernel_space msfs dbgan nafnet spandrel any_network"},
 }
 
 
 def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
-    if page in CONTENTS:
-        source[0] += f"\n```{{toctree}}\n:hidden:\n{CONTENTS[page]}```\n"
+    for title, pages in CONTENTS.get(page, {}).items():
+        listed = "\n".join(pages.split())
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n{listed}\n```\n"
 
 
 def name_front_page(app: Sphinx, error: Exception | None) -> None:

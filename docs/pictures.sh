@@ -81,6 +81,40 @@ write_image(Path("shaken.png"), record.images["blur"])'
 example deblur-shake 'blurkit deblur shaken.jpg --compare'
 smaller shake.jpg shaken.compare.jpg
 
+# A film that a moving camera took, and what becomes of it, side by side.
+python3 - <<'PY'
+import imageio.v3 as imageio
+import numpy as np
+import skimage.data
+from scipy import ndimage
+
+FRAMES, EXPOSURES, HEIGHT, WIDTH = 12, 9, 200, 264
+light = (skimage.data.coffee() / 255.0) ** 2.2
+frames = []
+for number in range(FRAMES):
+    seen = np.zeros((HEIGHT, WIDTH, 3))
+    for time in number + np.arange(EXPOSURES) / EXPOSURES:
+        top, left = 90 + 30 * np.sin(time / 3.5), 150 + 10 * time
+        cut = light[int(top) : int(top) + HEIGHT + 2, int(left) : int(left) + WIDTH + 2]
+        moved = ndimage.shift(cut, (-(top % 1), -(left % 1), 0), order=1)
+        seen += moved[:HEIGHT, :WIDTH] / EXPOSURES
+    noise = np.random.default_rng(number).normal(0, 0.003, seen.shape)
+    frames.append(((seen.clip(0, 1) ** (1 / 2.2) + noise).clip(0, 1) * 255).round())
+imageio.imwrite("moving.mp4", np.array(frames, np.uint8), plugin="pyav", codec="libx264", fps=10)
+PY
+blurkit deblur moving.mp4 -o moving.sharp.mp4
+python3 - "$pictures/film.webp" <<'PY'
+import sys
+
+import imageio.v3 as imageio
+import numpy as np
+
+both = [imageio.imread(name, plugin="pyav") for name in ("moving.mp4", "moving.sharp.mp4")]
+gap = np.full((len(both[0]), both[0].shape[1], 8, 3), 255, np.uint8)
+frames = np.concatenate([both[0], gap, both[1]], axis=2)
+imageio.imwrite(sys.argv[1], frames, duration=180, loop=0, quality=60)
+PY
+
 # The photo's kernel after every second step of its estimation, and the photo restored with it.
 python3 - "$pictures/kernel.webp" <<'PY'
 import sys

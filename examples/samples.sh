@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
+import numpy as np
 import skimage.data
 
 from blurkit.systems.system import WEIGHTS
@@ -35,6 +36,9 @@ imageio.imwrite("film.mp4", frames, plugin="pyav", codec="libx264", fps=24)
 
 shutil.copy(sys.argv[1], "shaken.jpg")
 imageio.imwrite("photo.jpg", imageio.imread("shaken.jpg")[80:336, 170:426], quality=95)
+mask = np.zeros((400, 600), np.uint8)  # of shaken.jpg: all but its sides
+mask[:, 80:480] = 255
+imageio.imwrite("mask.png", mask)
 imageio.imwrite("sharp.jpg", imageio.imread("sharp/chelsea.png"), quality=95)
 for name, copy in {"msdi.pt": "msdi.pt", "kernel_space.pt": "kernel.pt"}.items():
     shutil.copy(WEIGHTS / name, copy)

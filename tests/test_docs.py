@@ -157,6 +157,13 @@ def test_every_command_has_a_page_with_a_link_to_it() -> None:
         assert f"`{command}`" in (ROOT / "README.md").read_text()
 
 
+def test_the_front_page_is_short() -> None:
+    """It has room for what everybody looks for, and a door for each who knows what it is."""
+    front, heading, _ = (ROOT / "README.md").read_text().partition("\n## Read on\n")
+    assert heading and len(front.splitlines()) <= 90
+    assert front.count("](docs/pictures/") == 3
+
+
 def test_pictures_are_few_and_used() -> None:
     pages = "".join(page.read_text() for page in PAGES)
     pictures = [path for path in PICTURES.iterdir() if path.suffix != ".md"]

@@ -36,16 +36,17 @@ from blurkit.data.sources import (
 )
 from blurkit.data.workers import Background
 from blurkit.errors import BlurkitError, NoOutput, UsageError, is_out_of_memory
-from blurkit.io.films import FilmOptions
+from blurkit.io.films import FILM_SUFFIXES, FilmOptions
+from blurkit.io.formats import ending
 from blurkit.io.image_sinks import FileOptions, open_sink
-from blurkit.io.images import read_image
+from blurkit.io.images import pixels_in, read_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_shard
 from blurkit.io.sinks import ShardSink, Sink, part_shards, unfinished_stream
 from blurkit.io.writing import keep_first, last_change, writing_errors
 from blurkit.reports.pictures import Panels, before_after
-from blurkit.reports.progress import duration, say, say_warning, track
+from blurkit.reports.progress import duration, rough_duration, say, say_warning, track
 
 if TYPE_CHECKING:
     from blurkit.cli.options import Printing, Tracked
@@ -242,18 +243,23 @@ class RecordBatch(Problems):
                 self._kept[record.name] = path
 
     def run(
-        self, jobs: Iterable[RecordTask], total: int | None = None
+        self,
+        jobs: Iterable[RecordTask],
+        total: int | None = None,
+        items: Iterable[Scene | ShardSource] = (),
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
 
         A record that fails is added to the problems, and a film of which it is a frame is given up;
-        the sink counts what is finished. `total` is the number of records if it is known. Each job
-        runs in another thread, while this one reads the next record and writes the last one.
-        Closing the generator ends that thread; a `for` statement does so by itself.
+        the sink counts what is finished. `total` is the number of records if it is known. If they
+        are those of photos among `items`, a line says after the first ones how long all will take.
+        Each job runs in another thread, while this one reads the next record and writes the last
+        one. Closing the generator ends that thread; a `for` statement does so by itself.
         """
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
         ahead = not any(map(is_stream, self._inputs))
+        forecast = Forecast(() if quiet else items)
         try:
             with sink, Background() as background:
                 started = _started(_claimed(jobs, sink, self), background, ahead)
@@ -262,6 +268,8 @@ class RecordBatch(Problems):
                         continue
                     with self.guard(record.name):
                         finished = result()
+                        if line := forecast.after(finished):
+                            say(line)
                         sink.write(finished)
                         self._names.add(record.name)
                         yield finished
@@ -307,6 +315,55 @@ class RecordBatch(Problems):
             if path := self._kept.get(record.name):
                 images = {**record.images, made: read_image(path).pixels}
                 yield Record(record.name, images, record.attrs)
+
+
+class Forecast:
+    """Says how long the photos among the items of a batch will take, from the first ones.
+
+    The time of a photo is taken to be in proportion to its pixels, of which a file's head tells the
+    number; of formats that other readers decode, it is the mean of the others. Where there are
+    films or shards, nothing is said: how many records follow is not known.
+    """
+
+    def __init__(self, items: Iterable[Scene | ShardSource]) -> None:
+        items = list(items)
+        files = [item.paths[0] for item in items if isinstance(item, Scene)]
+        known = len(files) == len(items) > FIRST and not any(map(_may_be_film, files))
+        self._files = files if known else []
+        self._done, self._pixels, self._started = 0, 0, time.monotonic()
+
+    def after(self, record: Record) -> str:
+        """Return what to say after `record`: "" but once."""
+        if not self._files:
+            return ""
+        height, width = next(iter(record.images.values())).shape[:2]
+        self._done, self._pixels = self._done + 1, self._pixels + height * width
+        seconds = time.monotonic() - self._started
+        if self._done < FIRST and seconds < LONG:
+            return ""
+        files, self._files = self._files, []
+        sizes = [size for file in files[:MOST_HEADS] if (size := pixels_in(file))]
+        mean = sum(sizes) / len(sizes) if sizes else self._pixels / self._done
+        total = seconds * mean * len(files) / self._pixels
+        if total < SOON:
+            return ""
+        return f"{counted(len(files), 'photo')}, about {rough_duration(total)}"
+
+
+FIRST = 3
+"""So many photos tell how long the others will take, or those of the first `LONG` seconds."""
+
+LONG = 180.0
+
+SOON = 10.0
+"""Of a batch of fewer seconds, nothing is said."""
+
+MOST_HEADS = 1000
+"""Of so many files at most, the heads are read."""
+
+
+def _may_be_film(file: Path) -> bool:
+    return ending(file) in FILM_SUFFIXES
 
 
 def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
@@ -446,7 +503,7 @@ def _finished(
 
 WITHOUT_EFFECT = (
     *("output", "quiet", "json", "force", "resume"),
-    *("max_pixels", "device", "compare", "html", "sha256"),
+    *("max_pixels", "device", "compare", "html", "sha256", "keep_kernel"),
 )
 """Options that do not change results."""
 

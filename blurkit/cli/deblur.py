@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from blurkit.cli.common import print_json, refuse_two_streams
 from blurkit.cli.options import (
@@ -20,7 +21,8 @@ from blurkit.cli.options import (
     output_option,
     settled,
 )
-from blurkit.errors import UsageError, without_secrets
+from blurkit.errors import BlurkitError, UsageError, without_secrets
+from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
 from blurkit.reports.progress import say
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
     from blurkit.model import Work
+    from blurkit.synthesis.kernels import KernelSheet
 
 
 FOUND = (
@@ -56,13 +59,28 @@ class DeblurOptions(Networks, ImageTask, Tracked):
     strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
     kernel: Path | None = option(
         None,
-        "Invert this uniform blur instead of an estimate (.mat .npz .npy .png).",
+        "Invert this blur instead of an estimate: a kernel (.mat .npz .npy .png), or what "
+        "--keep-kernel wrote.",
         metavar="FILE",
     )
     gamma: float | None = option(
         None, "With --kernel: gamma between pixels and linear light.  [2.2]"
     )
-    keep_kernel: bool = option(False, "Store the inverted blur as attribute `kernel`.")
+    keep_kernel: Path | None = option(
+        None,
+        "Write the kernels that were found as a picture, to mend and give to --kernel: .png, or a "
+        "folder/ for several photos.",
+        metavar="FILE",
+    )
+    mask: Path | None = option(
+        None,
+        "Restore only where this picture is white; of a folder, the one with the photo's name.",
+        metavar="FILE",
+    )
+    preview: bool = option(
+        False,
+        "Restore only the middle of each photo, and write before and after: NAME.previewed.jpg.",
+    )
     html: Path | None = option(
         None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
     )
@@ -82,9 +100,13 @@ class DeblurOptions(Networks, ImageTask, Tracked):
     @property
     def way(self) -> Method:
         """The method: the named one, or else the one that the other options imply."""
+        return self.way_with(False)
+
+    def way_with(self, sheet: bool) -> Method:
+        """The method, if `--kernel` names the `sheet` of the windows of a photo."""
         named, known = self.checkpoint is not None, self.kernel is not None
         tiled = self.placement.tiled or self.protocol != "tiles"
-        return choose_method(self.method, named, known, tiled or bool(self.encoder))
+        return choose_method(self.method, named, known, tiled or bool(self.encoder), sheet)
 
     @property
     def placement(self) -> Placement:
@@ -106,6 +128,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     options = settled(options, inputs)
     refuse_two_streams(inputs, options.files)
     _check(options)
+    options = _previewing(options)
     if options.status:
         from blurkit.cli.batch import status_of
 
@@ -117,31 +140,51 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     from blurkit.data.sources import read_records
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
-    from blurkit.tasks.deblur import is_left, kernel_summary, restoration_warnings, with_sharpness
+    from blurkit.synthesis.kernels import KernelSheet
+    from blurkit.tasks.deblur import (
+        is_left,
+        kernel_summary,
+        masked,
+        preview_part,
+        restoration_warnings,
+        result_line,
+        with_preview,
+        with_sharpness,
+    )
 
-    batch = RecordBatch(inputs, options, "deblur", "deblurred")
-    kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
+    batch = RecordBatch(inputs, options, "deblur", "previewed" if options.preview else "deblurred")
+    kernel = read_known_blur(options.kernel) if options.kernel is not None else None
+    mask_of = read_masks(options.mask)
     check_film_output(inputs, options.output)
-    batch.open(("restored",), RESTORED)
+    batch.open(("preview",) if options.preview else ("restored",), RESTORED)
     replaced = options.force or options.resume
     page = RestorationReport(options.html, replaced) if options.html else None
     refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur, reported=bool(page))
 
-    otherwise = options.way == "auto"
-    work, engine = deblurring(options, kernel)
     records = read_records(inputs, blur=options.blur, part=batch.part, on_error=batch.add)
+    pictures = KernelPictures(options.keep_kernel, replaced, records.total)
+    otherwise = options.way_with(isinstance(kernel, KernelSheet)) == "auto"
+    work, engine = deblurring(options, kernel)
     finished = records.drop(batch.sink.is_done)
     batch.already, photos, sharp = len(finished), 0, 0
     shown = page is not None or options.json or options.compare
 
     def restored(record: Record) -> Record:
+        pictures.claim(record)
+        record.attrs.pop("blur_kernels", None)  # of an earlier result
+        if options.preview:
+            record = preview_part(record)
         finished = work(record)
+        if (mask := mask_of(record)) is not None:
+            finished = masked(finished, mask)
         if shown or "film" not in record.attrs:  # of a frame, nothing is shown otherwise
             finished = with_sharpness(finished)
-        return finished
+        return with_preview(finished) if options.preview else finished
 
     jobs = ((record, partial(restored, record)) for record in records)
-    for record in batch.run(batch.remaining(jobs), records.total):
+    for record in batch.run(batch.remaining(jobs), records.total, records.items):
+        with batch.guard(record.name):
+            pictures.write(record, options.quiet)
         if page is not None:
             with batch.guard(str(options.html)):
                 page.add(record)
@@ -149,23 +192,13 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             left = otherwise and is_left(record)
             photos, sharp = photos + 1, sharp + left
             found = "" if engine else f"{kernel_summary(record, otherwise)}; "
-            before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
-            line = f"{record.name}: {found}sharpness {before:.2f} -> {after:.2f}"
+            whole = record.attrs["part_of"] if options.preview else None
+            line = result_line(record, found, whole)
             say(line, options.quiet or (options.json and not found))
             if not left:
                 warn(record.name, restoration_warnings(record), options)
         if options.json:
-            attrs = record.attrs
-            height, width = record.images["restored"].shape[:2]
-            kept = "blur_length" in attrs and "kernel" in attrs
-            print_json(
-                {"name": record.name, "width": width, "height": height}
-                | {"seconds": attrs["restored_seconds"], "strength": options.strength}
-                | {key: attrs[key] for key in FOUND if key in attrs}
-                | ({"kernel": attrs["kernel"].tolist()} if kept else {})
-                | {"warnings": restoration_warnings(record)}
-                | (engine.describe() if engine else {})
-            )
+            print_json(_described(record, options) | (engine.describe() if engine else {}))
     if sharp:
         what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
         say(f"{sharp} of {photos} {what}", options.quiet or options.json)
@@ -178,6 +211,22 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     batch.end()
 
 
+def _described(record: Record, options: DeblurOptions) -> dict[str, Any]:
+    """Return what `--json` prints about a restored record."""
+    from blurkit.tasks.deblur import restoration_warnings
+
+    attrs = record.attrs
+    height, width = record.images["restored"].shape[:2]
+    kept = options.keep_kernel is not None and "kernel" in attrs
+    return (
+        {"name": record.name, "width": width, "height": height}
+        | {"seconds": attrs["restored_seconds"], "strength": options.strength}
+        | {key: attrs[key] for key in FOUND if key in attrs}
+        | ({"kernel": attrs["kernel"].tolist()} if kept else {})
+        | {"warnings": restoration_warnings(record)}
+    )
+
+
 def _check(options: DeblurOptions) -> None:
     """Raise UsageError for options that exclude each other or require others."""
     if options.value_range != "auto" and not without_secrets(options.checkpoint or "").endswith(
@@ -185,32 +234,49 @@ def _check(options: DeblurOptions) -> None:
     ):
         raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
-    if options.way == "network" and options.keep_kernel:
-        raise UsageError("--keep-kernel requires --method shake or auto, or --kernel")
+    kept, estimated = options.keep_kernel, options.way != "network" and options.kernel is None
+    if kept is not None and not estimated:
+        raise UsageError("--keep-kernel requires --method shake or auto, and no --kernel")
+    if kept is not None and kept.suffix.lower() not in ("", ".png") and not kept.is_dir():
+        raise UsageError(
+            f"--keep-kernel {kept}: name a .png or a folder/; records (-o found.h5) hold it anyway"
+        )
+    excluded = {"--mask": options.mask, "--html": options.html, "--keep-kernel": kept}
+    if options.preview and any(excluded.values()):
+        (first, *_) = (name for name, value in excluded.items() if value)
+        raise UsageError(f"--preview restores a part of each photo, and excludes {first}")
+    if options.mask is not None and not options.mask.exists():
+        raise UsageError(f"--mask {options.mask}: no such file or folder")
     if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
         raise UsageError("--gamma requires --kernel and a value between 0 and 10")
 
 
 def deblurring(
-    options: DeblurOptions, kernel: np.ndarray | None = None
+    options: DeblurOptions, kernel: np.ndarray | KernelSheet | None = None
 ) -> tuple[Work, Engine | None]:
     """Return the function that deblurs records, and the engine if it is a network for any blur.
 
     Raises BlurkitError for a bad file, and UsageError for options that do not fit it.
     """
+    from blurkit.synthesis.kernels import KernelSheet
+
     values = None if options.value_range == "auto" else options.value_range
     model = model_of(options, options, None, values, options.network)
     gamma = options.gamma or 2.2
-    return model.deblurring(options.way, kernel, gamma, options.strength, options.keep_kernel)
+    way = options.way_with(isinstance(kernel, KernelSheet))
+    keep = way != "network"  # for records, and for the inset of comparisons
+    return model.deblurring(way, kernel, gamma, options.strength, keep)
 
 
-def read_one_kernel(path: Path) -> np.ndarray:
-    """Return the kernel (h, w) in a file.
+def read_known_blur(path: Path) -> np.ndarray | KernelSheet:
+    """Return the kernel (h, w) in a file, or the sheet that `--keep-kernel` wrote.
 
-    Raises UsageError if the file holds several kernels, or values below 0.
+    Raises UsageError if another file holds several kernels, or values below 0.
     """
-    from blurkit.synthesis.kernels import read_kernels
+    from blurkit.synthesis.kernels import read_kernels, read_sheet
 
+    if sheet := read_sheet(path):
+        return sheet
     kernels = read_kernels(path)
     if len(kernels) > 1:
         names = ", ".join(name for name, _ in kernels[:3])
@@ -221,3 +287,113 @@ def read_one_kernel(path: Path) -> np.ndarray:
     if (kernel < 0).any():
         raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
     return kernel
+
+
+def read_masks(path: Path | None) -> Callable[[Record], np.ndarray | None]:
+    """Return the function that returns a record's mask (H, W, C), white where it is restored.
+
+    A file is the mask of every photo; a folder has one for each, of its name, or that of its film.
+    What is transparent in a mask is black. Raises BlurkitError for a file that is no picture, and
+    the function for a record without a mask; without a `path`, it returns None.
+    """
+    if path is None:
+        return lambda record: None
+    from blurkit.data.sources import result_name
+    from blurkit.io.formats import IMAGE_SUFFIXES
+    from blurkit.io.images import read_image
+    from blurkit.io.paths import composed, walk
+    from blurkit.io.records import to_float
+
+    def read(file: Path) -> np.ndarray:
+        picture = read_image(file)
+        pixels = to_float(picture.pixels)
+        return pixels if picture.alpha is None else pixels * to_float(picture.alpha)
+
+    if not path.is_dir():
+        only = read(path)
+        return lambda record: only
+    files = {
+        composed(file.relative_to(path).with_suffix("").as_posix()): file
+        for file in walk(path, IMAGE_SUFFIXES)
+    }
+
+    def mask_of(record: Record) -> np.ndarray:
+        for name in (record.name, result_name(record)):
+            if name in files:
+                return read(files[name])
+        raise BlurkitError(f"--mask {path}: holds no picture named {record.name}")
+
+    return mask_of
+
+
+class KernelPictures:
+    """Writes the kernels that were found in photos to a picture, or to folder/NAME.png for each.
+
+    Without an `output`, it does nothing.
+
+    Raises UsageError if the `total` number of photos is more than one and `output` is a file, and
+    BlurkitError if that exists and `force` is off.
+    """
+
+    def __init__(self, output: Path | None, force: bool, total: int | None) -> None:
+        from blurkit.io.writing import refuse_output
+
+        self._output, self._force = output, force
+        self._folder = output is not None and output.suffix.lower() != ".png"
+        self._claimed: set[str] = set()
+        if output is not None and not self._folder:
+            self._refuse_several(total or 1)
+            refuse_output(output, force)
+
+    def _refuse_several(self, photos: int) -> None:
+        if photos > 1:
+            raise UsageError(
+                f"--keep-kernel {self._output} is one picture, but there are several photos; "
+                "name a folder/"
+            )
+
+    def _path(self, record: Record) -> Path:
+        from blurkit.io.records import safe_name
+
+        assert self._output is not None
+        return self._output / f"{safe_name(record.name)}.png" if self._folder else self._output
+
+    def claim(self, record: Record) -> None:
+        """Raise UsageError for a second photo in a file, BlurkitError for an existing picture."""
+        from blurkit.io.writing import refuse_existing
+
+        if self._output is None:
+            return
+        self._claimed.add(record.name)
+        if not self._folder:
+            self._refuse_several(len(self._claimed))
+        refuse_existing(self._path(record), self._force)
+
+    def write(self, record: Record, quiet: bool) -> None:
+        """Write the picture of a restored record, or say that there is none."""
+        from blurkit.synthesis.kernels import KernelSheet
+
+        if self._output is None:
+            return
+        sheet = KernelSheet.of(record.attrs)
+        if sheet is None:
+            say(f"{record.name}: no kernel was found, and none is written")
+            return
+        sheet.write(self._path(record), self._force)
+        say(f"wrote {self._path(record)}", quiet)
+
+
+def _previewing(options: DeblurOptions) -> DeblurOptions:
+    """Return options of which `--preview` writes before and after, as JPEG unless -o names a file.
+
+    Raises UsageError if -o is neither an image nor a folder.
+    """
+    if not options.preview:
+        return options
+    from blurkit.io.formats import is_written
+
+    output = options.output
+    named = output is not None and not is_folder(output) and is_written(Path(output))
+    if output not in (None, "-") and not named and not is_folder(output):
+        raise UsageError(f"-o {output}: --preview writes pictures; name an image or a folder/")
+    return replace(options, compare=False, format=options.format or (None if named else "jpg"))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image as Pillow
 
 from blurkit.errors import BlurkitError, Say, one_line
 from blurkit.io.codecs.exif import orientation_of
@@ -56,6 +58,13 @@ def read_image(path: Path) -> Picture:
     known = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not an image file"}
     with reading_errors(path, known), path.open("rb") as file:
         return decode_image(file, path)
+
+
+def pixels_in(path: Path) -> int | None:
+    """Return how many pixels a file claims to have, None if its head does not tell Pillow so."""
+    with suppress(Exception), path.open("rb") as file, Pillow.open(file) as image:
+        return image.width * image.height
+    return None
 
 
 def decode_image(file: BinaryIO, path: Path) -> Picture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from blurkit.io.sinks import Sink
 from blurkit.io.writing import refuse_output, replacing
 from blurkit.metrics.frequency import BAND_SCALES, BANDS, bands_of
 from blurkit.metrics.scores import eight_bit
+from blurkit.synthesis.kernels import KernelSheet
 
 GAP = 8
 SIDE_BY_SIDE = ("blur", "restored", "reblurred", "sharp")
@@ -204,6 +206,12 @@ REBLURRED: Panels = {"sharp": "before", "reblurred": "after", "blur": "real blur
 PANEL_SIDE = 960
 """The longest side of a panel in pixels; of larger photos, a part is shown in full size below."""
 
+INSET = 0.3
+"""The part of a panel's sides that the picture of the kernels may have."""
+
+UNSEEN = 0.02
+"""The part of a kernel's largest value below which that picture need not show it."""
+
 STEP = 16
 """The grid in pixels on which the part that changed most is searched."""
 
@@ -211,9 +219,10 @@ STEP = 16
 def before_after(record: Record, panels: Panels) -> Image:
     """Return the record's images among `panels` in one row with captions, as uint8 RGB.
 
-    The first two captions state the sharpness if the record has been appraised. Large photos are
-    shrunk, and a second row shows the part that changed most at full size. Raises BlurkitError
-    without the first two images.
+    The first two captions state the sharpness if the record has been appraised. The kernels that
+    were found, if they were kept, are in a corner of the first image. Large photos are shrunk, and
+    a second row shows the part that changed most at full size. Raises BlurkitError without the
+    first two images.
     """
     roles = [role for role in panels if role in record.images]
     before, after = (eight_bit(record.image(role)) for role in list(panels)[:2])
@@ -227,7 +236,24 @@ def before_after(record: Record, panels: Panels) -> Image:
         part = most_changed(before, after, min(PANEL_SIDE, *before.shape[:2]))
         shown += [image[part] for image in images]
         captions += [f"{panels[role]}, part in full size" for role in roles]
+    if roles[0] == "blur" and (sheet := KernelSheet.of(record.attrs)):
+        shown[0] = with_inset(shown[0], sheet)
     return contact_sheet(shown, captions, len(roles))
+
+
+def with_inset(image: Image, sheet: KernelSheet) -> Image:
+    """Return an image (H, W, C) in uint8 RGB with the kernels of a sheet at the lower left."""
+    seen = (sheet.kernels > UNSEEN * sheet.kernels.max((2, 3), keepdims=True)).any((0, 1))
+    middle = seen.shape[0] // 2
+    reach = int(np.abs(np.argwhere(seen) - middle).max(initial=0))
+    part = slice(middle - reach, middle + reach + 1)
+    drawn = replace(sheet, kernels=sheet.kernels[:, :, part, part]).picture() / 65535
+    kernels = Pillow.fromarray((255 * drawn**0.5).astype(np.uint8))  # the light that is seen
+    factor = INSET * min(image.shape[1] / kernels.width, image.shape[0] / kernels.height)
+    width, height = (max(1, round(side * factor)) for side in kernels.size)
+    pixels = rgb(image).copy()
+    pixels[-height:, :width] = np.asarray(kernels.resize((width, height)))[:, :, None]
+    return pixels
 
 
 def shrunk_to(image: Image, longest: int) -> Image:

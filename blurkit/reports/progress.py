@@ -84,6 +84,17 @@ def duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
+def rough_duration(seconds: float) -> str:
+    """Return a time span in words, to two digits at most: 40 seconds, 9 minutes, 2 h 10 min."""
+    if seconds < 55:
+        number, unit = max(1, round(seconds) if seconds < 10 else 5 * round(seconds / 5)), "second"
+    elif seconds < 3600:
+        number, unit = max(1, round(seconds / 60)), "minute"
+    else:
+        return duration(600 * round(seconds / 600))
+    return f"{number} {unit}{'s' * (number != 1)}"
+
+
 class Stages:
     """Shows the progress of a task that runs in stages, unless `quiet`."""
 

@@ -1,21 +1,26 @@
-"""Blur kernels, read from published files or drawn as random camera shake."""
+"""Blur kernels: read from published files, drawn as random shake, and sheets of a photo's own."""
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngInfo
 
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.hdf5 import check_stored, items, probe
 from blurkit.io.images import read_image
 from blurkit.io.paths import reading_errors, walk
+from blurkit.io.writing import replacing
 
 DEEPEST = 4
 """Cells inside cells of a MATLAB file that are still looked into."""
@@ -39,9 +44,10 @@ def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
     """Return the kernels, with names, of a file or of all kernel files in a folder, sorted.
 
     It reads MATLAB files of any version (matrices and cells of matrices; from Levin's x, y, f only
-    the kernel f), NumPy .npz and .npy, and grey PNG of 8 or 16 bits. Each kernel is divided by its
-    sum. The names of several kernels in one file are numbered, such as `Levin09-1`; files are in
-    natural order. Raises BlurkitError if a file is missing, damaged or does not hold a kernel.
+    the kernel f), NumPy .npz and .npy, and grey PNG of 8 or 16 bits, of a sheet the cells that are
+    not black. Each kernel is divided by its sum. The names of several kernels in one file are
+    numbered, such as `Levin09-1`; files are in natural order. Raises BlurkitError if a file is
+    missing, damaged or does not hold a kernel.
     """
     if path.is_dir():
         files = walk(path, KERNEL_SUFFIXES)
@@ -167,6 +173,130 @@ def _check_size(shape: tuple[int, ...]) -> None:
         raise ValueError(f"a kernel has at most {LARGEST_KERNEL} pixels a side, found {sides}")
 
 
+# ---- sheets --------------------------------------------------------------------------------------
+
+LARGEST_SHEET = 20_000
+"""The longest side of a sheet in pixels."""
+
+SHEET_TEXT = "blurkit"
+"""The key of the text in a PNG file that states a sheet's gamma and side."""
+
+NO_BLUR = 0.999
+"""The largest value from which a kernel of a sheet is no blur."""
+
+SMALLEST_SIDE = 48
+"""The smallest side of a window in which a blur is estimated, in pixels."""
+
+CELL_MARGIN = 1
+"""Black pixels around a kernel in its cell, so that none is taken for a line of the sheet."""
+
+
+@dataclass(frozen=True, eq=False)
+class KernelSheet:
+    """The kernels of a photo's windows.
+
+    `kernels` is (rows, columns, size, size) with an odd size; each has the sum 1 and its centroid
+    as the origin. One of zeros is unknown, one with all in one pixel is no blur. `gamma` is the
+    exponent from pixel values to the light that they blur, `side` that of the windows in pixels
+    (None: the usual one).
+    """
+
+    kernels: np.ndarray
+    gamma: float = 2.2
+    side: int | None = None
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> KernelSheet | None:
+        """Return the sheet in the attributes of a record, None if its blur was not kept."""
+        kernels, gamma, side = (attrs.get(f"blur_{name}") for name in ("kernels", "gamma", "side"))
+        if not isinstance(gamma, (int, float)) or not isinstance(side, (int, np.integer)):
+            return None
+        if not isinstance(kernels, np.ndarray) or kernels.dtype != np.float32 or kernels.ndim != 4:
+            return None
+        height, width = kernels.shape[2:]
+        odd = kernels.size and height == width and width % 2
+        return cls(kernels, float(gamma), int(side)) if odd else None
+
+    def picture(self) -> np.ndarray:
+        """Return the kernels in cells between white lines, (H, W) uint16; each largest is white."""
+        rows, columns, side = self.kernels.shape[:3]
+        step = side + 2 * CELL_MARGIN + 1
+        drawn = np.full((rows * step + 1, columns * step + 1), 65535, np.uint16)
+        for row, column in np.ndindex(rows, columns):
+            kernel = np.pad(self.kernels[row, column].astype(np.float64), CELL_MARGIN)
+            scaled = np.rint(kernel * (65535 / max(kernel.max(), 1e-12)))
+            top, left = row * step + 1, column * step + 1
+            drawn[top : top + step - 1, left : left + step - 1] = scaled
+        return drawn
+
+    def write(self, path: Path, force: bool = False) -> None:
+        """Write the picture as a PNG file of 16 bits. Raises BlurkitError as `replacing` does."""
+        notes = PngInfo()
+        notes.add_text(SHEET_TEXT, json.dumps({"gamma": self.gamma, "side": self.side}))
+        with replacing(path, force) as partial:
+            Pillow.fromarray(self.picture()).save(partial, "PNG", pnginfo=notes)
+
+
+def read_sheet(path: Path) -> KernelSheet | None:
+    """Return the sheet in a PNG file, None if the file is another one.
+
+    An editor may drop gamma and side, which then are the usual ones. Raises BlurkitError if the
+    file is missing or damaged, or if its lines are.
+    """
+    if path.suffix.lower() != ".png":
+        return None
+    pixels = _grey_png(path)
+    cells = _cells_between_lines(pixels, path)
+    if cells is None:
+        return None
+    cells = cells[:, :, CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN]
+    sums = cells.sum((2, 3), keepdims=True, dtype=np.float64)
+    kernels = (cells / np.maximum(sums, 1)).astype(np.float32)
+    with path.open("rb") as file, opened(file, str(path), "PNG") as image:
+        text = image.info.get(SHEET_TEXT)
+    try:
+        about = json.loads(text) if text else {}
+        gamma, side = float(about.get("gamma", 2.2)), about.get("side")
+        if not 0 < gamma < 10 or (side is not None and int(side) < SMALLEST_SIDE):
+            raise ValueError
+    except (ArithmeticError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BlurkitError(f"{path}: its text {SHEET_TEXT!r} is damaged; remove it") from error
+    return KernelSheet(kernels, gamma, side and int(side))
+
+
+def _grey_png(path: Path) -> np.ndarray:
+    """Return the pixels (H, W) of a grey PNG file.
+
+    Raises BlurkitError if it is missing or damaged, of colours, or larger than any sheet.
+    """
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file")
+    with reading_errors(path), path.open("rb") as file, opened(file, str(path), "PNG") as image:
+        if max(image.size) > LARGEST_SHEET:
+            normalised(np.broadcast_to(1.0, image.size), path)  # says how large a kernel may be
+    pixels = read_image(path).pixels
+    if np.any(pixels != pixels[:, :, :1]):
+        raise BlurkitError(f"{path}: is a colour image; a kernel is grey")
+    return pixels[:, :, 0]
+
+
+def _cells_between_lines(pixels: np.ndarray, path: Path) -> np.ndarray | None:
+    """Return the cells (rows, columns, h, w) of a picture that white lines divide, None of others.
+
+    Raises BlurkitError if there are such lines all around it, but not at equal distances.
+    """
+    white = pixels == pixels.max()
+    frame = white[0].all() and white[-1].all() and white[:, 0].all() and white[:, -1].all()
+    if not frame or white.all():
+        return None
+    across, down = np.flatnonzero(white.all(1)), np.flatnonzero(white.all(0))
+    steps = {*np.diff(across).tolist(), *np.diff(down).tolist()}
+    if len(steps) != 1 or (step := steps.pop()) % 2 or step < 2 * CELL_MARGIN + 2:
+        raise BlurkitError(f"{path}: a white line between its kernels is damaged")
+    cells = pixels[1:, 1:].reshape(len(across) - 1, step, len(down) - 1, step)
+    return np.ascontiguousarray(cells.swapaxes(1, 2)[:, :, :-1, :-1])
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
@@ -179,12 +309,12 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     if suffix == ".png":
-        with reading_errors(path), path.open("rb") as file, opened(file, str(path), "PNG") as image:
-            normalised(np.broadcast_to(1.0, image.size), path)  # refuses one that is too large
-        pixels = read_image(path).pixels
-        if np.any(pixels != pixels[:, :, :1]):
-            raise BlurkitError(f"{path}: is a colour image; a kernel is grey")
-        yield pixels[:, :, 0]
+        pixels = _grey_png(path)
+        cells = _cells_between_lines(pixels, path)
+        if cells is None:
+            yield normalised(pixels, path)  # refuses one that is too large
+        else:
+            yield from (cell for row in cells for cell in row if cell.any())
         return
     if suffix == ".mat" and h5py.is_hdf5(path):
         probe(path)

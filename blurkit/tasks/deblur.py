@@ -7,16 +7,17 @@ in an ONNX file does without.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blurkit.engine.engine import Engine
-from blurkit.errors import Say
+from blurkit.errors import BlurkitError, Say
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.metrics.sharpness import sharpness
 from blurkit.options import Placement, check_strength
+from blurkit.reports.pictures import RESTORED, before_after
 from blurkit.systems.system import inference, load_shipped, providers
 
 if TYPE_CHECKING:
@@ -80,6 +81,45 @@ def _inversion() -> Any:
 def kernel_summary(record: Record, otherwise: bool = False) -> str:
     """Return which blur of a record was inverted; `otherwise`, a network restored the rest."""
     return str(_inversion().windows_summary(record, otherwise))
+
+
+def masked(record: Record, mask: Image) -> Record:
+    """Return a restored record with its `blur` where a mask (H, W, 1 or 3) is black.
+
+    White leaves what is `restored`, grey blends. Raises BlurkitError if the mask has another size
+    or colours.
+    """
+    before, after = record.image("blur"), record.image("restored")
+    if mask.shape[:2] != before.shape[:2]:
+        (height, width), (rows, columns) = before.shape[:2], mask.shape[:2]
+        raise BlurkitError(
+            f"{record.name}: has {width}x{height} pixels, and its mask {columns}x{rows}"
+        )
+    if np.any(mask != mask[:, :, :1]):
+        raise BlurkitError(f"{record.name}: its mask has colours; a mask is grey")
+    weight, own = to_float(mask[:, :, :1]), to_float(before)
+    mixed = from_float(own + weight * (to_float(after) - own), before.dtype)
+    mixed = np.where(weight == 1, after, np.where(weight == 0, before, mixed))
+    return Record(record.name, {**record.images, "restored": mixed}, record.attrs)
+
+
+def preview_part(record: Record) -> Record:
+    """Return the middle of a record's images, to be restored as in the whole photo but sooner."""
+    if "film" in record.attrs:
+        raise BlurkitError("--preview is for photos; --frames A:B restores a part of a film")
+    part: Record = _inversion().window_in_the_middle(record)
+    return part
+
+
+def with_preview(record: Record) -> Record:
+    """Return a restored part of a photo with the picture `preview`: before and after.
+
+    Of its attributes, those that describe a file are left out, but for its name and colours.
+    """
+    own = ("restored_", "blur_", "sharpness_", "part_of", "source", "suffix", "icc_profile")
+    described = {key: value for key, value in record.attrs.items() if key.startswith(own)}
+    picture = before_after(record, RESTORED)
+    return Record(record.name, {**record.images, "preview": picture}, described)
 
 
 # ---- The result of a blind search ---------------------------------------------------------------
@@ -193,6 +233,20 @@ def restoration_warnings(record: Record) -> list[str]:
     if attrs["sharpness_after"] < BLURRY:
         return ["still looks blurry: the blur may be longer than the weights know, or defocus"]
     return []
+
+
+def result_line(record: Record, found: str, whole: Sequence[int] | None = None) -> str:
+    """Return a line on a restored and appraised record; `found` says what blur it had.
+
+    `whole` is the height and width of the photo of which it is a part.
+    """
+    before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
+    part = ""
+    if whole is not None:
+        height, width = whole
+        rows, columns = record.image("restored").shape[:2]
+        part = f"the middle {columns}x{rows} pixels of {width}x{height}: "
+    return f"{record.name}: {part}{found}sharpness {before:.2f} -> {after:.2f}"
 
 
 def reblurring_warnings(attrs: Mapping[str, Any]) -> list[str]:

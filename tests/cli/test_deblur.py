@@ -1,5 +1,6 @@
 """`blurkit deblur`: photos of any kind and size, to wherever they are sent."""
 
+import re
 from pathlib import Path
 
 import imagecodecs
@@ -10,6 +11,8 @@ import PIL.ImageCms
 import pytest
 import tifffile
 
+import blurkit
+from blurkit.cli import batch
 from blurkit.io.images import read_image
 from blurkit.io.records import Record
 from blurkit.reports.pictures import PANEL_SIDE, RESTORED, before_after, most_changed
@@ -146,6 +149,70 @@ def test_strength_blends_with_the_photo(checkpoint: Path) -> None:
     assert records(shard)[0].attrs["restored_strength"] == 0.25
 
 
+def test_a_mask_says_where(checkpoint: Path) -> None:
+    """Black pixels keep their bits, whatever the depth; grey ones are between."""
+    image = photo(5, 40, 56)
+    mask = np.zeros((40, 56), np.uint8)
+    mask[:, 20:] = 128
+    mask[:, 40:] = 255
+    write("mask.png", mask)
+    alpha = np.linspace(0, 255, 40 * 56).reshape(40, 56, 1).astype(np.uint8)
+    write("in/alpha.png", np.concatenate([image, alpha], axis=2))
+    Path("in/deep.png").write_bytes(imagecodecs.png_encode(image.astype(np.uint16) * 257 + 3))
+    command = ["deblur", "in", "-c", checkpoint, "-q"]
+    done(*command, "-o", "whole/")
+    done(*command, "-o", "part/", "--mask", "mask.png")
+    for name in ("alpha.png", "deep.png"):
+        before, whole, part = (
+            read_image(Path(folder, name)).pixels.astype(int) for folder in ("in", "whole", "part")
+        )
+        np.testing.assert_array_equal(part[:, :20], before[:, :20])
+        np.testing.assert_array_equal(part[:, 40:], whole[:, 40:])
+        between = before + (whole - before) * 128 / 255
+        peak = 255 if name == "alpha.png" else 65535
+        np.testing.assert_allclose(part[:, 20:40], between[:, 20:40], atol=peak / 255)
+        assert (part[:, 20:40] != before[:, 20:40]).any()
+    np.testing.assert_array_equal(read_image(Path("part/alpha.png")).alpha, alpha)
+    made = blurkit.load(checkpoint).deblur(image, mask=mask)
+    np.testing.assert_array_equal(made, read_image(Path("part/alpha.png")).pixels)
+
+
+def test_masks_by_name(checkpoint: Path) -> None:
+    for name in ("a", "b/c", "d"):
+        write(f"in/{name}.jpg", photo(1))
+    white = np.full((48, 64), 255, np.uint8)
+    write("masks/a.png", white - white)
+    write("masks/b/c.tif", white)
+    command = ["deblur", "in", "-c", checkpoint, "--format", "png", "-q", "-o", "out/"]
+    ran = invoke(*command, "--mask", "masks")
+    assert_failed(ran, "d", "--mask masks: holds no picture named d")
+    before = read_image(Path("in/a.jpg")).pixels
+    np.testing.assert_array_equal(read_image(Path("out/a.png")).pixels, before)
+    assert (read_image(Path("out/b/c.png")).pixels != before).any()
+
+    write("small.png", white[1:])
+    ran = invoke("deblur", "in/a.jpg", "-c", checkpoint, "--mask", "small.png", "-q")
+    assert_failed(ran, "a", "a: has 64x48 pixels, and its mask 64x47")
+    write("colour.png", photo(1))
+    ran = invoke("deblur", "in/a.jpg", "-c", checkpoint, "--mask", "colour.png", "-q")
+    assert_failed(ran, "a", "a: its mask has colours; a mask is grey")
+
+
+def test_a_batch_says_how_long_it_takes(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "SOON", 0)
+    for number in range(4):
+        write(f"in/{number}.png", photo(number, 40 + 8 * number, 56))
+    command = ["deblur", "in", "-c", checkpoint, "-o"]
+    ran = done(*command, "out/")
+    assert re.search(r"^4 photos, about \d+ seconds?$", ran.err, re.MULTILINE)
+    for name in ("2.png", "3.png"):
+        Path("out", name).unlink()
+    done("prepare", "in", "-o", "in.h5", "-q")
+    for again in (["out/", "--resume"], ["other/", "-q"]):
+        assert " photos, about " not in done(*command, *again).err
+    assert " photos, about " not in done("deblur", "in.h5", *command[2:], "shard/").err
+
+
 def test_a_folder_twice(checkpoint: Path) -> None:
     """What the first run wrote beside the photos is no input of the second."""
     write("a.jpg", photo(0))
@@ -204,6 +271,9 @@ WRONG = {
     ("--strength", "nan"): "--strength nan: must be from 0 ",
     ("--json", "-o", "-"): "both write to standard output",
     ("-", "-c", "-"): "standard input can be read only once",
+    ("--mask", "none.png"): "--mask none.png: no such file or folder",
+    ("--preview", "--mask", "."): "--preview restores a part of each photo, and excludes --mask",
+    ("--preview", "-o", "out.h5"): "-o out.h5: --preview writes pictures; name an image or a fol",
     ("-o", "out.gif"): "-o out.gif is one film",
     ("-o", "out.h5", "--compare"): "--compare requires images",
     ("-o", "-", "--compare"): "--compare requires images",

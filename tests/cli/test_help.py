@@ -24,7 +24,7 @@ REFUSED = {
     "prepare": "x --copies 2",
     "train-reblur": "x -o x.txt",
     "train-deblur": "x --system msfs --hidden 8",
-    "deblur": "x --method network --keep-kernel",
+    "deblur": "x --method network --keep-kernel x.png",
     "blind-deblur": "x --region 1",
     "reblur": "x --random --noise",
     "transfer": "x",

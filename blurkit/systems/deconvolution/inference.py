@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import or_
@@ -14,8 +14,17 @@ import torch
 from torch import nn
 
 from blurkit.engine.engine import Engine
-from blurkit.io.records import Attributes, Image, Record, from_float, to_float
+from blurkit.io.records import (
+    WHOLE_IMAGE_ATTRS,
+    Attributes,
+    Image,
+    Record,
+    central_crop,
+    from_float,
+    to_float,
+)
 from blurkit.options import Precision
+from blurkit.synthesis.kernels import KernelSheet
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
@@ -24,14 +33,20 @@ from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
     Window,
+    estimation_scale,
     in_colour,
     known,
+    laid,
+    sheet_of,
     spared,
     typical,
     unchanged,
     unwatched,
 )
 from blurkit.systems.uses import Estimate, Estimator
+
+PART_OF = "part_of"
+"""The attribute of a part of a photo that is the height and width of the photo."""
 
 SPECK = 0.02
 """Part of the largest value, and of the sum, below which pixels and parts of a kernel from which a
@@ -69,7 +84,8 @@ class WindowDeblurring:
     """Deblurs records by the blur of their windows.
 
     `kernel` (h, w) is the blur of every photo, if it is known, with `gamma` as the exponent from
-    pixel values to the blurred light; otherwise the blur is estimated. `otherwise` restores
+    pixel values to the blurred light, or a sheet of what was found in the windows of a photo;
+    otherwise the blur is estimated. `otherwise` restores
     windows, or parts of them, that the estimated blur is not expected to explain (None: they stay
     as they are). `watch` is called with the progress. `checkpoint` is the name that records store
     as `restored_by`.
@@ -77,7 +93,7 @@ class WindowDeblurring:
 
     deconvolution: Deconvolution
     checkpoint: str
-    kernel: np.ndarray | None = None
+    kernel: np.ndarray | KernelSheet | None = None
     otherwise: Engine | None = None
     gamma: float = 2.2
     strength: float = 1.0
@@ -92,14 +108,14 @@ class WindowDeblurring:
         undone, and `restored_left`, the number left as they are. If any kernel is believed, the
         most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
         `blur_trust` from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that
-        it blurred; with `keep_kernel` it is stored as `kernel`. Raises BlurkitError without a
-        `blur`.
+        it blurred; with `keep_kernel` it is stored as `kernel`, and what `KernelSheet.of` reads.
+        Raises BlurkitError without a `blur`.
         """
         blur = record.image("blur")
         started = time.perf_counter()
         image = to_float(blur)
         colour = in_colour(image)
-        restored, windows, left = self._restored(colour)
+        restored, windows, same = self._restored(colour, size_of_whole(record))
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -112,10 +128,12 @@ class WindowDeblurring:
             "restored_seconds": round(time.perf_counter() - started, 4),
             "restored_windows": len(windows),
             "restored_believed": believed,
-            "restored_left": left,
+            "restored_left": sum(same),
         }
         found = described(windows)
-        if found and not self.keep_kernel:
+        if found and self.keep_kernel:
+            found |= sheet_of(windows, same)
+        elif found:
             del found["kernel"]
         images = {**record.images, "restored": from_float(restored, blur.dtype)}
         return Record(record.name, images, attrs | found)
@@ -127,40 +145,80 @@ class WindowDeblurring:
         """
         return described(self._windows(in_colour(to_float(blur))))
 
-    def _windows(self, image: np.ndarray) -> list[Window]:
+    def _windows(self, image: np.ndarray, whole: Sequence[int] | None = None) -> list[Window]:
+        if isinstance(self.kernel, KernelSheet):
+            return laid(image, self.kernel, self.deconvolution.options)
         if self.kernel is not None:
             return known(image, self.kernel, self.deconvolution.options, self.gamma)
-        return self.deconvolution.windows(image, self.watch)
+        return self.deconvolution.windows(image, self.watch, whole)
 
-    def _restored(self, image: np.ndarray) -> tuple[np.ndarray, list[Window], int]:
-        """Return the restored image, its windows, and how many of them are left as they are.
+    def _restored(
+        self, image: np.ndarray, whole: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, list[Window], list[bool]]:
+        """Return the restored image, its windows, and which of them are left as they are.
 
         A window in which the network finds nothing to restore is sharp, whatever would be estimated
         there; in a photo of such windows nothing is estimated.
         """
         if self.otherwise is None:
-            windows = self._windows(image)
-            rest, left = image, sum(not window.believed for window in windows)
+            windows = self._windows(image, whole)
+            rest, same = image, [not window.believed for window in windows]
         else:
             o, restored = self.deconvolution.options, self.otherwise(image)
             windows = self.deconvolution.places(image)
             same = unchanged(image, restored, windows, o)
             if not all(same):
-                windows = self._windows(image)  # larger ones, if the blur is long
-                needless = self.deconvolution.needless(image, restored, windows)
+                windows = self._windows(image, whole)  # larger ones, if the blur is long
+                needless = self._needless(image, restored, windows)
                 same = list(map(or_, unchanged(image, restored, windows, o), needless))
                 pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
-            rest, left = spared(image, restored, windows, same, o), sum(same)
+            rest = spared(image, restored, windows, same, o)
         if not any(window.believed for window in windows):
-            return rest.copy(), windows, left
+            return rest.copy(), windows, same
         otherwise = None if self.otherwise is None else rest
-        return self.deconvolution.restore(image, windows, otherwise, self.watch), windows, left
+        return self.deconvolution.restore(image, windows, otherwise, self.watch), windows, same
+
+    def _needless(
+        self, image: np.ndarray, restored: np.ndarray, windows: list[Window]
+    ) -> list[bool]:
+        """Return in which windows a network is not to be used; a sheet says it of its own."""
+        if isinstance(self.kernel, KernelSheet):
+            return [window.trust > 0 and not window.believed for window in windows]
+        return self.deconvolution.needless(image, restored, windows)
 
     def _with(self) -> str:
         o = self.deconvolution.options
         about = f"window={o.window} overlap={o.overlap} {self.deconvolution.describe()}"
         return about if self.otherwise is None else f"{about}; else {self.otherwise.summary()}"
+
+
+def window_in_the_middle(record: Record) -> Record:
+    """Return the middle of a record's images, as large as a window in which blur is estimated."""
+    height, width = record.image("blur").shape[:2]
+    side = middle_side(height, width)
+    images = {role: central_crop(image, side, side) for role, image in record.images.items()}
+    attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
+    return Record(record.name, images, attrs | {PART_OF: np.array([height, width])})
+
+
+def size_of_whole(record: Record) -> tuple[int, int] | None:
+    """Return the height and width of the photo whose middle a record is, None of other records.
+
+    What a file from elsewhere claims counts only if `window_in_the_middle` would have made it.
+    """
+    size, shape = record.attrs.get(PART_OF), record.image("blur").shape[:2]
+    if not isinstance(size, np.ndarray) or size.shape != (2,) or size.dtype.kind not in "iu":
+        return None
+    whole = int(size[0]), int(size[1])
+    side = middle_side(*whole) if min(whole) > 0 else 0
+    return whole if shape == (min(side, whole[0]), min(side, whole[1])) else None
+
+
+def middle_side(height: int, width: int) -> int:
+    """Return the side of the window in the middle of a photo."""
+    o = WindowOptions()
+    return round(o.window / estimation_scale(height, width, o))
 
 
 def described(windows: list[Window]) -> Attributes:

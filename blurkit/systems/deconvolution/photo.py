@@ -8,11 +8,13 @@ kernel that its neighbours agree on, or is left to another method.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -22,8 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas, starts
-from blurkit.io.records import central_crop
+from blurkit.io.records import Attributes, central_crop
 from blurkit.options import Precision
+from blurkit.synthesis.kernels import NO_BLUR, KernelSheet
 from blurkit.systems.deconvolution.choice import (
     SAMPLED,
     Estimates,
@@ -63,6 +66,9 @@ enlarged as well: there, a size that cuts the blur may promise as much."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
+
+LEAST = 1e-9
+"""Least value of a kernel from a sheet, so that its size, on which results depend, stays."""
 
 FULL_SCALE = 250 / 255
 """Value from which a pixel may have been any brighter."""
@@ -153,16 +159,23 @@ class Deconvolution:
         height, width = image.shape[:2]
         return [Window(*p, believed=False) for p in rectangles(height, width, self.options)]
 
-    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
+    def windows(
+        self,
+        image: np.ndarray,
+        watch: Watch = unwatched,
+        whole: Sequence[int] | None = None,
+    ) -> list[Window]:
         """Return the windows of a photo, row by row, each with the kernel that was found in it.
 
-        The blur of a large photo is estimated in a smaller copy. In a photo with a side of less
-        than `smallest` pixels there are none.
+        The blur of a large photo is estimated in a smaller copy; of a part of a photo with the
+        height and width `whole`, at the same scale. In a photo with a side of less than `smallest`
+        pixels there are none.
         """
         o = self.options
         if not self.places(image):
             return []
-        factor = min(1.0, (o.megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5)
+        height, width = image.shape[:2] if whole is None else whole
+        factor = estimation_scale(int(height), int(width), o)
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
@@ -175,9 +188,9 @@ class Deconvolution:
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
         alone = len(chosen) == 1  # has no neighbours to agree
-        if (alone or not held) and (whole := self._whole(small, gains)):
-            length = shape(whole.kernel).length
-            long = self._long(small, whole, around(length, o), watch)
+        if (alone or not held) and (best := self._whole(small, gains)):
+            length = shape(best.kernel).length
+            long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
         believed = [self._believes(best) for best in chosen]
         windows = [
@@ -488,6 +501,11 @@ def around(length: float, options: WindowOptions) -> WindowOptions:
     return replace(options, window=max(options.window, side), overlap=max(options.overlap, overlap))
 
 
+def estimation_scale(height: int, width: int, options: WindowOptions) -> float:
+    """Return by what factor a photo is shrunk to estimate its blur."""
+    return min(1.0, (options.megapixels * 1e6 / (height * width)) ** 0.5)
+
+
 def rectangles(
     height: int, width: int, options: WindowOptions
 ) -> Iterator[tuple[int, int, int, int]]:
@@ -506,6 +524,49 @@ def known(
     blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
     places = rectangles(image.shape[0], image.shape[1], options)
     return [Window(*place, blur, gamma, centred=False) for place in places]
+
+
+def spaced(length: int, side: int, count: int) -> list[int]:
+    """Return where `count` windows start along a side of a photo, or as many as cover it."""
+    if length <= side:
+        return [0]
+    count = max(count, math.ceil(length / side))
+    step = math.ceil((length - side) / (count - 1))
+    return [min(number * step, length - side) for number in range(count)]
+
+
+def laid(image: np.ndarray, sheet: KernelSheet, options: WindowOptions) -> list[Window]:
+    """Return the windows of a photo (H, W, C) with the kernels of a sheet.
+
+    A photo that is covered by more windows has the kernel at its place in each. Kernels without
+    blur are not believed; the trust in one that is unknown is 0.
+    """
+    sides = [min(sheet.side or options.window, length) for length in image.shape[:2]]
+    counts = sheet.kernels.shape[:2]
+    rows, columns = map(spaced, image.shape[:2], sides, counts)
+    windows = []
+    for (row, top), (column, left) in product(enumerate(rows), enumerate(columns)):
+        down = int((row + 0.5) * counts[0] / len(rows))
+        right = int((column + 0.5) * counts[1] / len(columns))
+        kernel = torch.from_numpy(sheet.kernels[down, right])
+        trust, blurred = float(kernel.sum() > 0), 0 < float(kernel.max()) < NO_BLUR
+        place = top, left, sides[0], sides[1]
+        kernel = kernel.clamp_min(LEAST) if blurred else kernel
+        windows.append(Window(*place, kernel, sheet.gamma, trust, blurred))
+    return windows
+
+
+def sheet_of(windows: Sequence[Window], same: Sequence[bool]) -> Attributes:
+    """Return the attributes that `KernelSheet.of` reads, from which `laid` makes these windows.
+
+    Windows that stay the `same` have a kernel without blur, others that are not believed none.
+    """
+    kernels = trimmed(torch.stack([w.kernel * w.believed for w in windows])).cpu().numpy()
+    middle, rows = kernels.shape[-1] // 2, len({window.top for window in windows})
+    for kernel, window, stays in zip(kernels, windows, same, strict=True):
+        kernel[middle, middle] += stays and not window.believed
+    side = max(windows[0].height, windows[0].width)
+    return {"blur_kernels": kernels.reshape(rows, -1, *kernels.shape[1:]), "blur_side": side}
 
 
 def typical(windows: list[Window]) -> Window | None:

@@ -10,6 +10,7 @@ import pytest
 
 import blurkit
 from blurkit.io.records import Record
+from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, shape
 from tests.cli.command import (
     Ran,
@@ -100,10 +101,11 @@ def test_a_known_kernel_is_undone(blurry: Path, kernel: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None:
     shard = tmp_path / "out.h5"
-    ran = invoke(
-        "deblur", blurry, "--method", "shake", "--keep-kernel", "-o", shard, "--json", "-q"
-    )
+    picture = tmp_path / "found.png"
+    shake = ["deblur", blurry, "--method", "shake", "--json", "-o", shard]
+    ran = invoke(*shake, "--keep-kernel", picture)
     assert_done(ran)
+    assert f"wrote {picture}" in ran.err
     (record,) = records(shard)
     found = record.attrs["kernel"]
     (told,) = ran.json
@@ -116,16 +118,118 @@ def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None
     assert str(record.attrs["restored_by"]).startswith("deconvolution.pt")
     assert record.attrs["restored_believed"] == record.attrs["restored_windows"] == 1
 
-    plain = tmp_path / "plain.h5"
-    assert_done(invoke("deblur", blurry, "--method", "shake", "-o", plain, "-q"))
-    (without,) = records(plain)
-    assert "kernel" not in without.attrs
-    np.testing.assert_array_equal(without.images["restored"], record.images["restored"])
+    ((_, own),) = read_kernels(picture)
+    assert float(kernel_agreement(batch(own), batch(found))) > 0.9999
     # What was kept is a kernel file to others.
     np.save(tmp_path / "found.npy", found)
     output = tmp_path / "again.png"
     assert_done(invoke("deblur", blurry, "--kernel", tmp_path / "found.npy", "-o", output, "-q"))
     assert quality(output) > quality(blurry) + 0.5
+
+
+def test_a_picture_of_the_kernel_goes_round_and_can_be_mended(blurry: Path, tmp_path: Path) -> None:
+    """Given back, it gives the same photo to one level; also if an editor has saved it again."""
+    found, first, again = (tmp_path / name for name in ("found.png", "first.png", "again.png"))
+    assert_done(invoke("deblur", blurry, "--keep-kernel", found, "-o", first, "-q"))
+    assert_done(invoke("deblur", blurry, "--kernel", found, "-o", again, "-q"))
+    before, after = (imageio.imread(path).astype(int) for path in (first, again))
+    assert quality(first) > quality(blurry) + 0.5
+    assert np.abs(after - before).max() <= 1
+
+    drawn = imageio.imread(found)
+    assert drawn.dtype == np.uint16 and drawn.max() == 65535
+    eight = np.rint(drawn / 257).astype(np.uint8)
+    write(found, np.stack([eight] * 3, axis=2))  # in colours and without its text
+    assert_done(invoke("deblur", blurry, "--kernel", found, "-o", again, "-q", "--force"))
+    assert quality(again) > quality(first) - 0.2
+
+    eight[1:-1, 1:-1] = 0
+    middle = eight.shape[0] // 2
+    eight[middle, middle] = 255  # a dot: no blur
+    write(found, eight)
+    ran = invoke("deblur", blurry, "--kernel", found, "-o", again, "--force")
+    assert_done(ran)
+    assert "left as it is" in ran.err
+    np.testing.assert_array_equal(imageio.imread(again), imageio.imread(blurry))
+
+    write(found, np.hstack([eight, eight[:, 3:]]))  # cut in a second cell
+    ran = invoke("deblur", blurry, "--kernel", found, "-o", again, "--force")
+    assert_refused(ran, f"{found}: a white line between its kernels is damaged")
+
+
+@pytest.mark.slow
+def test_kernels_of_windows_go_round(tmp_path: Path) -> None:
+    """A photo of which a part is sharp, a part shaken, and a part too plain to tell."""
+    whole = photo("coffee", 400, 600)
+    image = np.hstack([taken(whole, KERNEL)[:, :400], whole[:, :350], np.full((400, 330, 3), 0.5)])
+    source = write(tmp_path / "mixed.png", bytes_of(image))
+    found, first, again = (tmp_path / name for name in ("found.png", "first.png", "again.png"))
+    ran = invoke("deblur", source, "--keep-kernel", found, "-o", first, "--json")
+    assert_done(ran)
+    (told,) = ran.json
+    assert 0 < told["restored_believed"] < told["restored_windows"]
+    assert_done(invoke("deblur", source, "--kernel", found, "-o", again))
+    before, after = (imageio.imread(path).astype(int) for path in (first, again))
+    assert np.abs(after - before).max() <= 1
+
+
+def test_pictures_of_kernels_go_to_a_folder(blurry: Path, tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    both = ["deblur", blurry, tiny, "--method", "shake", "-o", f"{tmp_path}/out/"]
+    ran = invoke(*both, "--keep-kernel", tmp_path / "one.png")
+    assert_refused(ran, "one.png is one picture, but there are several photos", status=2)
+    ran = invoke(*both, "--keep-kernel", f"{folder}/")
+    assert_done(ran)
+    assert "tiny: no kernel was found, and none is written" in ran.err
+    assert list(files(folder)) == ["photo.png"]
+    (tmp_path / "out/photo.png").unlink()
+    (tmp_path / "out/tiny.png").unlink()
+    ran = invoke(*both, "--keep-kernel", f"{folder}/")
+    assert_failed(ran, "photo", "photo.png: exists already; give --force")
+
+
+def test_a_comparison_shows_the_blur(blurry: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.png"
+    assert_done(invoke("deblur", blurry, "--method", "shake", "--compare", "-o", output, "-q"))
+    shown = imageio.imread(tmp_path / "out.compare.jpg")[: SIZE[0], : SIZE[1]].astype(int)
+    changed = np.abs(shown - imageio.imread(blurry)).mean(2) > 40
+    side = round(0.3 * SIZE[0])
+    inside = changed[-side:, :side]
+    assert inside.mean() > 0.5 and changed.sum() - inside.sum() < 0.01 * changed.size
+    assert (shown[-side:, :side].min(axis=(0, 1)) < 30).all(), "black around the kernel"
+
+
+def test_a_preview_restores_the_middle(blurry: Path, tmp_path: Path) -> None:
+    middle = photo("coffee", 400, 600)
+    source = write(tmp_path / "photo.jpg", bytes_of(taken(middle, KERNEL)))
+    ran = invoke("deblur", tmp_path, "--preview", "--json")
+    assert_done(ran)
+    assert list(files(tmp_path)) == ["photo.jpg", "photo.previewed.jpg"]
+    assert "photo: the middle 384x384 pixels of 600x400: blur of " in ran.err
+    (told,) = ran.json
+    assert (told["width"], told["height"], told["restored_windows"]) == (384, 384, 1)
+    shown = imageio.imread(tmp_path / "photo.previewed.jpg")
+    assert shown.shape[1] == 2 * 384 + 8
+    before = shown[:250, :384].astype(int)  # above the picture of the kernel
+    assert np.abs(before - imageio.imread(source)[8:258, 108:492]).mean() < 4
+    ran = invoke("deblur", tmp_path, "--preview", "-q")
+    assert_failed(ran, "photo", "photo.previewed.jpg: exists already")
+    assert_done(invoke("deblur", source, "--preview", "-o", tmp_path / "look.png", "-q"))
+    assert imageio.imread(tmp_path / "look.png").shape == shown.shape
+
+
+def test_what_records_claim_about_their_blur_does_no_harm(tiny: Path, tmp_path: Path) -> None:
+    """A shard from elsewhere has the attributes and an image that results and previews have."""
+    pixels = imageio.imread(tiny)
+    claims = {"blur_kernels": np.zeros((2, 2, 3, 3), np.float32), "blur_side": 1, "blur_gamma": 1.0}
+    claims |= {"part_of": np.array([10**9, 1])}
+    shard = tmp_path / "in.h5"
+    blurkit.write_records([Record("a", {"blur": pixels, "preview": pixels[:9, :9]}, claims)], shard)
+    command = ["deblur", shard, "--method", "shake", "-o", f"{tmp_path}/out/"]
+    assert_done(invoke(*command, "--compare", "--keep-kernel", f"{tmp_path}/kernels"))
+    assert list(files(tmp_path / "out")) == ["a.compare.jpg", "a.png"]
+    np.testing.assert_array_equal(imageio.imread(tmp_path / "out/a.png"), pixels)
+    assert not (tmp_path / "kernels").exists()
 
 
 def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> None:
@@ -192,8 +296,16 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
         ),
         (["--method", "shake", "--strength", "2"], "--strength 2: must be from 0 (unchanged) to 1"),
         (
-            ["--method", "network", "--keep-kernel"],
+            ["--method", "network", "--keep-kernel", "found.png"],
             "--keep-kernel requires --method shake or auto",
+        ),
+        (
+            ["--kernel", "KERNEL", "--keep-kernel", "found.png"],
+            "--keep-kernel requires --method shake or auto, and no --kernel",
+        ),
+        (
+            ["--keep-kernel", "found.h5"],
+            "--keep-kernel found.h5: name a .png or a folder/; records (-o found.h5) hold it",
         ),
     ],
 )
@@ -236,8 +348,8 @@ def blind(*arguments: object) -> Ran:
 @pytest.mark.slow
 def test_a_blind_search_starts_from_what_shake_finds(blurry: Path, tmp_path: Path) -> None:
     found, searched = tmp_path / "found.h5", tmp_path / "searched.h5"
-    exact = ["--precision", "fp32", "--keep-kernel", "-q", "-o"]
-    assert_done(invoke("deblur", blurry, "--method", "shake", *exact, found))
+    exact = ["--precision", "fp32", "-q", "-o", found]
+    assert_done(invoke("deblur", blurry, "--method", "shake", *exact))
     assert_done(blind(blurry, "--keep-kernel", "-o", searched))
     (estimate,), (record,) = records(found), records(searched)
     assert record.attrs["blind_started"] == 1 and record.attrs["blind_trust"] >= 0.6

@@ -115,7 +115,7 @@ def test_a_grey_photo_is_the_mean_of_its_channels(deconvolution: Deconvolution) 
 class Told(Deconvolution):
     """Finds the blur in windows at a photo's left, and does not believe what it finds elsewhere."""
 
-    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
+    def windows(self, image: np.ndarray, watch: Watch = unwatched, *_: object) -> list[Window]:
         watch("estimate blur", 1, 1)
         kernel = batch(KERNEL)[0]
         return [
