@@ -43,10 +43,10 @@ from blurkit.systems.deconvolution.restoration import with_residual
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
 
-START = 15
+L0_SIDE = 15
 """Side of the L0 kernel from which the estimator starts where a dot is not enough, pixels."""
 
-TURNS = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
+SCHEDULE = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
 """Sides of the kernels, turn by turn. Several turns at the coarse scales gain 0.8 dB in windows,
 and take less time than one at full size."""
 
@@ -225,7 +225,7 @@ class KernelSelection:
         found = self._coarse(photo, dots(1), gammas)
         if float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin:
             return found
-        other = self._coarse(photo, self._l0(photo, START, gammas), gammas)
+        other = self._coarse(photo, self._l0(photo, L0_SIDE, gammas), gammas)
         return Estimates(
             torch.cat([found.kernels, other.kernels]),
             torch.cat([found.agreement, other.agreement]),
@@ -385,7 +385,7 @@ def largest(photo: np.ndarray) -> int:
 
 def between(first: int, last: int) -> list[int]:
     """Return the sides of kernels from `first` to `last`, which is one of them, turn by turn."""
-    sides = [side for side in TURNS if first <= side <= last]
+    sides = [side for side in SCHEDULE if first <= side <= last]
     return sides if sides[-1:] == [last] else [*sides, last]
 
 

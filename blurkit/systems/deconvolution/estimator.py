@@ -37,7 +37,7 @@ from blurkit.systems.deconvolution.networks import (
     DeconvolutionResidualBlock,
     Deconvolver,
     UNet,
-    halved,
+    unshuffled,
 )
 from blurkit.systems.system import Shapes
 
@@ -188,7 +188,7 @@ class EdgeHead(nn.Module):
         """Return the edges (N, 2, H, W) from the picture's light, gradients and their weights."""
         x = torch.cat([seen.light[:, None], light[:, None], 4 * gradients], 1)
         h, w = light.shape[-2:]
-        x = halved(F.pad(x, (0, w % 2, 0, h % 2), mode="replicate"))
+        x = unshuffled(F.pad(x, (0, w % 2, 0, h % 2), mode="replicate"))
         features = features[..., : x.shape[-2], : x.shape[-1]]
         noisy = (NOISE_SCALE * seen.noise).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[-2:])
         x = self.blocks(self.first(torch.cat([x, features, noisy], 1)))
@@ -213,7 +213,7 @@ class EdgeUNet(nn.Module):
         x = torch.cat([seen.light[:, None], light[:, None], 4 * gradients, noisy], 1)
         h, w = light.shape[-2:]
         x = F.pad(x, (0, -w % self.multiple, 0, -h % self.multiple), mode="replicate")
-        x = halved(x)
+        x = unshuffled(x)
         missing = (0, x.shape[-1] - features.shape[-1], 0, x.shape[-2] - features.shape[-2])
         features = F.pad(features, missing) if max(missing) > 0 else features
         features = features[..., : x.shape[-2], : x.shape[-1]]

@@ -122,7 +122,7 @@ class Fusion(nn.Module):
         """
         count, _, height, width = images[0].shape
         noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand(count, 1, height, width)
-        x = halved(torch.cat([*images, noisy], 1))
+        x = unshuffled(torch.cat([*images, noisy], 1))
         if features is not None:
             x = torch.cat([x, features.to(x.dtype)], 1)
         out, features = self.network(x)
@@ -238,7 +238,7 @@ def noise_variance(noise: Tensor) -> Tensor:
     return noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
 
 
-def halved(images: Tensor) -> Tensor:
+def unshuffled(images: Tensor) -> Tensor:
     """Return the blocks of 2x2 pixels of images (N, C, H, W) as channels (N, 4 C, H / 2, W / 2).
 
     It is `pixel_unshuffle`, in less than half its time on a CPU.
