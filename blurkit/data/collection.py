@@ -384,9 +384,9 @@ def find_two_sides(
     return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
 
 
-def _other_splits(sides: Sequence[Sequence[Scene]], paired: Collection[Path]) -> dict[Path, str]:
+def _other_splits(sides: Sequence[Sequence[Scene]], paired: set[Path]) -> dict[Path, str]:
     """Return the files in splits of which no file is `paired`, but those of another split are."""
-    others = {}
+    others: dict[Path, str] = {}
     for scenes in sides:
         known = {scene.split for scene in scenes if not paired.isdisjoint(scene.paths)}
         left_out = (scene for scene in scenes if known and scene.split not in known)
