@@ -25,8 +25,8 @@ class ImageFormat:
     """An image format, how it is recognised by its first bytes, read and written.
 
     `starts` are what its files begin with, `brands` the brands that their `ftyp` box names. `read`
-    takes a file, its name for messages, and whether to decode pixels; if not, they are an
-    `outline`. `write` takes a file, pixels with alpha last, metadata and a quality (1 to 100, or
+    takes a file, its name for messages, and whether to decode pixels; if not, they are
+    `hollow`. `write` takes a file, pixels with alpha last, metadata and a quality (1 to 100, or
     None for the default); files of a format without `write` become those with the suffix
     `becomes`. `depths` are the types of the pixels that it holds, the deepest last, and `holds` the
     fields of `Metadata` that it writes, of which none has more bytes than `largest`. Pixels are

@@ -34,7 +34,7 @@ from blurkit.io.records import (
     Record,
     check_image,
     from_float,
-    outline,
+    hollow,
     to_float,
 )
 from blurkit.io.writing import replacing
@@ -93,7 +93,7 @@ def decode_image(file: BinaryIO, path: Path, decoded: bool = True) -> Picture:
         reason = f"damaged or truncated ({one_line(error)})"
         raise reading_error(where, reason, error) from error
     named = path if suffix else path.with_suffix(kind.suffixes[0])
-    upright = upright_picture if decoded else _upright_outline
+    upright = upright_picture if decoded else _upright_hollow
     picture = upright(named, raw, metadata.attributes())
     return replace(picture, attrs=picture.attrs | {"source": where})
 
@@ -118,12 +118,12 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
     return Picture(pixels, alpha, attrs)
 
 
-def _upright_outline(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
-    """Return the outline of a file's pixels as an upright picture, as `upright_picture` does."""
+def _upright_hollow(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
+    """Return the `hollow` pixels of a file as an upright picture, as `upright_picture` does."""
     *size, channels = raw.shape if raw.ndim == 3 else (*raw.shape, 1)
     size = size[::-1] if int(attrs.get("orientation", 1)) >= 5 else size
     kind = np.dtype(np.float32) if raw.dtype.kind == "f" else raw.dtype
-    pixels, alpha = outline((*size, channels), kind), channels in (2, 4)
+    pixels, alpha = hollow((*size, channels), kind), channels in (2, 4)
     check_image(pixels[:1, :1, : channels - alpha], str(path))
     attrs = {"source": str(path), "suffix": path.suffix.lower(), **attrs}
     return Picture(pixels[..., : channels - alpha], pixels[..., -1:] if alpha else None, attrs)

@@ -165,7 +165,7 @@ def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
     return np.rint(values, out=values).astype(dtype)
 
 
-def outline(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def hollow(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return an array that has no values of its own, and takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)
 

@@ -25,7 +25,7 @@ from blurkit.io.records import (
     Record,
     array_checksum,
     check_record,
-    outline,
+    hollow,
     record_checksum,
 )
 
@@ -82,7 +82,7 @@ def record_in(group: h5py.Group, pixels: bool = True) -> Record:
         check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
         checksums[name] = attribute(item, "checksum")
         if not pixels:
-            record.images[name] = outline(item.shape, item.dtype)
+            record.images[name] = hollow(item.shape, item.dtype)
             continue
         record.images[name] = item[()]
         if array_checksum(record.images[name]) != checksums[name]:

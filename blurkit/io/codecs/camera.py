@@ -30,7 +30,7 @@ from blurkit.io.codecs.jpeg import boxes
 from blurkit.io.codecs.metadata import Metadata, divided, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY
 from blurkit.io.paths import check_claim
-from blurkit.io.records import Image, full_range, outline
+from blurkit.io.records import Image, full_range, hollow
 
 SRGB_GAMMA = (2.4, 12.92)
 
@@ -59,7 +59,7 @@ def read_raw(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
             else:
                 size = raw.sizes.iheight, raw.sizes.iwidth
                 turned = size[::-1] if raw.sizes.flip in (5, 6) else size
-                pixels = outline((*turned, 3), np.uint16)
+                pixels = hollow((*turned, 3), np.uint16)
     return pixels, raw_metadata(file)
 
 
@@ -142,7 +142,7 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         pixels = full_range(np.asarray(image), bits)
     else:
         channels = len(image.mode.partition(";")[0])
-        pixels = outline((height, width, channels), np.uint16 if bits > 8 else np.uint8)
+        pixels = hollow((height, width, channels), np.uint16 if bits > 8 else np.uint8)
     if image.premultiplied_alpha and decoded:
         pixels = divided(pixels)
     exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")

@@ -18,7 +18,7 @@ from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_he
 from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
 from blurkit.io.paths import check_claim
-from blurkit.io.records import Image, full_range, outline
+from blurkit.io.records import Image, full_range, hollow
 
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_CODESTREAM = b"\xff\n"
@@ -59,7 +59,7 @@ def read_jpegxl(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
     if not decoded:
-        return header.outline(), _jpegxl_metadata(data, header)
+        return header.hollow(), _jpegxl_metadata(data, header)
     pixels = imagecodecs.jpegxl_decode(data, index=0)
     if header.premultiplied and pixels.ndim == 3:
         pixels = divided(pixels)
@@ -160,10 +160,10 @@ class _Bits:
         self._turned = self._gray = self._alpha = False
         self._type: type = np.uint8
 
-    def outline(self) -> np.ndarray:
+    def hollow(self) -> np.ndarray:
         """Return the upright shape and type of the pixels; known after `is_srgb`."""
         shape = self.shape[::-1] if self._turned else self.shape
-        return outline((*shape, (1 if self._gray else 3) + self._alpha), self._type)
+        return hollow((*shape, (1 if self._gray else 3) + self._alpha), self._type)
 
     def number(self, bits: int) -> int:
         value = self._bits >> self.position & ((1 << bits) - 1)
@@ -279,7 +279,7 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
         raise BlurkitError(f"{where}: unsupported colour space; convert the file to RGB first")
     if not decoded:
         (channels,) = struct.unpack_from(">H", data, data.index(JP2_CODESTREAM) + 40)
-        return outline((*_size(data), channels), np.uint16), metadata
+        return hollow((*_size(data), channels), np.uint16), metadata
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
     pixels = full_range(imagecodecs.jpeg2k_decode(bare), _bits(data))
     return _straight(pixels, data), metadata

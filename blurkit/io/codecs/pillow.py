@@ -18,7 +18,7 @@ from blurkit.io import paths
 from blurkit.io.codecs.exif import orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, from_cmyk
 from blurkit.io.paths import check_claim, justified_pixels, reading_error
-from blurkit.io.records import Image, from_float, outline
+from blurkit.io.records import Image, from_float, hollow
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
 
@@ -185,7 +185,7 @@ def plain_pixels(image: PIL.Image.Image, decoded: bool = True) -> np.ndarray:
     """Return the pixels (H, W) or (H, W, 2 to 4) of an image: gray or RGB, alpha last.
 
     Palettes, bilevel images, CMYK etc. become plain pixels; CMYK by its profile if there is one.
-    Those that are not `decoded` are an `outline`.
+    Those that are not `decoded` are a `hollow` array.
     """
     mode, transparent = image.mode, "transparency" in image.info
     if not decoded:
@@ -193,7 +193,7 @@ def plain_pixels(image: PIL.Image.Image, decoded: bool = True) -> np.ndarray:
             "L" if mode[0] in "IF" else "RGB" if mode == "CMYK" else _plain_mode(mode, transparent)
         )
         kind = {"I": np.uint16, "F": np.float32}.get(mode[0], np.uint8)
-        return outline((image.height, image.width, len(plain)), kind)
+        return hollow((image.height, image.width, len(plain)), kind)
     if mode[0] in "IF":  # deep PGM and PFM
         deep = np.asarray(image)
         return deep.astype(np.uint16) if mode[0] == "I" else deep
@@ -256,7 +256,7 @@ def read_netpbm(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
     kind = np.dtype(">u2" if deep else "<f4" if most < 0 else ">f4")
     if not decoded:
         known = Metadata(comment=comment)
-        return outline((height, width, 3), np.uint16 if deep else np.float32), known
+        return hollow((height, width, 3), np.uint16 if deep else np.float32), known
     file.seek(header.end())
     data = file.read(3 * height * width * kind.itemsize)
     pixels = np.frombuffer(data, kind).reshape(height, width, 3)

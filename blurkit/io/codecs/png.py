@@ -19,7 +19,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, built_profile
 from blurkit.io.codecs.pillow import encoded, metadata_of, opened, plain_pixels
-from blurkit.io.records import Image, outline
+from blurkit.io.records import Image, hollow
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(PNG_SIGNATURE) + 25
@@ -27,7 +27,7 @@ DEPTH_PLACE, COLOUR_PLACE = 24, 25
 GRAYS, PALETTE = (0, 4), 3
 """The places of the depth and kind of colours, the kinds that are gray, and that with a palette."""
 
-CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+CHANNELS_BY_KIND = {0: 1, 2: 3, 4: 2, 6: 4}
 """The number of channels by kind, if there is no palette."""
 
 STRATEGY = zlib.Z_RLE
@@ -71,8 +71,8 @@ def read_png(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
         deep = data[DEPTH_PLACE] == 16
         pixels = plain_pixels(image, decoded and not deep)
         if deep and not decoded:
-            channels = CHANNELS[data[COLOUR_PLACE]] + ("transparency" in image.info)
-            pixels = outline((image.height, image.width, channels), np.uint16)
+            channels = CHANNELS_BY_KIND[data[COLOUR_PLACE]] + ("transparency" in image.info)
+            pixels = hollow((image.height, image.width, channels), np.uint16)
         elif deep:
             import imagecodecs  # only for these files, which a training machine may never read
 

@@ -24,7 +24,7 @@ from blurkit.io.records import Image
 
 APP0, APP1, APP2, APP11, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xFE
 FIRST_QUANTISATION, START_OF_SCAN, END = 0xDB, 0xDA, 0xD9
-START = b"\xff\xd8"
+START_OF_IMAGE = b"\xff\xd8"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """The kinds of segments that state a picture's size, behind its depth."""
 
@@ -148,7 +148,7 @@ def _named(behind: bytes) -> str:
     found = {
         "gain map": GAIN_MAP.search(behind),
         "film": b"ftyp" in behind,
-        "second picture": behind.startswith(START) and not GAIN_MAP.search(behind),
+        "second picture": behind.startswith(START_OF_IMAGE) and not GAIN_MAP.search(behind),
     }
     return _listed(name for name, present in found.items() if present) or "data behind it"
 
@@ -253,7 +253,7 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
     old = _pictures(data)
     for number, (_, kind, size, place) in enumerate(old):
         begin = place + whole[0] - end
-        if number and (begin < 0 or data[end + begin : end + begin + 2] != START):
+        if number and (begin < 0 or data[end + begin : end + begin + 2] != START_OF_IMAGE):
             return _without_index(own), behind
         size = min(size, len(data) - end - begin)  # that of a third one of Pillow's is too large
         if number and kind & 0xFFFFFF in PREVIEWS:

@@ -40,7 +40,7 @@ from blurkit.io.codecs.metadata import (
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
 from blurkit.io.paths import check_claim, reading_error, system_failure
-from blurkit.io.records import Image, full_range, outline
+from blurkit.io.records import Image, full_range, hollow
 
 if TYPE_CHECKING:
     import tifffile
@@ -288,7 +288,7 @@ def _planes(page: Any, file: tifffile.TiffFile) -> range:
 def _read_page(
     page: Any, file: tifffile.TiffFile, where: str, decoded: bool = True
 ) -> Iterator[Page]:
-    """Yield the planes of a page; of one that is not `decoded`, an `outline` of the first."""
+    """Yield the planes of a page; of one that is not `decoded`, a `hollow` array of the first."""
     planes, stored = _planes(page, file), file.filehandle.size
     height, width, bits = _largest(page, len(planes))
     compression = _named(page.compression)
@@ -301,7 +301,7 @@ def _read_page(
     if not decoded:
         pixel = np.zeros((1, 1, page.samplesperpixel), page.dtype)
         pixel, metadata = _plain(page, pixel, metadata, where)
-        yield outline((page.imagelength, page.imagewidth, pixel.shape[2]), pixel.dtype), metadata
+        yield hollow((page.imagelength, page.imagewidth, pixel.shape[2]), pixel.dtype), metadata
         return
     if page.imagedepth == len(planes):
         values = page.asarray()
