@@ -199,7 +199,7 @@ def info(
 
     They are those that `blurkit info --json` prints. Without a `source`, they describe the weights
     that come with blurkit. `size` (height, width) in pixels is the image size for which the costs
-    of networks are counted. `verify` also reads the pixels of shards. `blur` is a dataset's blur
+    of networks are counted. `verify` also reads all pixels. `blur` is a dataset's blur
     folder. The first bad item raises BlurkitError, unless `on_error(where, error)` handles it; all
     are listed under `problems`. Records that are read pass through `watch`.
     """
@@ -236,13 +236,13 @@ def _records(
         # A pipe may hold a checkpoint, too. An empty pipe is reported as a bad stream.
         head = cast(BufferedReader, standard_input()).peek(HEAD)
         if recognise(head[:HEAD]):
-            return inventory.describe_image_data(standard_input().read(), STDIN)
+            return inventory.describe_image_data(standard_input().read(), STDIN, verify)
         if head[:1] in (SIGNATURE[:1], b""):
             return inventory.describe_packed("-", on_error, watch, verify)
     elif is_stream(text):
         return inventory.describe_packed(text, on_error, watch, verify)
     elif path.is_dir():
-        return inventory.describe_folder(path, on_error, watch, blur)
+        return inventory.describe_folder(path, on_error, watch, blur, verify)
     elif not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     elif is_film(path):
@@ -250,7 +250,7 @@ def _records(
     elif inventory.holds_records(path):
         return inventory.describe_packed(text, on_error, watch, verify)
     elif is_image(path):
-        return inventory.describe_image(path)
+        return inventory.describe_image(path, verify)
     return None
 
 

@@ -12,12 +12,11 @@ ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 _OTHER = r"[^\s\"'<>?#"
-USER = re.compile(rf"(?<=://){_OTHER}/]*@")
-QUERY = re.compile(
-    rf"(\b[a-z][a-z0-9+.-]*://{_OTHER}]*)[?#](?:[^\s\"'<>]*[^\s\"'<>:;,.)])?", re.IGNORECASE
-)
+_START = r"\b(?:[a-z][a-z0-9+.-]*://|(?:https?|ftp):/)"
+USER = re.compile(rf"({_START}){_OTHER}/]*@", re.IGNORECASE)
+QUERY = re.compile(rf"({_START}{_OTHER}]*)[?#](?:[^\s\"'<>]*[^\s\"'<>:;,.)])?", re.IGNORECASE)
 """The user and password of an address in a text; the address, and its query and fragment, which
-end before punctuation."""
+end before punctuation. Where a path is expected, pathlib has left one slash of two."""
 
 
 class BlurkitError(Exception):
@@ -81,4 +80,4 @@ def one_line(error: BaseException) -> str:
 
 def without_secrets(text: str) -> str:
     """Return a text in which no address has a user, password, query or fragment."""
-    return QUERY.sub(r"\1", USER.sub("", text))
+    return QUERY.sub(r"\1", USER.sub(r"\1", text))

@@ -27,7 +27,9 @@ class InfoOptions(Printing):
     """The options of `blurkit info`."""
 
     size: str = option("256x256", "Image size in pixels for the GMACs of networks.", metavar="WxH")
-    verify: bool = option(False, "Also decode all pixels of shards and films, verify checksums.")
+    verify: bool = option(
+        False, "Also read all pixels, which detects damage, and verify checksums."
+    )
     sha256: tuple[str, ...] = SHA256
     blur: str = BLUR
     figure: Path | None = option(

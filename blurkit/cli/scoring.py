@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from blurkit.cli.batch import Problems, compare_options, options_file, say_written
@@ -35,6 +36,7 @@ from blurkit.metrics.evaluation import (
 )
 from blurkit.metrics.frequency import Frequency
 from blurkit.metrics.scores import Measures, Scores
+from blurkit.metrics.sharpness import sharper
 from blurkit.metrics.statistics import Scored, check_level
 from blurkit.model import Work
 from blurkit.reports.page import ReportFolder, scene_pictures
@@ -86,6 +88,7 @@ class Evaluation:
         self.runs = self._runs()
         self.spectrum = Frequency(self.measures, options.patch) if options.frequency else None
         self.rows: Rows = {}
+        self._sharper: list[float] = []
 
     def run(self) -> None:
         """Score all records, and report the results."""
@@ -121,6 +124,8 @@ class Evaluation:
             network_costs_for(options.input_size) if self.networks else None,
         )
         result = _beside(result, options, self._seeds())
+        if self._sharper and fmean(self._sharper) > MUCH:
+            say_warning(BLURRIER.format(options.reference or self.inputs[1]))
         _publish(result, self.spectrum, options)
         if result.images:
             if self.page is not None:
@@ -146,6 +151,9 @@ class Evaluation:
     def _score(self, scene: Mapping[str, Record]) -> None:
         """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
         options, measures = self.options, self.measures
+        separate = self.runs is not None or are_two_sides(self.inputs)
+        if separate and len(self._sharper) < ENOUGH:
+            self._sharper.append(sharper("restored", "sharp", scene.values()))
         scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
         if self.spectrum is not None:
             self.spectrum.add(scene)
@@ -217,6 +225,11 @@ class Evaluation:
         return (record for record in records if record.name not in finished)
 
 
+BLURRIER = "the pictures in {} are blurrier than those to measure; name RESTORED/, then SHARP/"
+ENOUGH, MUCH = 16, 0.05
+"""So many pictures, if so much sharper, tell that those to compare with are blurry."""
+
+
 def merge(inputs: list[str], options: EvaluationOptions) -> None:
     """Make one report of the reports of parts. Raises UsageError if they do not fit together."""
     _check([], options)
@@ -264,12 +277,14 @@ def _beside(
 
 
 def _publish(result: Report, spectrum: Frequency | None, options: EvaluationOptions) -> None:
-    """Print the report, and write it to the files that `-o` names."""
+    """Print the report, and write it to files; of a part also without images, for `--merge`."""
     if options.json:
         print_json(result.as_dict(images=False))
-    if not result.images:
+    if not (result.images or result.part):
         return
-    if not options.quiet:
+    if not result.images:
+        say(f"part {result.part}: nothing was measured", options.quiet)
+    elif not options.quiet:
         print_report(result)
     for file in options.output:
         write_report(file, result, options.force or options.resume)

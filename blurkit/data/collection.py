@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product, takewhile
@@ -268,9 +268,10 @@ def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say
     """Return `side` with its keys replaced by those of `names` that mean the same image.
 
     `a-b` and `a_b` mean `a/b`, and words for a role mean nothing (`scene1/blur_2`). An ending that
-    all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`.
-    Keys that could mean several names stay as they are. `say` gets a line about the keys of the
-    folder or shard `where` that were replaced.
+    all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`. If
+    none has, a name without folders means the only one that ends so: HIDE's sharp images are in one
+    folder. Keys that could mean several names stay as they are. `say` gets a line about the keys of
+    the folder or shard `where` that were replaced.
     """
     own = _by_words(name for name in side if name not in names)
     other = _by_words(name for name in names if name not in side)
@@ -283,6 +284,7 @@ def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say
         found = {n: cut[w[: -first or None]] for w, n in own.items() if w[: -first or None] in cut}
         if len({*found.values()}) == len(found) > len(partners):
             partners = found
+    partners = partners or _without_folders(side, names)
     for name, partner in [*partners.items()][:1]:
         say(f"{where}: {len(partners)} paired by names that differ, such as {name} with {partner}")
     return {partners.get(name, name): value for name, value in side.items()}
@@ -299,6 +301,18 @@ def _by_words(names: Iterator[str]) -> dict[tuple[str, ...], str]:
     for name in names:
         found[_words(name)].append(name)
     return {words: same[0] for words, same in found.items() if len(same) == 1}
+
+
+def _without_folders(side: Collection[str], names: Collection[str]) -> dict[str, str]:
+    """Return the names of a side by those with the same last part, if one of the two is no more."""
+    ends = [Counter(name.rpartition("/")[2] for name in some) for some in (side, names)]
+    other = {name.rpartition("/")[2]: name for name in names}
+    found = {}
+    for name in side:
+        end = name.rpartition("/")[2]
+        if end in (name, other.get(end)) and ends[0][end] == ends[1][end] == 1:
+            found[name] = other[end]
+    return {name: partner for name, partner in found.items() if name != partner}
 
 
 def _shared_ending(names: Collection[str]) -> int:
@@ -340,7 +354,7 @@ def find_two_sides(
         if not Path(side).exists():
             raise BlurkitError(f"{side}: no such file or folder")
     if Path(first).is_file():
-        names = [composed(Path(first).stem)]
+        names, scenes = [composed(Path(first).stem)], list[list[Scene]]()
         sides = [dict.fromkeys(names, Path(first)), dict.fromkeys(names, Path(second))]
     else:
         found = [find_items([first], image=roles[0]), find_items([second], image=roles[1])]
@@ -352,11 +366,27 @@ def find_two_sides(
         sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
         sides[0] = renamed(sides[0], sides[1], first, say)
     pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
+    others = _other_splits(scenes, {path for files in pairs.values() for path in files})
+    left_out: Counter[str] = Counter()
     for name, path in (sides[0] | sides[1]).items():
-        if name not in pairs:
+        if split := others.get(path):
+            left_out[split] += 1
+        elif name not in pairs:
             where = second if name in sides[0] else first
             on_error(name, BlurkitError(f"{path}: no partner of that name in {where}"))
+    for split, number in left_out.items():
+        say(f"{number} of the split {split} are left out: no image of it has a partner")
     return [Scene(name, dict(zip(roles, files, strict=True))) for name, files in pairs.items()]
+
+
+def _other_splits(sides: Sequence[Sequence[Scene]], paired: set[Path]) -> dict[Path, str]:
+    """Return the files in splits of which no file is `paired`, but those of another split are."""
+    others: dict[Path, str] = {}
+    for scenes in sides:
+        known = {scene.split for scene in scenes if not paired.isdisjoint(scene.paths)}
+        left_out = (scene for scene in scenes if known and scene.split not in known)
+        others |= {path: scene.split for scene in left_out if scene.split for path in scene.paths}
+    return others
 
 
 RESTORED_ITSELF = "is the very picture that was restored; name the sharp one to compare with"

@@ -38,17 +38,18 @@ Description = dict[str, Any]
 """Plain JSON values; a range is {"min": ..., "max": ...}."""
 
 
-def describe_image(path: Path) -> Description:
+def describe_image(path: Path, verify: bool = False) -> Description:
     """Return the displayed size, type, channels, alpha and metadata of an image file.
 
-    Raises BlurkitError as `read_image` does: the pixels are decoded, which detects damage.
+    With `verify`, its pixels are decoded, which detects damage. Raises BlurkitError as `read_image`
+    does.
     """
-    return _image(read_image(path), path.stat().st_size)
+    return _image(read_image(path, verify), path.stat().st_size)
 
 
-def describe_image_data(data: bytes, name: str) -> Description:
+def describe_image_data(data: bytes, name: str, verify: bool = False) -> Description:
     """Return what `describe_image` does of an image file's content; `name` is for messages."""
-    return _image(decode_image(io.BytesIO(data), Path(name)), len(data))
+    return _image(decode_image(io.BytesIO(data), Path(name), verify), len(data))
 
 
 def _image(picture: Picture, file_bytes: int) -> Description:
@@ -115,12 +116,17 @@ def _timing(times: list[FrameTime]) -> Description:
 
 
 def describe_folder(
-    path: Path, on_error: OnError, watch: RecordWatch = iter, blur: str = "blur"
+    path: Path,
+    on_error: OnError,
+    watch: RecordWatch = iter,
+    blur: str = "blur",
+    verify: bool = False,
 ) -> Description:
     """Return the layout and records of a folder of images, a dataset tree or a folder of shards.
 
-    `blur` is as for `find_items`; photos without partners get the role `image`. Skipped files and
-    items that cannot be read are reported to `on_error`.
+    With `verify`, all pixels are read, which detects damage. `blur` is as for `find_items`; photos
+    without partners get the role `image`. Skipped files and items that cannot be read are reported
+    to `on_error`.
     """
     inputs = find_items([path], image="image", blur=blur, lists=())
     for reason in inputs.unmatched:
@@ -130,7 +136,7 @@ def describe_folder(
     shards = [item for item in inputs.items if isinstance(item, ShardSource)]
     layouts = ", ".join(inputs.layouts).removeprefix(f"{path}: ")
     layout = {"shards": len(shards)} if shards else {"layout": layouts}
-    records = item_records(inputs.items, on_error=on_error, pixels=False)
+    records = item_records(inputs.items, on_error=on_error, pixels=verify)
     return {"kind": "folder", **layout, **describe_records(watch(records))}
 
 

@@ -271,14 +271,14 @@ def members(archive: Path) -> list[Path]:
     return [path for path in paths if is_image(path)]
 
 
-def read_picture(path: Path) -> Picture:
-    """Return the image in a file or in an archive. Raises BlurkitError if it cannot be read."""
+def read_picture(path: Path, decoded: bool = True) -> Picture:
+    """Return the image in a file or in an archive, as `read_image` does."""
     archive = next((above for above in path.parents if is_archive(above)), None)
     if archive is None:
-        return read_image(path)
+        return read_image(path, decoded)
     name = path.relative_to(archive).as_posix()
     data = (_tar_member if archive.suffix.lower() == ".tar" else _lmdb_value)(archive, name)
-    return decode_image(io.BytesIO(data), path)
+    return decode_image(io.BytesIO(data), path, decoded)
 
 
 # ---- tar -----------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,7 +204,24 @@ def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list
     check_whole(path)
     mapped = np.memmap(path, np.uint8, mode="r").view(np.ndarray)  # slices faster than a memmap
     shard = h5py.File(path, "r", locking=False)
-    scenes = []
+    scenes: list[StoredScene] = []
+    with ExitStack() as stack:
+        stack.callback(_close, shard)
+        scenes += _mapped_scenes(path, shard, mapped, images, needed)
+        if any(isinstance(image, h5py.Dataset) for scene in scenes for image in scene.images):
+            stack.pop_all()
+    return scenes
+
+
+def _close(shard: h5py.File) -> None:
+    """Close a shard that was read; h5py prints what fails if it is left to do this itself."""
+    with suppress(Exception):
+        shard.close()
+
+
+def _mapped_scenes(
+    path: Path, shard: h5py.File, mapped: np.ndarray, images: Sequence[str], needed: Sequence[str]
+) -> Iterator[StoredScene]:
     for key in sorted(shard):
         group = shard[key]
         if not all(name in group for name in needed):
@@ -213,8 +231,7 @@ def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list
         datasets = [group[image if image in group else images[-1]] for image in images]
         if len({dataset.shape[:2] for dataset in datasets}) > 1:
             raise BlurkitError(f"{path}: record {name!r} has images of two sizes")
-        scenes.append(StoredScene(name, tuple(_map_dataset(mapped, d) for d in datasets), whole))
-    return scenes
+        yield StoredScene(name, tuple(_map_dataset(mapped, d) for d in datasets), whole)
 
 
 def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Dataset:

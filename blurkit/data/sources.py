@@ -131,12 +131,14 @@ def without_images(scene: Scene) -> Record:
     return Record(scene.name, {}, attrs)
 
 
-def load_scene(scene: Scene) -> Record:
+def load_scene(scene: Scene, pixels: bool = True) -> Record:
     """Return the record of one scene: images, attributes, and its `split` and `sequence` if known.
 
-    Raises BlurkitError if an image cannot be read or the images differ in size.
+    Without `pixels`, images have only their shapes and types. Raises BlurkitError if an image
+    cannot be read or the images differ in size.
     """
-    record = image_record(scene.name, {role: read_picture(p) for role, p in scene.files.items()})
+    pictures = {role: read_picture(path, pixels) for role, path in scene.files.items()}
+    record = image_record(scene.name, pictures)
     record.check_one_size(*scene.files)
     if scene.split:
         record.attrs |= {"split": scene.split, "split_source": scene.split_source}
@@ -240,7 +242,7 @@ def item_records(
 ) -> Iterator[Record]:
     """Yield the records of some items, films frame by frame; of shards, those in `part`.
 
-    `on_error`, `stdin` and `pixels` are as for `read_shard_source`.
+    `on_error`, `stdin` and `pixels` are as for `read_shard_source` and `load_scene`.
     """
     for item in items:
         if isinstance(item, ShardSource):
@@ -248,7 +250,7 @@ def item_records(
             yield from (record for record in records if result_name(record) in part)
             continue
         try:
-            films = film_records(item, on_error) if has_films(item) else [load_scene(item)]
+            films = film_records(item, on_error) if has_films(item) else [load_scene(item, pixels)]
         except BlurkitError as error:
             on_error(item.name, error)
         else:

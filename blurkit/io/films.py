@@ -307,7 +307,7 @@ def _metadata_of(source: Path) -> Metadata:
     if suffix not in ANIMATION_KINDS:
         return Metadata()
     with reading_errors(source), source.open("rb") as file:
-        _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source))
+        _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source), False)
     return replace(metadata, lost="")
 
 

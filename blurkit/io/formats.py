@@ -16,7 +16,7 @@ from blurkit.io.codecs.jpeg import brands
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.records import Image
 
-Reader = Callable[[BinaryIO, str], tuple[np.ndarray, Metadata]]
+Reader = Callable[[BinaryIO, str, bool], tuple[np.ndarray, Metadata]]
 Writer = Callable[[BinaryIO, Image, Metadata, "int | None"], None]
 
 
@@ -25,13 +25,13 @@ class ImageFormat:
     """An image format, how it is recognised by its first bytes, read and written.
 
     `starts` are what its files begin with, `brands` the brands that their `ftyp` box names. `read`
-    takes a file and its name for messages. `write` takes a file, pixels with alpha last, metadata
-    and a quality (1 to 100, or None for the default); files of a format without `write` become
-    those with the suffix `becomes`. `depths` are the types of the pixels that it holds, the deepest
-    last, and `holds` the fields of `Metadata` that it writes, of which none has more bytes than
-    `largest`. Pixels are turned back to the orientation in their EXIF block if `exif` is written,
-    and `always` if the format states it elsewhere. `extra` is blurkit's extra that brings its
-    `module`.
+    takes a file, its name for messages, and whether to decode pixels; if not, they are
+    `hollow`. `write` takes a file, pixels with alpha last, metadata and a quality (1 to 100, or
+    None for the default); files of a format without `write` become those with the suffix
+    `becomes`. `depths` are the types of the pixels that it holds, the deepest last, and `holds` the
+    fields of `Metadata` that it writes, of which none has more bytes than `largest`. Pixels are
+    turned back to the orientation in their EXIF block if `exif` is written, and `always` if the
+    format states it elsewhere. `extra` is blurkit's extra that brings its `module`.
     """
 
     suffixes: tuple[str, ...]
@@ -181,10 +181,11 @@ IMAGE_SUFFIXES = frozenset(s for s, kind in BY_SUFFIX.items() if kind.present)
 WRITTEN_SUFFIXES = frozenset(s for s in IMAGE_SUFFIXES if BY_SUFFIX[s].write)
 
 OTHER_PICTURES = (
-    ".ai .bpg .crw .dcm .dds .eps .exr .fits .flif .hdp .hdr .icns .ico .jps .jxr .kra .mng"
-    " .pcx .psb .psd .qoi .sgi .svg .svgz .tga .wdp .xbm .xcf .xpm"
+    ".ai .avifs .bpg .cin .crw .dcm .dds .dpx .eps .exr .fits .flif .gpr .hdp .hdr .heics .heifs"
+    " .icns .ico .jls .jng .jps .jxr .kra .mng .pam .pcx .psb .psd .qoi .sgi .svg .svgz .tga .wdp"
+    " .xbm .xcf .xpm"
 )
-OTHER_FILMS = ".3g2 .asf .flv .mpeg .mpg .mxf .ogv .vob .wmv"
+OTHER_FILMS = ".3g2 .asf .f4v .flv .insv .lrv .m2v .mpeg .mpg .mxf .ogv .qt .rmvb .vob .wmv .y4m"
 """The suffixes of images and films that no reader knows; other files are not pictures."""
 
 OTHER_STARTS = {

@@ -30,7 +30,15 @@ from blurkit.io.codecs.metadata import (
 from blurkit.io.codecs.pillow import UNREADABLE
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, ImageFormat, recognise, shown_suffixes
 from blurkit.io.paths import reading_error, reading_errors
-from blurkit.io.records import Attributes, Image, Record, check_image, from_float, to_float
+from blurkit.io.records import (
+    Attributes,
+    Image,
+    Record,
+    check_image,
+    from_float,
+    hollow,
+    to_float,
+)
 from blurkit.io.writing import replacing
 
 HEAD = 64
@@ -46,8 +54,10 @@ class Picture:
     attrs: Attributes = field(default_factory=dict)
 
 
-def read_image(path: Path) -> Picture:
+def read_image(path: Path, decoded: bool = True) -> Picture:
     """Read the image in a file, with its pixels upright.
+
+    Those that are not `decoded` have shapes and types only, and damage is not detected in them.
 
     Files of 8 and 16 bits keep their depth, depths between become 16 bits; float TIFF becomes
     float32. The attributes are `source`, `suffix`, those that `Metadata` states, and of float
@@ -57,7 +67,7 @@ def read_image(path: Path) -> Picture:
     """
     known = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not an image file"}
     with reading_errors(path, known), path.open("rb") as file:
-        return decode_image(file, path)
+        return decode_image(file, path, decoded)
 
 
 def pixels_in(path: Path) -> int | None:
@@ -67,7 +77,7 @@ def pixels_in(path: Path) -> int | None:
     return None
 
 
-def decode_image(file: BinaryIO, path: Path) -> Picture:
+def decode_image(file: BinaryIO, path: Path, decoded: bool = True) -> Picture:
     """Read the image in an open file, as `read_image` does; `path` need not exist.
 
     If it has no suffix, the attribute `suffix` is that of the format.
@@ -83,7 +93,7 @@ def decode_image(file: BinaryIO, path: Path) -> Picture:
     if not kind.present:
         raise BlurkitError(f"{where}: reading it requires pip install 'blurkit[{kind.extra}]'")
     try:
-        raw, metadata = kind.read(file, where)
+        raw, metadata = kind.read(file, where, decoded)
     except BlurkitError:
         raise
     except MemoryError as error:
@@ -92,7 +102,8 @@ def decode_image(file: BinaryIO, path: Path) -> Picture:
         reason = f"damaged or truncated ({one_line(error)})"
         raise reading_error(where, reason, error) from error
     named = path if suffix else path.with_suffix(kind.suffixes[0])
-    picture = upright_picture(named, raw, metadata.attributes())
+    upright = upright_picture if decoded else _upright_hollow
+    picture = upright(named, raw, metadata.attributes())
     return replace(picture, attrs=picture.attrs | {"source": where})
 
 
@@ -114,6 +125,17 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
             raise BlurkitError(f"{path}: {reason}, but for highlights")
         attrs["beyond"] = turn_upright(beyond.reshape(raw.shape[0], raw.shape[1], -1), orientation)
     return Picture(pixels, alpha, attrs)
+
+
+def _upright_hollow(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
+    """Return the `hollow` pixels of a file as an upright picture, as `upright_picture` does."""
+    *size, channels = raw.shape if raw.ndim == 3 else (*raw.shape, 1)
+    size = size[::-1] if int(attrs.get("orientation", 1)) >= 5 else size
+    kind = np.dtype(np.float32) if raw.dtype.kind == "f" else raw.dtype
+    pixels, alpha = hollow((*size, channels), kind), channels in (2, 4)
+    check_image(pixels[:1, :1, : channels - alpha], str(path))
+    attrs = {"source": str(path), "suffix": path.suffix.lower(), **attrs}
+    return Picture(pixels[..., : channels - alpha], pixels[..., -1:] if alpha else None, attrs)
 
 
 def write_image(

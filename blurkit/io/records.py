@@ -165,6 +165,11 @@ def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
     return np.rint(values, out=values).astype(dtype)
 
 
+def hollow(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array that has no values of its own, and takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
 def full_range(pixels: np.ndarray, bits: int) -> np.ndarray:
     """Return integers of so many bits scaled to the range of their type, bilevel ones to uint8."""
     if pixels.dtype == bool:

@@ -20,7 +20,14 @@ from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.formats import ending
 from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, ZeroPadded, attribute, items, whole_groups
 from blurkit.io.paths import check_pixels, reading_error, reading_errors
-from blurkit.io.records import IMAGE_TYPES, Record, array_checksum, check_record, record_checksum
+from blurkit.io.records import (
+    IMAGE_TYPES,
+    Record,
+    array_checksum,
+    check_record,
+    hollow,
+    record_checksum,
+)
 
 SHARD_FORMAT = "blurkit"
 SHARD_VERSION = 2
@@ -75,7 +82,7 @@ def record_in(group: h5py.Group, pixels: bool = True) -> Record:
         check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
         checksums[name] = attribute(item, "checksum")
         if not pixels:
-            record.images[name] = np.broadcast_to(np.zeros((), item.dtype), item.shape)
+            record.images[name] = hollow(item.shape, item.dtype)
             continue
         record.images[name] = item[()]
         if array_checksum(record.images[name]) != checksums[name]:

@@ -165,6 +165,7 @@ class ShardFolder(Sink):
         self._names: set[str] = set()
         self.paths: list[Path] = []
         self._writers: dict[str, ShardWriter] = {}
+        self._unopened: dict[str, BlurkitError] = {}
         self._numbers: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._plan = folder / f".{part}{REPLACING}"
@@ -231,11 +232,17 @@ class ShardFolder(Sink):
             raise BlurkitError(f"record {record.name!r}: split {split!r} is not a plain name")
         if split in self._writers and self._bytes[split] + record.bytes > self.max_bytes:
             self._close(split)
+        if split in self._unopened:  # its last item misses a part, and none comes after that
+            raise self._unopened[split]
         if split not in self._writers:
             number = self._numbers.get(split, 0)
             folder = self._unfinished if self._outdated else self.folder
             path = folder / f"{split}-{self._part}{number:05d}.h5"
-            self._writers[split] = ShardWriter(path, True, self.compression)
+            try:
+                self._writers[split] = ShardWriter(path, True, self.compression)
+            except BlurkitError as error:
+                self._unopened[split] = error
+                raise
             self._numbers[split] = number + 1
             self._bytes[split] = 0
         self._writers[split].write(record)

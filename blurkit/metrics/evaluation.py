@@ -304,15 +304,19 @@ def merge_reports(paths: Sequence[Path]) -> Merged:
     read, and UsageError if they do not belong together: if scores were computed in different ways,
     an image is in two of them, or a part is missing.
     """
-    reports = [_read(path) for path in paths]
-    known = [_known(report) for report in reports]
-    for path, other in zip(paths, known, strict=True):
-        for key in [*known[0], *other]:
-            if known[0].get(key) != other.get(key):
-                raise UsageError(f"{path}: {key} differs from that of {paths[0]}; not merged")
-    _check_parts(reports)
+    every = [(path, _read(path)) for path in paths]
+    _check_parts([report for _, report in every])
+    # A part without images does not know all that the others say of how theirs were measured.
+    reports = [(path, report) for path, report in every if report["images"]] or every
+    first, base = reports[0]
+    known = _known(base)
+    for path, report in reports:
+        other = _known(report)
+        for key in [*known, *other]:
+            if known.get(key) != other.get(key):
+                raise UsageError(f"{path}: {key} differs from that of {first}; not merged")
     images: dict[str, dict[str, Scored]] = {}
-    for path, report in zip(paths, reports, strict=True):
+    for path, report in reports:
         for entry in report["images"]:
             if images.setdefault(entry["name"], scored := read_scored(entry)) is not scored:
                 raise UsageError(f"{path}: {entry['name']} is in another report, too; not merged")
@@ -320,13 +324,13 @@ def merge_reports(paths: Sequence[Path]) -> Merged:
     for name in sorted(images, key=natural_key):
         for run, row in images[name].items():
             rows.setdefault(run, []).append(row)
-    network = reports[0].get("network")
+    network = base.get("network")
     return Merged(
         rows,
-        {k: v for k, v in reports[0]["protocol"].items() if k not in OF_ALL},
-        reports[0].get("ranking", "psnr"),
+        {k: v for k, v in base["protocol"].items() if k not in OF_ALL},
+        base.get("ranking", "psnr"),
         network and NetworkCost(**network),
-        {group: runs for group, runs in _seeds(reports[0]).items() if {*runs} <= {*rows}},
+        {group: runs for group, runs in _seeds(base).items() if {*runs} <= {*rows}},
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from blurkit.io.records import Image, to_float
+from blurkit.io.records import Image, Record, to_float
 
 SECOND_BLUR = 11
 """The length in pixels of the box filter that blurs the image again, as in scikit-image."""
@@ -26,6 +28,17 @@ def sharpness(image: Image) -> float:
     values = to_float(image)
     grey = values @ np.array(LUMINANCE, np.float32) if image.shape[2] == 3 else values[:, :, 0]
     return min(_kept(rows) for rows in (grey, grey.T))
+
+
+def sharper(role: str, other: str, records: Iterable[Record]) -> float:
+    """Return how much sharper the images of one role are than those of another, at least.
+
+    It is 0 if a record lacks one of them.
+    """
+    images = [record.images for record in records]
+    if not all({role, other} <= {*known} for known in images):
+        return 0.0
+    return min(sharpness(known[role]) - sharpness(known[other]) for known in images)
 
 
 def _kept(rows: np.ndarray) -> float:

@@ -9,6 +9,7 @@ the motion in both directions. It requires OpenCV: `pip install 'blurkit[align]'
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -142,19 +143,21 @@ def read_response(path: Path) -> np.ndarray:
     Raises BlurkitError if the file does not hold such a curve.
     """
     try:
-        if path.suffix.lower() == ".npy":
-            curve = np.load(path, allow_pickle=False)
-        else:
-            curve = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
-        curve = np.asarray(curve, np.float64).ravel()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files without a number, which are refused
+            if path.suffix.lower() == ".npy":  # mapped, whatever size its header claims
+                curve = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                curve = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
+            curve = np.asarray(curve, np.float64).ravel()
     except FileNotFoundError as error:
         raise BlurkitError(f"{path}: no such response file") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of any kind: NumPy parses headers as Python
         raise BlurkitError(f"{path}: not a response curve ({one_line(error)})") from error
-    if curve.shape != (256,) or not np.all(np.diff(curve) > 0):
+    if curve.shape != (256,) or not np.all(np.diff(curve) > 0) or np.isinf(curve).any():
         raise BlurkitError(
             f"{path}: a response curve has 256 increasing values, this one has {len(curve)}"
-            + (", not all increasing" if len(curve) == 256 else "")
+            + (", not all increasing and finite" if len(curve) == 256 else "")
         )
     return curve
 

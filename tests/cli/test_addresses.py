@@ -144,6 +144,8 @@ def test_secrets_of_an_address_are_shown_nowhere(
     ran = invoke("deblur", "photo.png", "-c", moved)
     assert_refused(ran, "redirects to ftp://h/net.pt; only http(s)")
     assert "hidden" not in ran.err
+    ran = invoke("deblur", "photo.png", "--kernel", f"https://me:hidden@h/a.png{secret}")
+    assert ran.status and "https:/h/a.png" in ran.err and "hidden" not in ran.err
     folder = ["deblur", "photo.png", "-c", tiny + secret, "-o", "out/", "--resume"]
     assert "hidden" not in done(*folder).err
     assert not [path for path in Path("out").rglob("*") if b"hidden" in path.read_bytes()]

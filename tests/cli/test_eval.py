@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, cast
 
+import cv2
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -508,6 +509,28 @@ def test_parts_are_merged_to_the_report_of_one_run(folders: Path, runs: list[str
         assert_refused(invoke("eval", "--merge", *refused, "-q"), words, status=status)
     done(*inputs, "--part", "2/3", "-o", "2.json", "--force", "--ssim", "matlab")
     assert_refused(invoke(*merge), "2.json: ssim differs", status=2)
+
+
+@pytest.mark.parametrize("runs", [["a"], ["a", "b"]])
+def test_parts_without_an_image_are_merged(folders: Path, runs: list[str]) -> None:
+    inputs = ["eval", *runs, "--reference", "sharp", "-q", "--confidence", 0.9]
+    done(*inputs, "-o", "whole.json")
+    parts = range(1, IMAGES + 3)
+    for part in parts:
+        done(*inputs, "--part", f"{part}/{len(parts)}", "-o", f"{part}.json")
+    done("eval", "--merge", *(f"{n}.json" for n in parts[::-1]), *inputs[-3:], "-o", "merged.json")
+    assert report("merged.json") == report("whole.json")
+
+
+@pytest.mark.parametrize("inputs", [["a", "photos"], ["a", "--reference", "photos"]])
+def test_references_that_are_blurry_are_doubted(inputs: list[str], three: Path) -> None:
+    for n in range(3):
+        write(three / f"photos/{n}.png", cv2.blur(photo(n), (9, 1)) if n else photo(n))
+        write(three / f"a/{n}.png", cv2.blur(photo(n), (3, 1)) if n else photo(n))
+        write(three / f"b/{n}.png", photo(n))
+    warning = "the pictures in photos are blurrier than those to measure"
+    assert done("eval", *inputs).err.count(warning) == 1
+    assert "blurrier" not in done("eval", "a", "b").err
 
 
 @pytest.mark.parametrize("inputs", [["a", "sharp"], ["a", "b", "--reference", "sharp"]])

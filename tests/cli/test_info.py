@@ -249,7 +249,8 @@ def test_a_bad_image_in_a_folder() -> None:
     bad = next(Path().rglob("blur/1.png"))
     bad.write_bytes(bad.read_bytes()[:300])
     write("test/scene0/blur/7.png", photo(7))
-    ran = invoke("info", Path(), "--json", "-q")
+    assert "1.png" not in invoke("info", Path(), "-q").err
+    ran = invoke("info", Path(), "--json", "-q", "--verify")
     assert_failed(ran, "1", "1.png: damaged or truncated")
     assert ran.json[0]["records"] == 1 and len(ran.json[0]["problems"]) == 2
 

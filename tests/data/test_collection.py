@@ -340,11 +340,14 @@ PUBLISHED = {
     "RealBlur": (["scene230_7", "scene230_10"], ["scene230/blur_7", "scene230/blur_10"]),
     "two that could be one": (["1-1", "1_1", "2"], ["1/1", "2"]),
     "equal names come first": (["a_b", "a-b"], ["a_b", "a/b"]),
+    "HIDE": (["test-close-ups/1from", "test-long-shot/2from", "3"], ["1from", "2from", "a/3"]),
+    "the same name elsewhere": (["a/1", "b/1", "c/2"], ["1", "d/2"]),
     "others": (["x1", "x2"], ["1", "2"]),
 }
 """By whose results, the names of the restored and of the sharp images."""
 
 PAIRED = {"a single image": {1: 0}, "two that could be one": {1: 2}, "others": {}}
+PAIRED["the same name elsewhere"] = {}
 """The number of the restored image by that of the sharp one, unless they are in one order."""
 
 
@@ -388,6 +391,23 @@ def test_the_sharp_side_of_a_dataset(tmp_path: Path) -> None:
     assert len(pairs) == 3
     for number, scene in enumerate(pairs):
         np.testing.assert_array_equal(load_scene(scene).images["sharp"], photo(number))
+
+
+def test_splits_without_a_partner_are_left_out_in_a_line(tmp_path: Path, reports: Reports) -> None:
+    for number, name in enumerate(("test/test-a/1", "test/test-a/2", "train/3", "train/4")):
+        write(tmp_path / f"HIDE/{name}.png", blurred(photo(number)))
+        write(tmp_path / f"HIDE/GT/{name[-1]}.png", photo(number))
+    write(tmp_path / "h/test-a/1.png", photo(0))
+    lines = list[str]()
+
+    def note(where: str, error: BlurkitError) -> None:
+        reports.append((where, str(error)))
+
+    sides = str(tmp_path / "h"), str(tmp_path / "HIDE")
+    (pair,) = find_two_sides(*sides, ("restored", "sharp"), note, lines.append)
+    assert pair.files["sharp"] == tmp_path / "HIDE/GT/1.png"
+    assert [where for where, _ in reports] == ["test-a/2"]
+    assert lines == ["2 of the split train are left out: no image of it has a partner"]
 
 
 def test_runs_that_cannot_be(folders: Path) -> None:

@@ -1,5 +1,8 @@
 """Training crops: the right pixels, alike in a pair, blurred or not, the same for a step."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +198,18 @@ def test_one_image_and_records_without_it(tmp_path: Path) -> None:
         CropSampler([path], 16, ("sharp", "restored"))
     with pytest.raises(BlurkitError, match="no shard: no record holds blur"):
         CropSampler([], 16, ("blur",))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_nothing_is_printed_if_closing_fails(shards: list[Path]) -> None:
+    folder, path = shards[0].parent, str(shards[0])
+    code = "from blurkit.data.sampler import *; map_scenes([Path(sys.argv[1])], ['sharp'])"
+    fail = "inject=close:error=ENOSPC:when=4"  # that of h5py
+    command = ["strace", "-f", "-o", "calls", "-e", fail, "-P", path, sys.executable, "-c"]
+    command += [f"import sys; {code}", path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    assert ran.stderr == "" and "INJECTED" in (folder / "calls").read_text()
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:

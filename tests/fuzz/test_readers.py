@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import blurkit
-from blurkit.data.lists import read_lists
+from blurkit.data.lists import read_lists, read_names
 from blurkit.data.sources import read_records
 from blurkit.engine.onnx_runner import Exported
 from blurkit.errors import BlurkitError
@@ -45,16 +45,19 @@ from blurkit.io.streams import shard_bytes
 from blurkit.metrics.evaluation import merge_reports
 from blurkit.options import read_options
 from blurkit.reports.plots import read_log
+from blurkit.synthesis.averaging import read_response
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.search_options import SearchOptions
 from blurkit.training.configuration import read_configuration
 from blurkit.training.state import STATE_VERSION, read_state
 from tests.io.films import make_animation, make_pages, make_video
+from tests.io.films import pictures as pictures_of
 from tests.io.scenes import exif
+from tests.io.test_carried import FILM, deep_avif, multi
 from tests.torture.damage import EXTREMES, records, small_checkpoint
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", 0))
-EXAMPLES = 1000 if SECONDS else 25
+EXAMPLES = 200 if SECONDS else 25
 LONGEST = 10.0
 """The seconds of this process's time that one file may take, however busy the machine is."""
 
@@ -82,6 +85,15 @@ def image(suffix: str, deep: bool = False, **options: Any) -> Callable[[Path], o
 
 def pillow(kind: str, mode: str = "RGB", **options: Any) -> Callable[[Path], object]:
     return lambda path: PIL.Image.fromarray(PHOTO).convert(mode).save(path, kind, **options)
+
+
+def several(path: Path) -> None:
+    """A JPEG with a gain map that a list of pictures names, and a film behind it."""
+    path.write_bytes(multi(b"<x hdrgm:Version='1.0'/>") + FILM)
+
+
+def hdr(path: Path) -> None:
+    path.write_bytes(deep_avif((9, 16, 9, 1)))
 
 
 def tiff(**options: Any) -> Callable[[Path], object]:
@@ -117,6 +129,11 @@ def raw(path: Path) -> None:
 
 def pfm(path: Path) -> None:
     path.write_bytes(b"PF\n30 24\n-1.0\n" + (PHOTO / 255).astype("<f4").tobytes())
+
+
+def deep_video(path: Path) -> None:
+    silent = {"x265-params": "log-level=none"}
+    make_video(path, pictures_of(4), "libx265", "yuv420p10le", encoder=silent)
 
 
 def shard(path: Path) -> None:
@@ -167,6 +184,7 @@ def pictures(path: Path) -> None:
         for _ in read_film(path):
             pass
     else:
+        blurkit.info(path)
         picture = read_image(path)
         suffix = path.suffix if path.suffix in WRITTEN_SUFFIXES else ".png"
         encode_image(suffix, picture.pixels, picture.alpha, picture.attrs)
@@ -205,6 +223,9 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     **{f"deep{suffix}": (image(suffix, True), pictures) for suffix in (".png", ".tif", ".jp2")},
     **{f"deep{suffix}": (image(suffix, True), pictures) for suffix in (".jxl", ".heic")},
     "lossless.webp": (pillow("WEBP", lossless=True), pictures),
+    "a.heic": (image(".heic"), pictures),
+    "hdr.avif": (hdr, pictures),
+    "several.jpg": (several, pictures),
     "cmyk.jpg": (pillow("JPEG", "CMYK"), pictures),
     "progressive.jpg": (pillow("JPEG", progressive=True), pictures),
     "palette.png": (pillow("PNG", "P"), pictures),
@@ -227,6 +248,7 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "film.avi": (lambda path: make_video(path, codec="mpeg4", audio=False), pictures),
     "film.webm": (lambda path: make_video(path, codec="libvpx-vp9", audio=False), pictures),
     "film.mts": (make_video, pictures),
+    "film.mov": (deep_video, pictures),
     "a.h5": (shard, many),
     "a.tar": (archive, reported),
     "a.pt": (lambda path: save_checkpoint(small_checkpoint(), path), checkpoints),
@@ -239,6 +261,12 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
         text("sharp/1.png blur/1.png\nsharp/2.png blur/2.png\n"),
         lambda path: read_lists([path]),
     ),
+    "response.npy": (lambda path: np.save(path, np.linspace(0, 1, 256)), read_response.__wrapped__),
+    "response.txt": (
+        lambda path: np.savetxt(path, np.linspace(0, 1, 256)),
+        read_response.__wrapped__,
+    ),
+    "names.txt": (text("a.png 3\nb.png\n"), lambda path: read_names(path)),
     "search.json": (
         text('{"iterations": 3, "image_rate": 0.1, "about": "x"}'),
         lambda path: read_options(path, SearchOptions),

@@ -23,7 +23,7 @@ from blurkit.io.codecs.camera import raw_metadata
 from blurkit.io.films import FilmOptions
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
 from blurkit.io.image_sinks import FileOptions, open_sink
-from blurkit.io.images import read_image, write_image
+from blurkit.io.images import Picture, read_image, write_image
 from tests.io.test_formats import write_raw
 from tests.shared import ROOT
 
@@ -511,6 +511,7 @@ def test_a_cell(
     source = Path(f"source{suffix}")
     source.write_bytes(EXAMPLES[suffix][thing]())
     picture, lines = read_image(source), list[str]()
+    assert_described(read_image(source, decoded=False), picture)
     result = Path(f"{suffix[1:]}{written_suffix(suffix)}")
     write_image(result, picture.pixels, picture.alpha, picture.attrs, warn=lines.append)
     if cell == "kept":
@@ -518,6 +519,16 @@ def test_a_cell(
     said = SAID.get(f"{suffix} {thing}", SAID.get(thing, thing))
     assert any(said in line for line in lines) == (cell == "line")
     assert len(lines) <= 1 and all(line.startswith(f"{result}: ") for line in lines)
+
+
+def assert_described(outline: Picture, picture: Picture) -> None:
+    """What is read of a file without its pixels is all but these."""
+    assert outline.pixels.shape == picture.pixels.shape
+    assert outline.pixels.dtype == picture.pixels.dtype
+    assert (outline.alpha is None) == (picture.alpha is None)
+    assert outline.pixels.strides == (0, 0, 0)
+    stated = {key: value for key, value in picture.attrs.items() if key != "beyond"}
+    np.testing.assert_equal(outline.attrs, stated)
 
 
 EVERYTHING = {

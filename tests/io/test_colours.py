@@ -21,6 +21,7 @@ from tests.io.test_carried import (
     ALPHA,
     BRIGHT,
     DEEP,
+    FLOAT,
     INDEXED,
     PHOTO,
     PQ,
@@ -66,6 +67,14 @@ def test_palettes_have_entries_of_8_or_16_bits(tmp_path: Path, scale: int) -> No
     data = tiff(np.asarray(INDEXED), photometric="palette", colormap=colormap)
     pixels = read(tmp_path, "a.tif", data).pixels
     np.testing.assert_array_equal(pixels, np.asarray(INDEXED.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_white_may_be_zero(tmp_path: Path, kind: type) -> None:
+    values = PHOTO[:, :, 0].astype(kind) if kind != np.float32 else FLOAT[:, :, 0]
+    pixels = read(tmp_path, "a.tif", tiff(values, photometric="miniswhite")).pixels
+    top = 1 if kind == np.float32 else np.iinfo(kind).max
+    np.testing.assert_array_equal(pixels[:, :, 0], (top - values).astype(kind))
 
 
 @pytest.mark.parametrize("name", ["a.tif", "16.tif", "float.tif", "a.jp2"])
@@ -237,6 +246,19 @@ def test_previews_in_a_list_of_pictures_are_dropped(tmp_path: Path) -> None:
     assert copied(read(tmp_path, "a.jpg", bytes(data)), tmp_path / "b.jpg") == []
     result = (tmp_path / "b.jpg").read_bytes()
     assert b"MPF" not in result and result.count(b"\xff\xd9") == 1
+
+
+def test_more_pictures_than_two_are_listed_where_they_are(tmp_path: Path) -> None:
+    """Pillow's own list says that the third one is larger than it is."""
+    first, *others = (PIL.Image.fromarray(np.roll(PHOTO, n, 0)) for n in range(3))
+    first.save(file := io.BytesIO(), "MPO", save_all=True, append_images=others)
+    copied(read(tmp_path, "a.mpo", file.getvalue()), tmp_path / "b.mpo")
+    with PIL.Image.open(tmp_path / "a.mpo") as before, PIL.Image.open(tmp_path / "b.mpo") as after:
+        assert before.n_frames == after.n_frames == 3
+        for number in (1, 2):
+            before.seek(number)
+            after.seek(number)
+            np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
 
 
 def test_sizes_and_orientations_are_true(tmp_path: Path) -> None:

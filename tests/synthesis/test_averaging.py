@@ -142,9 +142,22 @@ def test_response_curve(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sixteen, photo.astype(np.uint16) * 257)
 
 
+def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    """NumPy parses it as Python."""
+    np.save(path := tmp_path / "curve.npy", np.linspace(0, 1, 256))
+    path.write_bytes(path.read_bytes().replace(b"(256,)", b"\x00256,)"))
+    with pytest.raises(BlurkitError, match="not a response curve"):
+        read_response(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1 2 3", "this one has 3"), ("7\n" * 256, "not all increasing"), ("seven", "not a response")],
+    [
+        ("1 2 3", "this one has 3"),
+        ("7\n" * 256, "not all increasing"),
+        ("seven", "not a response"),
+        ("", "has 0"),
+    ],
 )
 def test_bad_response_curves(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "curve.txt"

@@ -10,6 +10,7 @@ import gc
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -36,6 +37,9 @@ from tests.torture.commands import (
     record_digest,
     resumed,
 )
+
+LIMIT = 240.0
+"""The seconds after which a case counts as hung: strace takes time, and the machine may be busy."""
 
 CALLS = {
     "open": ("open,openat", ("EMFILE", "EIO", "EINTR", "ENOSPC")),
@@ -139,6 +143,7 @@ def fault_case(name: str, make: Callable[[Path], dict[str, Command]], folder: Pa
     @cache
     def undisturbed(kind: str) -> tuple[dict[str, str], str, list[int]]:
         output = folder / f"undisturbed {kind}"
+        shutil.rmtree(output, ignore_errors=True)  # of a process that was taken for hung
         output.mkdir()
         ended = traced(command.first(output), folder, CALLS[kind][0])
         assert ended.status == 0, ended.err
@@ -218,7 +223,7 @@ FILMS += ("deblur, compared", "deblur, a resumed shard")
 OTHERS = ("prepare, a shard", "prepare, a folder", "prepare, two processes", "eval")
 OTHERS += ("train-deblur", "train-reblur")
 CAMPAIGNS = [
-    Campaign(f"system calls: {name}", 42, partial(fault_case, name, make), 60)
+    Campaign(f"system calls: {name}", 42, partial(fault_case, name, make), LIMIT)
     for names, make in ((FILMS, film_commands), (OTHERS, other_commands))
     for name in names
 ]

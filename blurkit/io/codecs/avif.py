@@ -16,7 +16,7 @@ from blurkit.io.codecs.exif import EXIF_HEADER
 from blurkit.io.codecs.jpeg import box, boxes, content
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.codecs.pillow import QUALITY, metadata_of, opened, plain_pixels
-from blurkit.io.records import Image, full_range
+from blurkit.io.records import Image, full_range, hollow
 
 SPEED = 8
 """libaom's: a third of the time of Pillow's 6, with files larger by a hundredth."""
@@ -53,7 +53,7 @@ FULL, LOCATION, ESSENTIAL = 4, 14, 0x80
 the mark of a property that readers must know."""
 
 
-def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_avif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of an AVIF file; 10 and 12 bits become 16."""
     import imagecodecs  # Pillow would read them as 8 bits
 
@@ -72,7 +72,9 @@ def read_avif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             lost=", ".join(name for name, mark in MARKS.items() if mark in content(data, b"meta")),
         )
         if bits == 8:
-            return plain_pixels(image), metadata
+            return plain_pixels(image, decoded), metadata
+        if not decoded:
+            return hollow((image.height, image.width, len(image.getbands())), np.uint16), metadata
         return full_range(imagecodecs.avif_decode(data, index=0), bits), metadata
 
 

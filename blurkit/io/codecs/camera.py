@@ -30,7 +30,7 @@ from blurkit.io.codecs.jpeg import boxes
 from blurkit.io.codecs.metadata import Metadata, divided, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY
 from blurkit.io.paths import check_claim
-from blurkit.io.records import Image, full_range
+from blurkit.io.records import Image, full_range, hollow
 
 SRGB_GAMMA = (2.4, 12.92)
 
@@ -38,7 +38,7 @@ CLIPPED = 0.001
 """The fraction of pixels that may become white when a picture is brightened; LibRaw's is 0.01."""
 
 
-def read_raw(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_raw(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return a RAW photo (H, W, 3), uint16 and upright, with the camera's white balance.
 
     Raises BlurkitError if it claims too many pixels or is none that LibRaw reads.
@@ -52,9 +52,14 @@ def read_raw(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
             raise BlurkitError(f"{where}: is not a RAW file that LibRaw reads") from error
         with raw:
             check_claim(raw.sizes.height, raw.sizes.width, 16, file.seek(0, 2), where)
-            pixels = raw.postprocess(
-                use_camera_wb=True, output_bps=16, gamma=SRGB_GAMMA, auto_bright_thr=CLIPPED
-            )
+            if decoded:
+                pixels = raw.postprocess(
+                    use_camera_wb=True, output_bps=16, gamma=SRGB_GAMMA, auto_bright_thr=CLIPPED
+                )
+            else:
+                size = raw.sizes.iheight, raw.sizes.iwidth
+                turned = size[::-1] if raw.sizes.flip in (5, 6) else size
+                pixels = hollow((*turned, 3), np.uint16)
     return pixels, raw_metadata(file)
 
 
@@ -121,7 +126,7 @@ PRESET = "fast"
 """x265's: half the time of its default, with files larger by a hundredth."""
 
 
-def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels of the main image, already upright, and its metadata.
 
     10 and 12 bits become 16. Raises BlurkitError if the image claims too many pixels.
@@ -132,10 +137,13 @@ def read_heif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     image = opened[opened.primary_index]
     check_claim(image.size[1], image.size[0], 24, file.seek(0, 2), where)
     info: dict[str, Any] = dict(image.info)
-    pixels, bits = np.asarray(image), info["bit_depth"]
-    if pixels.dtype == np.uint16:
-        pixels = full_range(pixels, bits)
-    if image.premultiplied_alpha:
+    bits, (width, height) = info["bit_depth"], image.size
+    if decoded:
+        pixels = full_range(np.asarray(image), bits)
+    else:
+        channels = len(image.mode.partition(";")[0])
+        pixels = hollow((height, width, channels), np.uint16 if bits > 8 else np.uint8)
+    if image.premultiplied_alpha and decoded:
         pixels = divided(pixels)
     exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")
     codes: Any = tuple(int(nclx[name]) for name in NCLX) if nclx else None

@@ -18,7 +18,7 @@ from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_he
 from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, photoshop_of
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
 from blurkit.io.paths import check_claim
-from blurkit.io.records import Image, full_range
+from blurkit.io.records import Image, full_range, hollow
 
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_CODESTREAM = b"\xff\n"
@@ -44,7 +44,7 @@ SRGB = (1, 1, 13)
 """White point D65, the primaries of sRGB and its transfer function."""
 
 
-def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_jpegxl(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels, already upright, and the metadata of a JPEG XL file.
 
     Raises BlurkitError if it claims too many pixels or its colours are not sRGB.
@@ -53,10 +53,13 @@ def read_jpegxl(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
 
     data = file.read()
     header = _Bits(_codestream(data))
-    check_claim(*header.size(), 24, len(data), where)
+    header.shape = header.size()
+    check_claim(*header.shape, 24, len(data), where)
     if not header.is_srgb():
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
+    if not decoded:
+        return header.hollow(), _jpegxl_metadata(data, header)
     pixels = imagecodecs.jpegxl_decode(data, index=0)
     if header.premultiplied and pixels.ndim == 3:
         pixels = divided(pixels)
@@ -153,6 +156,14 @@ class _Bits:
         self.xyb, self.animated, self.premultiplied = True, False, False
         """Whether pixels are in the space in which they lose, have more frames, and are multiplied
         by their alpha; known after `is_srgb`."""
+        self.shape = (0, 0)
+        self._turned = self._gray = self._alpha = False
+        self._type: type = np.uint8
+
+    def hollow(self) -> np.ndarray:
+        """Return the upright shape and type of the pixels; known after `is_srgb`."""
+        shape = self.shape[::-1] if self._turned else self.shape
+        return hollow((*shape, (1 if self._gray else 3) + self._alpha), self._type)
 
     def number(self, bits: int) -> int:
         value = self._bits >> self.position & ((1 << bits) - 1)
@@ -178,7 +189,7 @@ class _Bits:
         if self.number(1):  # everything as by default
             return True
         if self.number(1):
-            self.number(3)  # orientation, which the decoder applies
+            self._turned = self.number(3) >= 4  # orientation less 1, which the decoder applies
             if self.number(1):
                 self.size()
             if self.number(1):  # a preview, which nobody writes
@@ -188,7 +199,7 @@ class _Bits:
                 for forms in (RATES, DIVISORS, LOOPS):
                     self.choice(forms)
                 self.number(1)
-        self._depth()
+        self._type = self._depth()
         self.number(1)
         for _ in range(self.choice(CHANNELS)):
             self._channel()
@@ -198,6 +209,7 @@ class _Bits:
         if self.number(1):  # an ICC profile
             return False
         space = self.choice(ENUM)
+        self._gray = space == 1
         white = self.choice(ENUM)
         if white == 2 or space > 1:
             return False
@@ -206,21 +218,23 @@ class _Bits:
             return False
         return (white, primaries, self.choice(ENUM)) == SRGB
 
-    def _depth(self) -> None:
+    def _depth(self) -> type:
         if self.number(1):
             self.choice(FLOAT_DEPTHS)
             self.number(4)
-        else:
-            self.choice(DEPTHS)
+            return np.float32
+        return np.uint8 if self.choice(DEPTHS) <= 8 else np.uint16
 
     def _channel(self) -> None:
         if self.number(1):  # 8 bits of transparency
+            self._alpha = True
             return
         kind = self.choice(ENUM)
         self._depth()
         self.choice(SHIFTS)
         self.number(8 * self.choice(NAME_LENGTHS))
         if kind == ALPHA_CHANNEL:
+            self._alpha = True
             self.premultiplied = bool(self.number(1))
 
 
@@ -245,7 +259,7 @@ PLAIN_SPACES = (16, 17)
 """Methods of a `colr` box that give an ICC profile, and the codes of sRGB and its grays."""
 
 
-def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of a JPEG 2000 file or codestream.
 
     Raises BlurkitError if it claims too many pixels or its colour space is unsupported.
@@ -257,10 +271,15 @@ def read_jpeg2000(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
         check_claim(*_size(data), 24, len(data), where)
         metadata, plain = _metadata(data)
         if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
+            if not decoded:
+                return plain_pixels(claimed, decoded), metadata
             claimed.load()
             return _straight(plain_pixels(claimed), data), metadata
     if not plain:
         raise BlurkitError(f"{where}: unsupported colour space; convert the file to RGB first")
+    if not decoded:
+        (channels,) = struct.unpack_from(">H", data, data.index(JP2_CODESTREAM) + 40)
+        return hollow((*_size(data), channels), np.uint16), metadata
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
     pixels = full_range(imagecodecs.jpeg2k_decode(bare), _bits(data))
     return _straight(pixels, data), metadata

@@ -18,7 +18,7 @@ from blurkit.io import paths
 from blurkit.io.codecs.exif import orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, from_cmyk
 from blurkit.io.paths import check_claim, justified_pixels, reading_error
-from blurkit.io.records import Image, from_float
+from blurkit.io.records import Image, from_float, hollow
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
 
@@ -74,15 +74,17 @@ def claims_limited(stored: int) -> Iterator[None]:
         PIL.Image.MAX_IMAGE_PIXELS = None
 
 
-def read_pillow(file: BinaryIO, where: str, kind: str) -> tuple[np.ndarray, Metadata]:
+def read_pillow(
+    file: BinaryIO, where: str, kind: str, decoded: bool = True
+) -> tuple[np.ndarray, Metadata]:
     """Return the pixels (H, W) or (H, W, 2 to 4) of the first frame, and the metadata."""
     with opened(file, where, kind) as image:
-        return plain_pixels(image), metadata_of(image)
+        return plain_pixels(image, decoded), metadata_of(image)
 
 
-def read_webp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_webp(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of the first frame of a WebP file."""
-    pixels, metadata = read_pillow(file, where, "WEBP")
+    pixels, metadata = read_pillow(file, where, "WEBP", decoded)
     file.seek(0)
     kinds = [
         body[16:20] if kind == b"ANMF" else kind  # of a frame the first chunk in it
@@ -92,9 +94,9 @@ def read_webp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     return pixels, replace(metadata, lossless=b"VP8L" in kinds, lost=", ".join(lost))
 
 
-def read_gif(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_gif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of the first frame of a GIF file."""
-    pixels, metadata = read_pillow(file, where, "GIF")
+    pixels, metadata = read_pillow(file, where, "GIF", decoded)
     check_gif_end(file)
     file.seek(0)
     _, _, packet = file.read().partition(XMP_IN_GIF)
@@ -143,9 +145,9 @@ def _riff(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 8 + size + size % 2
 
 
-def read_bmp(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_bmp(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of a BMP file, also the profile in its fifth version."""
-    pixels, metadata = read_pillow(file, where, "BMP")
+    pixels, metadata = read_pillow(file, where, "BMP", decoded)
     file.seek(HEADER_OF_BMP)
     header = file.read(124)
     across, down = struct.unpack_from("<II", header, 24) if len(header) >= 40 else (0, 0)
@@ -179,12 +181,19 @@ def encoded(pixels: Image, metadata: Metadata, kind: str, **options: Any) -> byt
     return file.getvalue()
 
 
-def plain_pixels(image: PIL.Image.Image) -> np.ndarray:
+def plain_pixels(image: PIL.Image.Image, decoded: bool = True) -> np.ndarray:
     """Return the pixels (H, W) or (H, W, 2 to 4) of an image: gray or RGB, alpha last.
 
     Palettes, bilevel images, CMYK etc. become plain pixels; CMYK by its profile if there is one.
+    Those that are not `decoded` are a `hollow` array.
     """
     mode, transparent = image.mode, "transparency" in image.info
+    if not decoded:
+        plain = (
+            "L" if mode[0] in "IF" else "RGB" if mode == "CMYK" else _plain_mode(mode, transparent)
+        )
+        kind = {"I": np.uint16, "F": np.float32}.get(mode[0], np.uint8)
+        return hollow((image.height, image.width, len(plain)), kind)
     if mode[0] in "IF":  # deep PGM and PFM
         deep = np.asarray(image)
         return deep.astype(np.uint16) if mode[0] == "I" else deep
@@ -228,7 +237,7 @@ _START = re.compile(_GAP.join([rb"P[1-6fF]", rb"[\d]+", rb"[\d]+"]))
 _COMMENT = re.compile(rb"#[ \t]?([^\r\n]*)")
 
 
-def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_netpbm(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels of the first picture: 8 or 16 bits, scaled to their range, or float32.
 
     Raises BlurkitError if it claims too many pixels, ValueError or OSError if it is damaged.
@@ -239,12 +248,15 @@ def read_netpbm(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
     comment = b"\n".join(_COMMENT.findall(commented[0])) if commented else b""
     deep = header and header[1] == b"P6" and 255 < int(header[4]) < 65536
     if not header or (header[1] == b"P6" and not deep):
-        pixels, metadata = read_pillow(file, where, "PPM")
+        pixels, metadata = read_pillow(file, where, "PPM", decoded)
         return pixels, replace(metadata, comment=comment)
     width, height, most = int(header[2]), int(header[3]), float(header[4])
     stored = file.seek(0, 2)
     check_claim(height, width, 48, stored, where, limited=True)
     kind = np.dtype(">u2" if deep else "<f4" if most < 0 else ">f4")
+    if not decoded:
+        known = Metadata(comment=comment)
+        return hollow((height, width, 3), np.uint16 if deep else np.float32), known
     file.seek(header.end())
     data = file.read(3 * height * width * kind.itemsize)
     pixels = np.frombuffer(data, kind).reshape(height, width, 3)

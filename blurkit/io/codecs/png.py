@@ -16,16 +16,19 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.codecs.exif import EXIF_HEADER
+from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, built_profile
 from blurkit.io.codecs.pillow import encoded, metadata_of, opened, plain_pixels
-from blurkit.io.records import Image
+from blurkit.io.records import Image, hollow
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(PNG_SIGNATURE) + 25
 DEPTH_PLACE, COLOUR_PLACE = 24, 25
 GRAYS, PALETTE = (0, 4), 3
 """The places of the depth and kind of colours, the kinds that are gray, and that with a palette."""
+
+CHANNELS_BY_KIND = {0: 1, 2: 3, 4: 2, 6: 4}
+"""The number of channels by kind, if there is no palette."""
 
 STRATEGY = zlib.Z_RLE
 """Searching for runs of one byte only writes photos in a quarter of the time; the sizes of their
@@ -60,13 +63,17 @@ OF_STORED_PIXELS = (
 """Chunks that are made anew or would be false, such as the time of the last change."""
 
 
-def read_png(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_png(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of a PNG file. Raises BlurkitError if it is damaged."""
     data = file.read()
     with opened(file, where, "PNG") as image:
         stated = _stated(data, where)
-        pixels = plain_pixels(image)
-        if data[DEPTH_PLACE] == 16:
+        deep = data[DEPTH_PLACE] == 16
+        pixels = plain_pixels(image, decoded and not deep)
+        if deep and not decoded:
+            channels = CHANNELS_BY_KIND[data[COLOUR_PLACE]] + ("transparency" in image.info)
+            pixels = hollow((image.height, image.width, channels), np.uint16)
+        elif deep:
             import imagecodecs  # only for these files, which a training machine may never read
 
             pixels = imagecodecs.png_decode(data)
@@ -129,6 +136,9 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
             if kind in (b"PLTE", b"IDAT"):
                 reason = "its pixels do not match their checksum"
                 raise BlurkitError(f"{where}: damaged or truncated ({reason})")
+        elif kind == b"eXIf":  # which Pillow knows only after the pixels, if it is behind them
+            stated["exif"] = with_header(body)
+            stated["orientation"] = orientation_of(stated["exif"])
         elif kind == b"caBX":  # of the pixels that were
             lost.append("content credentials")
         elif kind == b"sBIT" and min(body, default=0) < (data[DEPTH_PLACE] if plain else 8):

@@ -24,6 +24,7 @@ from blurkit.io.records import Image
 
 APP0, APP1, APP2, APP11, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xFE
 FIRST_QUANTISATION, START_OF_SCAN, END = 0xDB, 0xDA, 0xD9
+START_OF_IMAGE = b"\xff\xd8"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """The kinds of segments that state a picture's size, behind its depth."""
 
@@ -60,10 +61,11 @@ MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 GAIN_MAP = re.compile(rb"hdr-?gain-?map|urn:iso:std:iso:ts:21496", re.I)
 
 
-def read_jpeg(file: BinaryIO, where: str) -> tuple[np.ndarray, Metadata]:
+def read_jpeg(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
     """Return the pixels and metadata of a JPEG file."""
     with opened(file, where, "JPEG") as image:
-        pixels, metadata, storage = plain_pixels(image), metadata_of(image), _storage(image)
+        pixels, storage = plain_pixels(image, decoded), _storage(image)
+        metadata = metadata_of(image)
     file.seek(0)
     stated = _stated(file.read())
     lost = ", ".join(filter(None, (metadata.lost, stated.pop("lost"))))
@@ -146,7 +148,7 @@ def _named(behind: bytes) -> str:
     found = {
         "gain map": GAIN_MAP.search(behind),
         "film": b"ftyp" in behind,
-        "second picture": behind.startswith(b"\xff\xd8") and not GAIN_MAP.search(behind),
+        "second picture": behind.startswith(START_OF_IMAGE) and not GAIN_MAP.search(behind),
     }
     return _listed(name for name, present in found.items() if present) or "data behind it"
 
@@ -251,8 +253,9 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
     old = _pictures(data)
     for number, (_, kind, size, place) in enumerate(old):
         begin = place + whole[0] - end
-        if number and not 0 <= begin <= begin + size <= len(data) - end:
+        if number and (begin < 0 or data[end + begin : end + begin + 2] != START_OF_IMAGE):
             return _without_index(own), behind
+        size = min(size, len(data) - end - begin)  # that of a third one of Pillow's is too large
         if number and kind & 0xFFFFFF in PREVIEWS:
             begin -= shift
             behind = behind[:begin] + behind[begin + size :]

@@ -40,7 +40,7 @@ from blurkit.io.codecs.metadata import (
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
 from blurkit.io.paths import check_claim, reading_error, system_failure
-from blurkit.io.records import Image, full_range
+from blurkit.io.records import Image, full_range, hollow
 
 if TYPE_CHECKING:
     import tifffile
@@ -95,7 +95,7 @@ Page = tuple[np.ndarray, Metadata]
 """A page's pixels (H, W) or (H, W, C), and its profile and orientation."""
 
 
-def read_tiff(file: BinaryIO, where: str) -> Page:
+def read_tiff(file: BinaryIO, where: str, decoded: bool = True) -> Page:
     """Return the first page of a TIFF file.
 
     Pixels are as stored, but palettes and CMYK become RGB, depths such as 1, 4 and 12 bits are
@@ -111,7 +111,7 @@ def read_tiff(file: BinaryIO, where: str) -> Page:
         if page.is_reduced or _named(page.photometric) == "CFA":
             reason = "holds a preview or the data of a camera's sensor first"
             raise BlurkitError(f"{where}: {reason}; a RAW file is read by its suffix, such as .dng")
-        pixels, metadata = next(_read_page(page, opened, where))
+        pixels, metadata = next(_read_page(page, opened, where, decoded))
         return pixels, _without_masks(metadata, opened)
 
 
@@ -285,8 +285,10 @@ def _planes(page: Any, file: tifffile.TiffFile) -> range:
     return range(page.imagedepth)
 
 
-def _read_page(page: Any, file: tifffile.TiffFile, where: str) -> Iterator[Page]:
-    """Yield the planes of a page."""
+def _read_page(
+    page: Any, file: tifffile.TiffFile, where: str, decoded: bool = True
+) -> Iterator[Page]:
+    """Yield the planes of a page; of one that is not `decoded`, a `hollow` array of the first."""
     planes, stored = _planes(page, file), file.filehandle.size
     height, width, bits = _largest(page, len(planes))
     compression = _named(page.compression)
@@ -296,6 +298,11 @@ def _read_page(page: Any, file: tifffile.TiffFile, where: str) -> Iterator[Page]
     if compression not in (*DEFLATED, *FAX, *BOUNDED):
         _check_images(page, compression, where)
     metadata = _metadata_of(page)
+    if not decoded:
+        pixel = np.zeros((1, 1, page.samplesperpixel), page.dtype)
+        pixel, metadata = _plain(page, pixel, metadata, where)
+        yield hollow((page.imagelength, page.imagewidth, pixel.shape[2]), pixel.dtype), metadata
+        return
     if page.imagedepth == len(planes):
         values = page.asarray()
     else:
@@ -377,8 +384,9 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
         pixels, metadata = _coloured(page.colormap, pixels), _lacking(metadata, "palette")
     elif pixels.dtype.kind in "bu":
         pixels = full_range(pixels, bits)
-    if colours == "MINISWHITE" and pixels.dtype.kind == "u":
-        pixels = np.iinfo(pixels.dtype).max - pixels
+    if colours == "MINISWHITE":
+        top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+        pixels = (top - pixels).astype(pixels.dtype, copy=False)
     elif colours == "SEPARATED" and pixels.shape[2] == 4:
         pixels = from_cmyk(pixels, metadata.icc)
         metadata = _lacking(replace(metadata, icc=b""), "CMYK colours")
