@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,7 +18,7 @@ from blurkit.errors import BlurkitError, UsageError, printable, without_secrets
 from blurkit.io.writing import refuse_output
 from blurkit.options import option
 from blurkit.reports.progress import say, track
-from blurkit.reports.values import outline
+from blurkit.reports.values import model_card, outline
 from blurkit.systems.system import shipped_file
 from blurkit.tasks.addresses import local_file, refuse_unused
 
@@ -34,6 +35,10 @@ class InfoOptions(Printing):
         None, "Plot the training logs over their steps: a .png, .pdf or .svg file (matplotlib)."
     )
     force: bool = option(False, "Overwrite an existing figure.")
+    card: bool = option(
+        False, "Print checkpoints as model cards of the Hugging Face Hub.", rare=True
+    )
+    system: bool = option(False, "Print versions and devices, for reports of problems.")
 
 
 def info(
@@ -54,7 +59,8 @@ def info(
     log, or each log in a folder, it prints losses, validation and learning rates; --figure plots
     those of several runs.
 
-    Without an input, it describes the weights that come with blurkit.
+    Without an input, it describes the weights that come with blurkit; with --system, what it runs
+    on.
 
     Examples: blurkit info; blurkit info deblur.pt; blurkit info shards/ photo.jpg; ... -o - |
     blurkit info -; blurkit info runs/ --figure curves.png
@@ -67,6 +73,9 @@ def info(
     figure = options.figure
     if figure is not None and not any(text.endswith(".jsonl") for text in files):
         raise UsageError("--figure plots logs of trainings: name them, or their folder")
+    if options.system:
+        _print_system(options, inputs or [])
+        return
 
     from blurkit import api  # imports numpy
     from blurkit.cli.batch import Problems
@@ -91,8 +100,12 @@ def info(
             )
             if description["problems"] and not description["records"]:
                 continue  # nothing in it could be read, which is said already
+            if options.card:
+                _print_card(description, text, options.json)
             done += 1
             logs += [Path(text)] if description["kind"] == "log" else []
+            if options.card:
+                continue
             if options.json:
                 print_json({"file": told, **description})
             else:
@@ -103,6 +116,34 @@ def info(
             draw_logs(figure, logs)
             say(f"wrote {figure}", options.quiet)
     problems.finish(done, "inspected")
+
+
+def _print_system(options: InfoOptions, inputs: Sequence[str]) -> None:
+    """Print what blurkit runs on. Raises UsageError for options and inputs that are about files."""
+    if inputs or options.card:
+        raise UsageError("--system describes this machine: name no files, and no --card")
+    from blurkit.engine.device import system_report  # imports torch
+
+    report = system_report()
+    if options.json:
+        print_json(report)
+    else:
+        typer.echo("\n".join(outline(report)))
+
+
+def _print_card(description: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """Print the model card of a checkpoint. Raises BlurkitError for any other file."""
+    file, shipped = Path(without_secrets(text)), shipped_file().parent
+    if description["kind"] != "checkpoint":
+        raise BlurkitError(
+            f"{file}: --card is for checkpoints; this is of the kind {description['kind']!r}"
+        )
+    licence = "mit" if file.absolute().parent == shipped else "other"
+    card = model_card(description, file.name, licence)
+    if as_json:
+        print_json({"file": str(file), "card": card})
+    else:
+        typer.echo(card)
 
 
 def _logs_in(text: str) -> list[str]:

@@ -1,14 +1,27 @@
-"""Choice of the device and number format for inference and training."""
+"""Choice of the device and number format for inference and training, and what this machine has."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import platform
+import warnings
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import nn
 
+from blurkit.data.workers import processors
 from blurkit.errors import UsageError
 from blurkit.options import Precision, own_gpu
+from blurkit.version import FORMATS, NEWEST_TORCH, __version__
+
+PACKAGES = (
+    *("torch", "numpy", "scipy", "h5py", "pillow", "imageio", "tifffile", "imagecodecs", "av"),
+    *("safetensors", "onnxruntime", "onnxruntime-gpu", "onnx", "opencv-python-headless"),
+    *("pillow-heif", "rawpy", "lmdb", "spandrel", "pyiqa", "lpips", "matplotlib"),
+)
+"""The packages whose versions a report of a problem needs."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -17,6 +30,7 @@ def choose_device(name: str = "auto") -> torch.device:
     Among several processes of one machine, `auto` and `cuda` mean the GPU of this process, which
     becomes the current one. Raises UsageError if this machine does not have the device.
     """
+    warn_of_newer_torch(str(torch.__version__))
     if name in ("auto", "cuda") and torch.cuda.is_available():
         own = own_gpu(torch.cuda.device_count())
         if own is None:
@@ -37,6 +51,49 @@ def choose_device(name: str = "auto") -> torch.device:
     if missing:
         raise UsageError(f"--device {name}: this machine does not have it; use auto or cpu")
     return device
+
+
+@cache
+def warn_of_newer_torch(installed: str) -> None:
+    """Warn, once, if a version of torch is newer than those that blurkit was tested with."""
+    numbers = tuple(int(number) for number in installed.split(".")[:2] if number.isdigit())
+    if numbers > NEWEST_TORCH:
+        newest = ".".join(map(str, NEWEST_TORCH))
+        text = f"torch {installed} is newer than {newest}, the newest that blurkit was tested with"
+        warnings.warn(text, stacklevel=3)
+
+
+def system_report() -> dict[str, str]:
+    """Return what a report of a problem needs: versions and devices, and nothing private.
+
+    It has no names of users, machines or files, and no values of the environment.
+    """
+    report = {
+        "blurkit": f"{__version__} ({FORMATS})",
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": platform.platform(),
+        "processors": str(processors()),
+        "device": _device_line(),
+    }
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            report[package] = version(package)
+    with suppress(ImportError):
+        import onnxruntime
+
+        report["ONNX Runtime on"] = ", ".join(onnxruntime.get_available_providers())
+    return report
+
+
+def _device_line() -> str:
+    """Describe the device that `auto` chooses, and the number format."""
+    device = choose_device()
+    number = str(choose_precision("auto", device)).removeprefix("torch.")
+    if device.type != "cuda":
+        return f"{device.type}, {number}"
+    about = torch.cuda.get_device_properties(device)
+    memory = f"{about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    return f"{torch.cuda.device_count()} x {about.name} ({memory}), {number}"
 
 
 def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:

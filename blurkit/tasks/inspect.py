@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from blurkit.errors import BlurkitError, one_line
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
-    CHECKPOINT_VERSION,
     Checkpoint,
     load_checkpoint,
 )
@@ -26,6 +25,7 @@ from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
 from blurkit.systems.registry import describe, load_networks
 from blurkit.training.state import state_checkpoint
+from blurkit.version import CHECKPOINT_VERSION
 
 FIRST_KEYS = 5
 SETTING = 16

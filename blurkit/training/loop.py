@@ -28,13 +28,13 @@ from blurkit.training.log import Events, TrainingLog
 from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
 from blurkit.training.state import (
-    STATE_VERSION,
     RunFiles,
     check_length,
     check_same,
     half_state,
     read_state,
 )
+from blurkit.version import STATE_VERSION
 
 
 class Stopped(Exception):

@@ -48,7 +48,8 @@ from blurkit.reports.plots import read_log
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.search_options import SearchOptions
 from blurkit.training.configuration import read_configuration
-from blurkit.training.state import STATE_VERSION, read_state
+from blurkit.training.state import read_state
+from blurkit.version import STATE_VERSION
 from tests.io.films import make_animation, make_pages, make_video
 from tests.io.scenes import exif
 from tests.torture.damage import EXTREMES, records, small_checkpoint
