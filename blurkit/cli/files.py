@@ -168,6 +168,13 @@ class ExportOptions(Printing):
     )
     role: str = option("", "Export this network as it is, with all its outputs; see info.")
     network: str = NETWORK
+    program: Literal["", "darktable"] = option(
+        "",
+        "Write a package for this program, net.dtmodel: darktable takes tiles of 768x768 pixels.",
+        flags=("--for",),
+        metavar="darktable",
+        rare=True,
+    )
     half: bool = option(False, "Store weights in 16 bits; computing stays in float32.")
     force: bool = option(False, "Overwrite existing output.")
     sha256: tuple[str, ...] = SHA256
@@ -184,8 +191,11 @@ def export(
 
     Examples: blurkit export msdi.pt -o net.onnx; blurkit deblur photo.jpg -c net.onnx
     """
-    if options.output.suffix != ".onnx":
-        raise UsageError("-o: name an ONNX file to write, such as net.onnx")
+    if options.program and (options.role or options.use != "deblurring"):
+        raise UsageError("--for darktable is for the network that deblurs: no --role, no --use")
+    kind, suffix = ("a package", ".dtmodel") if options.program else ("an ONNX file", ".onnx")
+    if options.output.suffix != suffix:
+        raise UsageError(f"-o: name {kind} to write, such as net{suffix}")
     source = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)["checkpoint"]
     refuse_output(options.output, options.force)
     if find_spec("onnx") is None:
@@ -195,7 +205,7 @@ def export(
     from blurkit.tasks import export as exporting
 
     o = options
-    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force, o.network)
+    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force, o.network, o.program)
     if options.json:
         sizes = {"tile": about.tile, "minimum": about.minimum, "multiple": about.multiple}
         print_json({"file": str(options.output), "use": about.use, **sizes})

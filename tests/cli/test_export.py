@@ -1,7 +1,9 @@
 """`blurkit export`: networks as ONNX files, and deblurring by them without torch."""
 
+import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -10,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import skimage.data
+import yaml
 
 import blurkit
 from blurkit.errors import UsageError
@@ -214,3 +217,32 @@ def test_what_is_refused(checkpoint: Path, exported: Path, photo: Path) -> None:
         (1, role, "holds a network for 'deblur'"),
     ):
         assert_refused(invoke("deblur", photo, "-c", *options), words, status=status)
+
+
+@pytest.mark.slow
+def test_a_package_for_darktable(checkpoint: Path) -> None:
+    """What darktable's dev-doc/AI.md and AI_Tasks.md ask for; the tile is theirs, not 64."""
+    done("export", checkpoint, "--for", "darktable", "-o", "My net.dtmodel")
+    with zipfile.ZipFile("My net.dtmodel") as package:
+        package.extractall(".")
+    folder = Path("denoise-my-net")
+    about = json.loads((folder / "config.json").read_text())
+    assert (about["id"], about["task"], about["backend"]) == (folder.name, "denoise", "onnx")
+    assert about["attributes"] == {"input_sizes": [768]}
+    recipe = yaml.safe_load((folder / "model.yaml").read_text())
+    assert recipe["type"] == "single" and recipe.items() >= about.items()
+    model = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(model)
+    assert 17 <= model.opset_import[0].version <= 20
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, result.name) == ("input", "output")
+    assert given.shape == result.shape == [1, 3, 768, 768]
+
+
+def test_what_is_refused_for_darktable(checkpoint: Path) -> None:
+    for options in (["--role", "deblur"], ["--use", "reblurring"]):
+        given_up = invoke("export", checkpoint, "--for", "darktable", *options, "-o", "a.dtmodel")
+        assert_refused(given_up, "no --role", status=2)
+    named = invoke("export", checkpoint, "--for", "darktable", "-o", "a.onnx")
+    assert_refused(named, "such as net.dtmodel", status=2)
