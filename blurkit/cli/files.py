@@ -18,7 +18,7 @@ from blurkit.errors import BlurkitError, UsageError, printable, without_secrets
 from blurkit.io.writing import refuse_output
 from blurkit.options import option
 from blurkit.reports.progress import say, track
-from blurkit.reports.values import model_card, outline
+from blurkit.reports.values import outline
 from blurkit.systems.system import shipped_file
 from blurkit.tasks.addresses import local_file, refuse_unused
 
@@ -138,6 +138,8 @@ def _print_card(description: Mapping[str, Any], text: str, as_json: bool) -> Non
         raise BlurkitError(
             f"{file}: --card is for checkpoints; this is of the kind {description['kind']!r}"
         )
+    from blurkit.tasks.inspect import model_card  # imports torch, as reading the file did
+
     licence = "mit" if file.absolute().parent == shipped else "other"
     card = model_card(description, file.name, licence)
     if as_json:

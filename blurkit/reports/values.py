@@ -1,4 +1,4 @@
-"""Values as JSON, as an indented outline for people, and as a model card for the Hub."""
+"""Values as JSON, and as an indented outline for people."""
 
 from __future__ import annotations
 
@@ -76,80 +76,3 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """Return nested dicts and lists of plain values as JSON, non-finite numbers as null."""
     finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
     return json.dumps(finite, indent=indent)
-
-
-# ---- A model card --------------------------------------------------------------------------------
-
-HUB_NAMES = {"deblur": "deblurring", "reblur": "blur-synthesis"}
-"""The tags of networks by the role that they have."""
-
-CARD = """---
-license: {licence}
-library_name: blurkit
-pipeline_tag: image-to-image
-tags:
-{tags}{metrics}---
-
-# {title}
-
-| role | network | parameters | GMACs |
-| --- | --- | ---: | ---: |
-{networks}
-
-## Use
-
-```sh
-pip install blurkit
-blurkit deblur photo.jpg -c {file}
-```
-
-`{file}` is this file, or its address on the Hub: `hf://OWNER/NAME/{file}`.
-
-## Training
-
-{training}
-"""
-
-
-def model_card(about: Mapping[str, Any], file: str, licence: str = "other") -> str:
-    """Return the model card of a checkpoint, as the Hugging Face Hub reads it: Markdown with YAML.
-
-    `about` is what `info` returns for the checkpoint, `file` its name, and `licence` one of the
-    Hub's names. Commands of trainings are left out, since they name files of their author.
-    """
-    networks, system = about["networks"], about["system"] or "image restoration"
-    tags = ["motion-blur", "image-restoration", "pytorch", system]
-    tags += [HUB_NAMES[role] for role in networks if role in HUB_NAMES]
-    provenance = about["provenance"]
-    runs = {k: v for k, v in provenance.items() if isinstance(v, Mapping) and "iterations" in v}
-    scores = dict.fromkeys(
-        name for run in (runs or {"": provenance}).values() for name in run.get("metrics") or {}
-    )
-    rows = (
-        f"| {role} | {network.get('network', 'unknown')} | {_cell(network.get('parameters'))} "
-        f"| {_cell(network.get('gmacs'))} |"
-        for role, network in networks.items()
-    )
-    made = [line for role, run in (runs or {"": provenance}).items() for line in _made(role, run)]
-    data = [f"- trained on: {printable(str(text))}" for text in provenance.get("trained_on") or ()]
-    return CARD.format(
-        licence=licence,
-        tags="".join(f"- {json.dumps(printable(tag))}\n" for tag in tags),
-        metrics="metrics:\n" * bool(scores)
-        + "".join(f"- {json.dumps(printable(name))}\n" for name in scores),
-        title=f"{printable(system)}: {', '.join(map(printable, networks))}",
-        networks="\n".join(printable(row) for row in rows),
-        file=printable(file),
-        training="\n".join([*made, *data]) or "Nothing is known of it.",
-    )
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else _shown(value)
-
-
-def _made(role: str, run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a card on how a network was trained."""
-    for name in ("date", "iterations", "records", "seed", "metrics", "blurkit", "torch"):
-        if value := run.get(name):
-            yield f"- {f'{printable(role)}, ' if role else ''}{name}: {_flat(value)}"

@@ -1,11 +1,14 @@
-"""Describe a checkpoint: its networks, their parameters and cost, and how they were made."""
+"""Describe a checkpoint: its networks, their parameters and cost, and how they were made.
+
+Also as a model card for the Hugging Face Hub.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError, one_line, printable
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
     Checkpoint,
@@ -23,6 +26,7 @@ from blurkit.io.checkpoints import (
 from blurkit.nn.blocks import meta_copy
 from blurkit.nn.features import features_from_state_dict
 from blurkit.nn.size import InputShapes, Shape, SizeRequirement
+from blurkit.reports.values import outline
 from blurkit.systems.registry import describe, load_networks
 from blurkit.training.state import state_checkpoint
 from blurkit.version import CHECKPOINT_VERSION
@@ -137,6 +141,79 @@ def input_shapes(network: nn.Module, height: int, width: int) -> InputShapes:
     size = getattr(network, "size", SizeRequirement()).padded(height, width)
     shapes: Callable[[int, int], InputShapes] | None = getattr(network, "input_shapes", None)
     return shapes(*size) if shapes else [(1, 3, *size)]
+
+
+# ---- A model card --------------------------------------------------------------------------------
+
+HUB_TAGS = {"deblur": "deblurring", "reblur": "blur-synthesis"}
+"""The tags of networks by the role that they have."""
+
+CARD = """---
+license: {licence}
+library_name: blurkit
+pipeline_tag: image-to-image
+tags:
+{tags}{metrics}---
+
+# {title}
+
+| role | network | parameters | GMACs |
+| --- | --- | ---: | ---: |
+{networks}
+
+## Use
+
+```sh
+pip install blurkit
+blurkit deblur photo.jpg -c {file}
+```
+
+`{file}` is this file, or its address on the Hub: `hf://OWNER/NAME/{file}`.
+
+## Training
+
+{training}
+"""
+
+
+def model_card(about: Mapping[str, Any], file: str, licence: str = "other") -> str:
+    """Return the model card of a checkpoint, as the Hugging Face Hub reads it: Markdown with YAML.
+
+    `about` is what `info` returns for the checkpoint, `file` its name, and `licence` one of the
+    Hub's names. Commands of trainings are left out, since they name files of their author.
+    """
+    networks, system = about["networks"], about["system"] or "image restoration"
+    tags = ["motion-blur", "image-restoration", "pytorch", system]
+    tags += [HUB_TAGS[role] for role in networks if role in HUB_TAGS]
+    provenance = about["provenance"]
+    runs = {k: v for k, v in provenance.items() if isinstance(v, Mapping) and "iterations" in v}
+    scores = dict.fromkeys(
+        name for run in (runs or {"": provenance}).values() for name in run.get("metrics") or {}
+    )
+    rows = (
+        f"| {role} | {network.get('network', 'unknown')} | {network.get('parameters', 0):,} "
+        f"| {network.get('gmacs') or ''} |"
+        for role, network in networks.items()
+    )
+    made = [line for role, run in (runs or {"": provenance}).items() for line in _made(role, run)]
+    data = [f"- trained on: {printable(str(text))}" for text in provenance.get("trained_on") or ()]
+    return CARD.format(
+        licence=licence,
+        tags="".join(f"- {json.dumps(printable(tag))}\n" for tag in tags),
+        metrics="metrics:\n" * bool(scores)
+        + "".join(f"- {json.dumps(printable(name))}\n" for name in scores),
+        title=f"{printable(system)}: {', '.join(map(printable, networks))}",
+        networks="\n".join(printable(row) for row in rows),
+        file=printable(file),
+        training="\n".join([*made, *data]) or "Nothing is known of it.",
+    )
+
+
+def _made(role: str, run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a card on how a network was trained."""
+    for name in ("date", "iterations", "records", "seed", "metrics", "blurkit", "torch"):
+        if value := run.get(name):
+            yield from outline({f"- {role}, {name}" if role else f"- {name}": value})
 
 
 # ---- Seeds ---------------------------------------------------------------------------------------

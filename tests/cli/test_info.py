@@ -387,10 +387,11 @@ def test_a_newer_torch_brings_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_newer_torch(newer)  # only once
-        for tried in (torch.__version__, "2.6.0", f"{NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}.9+cpu"):
-            warn_of_newer_torch(str(tried))
+        for tried in ("2.6.0", f"{NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}.9+cpu"):
+            warn_of_newer_torch(tried)
     lines = "import torch\ntorch.__version__ = '99.0'\nfrom blurkit.__main__ import main\nmain()"
     command = [sys.executable, "-c", lines, "info", "--system"]
-    ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    heard = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONWARNINGS"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=heard)
     assert ran.stderr.startswith("warning: torch 99.0 is newer than") and ran.returncode == 0
     assert len(ran.stderr.splitlines()) == 1
