@@ -10,7 +10,9 @@ CHECKPOINT_VERSION = 2
 STATE_VERSION = 2
 """Of the state of a training; version 1 did not state it."""
 
-FORMATS = f"shards {SHARD_VERSION}, checkpoints {CHECKPOINT_VERSION}, states {STATE_VERSION}"
+FORMAT_VERSIONS = (
+    f"shards {SHARD_VERSION}, checkpoints {CHECKPOINT_VERSION}, states {STATE_VERSION}"
+)
 
 NEWEST_TORCH = (2, 13)
 """The newest version of torch that the tests have passed with; newer ones bring a warning."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 import torch
 from torch import nn
@@ -14,14 +15,10 @@ from torch import nn
 from blurkit.data.workers import processors
 from blurkit.errors import UsageError
 from blurkit.options import Precision, own_gpu
-from blurkit.version import FORMATS, NEWEST_TORCH, __version__
+from blurkit.version import FORMAT_VERSIONS, NEWEST_TORCH, __version__
 
-PACKAGES = (
-    *("torch", "numpy", "scipy", "h5py", "pillow", "imageio", "tifffile", "imagecodecs", "av"),
-    *("safetensors", "onnxruntime", "onnxruntime-gpu", "onnx", "opencv-python-headless"),
-    *("pillow-heif", "rawpy", "lmdb", "spandrel", "pyiqa", "lpips", "matplotlib"),
-)
-"""The packages whose versions a report of a problem needs."""
+DEVELOPMENT = re.compile("extra == .(dev|docs|test)\\b")
+"""What the requirements for developing blurkit say of themselves."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -69,13 +66,13 @@ def system_report() -> dict[str, str]:
     It has no names of users, machines or files, and no values of the environment.
     """
     report = {
-        "blurkit": f"{__version__} ({FORMATS})",
+        "blurkit": f"{__version__} ({FORMAT_VERSIONS})",
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
         "processors": str(processors()),
         "device": _device_line(),
     }
-    for package in PACKAGES:
+    for package in _requirements():
         with suppress(PackageNotFoundError):
             report[package] = version(package)
     with suppress(ImportError):
@@ -83,6 +80,15 @@ def system_report() -> dict[str, str]:
 
         report["ONNX Runtime on"] = ", ".join(onnxruntime.get_available_providers())
     return report
+
+
+def _requirements() -> list[str]:
+    """Return the names of the packages that blurkit requires, also for its extras."""
+    try:
+        lines = requires("blurkit") or []
+    except PackageNotFoundError:  # it runs from a folder of its sources
+        lines = ["torch", "numpy"]
+    return [re.split("[^\\w.-]", line)[0] for line in lines if not DEVELOPMENT.search(line)]
 
 
 def _device_line() -> str:

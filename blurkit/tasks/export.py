@@ -151,7 +151,7 @@ def darktable_package(content: bytes, name: str, about: Exported) -> bytes:
     data = "; ".join(map(str, about.provenance.get("trained_on") or ["not stated"]))
     card = {"scope": "single-image motion deblurring", "training_data": data}
     recipe = shared | {"type": "single", "model_card": card}
-    files = {
+    files: dict[str, str | bytes] = {
         "config.json": json.dumps(shared, indent=2),
         "model.yaml": "".join(f"{key}: {json.dumps(value)}\n" for key, value in recipe.items()),
         "model.onnx": content,
