@@ -123,10 +123,10 @@ def load(
     `tile` is the side in pixels at which networks run (None: the size they were trained on),
     `overlap` the width in pixels that tiles share (None: 32 or half a tile). `device` is auto, cpu,
     cuda, cuda:N or mps, `precision` is auto, fp32, bf16 or fp16. The `protocol`
-    "slices", "whole" or "local" deblurs as papers measured. A file may be an address (https://...),
-    which is fetched once into the user's cache; `sha256` is the digest that it must have, or those
-    of several files. Raises BlurkitError if a file is missing or cannot be fetched; one that is
-    damaged or no checkpoint is reported by the first call that needs it.
+    "slices", "whole" or "local" deblurs as papers measured. A file may be an address (https://...,
+    hf://...), which is fetched once into the user's cache; `sha256` is the digest that it must
+    have, or those of several files. Raises BlurkitError if a file is missing or cannot be fetched;
+    one that is damaged or no checkpoint is reported by the first call that needs it.
     """
     from blurkit.model import Model
 

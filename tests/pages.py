@@ -53,13 +53,16 @@ def script(page: Path) -> str:
     return "".join(lines)
 
 
-def run(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    commands: str, folder: Path, programs: Path = Path(sys.executable).parent, library: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run a script in a folder, up to the first command that fails, with this blurkit on the path.
 
-    What the pages install is there already, so `pip` does nothing.
+    What the pages install is there already, so `pip` does nothing. Other `programs` and another
+    `library` are those of an installed blurkit.
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(library)}
     given = f"set -euo pipefail\npip() {{ :; }}\nset -x\n{commands}"
     return subprocess.run(
         ["bash", "-c", given], cwd=folder, env=environment, capture_output=True, text=True

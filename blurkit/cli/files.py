@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +37,10 @@ class InfoOptions(Printing):
         None, "Plot the training logs over their steps: a .png, .pdf or .svg file (matplotlib)."
     )
     force: bool = option(False, "Overwrite an existing figure.")
+    card: bool = option(
+        False, "Print checkpoints as model cards of the Hugging Face Hub.", rare=True
+    )
+    system: bool = option(False, "Print versions and devices, for reports of problems.")
 
 
 def info(
@@ -56,7 +61,8 @@ def info(
     log, or each log in a folder, it prints losses, validation and learning rates; --figure plots
     those of several runs.
 
-    Without an input, it describes the weights that come with blurkit.
+    Without an input, it describes the weights that come with blurkit; with --system, what it runs
+    on.
 
     Examples: blurkit info; blurkit info deblur.pt; blurkit info shards/ photo.jpg; ... -o - |
     blurkit info -; blurkit info runs/ --figure curves.png
@@ -69,6 +75,9 @@ def info(
     figure = options.figure
     if figure is not None and not any(text.endswith(".jsonl") for text in files):
         raise UsageError("--figure plots logs of trainings: name them, or their folder")
+    if options.system:
+        _print_system(options, inputs or [])
+        return
 
     from blurkit import api  # imports numpy
     from blurkit.cli.batch import Problems
@@ -93,8 +102,12 @@ def info(
             )
             if description["problems"] and not description["records"]:
                 continue  # nothing in it could be read, which is said already
+            if options.card:
+                _print_card(description, text, options.json)
             done += 1
             logs += [Path(text)] if description["kind"] == "log" else []
+            if options.card:
+                continue
             if options.json:
                 print_json({"file": told, **description})
             else:
@@ -105,6 +118,36 @@ def info(
             draw_logs(figure, logs)
             say(f"wrote {figure}", options.quiet)
     problems.finish(done, "inspected")
+
+
+def _print_system(options: InfoOptions, inputs: Sequence[str]) -> None:
+    """Print what blurkit runs on. Raises UsageError for options and inputs that are about files."""
+    if inputs or options.card:
+        raise UsageError("--system describes this machine: name no files, and no --card")
+    from blurkit.tasks.inspect import system_report  # imports torch
+
+    report = system_report()
+    if options.json:
+        print_json(report)
+    else:
+        typer.echo("\n".join(outline(report)))
+
+
+def _print_card(description: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """Print the model card of a checkpoint. Raises BlurkitError for any other file."""
+    file, shipped = Path(without_secrets(text)), shipped_file().parent
+    if description["kind"] != "checkpoint":
+        raise BlurkitError(
+            f"{file}: --card is for checkpoints; this is of the kind {description['kind']!r}"
+        )
+    from blurkit.tasks.inspect import model_card  # imports torch, as reading the file did
+
+    licence = "mit" if file.absolute().parent == shipped else "other"
+    card = model_card(description, file.name, licence)
+    if as_json:
+        print_json({"file": str(file), "card": card})
+    else:
+        typer.echo(card)
 
 
 def _logs_in(text: str) -> list[str]:
@@ -129,6 +172,13 @@ class ExportOptions(Printing):
     )
     role: str = option("", "Export this network as it is, with all its outputs; see info.")
     network: str = NETWORK
+    program: Literal["", "darktable"] = option(
+        "",
+        "Write a package for this program, net.dtmodel: darktable takes tiles of 768x768 pixels.",
+        flags=("--for",),
+        metavar="darktable",
+        rare=True,
+    )
     half: bool = option(False, "Store weights in 16 bits; computing stays in float32.")
     force: bool = option(False, "Overwrite existing output.")
     sha256: tuple[str, ...] = SHA256
@@ -145,8 +195,11 @@ def export(
 
     Examples: blurkit export msdi.pt -o net.onnx; blurkit deblur photo.jpg -c net.onnx
     """
-    if options.output.suffix != ".onnx":
-        raise UsageError("-o: name an ONNX file to write, such as net.onnx")
+    if options.program and (options.role or options.use != "deblurring"):
+        raise UsageError("--for darktable is for the network that deblurs: no --role, no --use")
+    kind, suffix = ("a package", ".dtmodel") if options.program else ("an ONNX file", ".onnx")
+    if options.output.suffix != suffix:
+        raise UsageError(f"-o: name {kind} to write, such as net{suffix}")
     source = local_files({"checkpoint": checkpoint}, options.sha256, options.quiet)["checkpoint"]
     refuse_output(options.output, options.force)
     if find_spec("onnx") is None:
@@ -156,7 +209,7 @@ def export(
     from blurkit.tasks import export as exporting
 
     o = options
-    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force, o.network)
+    about = exporting.export(source, o.output, o.use, o.role, o.half, o.force, o.network, o.program)
     if options.json:
         sizes = {"tile": about.tile, "minimum": about.minimum, "multiple": about.multiple}
         print_json({"file": str(options.output), "use": about.use, **sizes})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from blurkit.engine.engine import Engine, Runner, SizeRequirement, TileInputs
 from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, one_line
 from blurkit.options import Placement, Precision, own_gpu
+from blurkit.version import NEWEST_TORCH
 
 
 def torch_engine(network: nn.Module, placement: Placement, warn: Say = warnings.warn) -> Engine:
@@ -234,6 +236,7 @@ def choose_device(name: str = "auto") -> torch.device:
     Among several processes of one machine, `auto` and `cuda` mean the GPU of this process, which
     becomes the current one. Raises UsageError if this machine does not have the device.
     """
+    warn_of_newer_torch(str(torch.__version__))
     if name in ("auto", "cuda") and torch.cuda.is_available():
         own = own_gpu(torch.cuda.device_count())
         if own is None:
@@ -254,6 +257,16 @@ def choose_device(name: str = "auto") -> torch.device:
     if missing:
         raise UsageError(f"--device {name}: this machine does not have it; use auto or cpu")
     return device
+
+
+@cache
+def warn_of_newer_torch(installed: str) -> None:
+    """Warn, once, if a version of torch is newer than those that blurkit was tested with."""
+    numbers = tuple(int(number) for number in installed.split(".")[:2] if number.isdigit())
+    if numbers > NEWEST_TORCH:
+        newest = ".".join(map(str, NEWEST_TORCH))
+        text = f"torch {installed} is newer than {newest}, the newest that blurkit was tested with"
+        warnings.warn(text, stacklevel=3)
 
 
 def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:

@@ -29,9 +29,9 @@ from blurkit.io.paths import reading_error, reading_errors
 from blurkit.io.records import value_bytes
 from blurkit.io.streams import standard_input, standard_output
 from blurkit.io.writing import Uncomplaining, replacing
+from blurkit.version import CHECKPOINT_VERSION
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
-CHECKPOINT_VERSION = 2
 SAFETENSORS_HEADER = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
 BUFFER = 1 << 20

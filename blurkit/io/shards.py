@@ -28,9 +28,9 @@ from blurkit.io.records import (
     hollow,
     record_checksum,
 )
+from blurkit.version import SHARD_VERSION
 
 SHARD_FORMAT = "blurkit"
-SHARD_VERSION = 2
 SHARD_SUFFIXES = frozenset({".h5", ".hdf5"})
 END_OFFSET = {0: 40, 1: 44, 2: 28, 3: 28}
 """Offset at which each version of the HDF5 superblock stores the file's end address (8 bytes)."""

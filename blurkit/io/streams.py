@@ -22,8 +22,9 @@ from blurkit.io.formats import recognise
 from blurkit.io.hdf5 import SIGNATURE
 from blurkit.io.images import HEAD, decode_image, image_record
 from blurkit.io.records import Record, array_checksum, record_checksum
-from blurkit.io.shards import SHARD_FORMAT, SHARD_VERSION, read_open_shard, stated_end
+from blurkit.io.shards import SHARD_FORMAT, read_open_shard, stated_end
 from blurkit.io.writing import Uncomplaining, replacing, writing_error
+from blurkit.version import SHARD_VERSION
 
 STDIN = "stdin"
 """The name of the record of an image on standard input."""

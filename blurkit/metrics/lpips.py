@@ -7,6 +7,7 @@ heads are the official linear layers.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -83,15 +84,16 @@ def load_lpips(
     `backbone` is a file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1, recognised by its keys;
     by default the environment variable BLURKIT_LPIPS names it. `heads_file` is an official file of
     linear layers (`alex.pth`, `vgg.pth`, `squeeze.pth`), or one that holds several of them under
-    `alex.`, `vgg.` and `squeeze.`; by default BLURKIT_LPIPS_HEADS names it. Raises BlurkitError if
-    a file is not named, does not exist, or does not hold the expected weights.
+    `alex.`, `vgg.` and `squeeze.`; by default BLURKIT_LPIPS_HEADS names it, or it is that of the
+    package `lpips`, if that is installed. Raises BlurkitError if a file is not named, does not
+    exist, or does not hold the expected weights.
     """
     backbone_path = _named(backbone, "--lpips", BACKBONE_VARIABLE)
-    heads_path = _named(heads_file, "--lpips-heads", HEADS_VARIABLE)
     name = load_features(backbone_path).name
     if name not in NETS:
         raise BlurkitError(f"{backbone_path}: LPIPS accepts {', '.join(NETS)}; this is {name}")
     net, layers = NETS[name]
+    heads_path = _named(heads_file or _packaged_heads(net), "--lpips-heads", HEADS_VARIABLE)
     features = load_features(backbone_path, layers)
     features.normalise = True  # equivalent to the official scaling of [-1, 1]
     tensors = load_checkpoint(heads_path).networks.get("network", {})
@@ -109,6 +111,12 @@ def load_lpips(
         f"version 0.1, {name} ({backbone_path.name}), whole image",
         device or torch.device("cpu"),
     )
+
+
+def _packaged_heads(net: str) -> Path | None:
+    """Return the heads in the package `lpips`, if it is installed and no variable names others."""
+    package = None if os.environ.get(HEADS_VARIABLE) else find_spec("lpips")
+    return Path(str(package.origin)).parent / f"weights/v0.1/{net}.pth" if package else None
 
 
 def _named(path: str | Path | None, option: str, variable: str) -> Path:

@@ -12,8 +12,8 @@ _Name = TypeVar("_Name")
 
 
 def is_address(name: object) -> TypeGuard[str]:
-    """Return whether `name` is an address of http or https, not a file."""
-    return isinstance(name, str) and name.lower().startswith(("http://", "https://"))
+    """Return whether `name` is an address of http, https or the Hugging Face Hub, not a file."""
+    return isinstance(name, str) and name.lower().startswith(("http://", "https://", "hf://"))
 
 
 def refuse_unused(digests: Collection[str], names: Iterable[object]) -> None:

@@ -1,15 +1,23 @@
-"""Networks as ONNX files, which ONNX Runtime and other programs run without torch."""
+"""Networks as ONNX files, which ONNX Runtime and other programs run without torch.
+
+darktable's packages are ZIP files with a folder: config.json, which darktable reads, model.onnx,
+and model.yaml, which its repository of models asks for (darktable, dev-doc/AI.md, AI_Tasks.md).
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 import onnx
@@ -34,8 +42,14 @@ OPSET = 17
 LARGEST_DIFFERENCE = 1e-4
 """The largest difference to torch's results, relative to values above 1, on a photo."""
 
+LARGEST_RESULT = 1e3
+"""Results for a photo beyond this are those of an untrained network, of which no digit is sure."""
+
 USES = ("deblurring", "reblurring")
 """The uses whose networks take images only."""
+
+DARKTABLE_SIDE = 768
+"""The side in pixels of the tiles that a package for darktable takes; it tries 768 before less."""
 
 HALVED = 1024
 """The number of values from which a tensor is stored in half precision."""
@@ -71,13 +85,15 @@ def export(
     half: bool = False,
     force: bool = False,
     network: str = "",
+    program: Literal["", "darktable"] = "",
 ) -> Exported:
     """Write a network of a checkpoint, or of its file, as an ONNX file; return what that says.
 
     It is the network in `role` with all its outputs, or the one for a `use` with its last output.
     Sizes are dynamic if the results are right at more than one, else those of the training crops.
     `half` stores weights in half precision; the file computes in float32 all the same. `network`
-    names the code of a network of your own, FILE.py:CLASS, which is then run. Nothing is written
+    names the code of a network of your own, FILE.py:CLASS, which is then run. For the `program`
+    darktable, `output` is a package of a network that deblurs 768x768 pixels. Nothing is written
     before its results for a photo were compared with torch's. Raises BlurkitError if the
     checkpoint has no such network, ONNX cannot express it or the results differ.
     """
@@ -96,24 +112,69 @@ def export(
     tile = trained_tile(checkpoint, chosen)
     size: SizeRequirement = getattr(chosen, "size", SizeRequirement())
     title, date = title_and_date(checkpoint)
-    reason = ""
+    sizes = [(size.minimum, size.multiple), (tile, tile)]
+    if program:
+        tile = size.padded(DARKTABLE_SIDE, DARKTABLE_SIDE)[0]
+        sizes = [(tile, tile)] if tile == DARKTABLE_SIDE else []
+    reason = f"takes no {DARKTABLE_SIDE}x{DARKTABLE_SIDE} pixels, as {program} needs"
     with TemporaryDirectory() as folder:
         made = Path(folder) / "network.onnx"
-        for least in ((size.minimum, size.multiple), (tile, tile)):
+        for least in sizes:
             about = Exported(role or use, title, date, tile, *least, checkpoint.provenance)
             try:
-                write_onnx(chosen, about, half, made)
+                write_onnx(chosen, about, half, made, *(("input", "output") if program else ()))
             except BlurkitError as error:
                 reason = str(error)
                 continue
             with replacing(Path(output), force) as partial:
-                partial.write_bytes(made.read_bytes())
+                content = made.read_bytes()
+                name = Path(output).stem
+                partial.write_bytes(darktable_package(content, name, about) if program else content)
             return about
     raise BlurkitError(f"{checkpoint.where}: {reason}")
 
 
-def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> None:
-    """Write a network; raise BlurkitError if ONNX cannot express it or the results differ."""
+def darktable_package(content: bytes, name: str, about: Exported) -> bytes:
+    """Return the package of a network that takes one size: an ONNX file's content and its name."""
+    words = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    shared = {
+        "id": words if words.startswith("denoise-") else f"denoise-{words}",
+        "name": f"deblur {name}",
+        "description": f"{about.title} of {about.date}, which removes motion blur",
+        "task": "denoise",  # of the tasks, the one that returns an image of the same size
+        "version": "1.0",
+        "backend": "onnx",
+        "arch": "blurkit",
+        "tiling": True,
+        "attributes": {"input_sizes": [about.tile]},
+    }
+    data = "; ".join(map(str, about.provenance.get("trained_on") or ["not stated"]))
+    card = {"scope": "single-image motion deblurring", "training_data": data}
+    recipe = shared | {"type": "single", "model_card": card}
+    files: dict[str, str | bytes] = {
+        "config.json": json.dumps(shared, indent=2),
+        "model.yaml": "".join(f"{key}: {json.dumps(value)}\n" for key, value in recipe.items()),
+        "model.onnx": content,
+    }
+    package = io.BytesIO()
+    with ZipFile(package, "w", ZIP_DEFLATED) as packed:
+        for file, data_of_file in files.items():
+            packed.writestr(ZipInfo(f"{shared['id']}/{file}"), data_of_file, ZIP_DEFLATED)
+    return package.getvalue()
+
+
+def write_onnx(
+    network: nn.Module,
+    about: Exported,
+    half: bool,
+    path: Path,
+    given: str = "image",
+    result: str = "result",
+) -> None:
+    """Write a network; raise BlurkitError if ONNX cannot express it or the results differ.
+
+    `given` and `result` are the names of the image and of the result of a network for a use.
+    """
     tile, size, last = about.tile, about.size, about.use in USES
     guides = tuple(getattr(network, "guides", ())) if about.use == "reblurring" else ()
     sides = [size.padded(tile, tile), size.padded(tile + 64, tile + 32)]
@@ -127,7 +188,7 @@ def write_onnx(network: nn.Module, about: Exported, half: bool, path: Path) -> N
     axes = {0: "number", 2: "height", 3: "width"} if dynamic else {}
     names = [f"input_{number}" for number in range(len(inputs))]
     if last:
-        names, results = ["image", *guides], ["result"]
+        names, results = [given, *guides], [result]
     else:
         with torch.inference_mode():
             count = len(flat(*map(torch.from_numpy, inputs)))
@@ -178,14 +239,22 @@ def _finish(path: Path, about: Exported, half: bool) -> None:
 
 def _compare(flat: Flat, session: Any, names: Sequence[str], inputs: Sequence[np.ndarray]) -> None:
     """Raise BlurkitError if a session's results for inputs are not those of a network."""
-    results = session.run(None, dict(zip(names, inputs, strict=True)))
+    taken = {node.name for node in session.get_inputs()}  # ONNX drops those without an effect
+    feeds = {name: values for name, values in zip(names, inputs, strict=True) if name in taken}
+    results = session.run(None, feeds)
     with torch.inference_mode():
         expected = flat(*map(torch.from_numpy, inputs))
     for found, wanted in zip(results, expected, strict=True):
         values = wanted.numpy()
-        scale = max(1.0, float(np.abs(values).max()))
-        difference = float(np.abs(found - values).max()) / scale
+        scale = float(np.maximum(1, np.abs(values).max()))  # NaN stays NaN
+        with np.errstate(invalid="ignore"):  # infinities
+            difference = float(np.abs(found - values).max()) / scale
         if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
+            if not scale <= LARGEST_RESULT:
+                raise BlurkitError(
+                    f"its results for a photo reach {scale:.0e}, so ONNX's cannot be compared with "
+                    "them; is the network trained?"
+                )
             sides = "x".join(map(str, inputs[0].shape))
             raise BlurkitError(f"in ONNX, the results for {sides} differ by {difference:.1e}")
 

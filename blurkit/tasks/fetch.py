@@ -55,6 +55,11 @@ BEGINNINGS = {
 
 DIGEST = re.compile("[0-9a-f]{64}")
 
+HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/?#]+))?/([^?#]+)", re.IGNORECASE)
+"""A file on the Hugging Face Hub: owner and name, a revision with its "/" as %2F, and the path."""
+
+HUB_ENDPOINT = "https://huggingface.co"
+
 
 class _Cut(Exception):
     """An answer that ended early, which another attempt may complete."""
@@ -66,13 +71,15 @@ def cache_folder() -> Path:
 
 
 def fetched(address: str, digests: Collection[str] = (), quiet: bool = False) -> Path:
-    """Return the cached file of an http or https address, fetching it if it is not in the cache.
+    """Return the cached file of an address, fetching it if it is not in the cache.
 
+    The address is one of http or https, or hf://OWNER/NAME[@REVISION]/FILE: a file on the Hugging
+    Face Hub, or on the server in HF_ENDPOINT; either gets the token in HF_TOKEN, if there is one.
     The SHA-256 of the file must be one of `digests`, in hexadecimal digits. Without them, the first
     one is recorded beside the file, as `sha256sum` writes it, and every later use is compared with
     it. Processes that fetch the same address wait for each other. Raises BlurkitError if the file
     cannot be fetched whole, is a web page, or does not have the expected SHA-256, and UsageError
-    for an invalid digest.
+    for an invalid digest, endpoint or token.
     """
     wanted = {digest.lower() for digest in digests}
     for digest in digests:
@@ -98,7 +105,14 @@ def _name(address: str) -> str:
 
 
 def _checked_address(address: str) -> str:
-    """Return an address in the form in which it is requested: in ASCII, without its fragment."""
+    """Return an address in the form in which it is cached: in ASCII, without its fragment."""
+    if address.lower().startswith("hf:"):
+        if not (parts := HUB.fullmatch(address)):
+            raise BlurkitError(
+                f"{address}: write hf://OWNER/NAME/FILE, or OWNER/NAME@REVISION/FILE"
+            )
+        revision = quote(unquote(parts[2] or "main"), safe="")
+        return f"hf://{parts[1]}@{revision}/{quote(unquote(parts[3]))}"
     try:
         return quote(urlsplit(address)._replace(fragment="").geturl(), safe="!#$%&'()*+,/:;=?@[]~")
     except ValueError as error:
@@ -232,21 +246,45 @@ class _Redirects(HTTPRedirectHandler):
     """Follows redirects to http and https only."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, *more: Any) -> Request | None:
-        """Return the request for the new address."""
+        """Return the request for the new address, with the token only for the same server."""
         if urlsplit(more[-1]).scheme not in ("http", "https"):
             raise BlurkitError(f"{req.full_url}: redirects to {more[-1]}; only http(s) is allowed")
-        return super().redirect_request(req, fp, code, *more)
+        request = super().redirect_request(req, fp, code, *more)
+        token = req.unredirected_hdrs.get("Authorization")
+        if token and request and urlsplit(request.full_url)[:2] == urlsplit(req.full_url)[:2]:
+            request.add_unredirected_header("Authorization", token)
+        return request
+
+
+def _request(address: str) -> Request:
+    """Return the request for a checked address, with HF_TOKEN for a file on the Hub.
+
+    Raises UsageError if HF_ENDPOINT or HF_TOKEN cannot be used; no message contains the token.
+    """
+    parts = HUB.fullmatch(address)
+    if not parts:
+        return Request(address, headers={"User-Agent": f"blurkit/{__version__}"})
+    server = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB_ENDPOINT
+    if not re.match("https?://[^/]", server):
+        raise UsageError("HF_ENDPOINT: give an address such as https://huggingface.co")
+    request = _request(f"{server}/{parts[1]}/resolve/{parts[2]}/{parts[3]}")
+    if token := os.environ.get("HF_TOKEN", "").strip():
+        if not re.fullmatch("[!-~]+", token):
+            raise UsageError("HF_TOKEN: has characters that no token has")
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    return request
 
 
 def _answer(address: str) -> HTTPResponse:
     """Return the server's answer, whose body is a file. Raises BlurkitError or _Cut."""
     try:
-        request = Request(address, headers={"User-Agent": f"blurkit/{__version__}"})
+        request = _request(address)
         response: HTTPResponse = build_opener(_Redirects, _Paced).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
         later = error.code >= 500 or error.code == TOO_MANY
-        advice = "try again later" if later else "check the address, and whether it needs a login"
+        login = "HF_TOKEN" if HUB.fullmatch(address) else "a login"
+        advice = "try again later" if later else f"check the address, and whether it needs {login}"
         reason = one_line(Exception(error.reason))
         raise BlurkitError(
             f"{address}: the server answers {error.code} ({reason}); {advice}"

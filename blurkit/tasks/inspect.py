@@ -1,31 +1,39 @@
-"""Describe a checkpoint: its networks, their parameters and cost, and how they were made."""
+"""Describe a checkpoint: its networks, their parameters and cost, and how they were made.
+
+Also as a model card for the Hugging Face Hub.
+"""
 
 from __future__ import annotations
 
 import json
+import platform
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from blurkit.data.workers import processors
 from blurkit.engine.engine import InputShapes, Shape, SizeRequirement
-from blurkit.errors import BlurkitError, one_line
+from blurkit.engine.torch_runner import choose_device, choose_precision
+from blurkit.errors import BlurkitError, one_line, printable
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
-    CHECKPOINT_VERSION,
     Checkpoint,
     load_checkpoint,
 )
 from blurkit.nn.blocks import meta_copy
 from blurkit.nn.features import features_from_state_dict
+from blurkit.reports.values import outline
 from blurkit.systems.registry import describe, load_networks
 from blurkit.training.state import state_checkpoint
+from blurkit.version import CHECKPOINT_VERSION, FORMAT_VERSIONS, __version__
 
 FIRST_KEYS = 5
 SETTING = 16
@@ -139,6 +147,79 @@ def input_shapes(network: nn.Module, height: int, width: int) -> InputShapes:
     return shapes(*size) if shapes else [(1, 3, *size)]
 
 
+# ---- A model card --------------------------------------------------------------------------------
+
+HUB_TAGS = {"deblur": "deblurring", "reblur": "blur-synthesis"}
+"""The tags of networks by the role that they have."""
+
+CARD = """---
+license: {licence}
+library_name: blurkit
+pipeline_tag: image-to-image
+tags:
+{tags}{metrics}---
+
+# {title}
+
+| role | network | parameters | GMACs |
+| --- | --- | ---: | ---: |
+{networks}
+
+## Use
+
+```sh
+pip install blurkit
+blurkit deblur photo.jpg -c {file}
+```
+
+`{file}` is this file, or its address on the Hub: `hf://OWNER/NAME/{file}`.
+
+## Training
+
+{training}
+"""
+
+
+def model_card(about: Mapping[str, Any], file: str, licence: str = "other") -> str:
+    """Return the model card of a checkpoint, as the Hugging Face Hub reads it: Markdown with YAML.
+
+    `about` is what `info` returns for the checkpoint, `file` its name, and `licence` one of the
+    Hub's names. Commands of trainings are left out, since they name files of their author.
+    """
+    networks, system = about["networks"], about["system"] or "image restoration"
+    tags = ["motion-blur", "image-restoration", "pytorch", system]
+    tags += [HUB_TAGS[role] for role in networks if role in HUB_TAGS]
+    provenance = about["provenance"]
+    runs = {k: v for k, v in provenance.items() if isinstance(v, Mapping) and "iterations" in v}
+    scores = dict.fromkeys(
+        name for run in (runs or {"": provenance}).values() for name in run.get("metrics") or {}
+    )
+    rows = (
+        f"| {role} | {network.get('network', 'unknown')} | {network.get('parameters', 0):,} "
+        f"| {network.get('gmacs') or ''} |"
+        for role, network in networks.items()
+    )
+    made = [line for role, run in (runs or {"": provenance}).items() for line in _made(role, run)]
+    data = [f"- trained on: {printable(str(text))}" for text in provenance.get("trained_on") or ()]
+    return CARD.format(
+        licence=licence,
+        tags="".join(f"- {json.dumps(printable(tag))}\n" for tag in tags),
+        metrics="metrics:\n" * bool(scores)
+        + "".join(f"- {json.dumps(printable(name))}\n" for name in scores),
+        title=f"{printable(system)}: {', '.join(map(printable, networks))}",
+        networks="\n".join(printable(row) for row in rows),
+        file=printable(file),
+        training="\n".join([*made, *data]) or "Nothing is known of it.",
+    )
+
+
+def _made(role: str, run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a card on how a network was trained."""
+    for name in ("date", "iterations", "records", "seed", "metrics", "blurkit", "torch"):
+        if value := run.get(name):
+            yield from outline({f"- {role}, {name}" if role else f"- {name}": value})
+
+
 # ---- Seeds ---------------------------------------------------------------------------------------
 
 OF_A_RUN = ("blurkit", "torch", "date", "command", "seed", "iterations", "metrics", "warnings")
@@ -207,3 +288,51 @@ def macs(network: nn.Module, *inputs: Shape | list[Shape]) -> int:
         name = type(network).__name__
         raise BlurkitError(f"{name} does not accept inputs {inputs}: {one_line(error)}") from error
     return counter.get_total_flops() // 2  # torch counts additions, too
+
+
+# ---- This machine --------------------------------------------------------------------------------
+
+DEVELOPMENT = re.compile("extra == .(dev|docs|test)\\b")
+"""What the requirements for developing blurkit say of themselves."""
+
+
+def system_report() -> dict[str, str]:
+    """Return what a report of a problem needs: versions and devices, and nothing private.
+
+    It has no names of users, machines or files, and no values of the environment.
+    """
+    report = {
+        "blurkit": f"{__version__} ({FORMAT_VERSIONS})",
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": platform.platform(),
+        "processors": str(processors()),
+        "device": _device_line(),
+    }
+    for package in _requirements():
+        with suppress(PackageNotFoundError):
+            report[package] = version(package)
+    with suppress(ImportError):
+        import onnxruntime
+
+        report["ONNX Runtime on"] = ", ".join(onnxruntime.get_available_providers())
+    return report
+
+
+def _requirements() -> list[str]:
+    """Return the names of the packages that blurkit requires, also for its extras."""
+    try:
+        lines = requires("blurkit") or []
+    except PackageNotFoundError:  # it runs from a folder of its sources
+        lines = ["torch", "numpy"]
+    return [re.split("[^\\w.-]", line)[0] for line in lines if not DEVELOPMENT.search(line)]
+
+
+def _device_line() -> str:
+    """Describe the device that `auto` chooses, and the number format."""
+    device = choose_device()
+    number = str(choose_precision("auto", device)).removeprefix("torch.")
+    if device.type != "cuda":
+        return f"{device.type}, {number}"
+    about = torch.cuda.get_device_properties(device)
+    memory = f"{about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    return f"{torch.cuda.device_count()} x {about.name} ({memory}), {number}"

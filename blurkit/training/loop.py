@@ -27,7 +27,6 @@ from blurkit.training.distributed import Processes
 from blurkit.training.memory import steps_of
 from blurkit.training.recipe import Batch, Losses, Recipe, Samples, Validate
 from blurkit.training.state import (
-    STATE_VERSION,
     Events,
     RunFiles,
     TrainingLog,
@@ -36,6 +35,7 @@ from blurkit.training.state import (
     half_state,
     read_state,
 )
+from blurkit.version import STATE_VERSION
 
 
 class Stopped(Exception):

@@ -28,10 +28,7 @@ from blurkit.reports.progress import say
 from blurkit.reports.values import flat
 from blurkit.training.configuration import Configuration, Run
 from blurkit.training.recipe import Recipe
-from blurkit.version import __version__
-
-STATE_VERSION = 2
-"""Of the file; version 1 did not state it."""
+from blurkit.version import STATE_VERSION, __version__
 
 LENGTHS = ("iterations", "schedule_iterations")
 """The options that may change when a run is resumed, if the learning rates so far stay the same."""

@@ -98,6 +98,56 @@ def test_python_takes_an_address(server: Server, checkpoint: Path, joint: Path) 
         blurkit.load(address, sha256=digest(joint))
 
 
+def test_a_file_on_the_hub(
+    server: Server, checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token goes to the Hub alone: also after a redirect there, not to another server."""
+    monkeypatch.setenv("HF_ENDPOINT", server.address("/"))
+    monkeypatch.setenv("HF_TOKEN", "hf_hidden\n")
+    names = "/nets/resolve/main/a/tiny.pt", "/nets/resolve/refs%2Fpr%2F1/tiny.pt"
+    server.files |= dict.fromkeys(names, checkpoint.read_bytes())
+    first = done("deblur", "photo.png", "-c", "hf://files/nets/a/tiny.pt", "-o", "first.png")
+    assert first.lines[0].startswith("fetched hf://files/nets@main/a/tiny.pt (")
+    done("info", "hf://moved/nets@refs%2Fpr%2F1/tiny.pt", "--size", "64x64")
+    moved = ["/moved" + names[1], "/files" + names[1]]
+    assert server.requests == ["/files" + names[0], *moved]
+    assert server.tokens == ["Bearer hf_hidden"] * 3
+    with serving() as other:
+        other.files, server.mirror = server.files, other.address("")
+        done("info", "hf://away/nets/a/tiny.pt", "--size", "64x64")
+        assert other.tokens == [None]
+    monkeypatch.delenv("HF_ENDPOINT")  # the Hub itself, whose file is in the cache by now
+    done("deblur", "photo.png", "-c", "hf://files/nets@main/a/tiny.pt", "-o", "second.png")
+    assert digest(folder / "first.png") == digest(folder / "second.png")
+    done("info", server.address("/files/tiny.pt"), "--size", "64x64")
+    assert server.tokens[-1] is None
+
+
+def test_what_is_wrong_with_a_file_on_the_hub(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.address(""))
+    monkeypatch.setenv("HF_TOKEN", "hf_hidden")
+    gated = invoke("info", "hf://gated/nets/tiny.pt")
+    assert "hf://gated/nets@main/tiny.pt: the server answers 401" in gated.err
+    assert "HF_TOKEN" in gated.err and "hidden" not in gated.err
+    for name in (
+        "hf://nets/tiny.pt",
+        "hf://",
+        "hf://a/b@/tiny.pt",
+        "hf://a/b/tiny.pt?token=hidden",
+    ):
+        ran = invoke("export", name, "-o", "net.onnx")
+        assert_refused(ran, "write hf://OWNER/NAME/FILE")
+        assert "hidden" not in ran.err
+    for variable, value in (("HF_TOKEN", "hf_hidden hidden\r\nX: y"), ("HF_ENDPOINT", "hub")):
+        monkeypatch.setenv(variable, value)
+        ran = invoke("export", "hf://files/nets/tiny.pt", "-o", "net.onnx")
+        assert_refused(ran, f"{variable}: ", status=2)
+        assert "hidden" not in ran.err
+    assert server.requests == ["/gated/nets/resolve/main/tiny.pt"]
+
+
 def test_what_is_wrong_is_one_line(server: Server, folder: Path, checkpoint: Path) -> None:
     before = files(folder)
     gone, page = server.address("/gone/net.pth"), server.address("/page/u/r/blob/main/net.pth")

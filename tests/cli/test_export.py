@@ -1,7 +1,9 @@
 """`blurkit export`: networks as ONNX files, and deblurring by them without torch."""
 
+import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -10,14 +12,23 @@ import onnx
 import onnxruntime
 import pytest
 import skimage.data
+import yaml
 
 import blurkit
 from blurkit.errors import UsageError
 from blurkit.io.checkpoints import load_checkpoint
+from blurkit.systems.msdi.networks import (
+    DegradationEncoder,
+    JointGenerator,
+    PriorUpsampling,
+    StackedGenerator,
+)
+from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.system import shipped_file
 from blurkit.systems.uses import network_for
 from tests.cli.command import assert_refused, blurred
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.engine.networks import stored
 
 PHOTO = blurred(skimage.data.coffee()[:150, :200])
 
@@ -63,6 +74,68 @@ def test_any_program_can_run_the_file(checkpoint: Path, exported: Path) -> None:
     with torch.no_grad():
         expected = network_for("deblurring", load_checkpoint(checkpoint))(torch.from_numpy(tile))
     np.testing.assert_allclose(restored, expected[-1].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("guided", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_nafnet_is_exported(guided: bool, photo: Path) -> None:
+    """The comparison with torch that comes before writing has passed; sizes are dynamic."""
+    done("export", nafnet(Path("nafnet.pt"), guided), "-o", "nafnet.onnx")
+    (told,) = done("info", "nafnet.onnx", "--json").json
+    assert (told["minimum"], told["multiple"]) == (1, 1)
+    for suffix in ("pt", "onnx"):
+        given = ["-c", f"nafnet.{suffix}", "--protocol", "whole", "--precision", "fp32"]
+        done("deblur", photo, *given, "-o", f"{suffix}.png")
+    most, fraction = difference(Path("pt.png"), Path("onnx.png"))
+    assert most <= 1 and fraction < 1e-3
+    assert difference(photo, Path("onnx.png"))[1] > 0.5
+
+
+def nafnet(path: Path, guided: bool) -> Path:
+    """A checkpoint of a small NAFNet whose blocks do something, unlike those of a new one."""
+    import torch
+
+    torch.manual_seed(0)
+    blocks = {"encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]}
+    encoding = DegradationEncoder(1, 8), PriorUpsampling(1, 8)
+    network = GuidedNAFNet(*encoding, 8, width=8, **blocks) if guided else NAFNet(8, **blocks)
+    for key, weights in network.named_parameters():
+        if key.endswith((".beta", ".gamma")):
+            torch.nn.init.constant_(weights, 0.5)
+    return stored(path, {"deblur": network}, system="nafnet", crop=64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["deblurring", "reblurring"])
+def test_stacked_generators_are_exported(use: str) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    options = {"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True}
+    roles = {role: StackedGenerator(8, 8, **options) for role in ("deblur", "reblur")}
+    networks = {"encoder": DegradationEncoder(1, 8), "latents": PriorUpsampling(1, 8), **roles}
+    done("export", stored(Path("enc.pt"), networks, crop=64), "--use", use, "-o", "net.onnx")
+    (told,) = done("info", "net.onnx", "--json").json
+    assert list(told["inputs"]) == ["image", "blur"][: 1 + (use == "reblurring")]
+
+
+def test_an_input_without_an_effect_is_left_out(joint: Path) -> None:
+    """A generator that was trained without degradations takes latents that it does not use."""
+    import torch
+
+    torch.manual_seed(0)
+    plain = {"deblur": JointGenerator(8, injection="none")}
+    done("export", stored(Path("plain.pt"), plain), "--role", "deblur", "-o", "plain.onnx")
+    (told,) = done("info", "plain.onnx", "--json").json
+    assert list(told["inputs"]) == ["input_0"]
+
+
+def test_results_of_no_meaning_are_refused() -> None:
+    import torch
+
+    network = JointGenerator(8, injection="none")
+    torch.nn.init.constant_(network.last.weight, 1e38)  # the sums overflow
+    wild = stored(Path("wild.pt"), {"deblur": network})
+    assert_refused(invoke("export", wild, "-o", "wild.onnx"), "is the network trained?")
 
 
 @pytest.mark.parametrize("options", [[], ["--method", "network"]], ids=["-c", "shipped"])
@@ -144,3 +217,32 @@ def test_what_is_refused(checkpoint: Path, joint: Path, exported: Path, photo: P
         (1, role, "holds a network for 'encoder'"),
     ):
         assert_refused(invoke("deblur", photo, "-c", *options), words, status=status)
+
+
+@pytest.mark.slow
+def test_a_package_for_darktable(checkpoint: Path) -> None:
+    """What darktable's dev-doc/AI.md and AI_Tasks.md ask for; the tile is theirs, not 64."""
+    done("export", checkpoint, "--for", "darktable", "-o", "My net.dtmodel")
+    with zipfile.ZipFile("My net.dtmodel") as package:
+        package.extractall(".")
+    folder = Path("denoise-my-net")
+    about = json.loads((folder / "config.json").read_text())
+    assert (about["id"], about["task"], about["backend"]) == (folder.name, "denoise", "onnx")
+    assert about["attributes"] == {"input_sizes": [768]}
+    recipe = yaml.safe_load((folder / "model.yaml").read_text())
+    assert recipe["type"] == "single" and recipe.items() >= about.items()
+    model = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(model)
+    assert 17 <= model.opset_import[0].version <= 20
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, result.name) == ("input", "output")
+    assert given.shape == result.shape == [1, 3, 768, 768]
+
+
+def test_what_is_refused_for_darktable(checkpoint: Path) -> None:
+    for options in (["--role", "deblur"], ["--use", "reblurring"]):
+        given_up = invoke("export", checkpoint, "--for", "darktable", *options, "-o", "a.dtmodel")
+        assert_refused(given_up, "no --role", status=2)
+    named = invoke("export", checkpoint, "--for", "darktable", "-o", "a.onnx")
+    assert_refused(named, "such as net.dtmodel", status=2)

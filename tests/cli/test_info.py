@@ -1,12 +1,15 @@
 """`blurkit info` tells what h5py, Pillow, torch and the papers' code say of the same files."""
 
+import getpass
 import io
 import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,20 @@ import PIL.ImageCms
 import pytest
 import tifffile
 import torch
+import yaml
 from safetensors.torch import save_file
 
+import blurkit
+from blurkit.engine.torch_runner import choose_device, warn_of_newer_torch
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record
 from blurkit.io.shards import read_shard
 from blurkit.io.streams import ShardWriter
 from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import JointGenerator
+from blurkit.version import NEWEST_TORCH
 from tests.cli.command import (
+    ENVIRONMENT,
     assert_done,
     assert_failed,
     blurred,
@@ -331,3 +339,60 @@ def test_no_torch_for_records(shard: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(shard)], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert io.BytesIO(done.stdout).readline().decode().strip() == str(shard)
+
+
+# ---- for others ----------------------------------------------------------------------------------
+
+
+def test_the_system_without_anything_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_hidden")
+    (told,) = done("info", "--system", "--json").json
+    lines = done("info", "--system").out.decode().splitlines()
+    assert [line.partition(": ")[0] for line in lines] == list(told)
+    assert told["torch"] == torch.__version__ and told["numpy"] == np.__version__
+    assert told["blurkit"].startswith(f"{blurkit.__version__} (shards ")
+    assert told["device"].startswith(choose_device().type)
+    private = {socket.gethostname(), getpass.getuser(), str(Path.home()), str(Path.cwd()), "hidden"}
+    assert not [word for word in private if word in "\n".join(lines)]
+    assert_each_refused({("photo.png",): "name no files"}, "info", "--system", status=2)
+
+
+def test_a_model_card(checkpoint: Path) -> None:
+    kept = load_checkpoint(checkpoint)
+    kept.provenance = {
+        "command": "blurkit train-deblur /home/me/secret.h5",
+        "metrics": {"psnr": 30.5, 'a: "b"\n- c': 1},
+        "trained_on": ["my photos\n# no heading"],
+    }
+    save_checkpoint(kept, Path("mine.pt"))
+    card = done("info", "mine.pt", "--card").out.decode()
+    _, front, body = card.split("---\n", 2)
+    about = yaml.safe_load(front)
+    assert about["license"] == "other" and about["library_name"] == "blurkit"
+    assert about["pipeline_tag"] == "image-to-image"
+    assert {"deblurring", "motion-blur", "msdi"} <= {*about["tags"]}
+    assert about["metrics"][0] == "psnr" and len(about["metrics"]) == 2
+    assert "| deblur | MSDINet |" in body and "30.5" in body and "secret" not in card
+    assert "- trained on: my photos\\n# no heading" in body
+    (line,) = done("info", "mine.pt", "--card", "--json").json
+    assert line["card"] + "\n" == card
+    assert "license: mit" in done("info", "--card").out.decode()
+    write("photo.png", photo(0))
+    assert_failed(invoke("info", "photo.png", "mine.pt", "--card"), "photo.png", "--card is for")
+
+
+def test_a_newer_torch_brings_a_warning() -> None:
+    newer = f"{NEWEST_TORCH[0]}.{NEWEST_TORCH[1] + 1}.0"
+    with pytest.warns(UserWarning, match="newer than"):
+        warn_of_newer_torch(newer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_newer_torch(newer)  # only once
+        for tried in ("2.6.0", f"{NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}.9+cpu"):
+            warn_of_newer_torch(tried)
+    lines = "import torch\ntorch.__version__ = '99.0'\nfrom blurkit.__main__ import main\nmain()"
+    command = [sys.executable, "-c", lines, "info", "--system"]
+    heard = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONWARNINGS"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=heard)
+    assert ran.stderr.startswith("warning: torch 99.0 is newer than") and ran.returncode == 0
+    assert len(ran.stderr.splitlines()) == 1

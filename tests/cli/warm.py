@@ -133,7 +133,8 @@ def import_package() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in ("torch._dynamo", "typer._adapters", "rich.table", "multiprocessing.synchronize"):
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # older versions lack some
+            importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ from blurkit.synthesis.averaging import read_response
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.search_options import SearchOptions
 from blurkit.training.configuration import read_configuration
-from blurkit.training.state import STATE_VERSION, read_state
+from blurkit.training.state import read_state
+from blurkit.version import STATE_VERSION
 from tests.io.films import make_animation, make_pages, make_video
 from tests.io.films import pictures as pictures_of
 from tests.io.scenes import exif

@@ -83,9 +83,25 @@ def test_an_official_file_of_heads(
     assert found == alex(noisy(photo), photo)
 
 
+def test_the_heads_of_the_installed_package(
+    alex: Lpips, backbones: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the official package has them; nothing of it is imported."""
+    folder = tmp_path / "lpips/weights/v0.1"
+    folder.mkdir(parents=True)
+    (tmp_path / "lpips/__init__.py").write_text("raise AssertionError")
+    own = {k.removeprefix("alex."): v for k, v in load_file(heads).items() if k[:4] == "alex"}
+    torch.save(own, folder / "alex.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("BLURKIT_LPIPS_HEADS", raising=False)
+    photo = skimage.data.astronaut()[:64, :64]
+    assert load_lpips(backbones / "alex.pth")(noisy(photo), photo) == alex(noisy(photo), photo)
+
+
 def test_unusable_files(
     backbones: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("blurkit.metrics.lpips.find_spec", lambda name: None)
     for variable in ("BLURKIT_LPIPS", "BLURKIT_LPIPS_HEADS"):
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(BlurkitError, match="give --lpips FILE or set BLURKIT_LPIPS"):

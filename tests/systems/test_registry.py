@@ -16,7 +16,6 @@ from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import (
     CHECKPOINT_FORMAT,
-    CHECKPOINT_VERSION,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -50,6 +49,7 @@ from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.registry import assemble, describe, describe_networks, load_networks, rebuild
 from blurkit.systems.system import network_class, network_classes, systems
 from blurkit.tasks.inspect import input_shapes
+from blurkit.version import CHECKPOINT_VERSION
 from tests.engine.networks import steered
 from tests.tools.pack import stored
 

@@ -10,7 +10,7 @@ from typing import Any
 SLOW = 30
 """The seconds in which a slow answer sends nothing."""
 
-REFUSALS = {"gone": 404, "ill": 503, "private": 403}
+REFUSALS = {"gone": 404, "ill": 503, "private": 403, "gated": 401}
 """By kind of address, the status of answers without a file."""
 
 PAGE = b"\n<!DOCTYPE html><html><title>net.pth at main</title></html>"
@@ -25,6 +25,10 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.tokens: list[str | None] = []
+        """What each request has as its authorization."""
+        self.mirror = ""
+        """The address of the server to which /away/... redirects."""
         self.cuts = 0
         """So many of the next answers are cut."""
         self.pause = 0.0
@@ -49,6 +53,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         self.server.requests.append(self.path)
+        self.server.tokens.append(self.headers["Authorization"])
         if not self.path.startswith("/"):  # as proxies are asked
             self.path = "/" + self.path.split("/", 3)[3]
         kind = self.path.split("/")[1]
@@ -145,6 +150,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer_elsewhere(self, path: str) -> None:
         """A redirect to the address in the path: /elsewhere/ftp:..."""
         self.begin(302, Location=path[1:])
+
+    def answer_away(self, path: str) -> None:
+        """A redirect to the file on another server."""
+        self.begin(302, Location=f"{self.server.mirror}/files{path}")
 
     def answer_garbage(self, path: str) -> None:
         """No answer of HTTP."""

@@ -13,7 +13,7 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint,
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import WEIGHTS
-from blurkit.training.state import STATE_VERSION
+from blurkit.version import STATE_VERSION
 from tests.cli.command import photo, write
 from tests.cli.invoke import done, invoke
 from tests.shared import ROOT

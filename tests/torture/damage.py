@@ -35,7 +35,8 @@ from blurkit.io.streams import shard_bytes
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.system import load_shipped
-from blurkit.training.state import STATE_VERSION, read_state
+from blurkit.training.state import read_state
+from blurkit.version import STATE_VERSION
 from tests.io import scenes
 from tests.torture.campaign import Campaign, Case
 

@@ -25,11 +25,12 @@ import tifffile
 import torch
 
 from blurkit.errors import BlurkitError
-from blurkit.io.checkpoints import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, with_checksums
+from blurkit.io.checkpoints import CHECKPOINT_FORMAT, with_checksums
 from blurkit.io.image_sinks import open_sink
 from blurkit.io.images import read_image
 from blurkit.io.sinks import ShardFolder
 from blurkit.systems.system import load_shipped
+from blurkit.version import CHECKPOINT_VERSION
 from tests.cli.invoke import invoke
 from tests.io.test_checkpoints import Malicious
 from tests.io.test_image_errors import BAD, floats, gif, png, tiff

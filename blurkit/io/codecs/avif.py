@@ -88,12 +88,13 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     if bits > 8:
         pixels = np.rint(pixels * np.float32((2**bits - 1) / 0xFFFF)).astype(np.uint16)
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    chroma = imagecodecs.AVIF.PIXEL_FORMAT  # not their names, which 2026.10.10 refuses
     data = imagecodecs.avif_encode(
         plain,
         level=100 if lossless else quality or QUALITY,
         speed=SPEED,
         bitspersample=bits,
-        pixelformat="444" if colours else "400",
+        pixelformat=chroma.YUV444 if colours else chroma.YUV400,
         primaries=primaries,
         transfer=transfer,
         matrix=RGB_MATRIX

@@ -38,7 +38,8 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the shape of `x` (N, C, H, W)."""
         wide = x.permute(0, 2, 3, 1).to(self.weight.dtype)
-        normalised = F.layer_norm(wide, wide.shape[-1:], self.weight, self.bias, LAYER_EPSILON)
+        sides = (self.weight.numel(),)  # a plain number, which ONNX needs
+        normalised = F.layer_norm(wide, sides, self.weight, self.bias, LAYER_EPSILON)
         return normalised.permute(0, 3, 1, 2)
 
 
