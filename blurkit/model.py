@@ -155,6 +155,7 @@ class Model:
             checkpoint = self.checkpoint("deconvolving")
             otherwise = self._shipped.engine("deblurring")[0] if method == "auto" else None
             more = {"kernel": kernel, "otherwise": otherwise, "watch": self.watch}
+            more |= {"warn": self.warn}
             work = window_deblurring(checkpoint, self.placement, **settings, **more)
             self._restorer = key, work
         return self._restorer[1]

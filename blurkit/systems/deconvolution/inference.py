@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from operator import or_
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from blurkit.engine.engine import Engine
+from blurkit.errors import BlurkitError
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
+from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
@@ -71,8 +73,9 @@ class WindowDeblurring:
     `kernel` (h, w) is the blur of every photo, if it is known, with `gamma` as the exponent from
     pixel values to the blurred light; otherwise the blur is estimated. `otherwise` restores
     windows, or parts of them, that the estimated blur is not expected to explain (None: they stay
-    as they are). `watch` is called with the progress. `checkpoint` is the name that records store
-    as `restored_by`.
+    as they are). `watch` is called with the progress, `warn` with what a film lacks. `checkpoint`
+    is the name that records store as `restored_by`. Frames of a film that come one after another
+    learn from each other.
     """
 
     deconvolution: Deconvolution
@@ -83,6 +86,8 @@ class WindowDeblurring:
     strength: float = 1.0
     keep_kernel: bool = False
     watch: Watch = unwatched
+    warn: Callable[[str], None] = lambda text: None
+    _last: tuple[str, int] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, record: Record) -> Record:
         """Return `record` with `restored`, made from its `blur` at the same size and depth.
@@ -99,7 +104,7 @@ class WindowDeblurring:
         started = time.perf_counter()
         image = to_float(blur)
         colour = in_colour(image)
-        restored, windows, left = self._restored(colour)
+        restored, windows, left = self._restored(colour, self._film_of(record))
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -127,35 +132,64 @@ class WindowDeblurring:
         """
         return described(self._windows(in_colour(to_float(blur))))
 
-    def _windows(self, image: np.ndarray) -> list[Window]:
+    @cached_property
+    def _film(self) -> FilmEstimate | None:
+        """The estimate of films, or None without OpenCV."""
+        try:
+            return FilmEstimate(self.deconvolution)
+        except BlurkitError as error:
+            self.warn(f"{error}; until then, each frame of a film is restored like a photo")
+            return None
+
+    def _film_of(self, record: Record) -> FilmEstimate | None:
+        """Return the film that a record goes on with or begins, None if it is a photo."""
+        before, self._last = self._last, series_of(record)
+        if self._last is None or self.kernel is not None or self._film is None:
+            return None
+        if before is None or self._last != (before[0], before[1] + 1):
+            self._film.forget()
+        return self._film
+
+    def _windows(self, image: np.ndarray, film: FilmEstimate | None = None) -> list[Window]:
         if self.kernel is not None:
             return known(image, self.kernel, self.deconvolution.options, self.gamma)
+        if film is not None:
+            return film.windows(image, self.watch)
         return self.deconvolution.windows(image, self.watch)
 
-    def _restored(self, image: np.ndarray) -> tuple[np.ndarray, list[Window], int]:
+    def _restored(
+        self, image: np.ndarray, film: FilmEstimate | None
+    ) -> tuple[np.ndarray, list[Window], int]:
         """Return the restored image, its windows, and how many of them are left as they are.
 
         A window in which the network finds nothing to restore is sharp, whatever would be estimated
         there; in a photo of such windows nothing is estimated.
         """
+        if film is not None:
+            film.begin(image)
         if self.otherwise is None:
-            windows = self._windows(image)
-            rest, left = image, sum(not window.believed for window in windows)
+            windows = self._windows(image, film)
+            rest, same = image, [not window.believed for window in windows]
         else:
+            left = unchanged if film is None else film.left
             o, restored = self.deconvolution.options, self.otherwise(image)
             windows = self.deconvolution.places(image)
-            same = unchanged(image, restored, windows, o)
+            same = left(image, restored, windows, o)
             if not all(same):
-                windows = self._windows(image)  # larger ones, if the blur is long
+                windows = self._windows(image, film)  # larger ones, if the blur is long
                 needless = self.deconvolution.needless(image, restored, windows)
-                same = list(map(or_, unchanged(image, restored, windows, o), needless))
+                same = list(map(or_, left(image, restored, windows, o), needless))
                 pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
-            rest, left = spared(image, restored, windows, same, o), sum(same)
-        if not any(window.believed for window in windows):
-            return rest.copy(), windows, left
-        otherwise = None if self.otherwise is None else rest
-        return self.deconvolution.restore(image, windows, otherwise, self.watch), windows, left
+            rest = spared(image, restored, windows, same, o)
+        if any(window.believed for window in windows):
+            otherwise = None if self.otherwise is None else rest
+            result = self.deconvolution.restore(image, windows, otherwise, self.watch)
+        else:
+            result = rest.copy()
+        if film is not None:
+            film.end(result, same)
+        return result, windows, sum(same)
 
     def _with(self) -> str:
         o = self.deconvolution.options

@@ -147,11 +147,13 @@ class Deconvolution:
         height, width = image.shape[:2]
         return [Window(*p, believed=False) for p in rectangles(height, width, self.options)]
 
-    def windows(self, image: np.ndarray, watch: Watch = unwatched) -> list[Window]:
+    def windows(
+        self, image: np.ndarray, watch: Watch = unwatched, light: int | None = None
+    ) -> list[Window]:
         """Return the windows of a photo, row by row, each with the kernel that was found in it.
 
         The blur of a large photo is estimated in a smaller copy. In a photo with a side of less
-        than `smallest` pixels there are none.
+        than `smallest` pixels there are none. `light` is the index of the gamma if that is known.
         """
         o = self.options
         if not self.places(image):
@@ -162,7 +164,9 @@ class Deconvolution:
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         spread = np.linspace(0, len(cuts) - 1, min(len(cuts), SAMPLED)).round().astype(int)
         sampled = [cuts[number] for number in spread]
-        light = self.choice.light(self._worked("find light", watch, self.choice.lights, sampled))
+        if light is None:
+            lights = self._worked("find light", watch, self.choice.lights, sampled)
+            light = self.choice.light(lights)
         found = self._worked("estimate blur", watch, partial(self.choice.starts, light=light), cuts)
         near = neighbours(places)
         finish = partial(self.choice.finished, light=light)
