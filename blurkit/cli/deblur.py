@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
     from blurkit.model import Work
+    from blurkit.reports.page import RestorationReport
 
 
 FOUND = (
@@ -63,6 +68,11 @@ class DeblurOptions(Networks, ImageTask, Tracked):
         None, "With --kernel: gamma between pixels and linear light.  [2.2]"
     )
     keep_kernel: bool = option(False, "Store the inverted blur as attribute `kernel`.")
+    preview: str = option(
+        "",
+        "Restore only these frames of a film, to try it: the first is 0, and both ends count.",
+        metavar="FIRST:LAST",
+    )
     html: Path | None = option(
         None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
     )
@@ -110,22 +120,31 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
         from blurkit.cli.batch import status_of
 
         status_of(inputs, options, "deblurred", blur=options.blur)
+    only = previewed_frames(options, inputs)
     options = at_hand(options)
 
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.films import check_film_output
     from blurkit.data.sources import read_records
+    from blurkit.io.films import is_film
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
-    from blurkit.tasks.deblur import is_left, kernel_summary, restoration_warnings, with_sharpness
+    from blurkit.tasks.deblur import (
+        film_summary,
+        is_left,
+        kernel_summary,
+        restoration_warnings,
+        with_sharpness,
+    )
 
-    batch = RecordBatch(inputs, options, "deblur", "deblurred")
+    verb = "deblurred" if only is None else "previewed"
+    batch = RecordBatch(inputs, options, "deblur", verb)
     kernel = read_one_kernel(options.kernel) if options.kernel is not None else None
     check_film_output(inputs, options.output)
-    batch.open(("restored",), RESTORED)
+    batch.open(("restored",), RESTORED, only)
     replaced = options.force or options.resume
-    page = RestorationReport(options.html, replaced) if options.html else None
-    refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur, reported=bool(page))
+    page = RestorationReport(options.html, replaced, only) if options.html else None
+    refuse_hopeless(inputs, batch.sink, batch, verb, blur=options.blur, reported=bool(page))
 
     otherwise = options.way == "auto"
     work, engine = deblurring(options, kernel)
@@ -140,11 +159,19 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             finished = with_sharpness(finished)
         return finished
 
-    jobs = ((record, partial(restored, record)) for record in records)
-    for record in batch.run(batch.remaining(jobs), records.total):
+    total, lengths = records.total, defaultdict[str, list[float]](list)
+    chosen: Iterator[Record] = records
+    if only is not None:
+        total = len(only) if total is None else len(only[: max(0, total - only.start)])
+        chosen = islice(records, only.start, only.stop)
+    jobs = ((record, partial(restored, record)) for record in chosen)
+    unit = "frame" if all(is_film(Path(text)) for text in inputs) else "image"
+    for record in batch.run(batch.remaining(jobs), total, unit):
         if page is not None:
             with batch.guard(str(options.html)):
                 page.add(record)
+        if "film" in record.attrs and "restored_windows" in record.attrs:
+            lengths[record.attrs["film"]].append(record.attrs.get("blur_length", 0.0))
         if "film" not in record.attrs:
             left = otherwise and is_left(record)
             photos, sharp = photos + 1, sharp + left
@@ -155,27 +182,65 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             if not left:
                 warn(record.name, restoration_warnings(record), options)
         if options.json:
-            attrs = record.attrs
-            height, width = record.images["restored"].shape[:2]
-            kept = "blur_length" in attrs and "kernel" in attrs
-            print_json(
-                {"name": record.name, "width": width, "height": height}
-                | {"seconds": attrs["restored_seconds"], "strength": options.strength}
-                | {key: attrs[key] for key in FOUND if key in attrs}
-                | ({"kernel": attrs["kernel"].tolist()} if kept else {})
-                | {"warnings": restoration_warnings(record)}
-                | (engine.describe() if engine else {})
-            )
+            _print_record(record, options.strength, engine)
+    for name, own in lengths.items():
+        say(f"{name}: {film_summary(own)}", options.quiet)
     if sharp:
         what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
         say(f"{sharp} of {photos} {what}", options.quiet or options.json)
     if page is not None:
         with batch.guard(str(options.html)):
-            for record in batch.finished_before(finished, records, "restored"):
-                page.add(with_sharpness(record))
-            if written := page.write():
-                say(f"wrote {written}", options.quiet)
+            _write_page(page, batch.finished_before(finished, records, "restored"), options.quiet)
     batch.end()
+
+
+def _write_page(page: RestorationReport, before: Iterable[Record], quiet: bool) -> None:
+    """Write a report that also has the records that were finished before."""
+    from blurkit.tasks.deblur import with_sharpness
+
+    for record in before:
+        page.add(with_sharpness(record))
+    if written := page.write():
+        say(f"wrote {written}", quiet)
+
+
+def _print_record(record: Record, strength: float, engine: Engine | None) -> None:
+    """Print what is known of a restored record as a line of JSON."""
+    from blurkit.tasks.deblur import restoration_warnings
+
+    attrs = record.attrs
+    height, width = record.images["restored"].shape[:2]
+    kept = "blur_length" in attrs and "kernel" in attrs
+    print_json(
+        {"name": record.name, "width": width, "height": height}
+        | {"seconds": attrs["restored_seconds"], "strength": strength}
+        | {key: attrs[key] for key in FOUND if key in attrs}
+        | ({"kernel": attrs["kernel"].tolist()} if kept else {})
+        | {"warnings": restoration_warnings(record)}
+        | (engine.describe() if engine else {})
+    )
+
+
+def previewed_frames(options: DeblurOptions, inputs: InputPaths) -> range | None:
+    """Return the frames that `--preview` names, None without it.
+
+    Raises UsageError if they are no frames, or the input is not one film that has them.
+    """
+    if not options.preview:
+        return None
+    from blurkit.io.films import is_film, stated_length
+
+    known = re.fullmatch(r"(\d{1,9}):(\d{1,9})", options.preview, re.ASCII)
+    if known is None or int(known[1]) > int(known[2]):
+        raise UsageError(f"--preview {options.preview}: give the first and last frame, as 100:124")
+    if options.resume or options.status:
+        raise UsageError("--preview makes no whole film; leave out --resume and --status")
+    if len(inputs) > 1 or not is_film(Path(inputs[0])):
+        raise UsageError(f"--preview takes one film, and {inputs[-1]} is not a film alone")
+    only, length = range(int(known[1]), int(known[2]) + 1), stated_length(Path(inputs[0]))
+    if length is not None and only.start >= length:
+        raise UsageError(f"--preview {options.preview}: {inputs[0]} has {length} frames, from 0 on")
+    return only
 
 
 def _check(options: DeblurOptions) -> None:

@@ -23,7 +23,7 @@ BYTES_PER_SECOND = 20e6
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
-LABELS = ("deblurred", "reblurred", "transferred", "interpolated")
+LABELS = ("deblurred", "previewed", "reblurred", "transferred", "interpolated")
 """What commands insert into the names of images that they write next to their inputs."""
 
 COMPARE = "compare"

@@ -230,6 +230,12 @@ def before_after(record: Record, panels: Panels) -> Image:
     return contact_sheet(shown, captions, len(roles))
 
 
+def film_sheet(pictures: Sequence[Image], frames: Sequence[int]) -> Image:
+    """Return pictures of some frames of a film, two in a row, with the frames' numbers."""
+    shown = [shrunk_to(picture, PANEL_SIDE) for picture in pictures]
+    return contact_sheet(shown, [f"frame {number}" for number in frames], 2)
+
+
 def shrunk_to(image: Image, longest: int) -> Image:
     """Return a uint8 image (H, W, C) whose longest side is at most `longest` pixels."""
     factor = longest / max(image.shape[:2])

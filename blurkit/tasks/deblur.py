@@ -7,7 +7,7 @@ in an ONNX file does without.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +79,23 @@ def _inversion() -> Any:
 def kernel_summary(record: Record, otherwise: bool = False) -> str:
     """Return which blur of a record was inverted; `otherwise`, a network restored the rest."""
     return str(_inversion().windows_summary(record, otherwise))
+
+
+OVER_TIME = 10
+"""The number of moments of a film for which its blur is stated."""
+
+
+def film_summary(lengths: Sequence[float]) -> str:
+    """Return a line on the blur undone in a film's frames over time; their lengths are in pixels.
+
+    A length of 0 means that no blur was undone.
+    """
+    count, undone = len(lengths), sum(length > 0 for length in lengths)
+    if not undone:
+        return f"no uniform blur found in any of {count} frames"
+    parts = [part.max() for part in np.array_split(lengths, min(OVER_TIME, count))]
+    over_time = " ".join(f"{length:.0f}" for length in parts)
+    return f"blur undone in {undone} of {count} frames, over time up to {over_time} pixels"
 
 
 # ---- The result of a blind search ---------------------------------------------------------------

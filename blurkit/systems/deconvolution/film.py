@@ -28,17 +28,24 @@ from blurkit.systems.deconvolution.choice import (
     ALIKE,
     JUDGED,
     SelectedKernel,
+    between,
     largest,
     shrunk,
     supported,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import kernels_between
-from blurkit.systems.deconvolution.estimator import Turn, forward_differences, turns, view
+from blurkit.systems.deconvolution.estimator import (
+    SIDES,
+    Turn,
+    dots,
+    forward_differences,
+    turns,
+    view,
+)
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
-    Watch,
     Window,
     batch,
     blurs,
@@ -56,7 +63,7 @@ SMOOTHED = 4.0
 SOFTENED = 1.5
 """Deviation of the Gaussian under which half-size frames of different blur are registered."""
 
-SAME_SCENE = 0.8
+ONE_SCENE = 0.8
 """Correlation of a frame and the moved one before, from which they show one scene. Frames of nine
 films had 0.95 and more, different scenes 0.65 at most."""
 
@@ -67,6 +74,10 @@ elsewhere than the frame alone, so it need promise less than that of a photo."""
 STEADY = 1.3
 """Factor between the thresholds to begin with something in a window, and to end it."""
 
+UNSURE = 0.82
+"""Median trust in a frame's windows below which it is also searched as a photo, and what promises
+more is taken: the blur may be longer than a window's kernel."""
+
 PATIENCE = 12
 """Frames before the blur of a window is searched for again in vain."""
 
@@ -74,10 +85,13 @@ EXPLAINED = 0.03
 """How much less the kernel that the frame before explains, or its own, must promise than a learned
 one."""
 
+FIRST, FINE = 15, 29
+"""Sides of the kernels of the first learned turn, in half-size copies and in whole frames."""
+
 ROBUST = 0.5
 """Distance from the common movement of a window beyond which a pixel counts less, pixels."""
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -122,6 +136,8 @@ class FilmEstimate:
         """Register a frame with the one before; if it shows another scene, forget that."""
         self._factor = min(1.0, (self._options.megapixels * 1e6 / image[:, :, 0].size) ** 0.5)
         self._small = shrunk(image, self._factor)
+        height, width = self._small.shape[:2]
+        self._places = [Window(*place) for place in rectangles(height, width, self._options)]
         self._kernels, self._believed, self._waits = [], [], []
         before = self._before
         small = min(image.shape[:2]) < self._photo.smallest
@@ -131,32 +147,50 @@ class FilmEstimate:
             now, old = (self._softened(x) for x in (self._small, before.blurry))
             self._coarse_flow = self._flow(now, old, SMOOTHED)
             moved = self._moved(old, self._coarse_flow)
-            if np.corrcoef(now.ravel(), moved.ravel())[0, 1] < SAME_SCENE:
+            if np.corrcoef(now.ravel(), moved.ravel())[0, 1] < ONE_SCENE:
                 self.forget()
 
-    def windows(self, image: np.ndarray, watch: Watch) -> list[Window]:
+    def windows(self, image: np.ndarray) -> list[Window]:
         """Return the windows of the frame that began, each with the kernel that was found in it."""
         before, o = self._before, self._options
         if before is None:
-            return self._searched(image, watch)
-        places = [Window(*p) for p in rectangles(*self._small.shape[:2], o)]
+            return self._searched(image)
+        places = self._places
         chosen = supported(self._learned(places, before), neighbours(places))
         lost = [best.trust < o.trust for best in chosen]
         if 2 * sum(lost) > len(places):
-            return self._searched(image, watch)
+            return self._searched(image)
         self._decide_light([best.gamma for best in chosen])
         self._believed = [self._believes(*known) for known in enumerate(chosen)]
-        self._waits = [max(0, wait - 1) for wait in before.waits] or [0] * len(places)
-        for number in np.flatnonzero(lost):
-            if self._waits[number] == 0:
-                chosen[number], self._believed[number] = self._alone(places[number])
-                self._waits[number] = 0 if self._believed[number] else PATIENCE
+        promised = np.mean([b.gain * sure for b, sure in zip(chosen, self._believed, strict=True)])
+        if np.median([best.trust for best in chosen]) < UNSURE:
+            searched = self._photo.windows(image, light=self._light)
+            if self._promised(image, searched) > promised:
+                return self._as_photo(searched)
+        self._search_lost(chosen, lost, before)
         self._kernels = [best.kernel for best in chosen]
         windows = [
             replace(place, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=sure)
             for place, best, sure in zip(places, chosen, self._believed, strict=True)
         ]
         return enlarged(helped(windows, o.trust), image, self._factor, o)
+
+    def _search_lost(
+        self, chosen: list[SelectedKernel], lost: Sequence[bool], before: FilmFrame
+    ) -> None:
+        """Search for the blur of windows in which the frame before does not help."""
+        self._waits = [max(0, wait - 1) for wait in before.waits] or [0] * len(chosen)
+        for number in np.flatnonzero(lost):
+            if self._waits[number] == 0:
+                chosen[number], self._believed[number] = self._alone(self._places[number])
+                self._waits[number] = 0 if self._believed[number] else PATIENCE
+
+    def _promised(self, image: np.ndarray, windows: Sequence[Window]) -> float:
+        """Return the mean of what the network expects of windows' kernels, 0 without belief."""
+        gain = self._photo.choice.gain
+        return float(
+            np.mean([w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in windows])
+        )
 
     def left(
         self,
@@ -211,7 +245,8 @@ class FilmEstimate:
             return self._coarse(place.cut(half), (place.cut(guide), common), gamma, size)
 
         coarse = self._each(first, halves)
-        canvas = Canvas(*self._small.shape[:2], 3, self._options.overlap)
+        height, width = self._small.shape[:2]
+        canvas = Canvas(height, width, 3, self._options.overlap)
         brief = partial(self._briefly, gamma=gamma)
         for place, picture in zip(places, self._each(brief, places, coarse), strict=True):
             canvas.add(place.top, place.left, picture)
@@ -222,15 +257,18 @@ class FilmEstimate:
     def _coarse(
         self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
     ) -> Tensor:
-        """Return the kernel (size, size) that promises most, from guides in half the size."""
+        """Return the kernel (size, size) that promises most, from a window in half its size.
+
+        Some start from its guides, and one from a dot.
+        """
         side, seen = (size // 2) | 1, self._options.seen // 2
         photo = central_crop(photo, seen, seen)
-        kernels = []
-        for guide in guides:
-            turn = self._explained(photo, central_crop(guide, seen, seen), gamma, side)
-            kernels.append(self._turned(photo, turn.kernels, gamma).kernels)
-        gains = self._gains(photo, torch.cat(kernels), gamma)
-        return kernels_at(kernels[int(gains.argmax())], size)[0]
+        known = [central_crop(guide, seen, seen) for guide in guides]
+        starts = [self._explained(photo, guide, gamma, side).kernels for guide in known]
+        found = [self._turned(photo, start, gamma, between(FIRST, side)) for start in starts]
+        found.append(self._turned(photo, dots(1), gamma, between(SIDES[0], side)))
+        kernels = torch.cat([turn.kernels for turn in found])
+        return kernels_at(kernels[[int(self._gains(photo, kernels, gamma).argmax())]], size)[0]
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
@@ -250,7 +288,7 @@ class FilmEstimate:
         seen = self._options.seen
         photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._small, guide))
         plain = self._explained(photo, known, gamma, size)
-        learned = self._turned(photo, plain.kernels, gamma)
+        learned = self._turned(photo, plain.kernels, gamma, between(FINE, size))
         kernels = [plain.kernels, learned.kernels]
         alike = float(kernel_agreement(*kernels)[0])
         if before is not None and kernel_agreement(before, plain.kernels[0]) > ALIKE:
@@ -272,13 +310,18 @@ class FilmEstimate:
         return estimator.turn(seen, kernels, picture, gradients * estimator.kept(gradients))
 
     @torch.inference_mode()
-    def _turned(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> Turn:
-        """Return a turn of the learned estimator from kernels (1, size, size)."""
+    def _turned(
+        self, photo: np.ndarray, kernels: Tensor, gamma: float, sides: Sequence[int]
+    ) -> Turn:
+        """Return the last of the learned turns with these sides, from kernels (1, s, s).
+
+        The last side is that of kernels in the photo.
+        """
         choice, undo = self._photo.choice, self._photo.undo
-        size, photos = kernels.shape[-1], _tensor(photo, undo.device)
-        known = choice.estimator, undo.network, photos, photos.new_tensor([gamma]), kernels
+        photos = _tensor(photo, undo.device)
+        known = choice.estimator, undo.network, photos, photos.new_tensor([gamma])
         with autocast(undo.device, undo.dtype):
-            ((_, _, turn),) = turns(*known, [size], size)
+            *_, (_, _, turn) = turns(*known, kernels.to(undo.device), sides, sides[-1])
         return replace(turn, kernels=turn.kernels.float(), agreement=turn.agreement.float())
 
     def _gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
@@ -297,13 +340,15 @@ class FilmEstimate:
 
     # ---- as a photo ------------------------------------------------------------------------------
 
-    def _searched(self, image: np.ndarray, watch: Watch) -> list[Window]:
-        """Return the windows of a frame as of a photo; the first ones determine the gamma."""
-        windows = self._photo.windows(image, watch, self._light)
-        places = [*rectangles(*self._small.shape[:2], self._options)]
-        same = len(places) == len(windows)
-        if same:
-            size = largest(Window(*places[0]).cut(self._small))
+    def _searched(self, image: np.ndarray) -> list[Window]:
+        """Return the windows of a frame as of a photo."""
+        return self._as_photo(self._photo.windows(image, light=self._light))
+
+    def _as_photo(self, windows: list[Window]) -> list[Window]:
+        """Return the windows of a frame as of a photo, and keep their kernels."""
+        self._believed, self._kernels = [], []
+        if len(windows) == len(self._places):
+            size = largest(self._places[0].cut(self._small))
             self._believed = [window.believed for window in windows]
             self._kernels = [kernels_at(window.kernel[None], size)[0] for window in windows]
         self._decide_light([window.gamma for window in windows if window.believed])
@@ -348,7 +393,7 @@ class FilmEstimate:
         moved: np.ndarray = cv2.remap(image, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
         return moved
 
-    def _each(self, work: Callable[..., Result], *inputs: Sequence[Any]) -> list[Result]:
+    def _each(self, work: Callable[..., _Result], *inputs: Sequence[Any]) -> list[_Result]:
         """Return what `work` makes of the inputs of every window."""
         with one_thread_each(self._photo.undo.device) as pool:
             return list(pool.map(work, *inputs))
@@ -370,8 +415,7 @@ def series_of(record: Record) -> tuple[str, int] | None:
 
 def _halved(place: Window) -> Window:
     """Return a window in a copy of half the size."""
-    sides = (place.top, place.left, place.height, place.width)
-    return Window(*(side // 2 for side in sides))
+    return Window(place.top // 2, place.left // 2, place.height // 2, place.width // 2)
 
 
 def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6) -> np.ndarray:

@@ -154,7 +154,7 @@ class WindowDeblurring:
         if self.kernel is not None:
             return known(image, self.kernel, self.deconvolution.options, self.gamma)
         if film is not None:
-            return film.windows(image, self.watch)
+            return film.windows(image)
         return self.deconvolution.windows(image, self.watch)
 
     def _restored(
@@ -184,7 +184,8 @@ class WindowDeblurring:
             rest = spared(image, restored, windows, same, o)
         if any(window.believed for window in windows):
             otherwise = None if self.otherwise is None else rest
-            result = self.deconvolution.restore(image, windows, otherwise, self.watch)
+            watch = self.watch if film is None else unwatched  # a film's progress is of its frames
+            result = self.deconvolution.restore(image, windows, otherwise, watch)
         else:
             result = rest.copy()
         if film is not None:

@@ -1,14 +1,16 @@
 """The blur of a film's frames, found with the help of the frame before each."""
 
 import sys
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-import blurkit
 from blurkit.io.records import Record, from_float
 from blurkit.model import Model
+from blurkit.options import Placement
 from blurkit.systems.deconvolution.film import series_of
+from blurkit.systems.deconvolution.photo import Deconvolution
 from tests.systems.deconvolution.photos import photo, psnr, shake, taken
 
 SIDE, MOVED = 176, 3
@@ -30,42 +32,37 @@ def film(*blurry: np.ndarray, first: int = 0) -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def searched() -> list[str]:
-    """The stages of work that were reported, which the model adds to."""
-    return []
+def model() -> Model:
+    return Model(placement=Placement("cpu"))
 
 
 @pytest.fixture(scope="module")
-def model(searched: list[str]) -> Model:
-    def watch(stage: str, done: int, total: int) -> None:
-        searched.append(stage)
-
-    return Model(placement=blurkit.options.Placement("cpu"), watch=watch)
-
-
-@pytest.fixture(scope="module")
-def scenes(model: Model, searched: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The sharp frames of two scenes, one after the other, and what becomes of the blurry ones."""
+def scenes(model: Model) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """The sharp frames of two scenes, their blurry ones restored, and the number of searches."""
     work, _ = model.deblurring("shake")
     both = [frames(name, 3) for name in ("astronaut", "coffee")]
     sharp = [frame for scene, _ in both for frame in scene]
     blurry = [frame for _, scene in both for frame in scene]
-    searched.clear()
-    return sharp, [work(record).image("restored") for record in film(*blurry)]
+    with patch.object(Deconvolution, "windows", autospec=True, side_effect=search) as searched:
+        restored = [work(record).image("restored") for record in film(*blurry)]
+    return sharp, restored, searched.call_count
+
+
+search = Deconvolution.windows
 
 
 def test_kernels_come_from_the_frame_before(
-    scenes: tuple[list[np.ndarray], list[np.ndarray]], searched: list[str]
+    scenes: tuple[list[np.ndarray], list[np.ndarray], int],
 ) -> None:
-    sharp, restored = scenes
-    assert searched.count("estimate blur") == 2  # once in each scene
+    sharp, restored, searches = scenes
+    assert searches == 2  # once in each scene
     blurry = [frame for name in ("astronaut", "coffee") for frame in frames(name, 3)[1]]
     for true, made, before in zip(sharp, restored, blurry, strict=True):
         assert psnr(made / 255, true, 16) > psnr(before / 255, true, 16) + 1
 
 
 def test_a_scene_does_not_depend_on_the_one_before(
-    model: Model, scenes: tuple[list[np.ndarray], list[np.ndarray]]
+    model: Model, scenes: tuple[list[np.ndarray], list[np.ndarray], int]
 ) -> None:
     work, _ = model.deblurring("shake")
     again = [work(record) for record in film(*frames("coffee", 3)[1], first=3)]
