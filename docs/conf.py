@@ -28,6 +28,7 @@ docs/clusters
 docs/reliability
 docs/weights
 docs/deconvolution
+docs/films
 docs/systems/README
 docs/architecture
 docs/benchmarks
