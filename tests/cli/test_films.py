@@ -118,6 +118,14 @@ def test_a_preview_has_only_some_frames_and_is_no_result(films: Path, checkpoint
     assert [*files("out")] == ["a.mp4", "whole/a.mp4"], again.err
 
 
+def test_the_blur_of_a_film_over_time_is_told(films: Path) -> None:
+    np.save("kernel.npy", np.full((1, 5), 0.2))
+    film = films / "sound.mp4"
+    ran = done("deblur", film, "--kernel", "kernel.npy", "-o", "a.mp4")
+    assert "sound: blur undone in 4 of 4 frames, over time up to 5 5 5 5 pixels" in ran.lines
+    assert "pixels" not in done("deblur", film, "--method", "network", "-o", "b.mp4").err
+
+
 def test_what_cannot_be_previewed_is_refused_at_once(films: Path) -> None:
     cases: dict[tuple[object, ...], str] = {
         ("photo.png", "--preview", "0:3"): "photo.png is not a film alone",
@@ -338,10 +346,10 @@ def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) ->
 
 @pytest.mark.slow
 def test_a_film_killed_at_any_time_and_resumed_is_as_if_run_through(checkpoint: Path) -> None:
-    source = make_video(Path("a.mp4"), pictures(20) * 5)
+    source = make_video(Path("a.mp4"), pictures(20, 160, 120) * 10)
     done("deblur", source, "-c", checkpoint, "-o", "whole.mp4")
     command = ["deblur", source, "-c", checkpoint, "-o", "b.mp4", "--resume"]
-    for seconds in np.random.default_rng(0).uniform(0, 1, 5):
+    for seconds in np.random.default_rng(0).uniform(0, 2, 5):
         ran = start(*command)
         wait_for(lambda: any(Path().glob(".b.mp4.*.partial")), 60)
         time.sleep(seconds)

@@ -210,6 +210,13 @@ class FilmEstimate:
         )
         return [a or (b and c) for a, b, c in zip(less, more, before, strict=True)]
 
+    def factors(self, windows: Sequence[Window]) -> list[float]:
+        """Return the factors of `needless`: more of what was left before is to be left again."""
+        before = self._before.left if self._before is not None else []
+        if len(before) != len(windows):
+            return [1.0] * len(windows)
+        return [STEADY if left else 1 / STEADY for left in before]
+
     def end(self, restored: np.ndarray, left: list[bool]) -> None:
         """Keep the result of a frame, and which windows were left as they are, for the next one."""
         small = shrunk(np.clip(restored, 0, 1), self._factor)

@@ -177,7 +177,8 @@ class WindowDeblurring:
             same = left(image, restored, windows, o)
             if not all(same):
                 windows = self._windows(image, film)  # larger ones, if the blur is long
-                needless = self.deconvolution.needless(image, restored, windows)
+                factors = () if film is None else film.factors(windows)
+                needless = self.deconvolution.needless(image, restored, windows, factors)
                 same = list(map(or_, left(image, restored, windows, o), needless))
                 pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]

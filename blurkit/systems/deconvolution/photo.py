@@ -234,18 +234,22 @@ class Deconvolution:
         return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
 
     def needless(
-        self, image: np.ndarray, restored: np.ndarray, windows: Sequence[Window]
+        self,
+        image: np.ndarray,
+        restored: np.ndarray,
+        windows: Sequence[Window],
+        factors: Sequence[float] = (),
     ) -> list[bool]:
         """Return in which windows a network improves an image (H, W, 3) too little to be used.
 
         In sharp ones, and in those of which nothing is sure, it would sharpen what is meant to be
-        soft, such as lights and backgrounds.
+        soft, such as lights and backgrounds. `factors` change the improvement that it must promise.
         """
         return [
             not w.believed
-            and (needed := self._needed(w)) > 0
+            and (needed := factor * self._needed(w)) > 0
             and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < needed
-            for w in windows
+            for w, factor in zip(windows, factors or [1.0] * len(windows), strict=True)
         ]
 
     def _needed(self, window: Window) -> float:
