@@ -67,6 +67,9 @@ ONE_SCENE = 0.8
 """Correlation of a frame and the moved one before, from which they show one scene. Frames of nine
 films had 0.95 and more, different scenes 0.65 at most."""
 
+FLAT = 1e-6
+"""Variance below which a frame is of one colour."""
+
 CAUTION = 1.0
 """What the kernel of a film has to promise, per square of the lacking trust: it is known from
 elsewhere than the frame alone, so it need promise less than that of a photo."""
@@ -146,8 +149,7 @@ class FilmEstimate:
         elif before is not None:
             now, old = (self._softened(x) for x in (self._small, before.blurry))
             self._coarse_flow = self._flow(now, old, SMOOTHED)
-            moved = self._moved(old, self._coarse_flow)
-            if np.corrcoef(now.ravel(), moved.ravel())[0, 1] < ONE_SCENE:
+            if _correlation(now, self._moved(old, self._coarse_flow)) < ONE_SCENE:
                 self.forget()
 
     def windows(self, image: np.ndarray) -> list[Window]:
@@ -418,6 +420,13 @@ def series_of(record: Record) -> tuple[str, int] | None:
     if number is None or ("sequence" not in attrs and number[0] != stem):
         return None
     return f"{folder} {attrs.get('sequence')}", int(number[0])
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the correlation of two images, 0 if one of them is of one colour."""
+    a, b = (image.ravel() - image.mean(dtype=np.float64) for image in (first, second))
+    power = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / power if power > FLAT * a.size else 0.0
 
 
 def _halved(place: Window) -> Window:

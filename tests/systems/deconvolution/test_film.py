@@ -83,10 +83,10 @@ def test_without_opencv_each_frame_is_a_photo(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_frames_of_any_size_follow_each_other(model: Model) -> None:
-    """Tiny ones have no windows, and those of another size begin a scene."""
+    """Tiny ones have no windows; those of another size, and of one colour, begin a scene."""
     work, _ = model.deblurring("shake")
     _, (blurry, other) = frames("coffee", 2)
-    sizes = [blurry[:9, :7], blurry[:9, :7], blurry, other[:, :150], other[:40]]
+    sizes = [blurry[:9, :7], blurry[:9, :7], blurry, other[:, :150], other[:40], 0 * other, other]
     for record in film(*sizes):
         assert work(record).image("restored").shape == record.image("blur").shape
 
