@@ -160,8 +160,9 @@ class Model:
         if self._restorer is None or self._restorer[0] != key:
             checkpoint = self.checkpoint("deconvolving")
             otherwise = self._shipped.engine("deblurring")[0] if method == "auto" else None
-            more = {"kernel": kernel, "otherwise": otherwise, "watch": self.watch}
-            work = window_deblurring(checkpoint, self.placement, **settings, **more)
+            more = {"kernel": kernel, "otherwise": otherwise}
+            told = {"watch": self.watch, "warn": self.warn}
+            work = window_deblurring(checkpoint, self.placement, **settings, **more, **told)
             self._restorer = key, work
         return self._restorer[1]
 

@@ -18,7 +18,7 @@ html_show_copyright = False
 CONTENTS = {  # the pages at the side, in groups, below the one that they belong to
     "README": {
         "A photo": "docs/deblur-my-photos docs/deconvolution docs/reliability",
-        "A film": "docs/commands/deblur docs/formats",
+        "A film": "docs/films docs/commands/deblur docs/formats",
         "A data set": "docs/tutorial docs/metrics docs/papers docs/clusters docs/benchmarks"
         " docs/experiments examples/samples",
         "A network": "docs/your-network docs/systems/README docs/weights",

@@ -22,8 +22,8 @@ example() { # NAME 'COMMAND': run it; NAME.txt gets the command and its output
 }
 
 smaller() { # PICTURE.jpg IMAGE: small enough for a repository
-    python3 -c 'import sys, PIL.Image; PIL.Image.open(sys.argv[2]).save(sys.argv[1], quality=76)' \
-        "$pictures/$1" "$2"
+    python3 -c 'import sys, PIL.Image; image = PIL.Image.open(sys.argv[2])
+image.thumbnail((960, 960)); image.save(sys.argv[1], quality=76)' "$pictures/$1" "$2"
 }
 
 row() { # PICTURE.jpg IMAGE...: images side by side
@@ -146,6 +146,27 @@ for kernel in islice(turns, 0, None, 2):
 durations = [150] * (len(frames) - 1) + [3000]
 imageio.imwrite(Path(sys.argv[1]), frames, duration=durations, loop=0, quality=75)
 PY
+
+python3 - <<'PY'
+import imageio.v3 as imageio
+import numpy as np
+import skimage.data
+from scipy import signal
+
+from blurkit.synthesis.kernels import random_trajectory_kernel
+
+wide, rng = skimage.data.coffee() / 255, np.random.default_rng(2)
+frames = []
+for number, side in enumerate((5, 9, 13, 9, 17, 11)):  # a camera that turns, and shakes each time
+    light = wide[60:300, 160 + 5 * number : 480 + 5 * number] ** 2.2
+    kernel = random_trajectory_kernel(rng, side)[:, :, None]
+    light = signal.fftconvolve(np.pad(light, [(9, 9), (9, 9), (0, 0)], "edge"), kernel, "same", (0, 1))
+    noisy = light[9:-9, 9:-9].clip(0, 1) ** (1 / 2.2) + rng.normal(0, 0.004, (240, 320, 3))
+    frames.append((255 * noisy.clip(0, 1)).round().astype(np.uint8))
+imageio.imwrite("shaky.mp4", frames, plugin="pyav", codec="libx264", fps=24)
+PY
+blurkit deblur shaky.mp4 --compare -q
+smaller films.jpg shaky.compare.jpg
 
 example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png 2>&1 | tail -n 3'
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png

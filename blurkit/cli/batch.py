@@ -45,7 +45,7 @@ from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_shard
 from blurkit.io.sinks import ShardSink, Sink, part_shards, unfinished_stream
 from blurkit.io.writing import keep_first, last_change, writing_errors
-from blurkit.reports.pictures import Panels, before_after
+from blurkit.reports.pictures import Panels, before_after, film_sheet
 from blurkit.reports.progress import duration, rough_duration, say, say_warning, track
 
 if TYPE_CHECKING:
@@ -207,19 +207,22 @@ class RecordBatch(Problems):
         self._names: set[str] = set()
         self._kept: dict[str, Path] = {}
 
-    def open(self, show: Sequence[str], panels: Panels | None = None) -> None:
+    def open(
+        self, show: Sequence[str], panels: Panels | None = None, only: range | None = None
+    ) -> None:
         """Open the sink that `-o` names, which shows the first available image of `show`.
 
-        With `--compare`, `panels` are shown beside each result.
+        With `--compare`, `panels` are shown beside each result. Films get `only` these frames.
         """
         options = self._options
         files = FileOptions(options.force, options.resume, warn=say_warning)
         files = replace(files, guard=self.guard, failed=self.failed)
         if isinstance(options, ImageTask):
-            films = FilmOptions(options.frames, options.crf, say_warning)
+            films = FilmOptions(options.frames, options.crf, only, say_warning)
             files = replace(files, format=options.format, quality=options.quality, films=films)
             if panels is not None and options.compare:
                 files = replace(files, compare=partial(before_after, panels=panels))
+                files = replace(files, sheet=film_sheet)
         self.sink = open_sink(options.output, show, self._verb, files)
         try:
             remember_options(options)
@@ -247,14 +250,16 @@ class RecordBatch(Problems):
         jobs: Iterable[RecordTask],
         total: int | None = None,
         items: Iterable[Scene | ShardSource] = (),
+        unit: str = "image",
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
 
         A record that fails is added to the problems, and a film of which it is a frame is given up;
-        the sink counts what is finished. `total` is the number of records if it is known. If they
-        are those of photos among `items`, a line says after the first ones how long all will take.
-        Each job runs in another thread, while this one reads the next record and writes the last
-        one. Closing the generator ends that thread; a `for` statement does so by itself.
+        the sink counts what is finished. `total` is the number of records if it is known, `unit`
+        what they are called in the progress. If they are those of photos among `items`, a line says
+        after the first ones how long all will take. Each job runs in another thread, while this one
+        reads the next record and writes the last one. Closing the generator ends that thread; a
+        `for` statement does so by itself.
         """
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
@@ -263,7 +268,7 @@ class RecordBatch(Problems):
         try:
             with sink, Background() as background:
                 started = _started(_claimed(jobs, sink, self), background, ahead)
-                for record, result in track(started, self._label, total, "image", quiet):
+                for record, result in track(started, self._label, total, unit, quiet):
                     if sink.is_dropped(record):
                         continue
                     with self.guard(record.name):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
     from blurkit.model import Work
+    from blurkit.reports.page import RestorationReport
     from blurkit.synthesis.kernels import KernelSheet
 
 
@@ -80,6 +84,11 @@ class DeblurOptions(Networks, ImageTask, Tracked):
     preview: bool = option(
         False,
         "Restore only the middle of each photo, and write before and after: NAME.previewed.jpg.",
+    )
+    clip: str = option(
+        "",
+        "Restore only these frames of a film, to try it: the first is 0, and both ends count.",
+        metavar="FIRST:LAST",
     )
     html: Path | None = option(
         None, "Folder for a report with pictures, to open in a browser.", metavar="FOLDER"
@@ -133,15 +142,18 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
         from blurkit.cli.batch import status_of
 
         status_of(inputs, options, "deblurred", blur=options.blur)
+    only = clipped_frames(options, inputs)
     options = at_hand(options)
 
     from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
     from blurkit.data.films import check_film_output
     from blurkit.data.sources import read_records
+    from blurkit.io.films import is_film
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
     from blurkit.synthesis.kernels import KernelSheet
     from blurkit.tasks.deblur import (
+        film_summary,
         is_left,
         kernel_summary,
         masked,
@@ -152,14 +164,15 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
         with_sharpness,
     )
 
-    batch = RecordBatch(inputs, options, "deblur", "previewed" if options.preview else "deblurred")
+    verb = "previewed" if options.preview or only is not None else "deblurred"
+    batch = RecordBatch(inputs, options, "deblur", verb)
     kernel = read_known_blur(options.kernel) if options.kernel is not None else None
     mask_of = read_masks(options.mask)
     check_film_output(inputs, options.output)
-    batch.open(("preview",) if options.preview else ("restored",), RESTORED)
+    batch.open(("preview",) if options.preview else ("restored",), RESTORED, only)
     replaced = options.force or options.resume
-    page = RestorationReport(options.html, replaced) if options.html else None
-    refuse_hopeless(inputs, batch.sink, batch, "deblurred", blur=options.blur, reported=bool(page))
+    page = RestorationReport(options.html, replaced, only) if options.html else None
+    refuse_hopeless(inputs, batch.sink, batch, verb, blur=options.blur, reported=bool(page))
 
     records = read_records(inputs, blur=options.blur, part=batch.part, on_error=batch.add)
     pictures = KernelPictures(options.keep_kernel, replaced, records.total)
@@ -181,13 +194,18 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
             finished = with_sharpness(finished)
         return with_preview(finished) if options.preview else finished
 
-    jobs = ((record, partial(restored, record)) for record in records)
-    for record in batch.run(batch.remaining(jobs), records.total, records.items):
+    lengths = defaultdict[str, list[float]](list)
+    chosen, total = clipped(records, records.total, only)
+    jobs = ((record, partial(restored, record)) for record in chosen)
+    unit = "frame" if all(is_film(Path(text)) for text in inputs) else "image"
+    for record in batch.run(batch.remaining(jobs), total, records.items, unit):
         with batch.guard(record.name):
             pictures.write(record, options.quiet)
         if page is not None:
             with batch.guard(str(options.html)):
                 page.add(record)
+        if "film" in record.attrs and "restored_windows" in record.attrs:
+            lengths[record.attrs["film"]].append(record.attrs.get("blur_length", 0.0))
         if "film" not in record.attrs:
             left = otherwise and is_left(record)
             photos, sharp = photos + 1, sharp + left
@@ -199,16 +217,25 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
                 warn(record.name, restoration_warnings(record), options)
         if options.json:
             print_json(_described(record, options) | (engine.describe() if engine else {}))
+    for name, own in lengths.items():
+        say(f"{name}: {film_summary(own)}", options.quiet)
     if sharp:
         what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
         say(f"{sharp} of {photos} {what}", options.quiet or options.json)
     if page is not None:
         with batch.guard(str(options.html)):
-            for record in batch.finished_before(finished, records, "restored"):
-                page.add(with_sharpness(record))
-            if written := page.write():
-                say(f"wrote {written}", options.quiet)
+            _write_page(page, batch.finished_before(finished, records, "restored"), options.quiet)
     batch.end()
+
+
+def _write_page(page: RestorationReport, before: Iterable[Record], quiet: bool) -> None:
+    """Write a report that also has the records that were finished before."""
+    from blurkit.tasks.deblur import with_sharpness
+
+    for record in before:
+        page.add(with_sharpness(record))
+    if written := page.write():
+        say(f"wrote {written}", quiet)
 
 
 def _described(record: Record, options: DeblurOptions) -> dict[str, Any]:
@@ -225,6 +252,38 @@ def _described(record: Record, options: DeblurOptions) -> dict[str, Any]:
         | ({"kernel": attrs["kernel"].tolist()} if kept else {})
         | {"warnings": restoration_warnings(record)}
     )
+
+
+def clipped_frames(options: DeblurOptions, inputs: InputPaths) -> range | None:
+    """Return the frames that `--clip` names, None without it.
+
+    Raises UsageError if they are no frames, or the input is not one film that has them.
+    """
+    if not options.clip:
+        return None
+    from blurkit.io.films import is_film, stated_length
+
+    known = re.fullmatch(r"(\d{1,9}):(\d{1,9})", options.clip, re.ASCII)
+    if known is None or int(known[1]) > int(known[2]):
+        raise UsageError(f"--clip {options.clip}: give the first and last frame, as 100:124")
+    if options.resume or options.status:
+        raise UsageError("--clip makes no whole film; leave out --resume and --status")
+    if len(inputs) > 1 or not is_film(Path(inputs[0])):
+        raise UsageError(f"--clip takes one film, and {inputs[-1]} is not a film alone")
+    only, length = range(int(known[1]), int(known[2]) + 1), stated_length(Path(inputs[0]))
+    if length is not None and only.start >= length:
+        raise UsageError(f"--clip {options.clip}: {inputs[0]} has {length} frames, from 0 on")
+    return only
+
+
+def clipped(
+    records: Iterator[Record], total: int | None, only: range | None
+) -> tuple[Iterator[Record], int | None]:
+    """Return the frames `only` of a film's records, and their number; all of them without it."""
+    if only is None:
+        return records, total
+    left = len(only) if total is None else len(only[: max(0, total - only.start)])
+    return islice(records, only.start, only.stop), left
 
 
 def _check(options: DeblurOptions) -> None:

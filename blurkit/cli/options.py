@@ -151,7 +151,7 @@ class Comparable(WritingImages):
 
     compare: bool = option(
         False,
-        "Also write before and after side by side: NAME.compare.jpg; of a film, its first frame.",
+        "Also write before and after side by side: NAME.compare.jpg; of a film, six frames.",
     )
 
 

@@ -90,13 +90,21 @@ class VideoWriter:
     """Encodes every frame as it comes and writes a video to a file.
 
     Codec, pixel format, colours and aspect ratio are those of the film `source`, whose sound,
-    subtitles and metadata are copied. `crf` is the constant rate factor: lower is better, None the
-    default. What changes or is lost is reported to `warn`; errors name `result`, whose place `path`
-    will take. The file is whole after `close`; `release` closes all files, whether it is whole or
-    not.
+    subtitles and metadata are copied. A film that is `cut` has none of these, and begins at time 0.
+    `crf` is the constant rate factor: lower is better, None the default. What changes or is lost is
+    reported to `warn`; errors name `result`, whose place `path` will take. The file is whole after
+    `close`; `release` closes all files, whether it is whole or not.
     """
 
-    def __init__(self, path: Path, result: Path, source: Path, crf: int | None, warn: Say) -> None:
+    def __init__(
+        self,
+        path: Path,
+        result: Path,
+        source: Path,
+        crf: int | None,
+        warn: Say,
+        cut: bool = False,
+    ) -> None:
         import av  # only for videos: it takes a tenth of a second
 
         self._crf, self._warn = CRF if crf is None else crf, warn
@@ -105,6 +113,7 @@ class VideoWriter:
         self._look, original, pictures = Look(), None, None
         if is_video(source):
             self._look = Look.of(source)
+        if is_video(source) and not cut:
             original, pictures = self._files.enter_context(open_video(source))
         suffix = result.suffix.lower()
         metadata = {} if original is None else original.metadata
@@ -117,7 +126,7 @@ class VideoWriter:
             )
         )
         self._encoder = self._choose_encoder(suffix)
-        self._offset = Fraction(0)
+        self._offset, self._cut = Fraction(0), cut
         if original is not None and original.format.name == "mpegts" != MUXERS[suffix]:
             # A transport stream starts at any time, from which other films count.
             self._offset = Fraction(original.start_time or 0, 1_000_000)
@@ -136,6 +145,7 @@ class VideoWriter:
         height, width = pixels.shape[:2]
         if self._stream is None:
             self._size = (width, height)
+            self._offset = time.start if self._cut else self._offset
             with _encoding(self._result):
                 self._stream = self._open_stream(time.time_base)
                 self._copies.begin(self._stream)

@@ -92,6 +92,20 @@ def stated_length(path: Path) -> int | None:
         return None
 
 
+SHOWN_FRAMES = 6
+"""The number of frames by which a picture shows a film."""
+
+
+def shown_frames(path: Path, only: range | None = None) -> set[int]:
+    """Return the numbers of frames, evenly spread over a film or over `only` some of its frames.
+
+    They are `SHOWN_FRAMES`, or all; of a film that does not state its length, the first.
+    """
+    frames = only or range(stated_length(path) or 1)
+    places = np.linspace(0, len(frames) - 1, min(SHOWN_FRAMES, len(frames)))
+    return {frames[place] for place in places.round().astype(int)}
+
+
 def read_film(path: Path) -> Generator[Picture, None, None]:
     """Yield the upright frames of a film, one in memory at a time.
 
@@ -324,10 +338,14 @@ def _options(source: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FilmOptions:
-    """How films are written: as files of `frames`, or as films with `crf`; `warn` tells losses."""
+    """How films are written: as files of `frames`, or as films with `crf`; `warn` tells losses.
+
+    If `only` some frames of each are given, they begin at time 0, without its sound.
+    """
 
     frames: bool = False
     crf: int | None = None
+    only: range | None = None
     warn: Say = lambda text: None
 
 
@@ -422,11 +440,13 @@ def _writer(
     partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
+    cut = options.only is not None
     if is_video(result):
-        return VideoWriter(partial, result, source, options.crf, options.warn)
+        return VideoWriter(partial, result, source, options.crf, options.warn, cut)
     if result.suffix.lower() in ANIMATION_SUFFIXES:
         about = describe_video(source) if is_video(source) else {}
-        if lost := [name for name in ("audio", "subtitles") if about.get(name)]:
+        lost = [name for name in ("audio", "subtitles") if about.get(name)]
+        if lost and not cut:
             options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")
         return AnimationWriter(partial, result, source, options.warn)
     return PageWriter(partial, source, options.warn)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, Say, UsageError
-from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write
+from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write, shown_frames
 from blurkit.io.formats import (
     WRITTEN_SUFFIXES,
     ending,
@@ -38,7 +38,8 @@ class FileOptions:
     Images have a `format`, such as `png`, and a `quality` (1 to 100) if that is lossy; by default,
     the format of their source, and the quality that `write_image` chooses. `warn` receives a line
     about each image whose format cannot hold all that its source does. With `compare`, its picture
-    of each record, of a film that of the first frame, is written beside the result. `guard`
+    of each record is written beside the result, of a film the `sheet` of those of some frames, with
+    their numbers. `guard`
     surrounds the end of a film and each such picture, so that these fail alone. A film whose name
     is in `failed` could not be read to its end: what there is of it does not count as finished.
     """
@@ -50,6 +51,7 @@ class FileOptions:
     films: FilmOptions = field(default_factory=FilmOptions)
     warn: Say = warnings.warn
     compare: Callable[[Record], Image] | None = None
+    sheet: Callable[[Sequence[Image], Sequence[int]], Image] = lambda pictures, frames: pictures[0]
     guard: Callable[[str], AbstractContextManager[None]] = lambda where: nullcontext()
     failed: Sequence[str] = ()
 
@@ -76,6 +78,8 @@ class _Images(Sink):
         self._force = options.force or options.resume
         self._film: OpenFilm | None = None
         self._first = Record("")
+        self._shown: set[int] = set()
+        self._pictures: dict[int, Image] = {}
         self._written: dict[str, list[Path]] = defaultdict(list)
         self._dropped: set[tuple[str | None, object]] = set()
         self._writable: set[Path] = set()
@@ -135,12 +139,17 @@ class _Images(Sink):
             return
         if self._film is None:
             self._film = OpenFilm(path, source, self._options.films, self._force)
-            self._first = record
+            self._first, self._pictures = record, {}
+            self._shown = shown_frames(source, self._options.films.only)
         try:
             self._film.write(record, image, alpha)
         except BaseException:
             self.drop(record)
             raise
+        compare, number = self._options.compare, int(record.attrs["frame"])
+        if compare is not None and number in self._shown:
+            with self._options.guard(str(self._comparison(record))):
+                self._pictures[number] = compare(record)
 
     def finish(self) -> None:
         """Complete the film that is open."""
@@ -181,7 +190,13 @@ class _Images(Sink):
             if self._has_written(comparison):
                 raise BlurkitError(f"{comparison}: the comparison of another result is there")
             attrs = {k: v for k, v in record.attrs.items() if k == "icc_profile"}
-            write_image(comparison, self._options.compare(record), None, attrs, self._force)
+            pictures, self._pictures = self._pictures, {}
+            picture = (
+                self._options.sheet([*pictures.values()], [*pictures])
+                if pictures
+                else self._options.compare(record)
+            )
+            write_image(comparison, picture, None, attrs, self._force)
             self._written[_regardless(comparison)].append(comparison)
             self.comparisons.append(comparison)
 

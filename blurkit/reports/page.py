@@ -16,6 +16,7 @@ import PIL.Image as Pillow
 import xxhash
 
 from blurkit.errors import BlurkitError
+from blurkit.io.films import shown_frames
 from blurkit.io.paths import REPORT_PICTURES
 from blurkit.io.records import Image, Record, to_float
 from blurkit.io.writing import refuse_existing, refuse_unwritable, replacing
@@ -274,10 +275,14 @@ LEVEL = 0.95
 
 
 class RestorationReport:
-    """Collects restored records and writes their report to a folder; errors as `ReportFolder`'s."""
+    """Collects restored records and writes their report to a folder; errors as `ReportFolder`'s.
 
-    def __init__(self, folder: Path, force: bool = False) -> None:
-        self._folder = ReportFolder(folder, force)
+    It shows a few frames of each film, of `only` these if they are given.
+    """
+
+    def __init__(self, folder: Path, force: bool = False, only: range | None = None) -> None:
+        self._folder, self._only = ReportFolder(folder, force), only
+        self._shown: tuple[str, set[int]] = ("", set())
         self._measures = Measures()
         self._rows: list[Scored] = []
 
@@ -287,12 +292,23 @@ class RestorationReport:
         Raises BlurkitError if an image is missing or cannot be written.
         """
         record.image("blur"), record.image("restored")
+        if not self._shows(record):
+            return
         scores: Scores = {k: float(record.attrs[k]) for k in ATTRIBUTES if k in record.attrs}
         if "sharp" in record.images:
             scores = self._measures.score(record) | scores
         pictures = [(c, record.images[r]) for r, c in RESTORED.items() if r in record.images]
         self._folder.add(record.name, pictures, 1)
         self._rows.append(Scored.of(record, scores))
+
+    def _shows(self, record: Record) -> bool:
+        """Return whether a record is a photo, or one of the frames that show a film."""
+        source = str(record.attrs.get("source", ""))
+        if "film" not in record.attrs or not Path(source).is_file():
+            return True
+        if self._shown[0] != source:
+            self._shown = source, shown_frames(Path(source), self._only)
+        return record.attrs["frame"] in self._shown[1]
 
     def write(self) -> Path | None:
         """Write the page and return its path; without records, write nothing."""

@@ -256,6 +256,12 @@ def with_inset(image: Image, sheet: KernelSheet) -> Image:
     return pixels
 
 
+def film_sheet(pictures: Sequence[Image], frames: Sequence[int]) -> Image:
+    """Return pictures of some frames of a film, two in a row, with the frames' numbers."""
+    shown = [shrunk_to(picture, PANEL_SIDE) for picture in pictures]
+    return contact_sheet(shown, [f"frame {number}" for number in frames], 2)
+
+
 def shrunk_to(image: Image, longest: int) -> Image:
     """Return a uint8 image (H, W, C) whose longest side is at most `longest` pixels."""
     factor = longest / max(image.shape[:2])

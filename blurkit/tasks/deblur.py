@@ -106,7 +106,7 @@ def masked(record: Record, mask: Image) -> Record:
 def preview_part(record: Record) -> Record:
     """Return the middle of a record's images, to be restored as in the whole photo but sooner."""
     if "film" in record.attrs:
-        raise BlurkitError("--preview is for photos; --frames A:B restores a part of a film")
+        raise BlurkitError("--preview is for photos; --clip A:B restores a part of a film")
     part: Record = _inversion().window_in_the_middle(record)
     return part
 
@@ -120,6 +120,23 @@ def with_preview(record: Record) -> Record:
     described = {key: value for key, value in record.attrs.items() if key.startswith(own)}
     picture = before_after(record, RESTORED)
     return Record(record.name, {**record.images, "preview": picture}, described)
+
+
+OVER_TIME = 10
+"""The number of moments of a film for which its blur is stated."""
+
+
+def film_summary(lengths: Sequence[float]) -> str:
+    """Return a line on the blur undone in a film's frames over time; their lengths are in pixels.
+
+    A length of 0 means that no blur was undone.
+    """
+    count, undone = len(lengths), sum(length > 0 for length in lengths)
+    if not undone:
+        return f"no uniform blur found in any of {count} frames"
+    parts = [part.max() for part in np.array_split(lengths, min(OVER_TIME, count))]
+    over_time = " ".join(f"{length:.0f}" for length in parts)
+    return f"blur undone in {undone} of {count} frames, over time up to {over_time} pixels"
 
 
 # ---- The result of a blind search ---------------------------------------------------------------

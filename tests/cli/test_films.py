@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,13 +89,54 @@ def test_frames_as_images_and_records(films: Path, checkpoint: Path) -> None:
     assert shown(Path("a.mp4")).sound == shown(film).sound
 
 
-def test_a_film_and_the_comparison_of_its_first_frame(films: Path, checkpoint: Path) -> None:
-    ran = done("deblur", films / "sound.mp4", "-c", checkpoint, "-o", "out/", "--compare")
-    assert "wrote out/sound.mp4 and out/sound.compare.jpg" in ran.lines
-    assert len(shown(Path("out/sound.mp4")).yuv) == 4
-    picture = np.asarray(PIL.Image.open("out/sound.compare.jpg")).astype(int)
-    first = next(iter(read_records([films / "sound.mp4"]))).images["blur"]
-    assert np.abs(picture[:48, :64] - first).mean() < 6
+def test_a_film_and_a_sheet_of_six_of_its_frames(films: Path, checkpoint: Path) -> None:
+    source = make_video(Path("long.mp4"), pictures(11))
+    ran = done("deblur", source, "-c", checkpoint, "-o", "out/", "--compare", "--html", "page")
+    assert "wrote out/long.mp4 and out/long.compare.jpg" in ran.lines
+    assert len(shown(Path("out/long.mp4")).yuv) == 11
+    picture = np.asarray(PIL.Image.open("out/long.compare.jpg")).astype(int)
+    frames = [record.images["blur"] for record in read_records([source])]
+    width = (picture.shape[1] - 8) // 2  # two in a row
+    for place, number in ((0, 0), (width + 8, 2)):
+        own = picture[:48, place : place + 64]
+        assert np.abs(own - frames[number]).mean() < 6
+    page = Path("page/index.html").read_text()
+    named = [number for number in range(11) if f"long/{number:06d}" in page]
+    assert named == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_preview_has_only_some_frames_and_is_no_result(films: Path, checkpoint: Path) -> None:
+    shutil.copy(films / "sound.mp4", "a.mp4")
+    command = ["deblur", "a.mp4", "-c", checkpoint]
+    ran = done(*command, "--clip", "1:2", "--compare")
+    assert "wrote a.previewed.mp4 and a.compare.jpg" in ran.lines
+    done(*command, "--resume", "-o", "whole/")
+    made, whole = shown(Path("a.previewed.mp4")), shown(Path("whole/a.mp4"))
+    assert (len(made.yuv), made.times[0], made.sound) == (2, 0, [])
+    assert psnr(made.yuv, whole.yuv[1:3]) > 40
+    again = done("deblur", Path(), "-c", checkpoint, "-o", "out/")
+    assert [*files("out")] == ["a.mp4", "whole/a.mp4"], again.err
+
+
+def test_the_blur_of_a_film_over_time_is_told(films: Path) -> None:
+    np.save("kernel.npy", np.full((1, 5), 0.2))
+    film = films / "sound.mp4"
+    ran = done("deblur", film, "--kernel", "kernel.npy", "-o", "a.mp4")
+    assert "sound: blur undone in 4 of 4 frames, over time up to 5 5 5 5 pixels" in ran.lines
+    assert "pixels" not in done("deblur", film, "--method", "network", "-o", "b.mp4").err
+
+
+def test_what_cannot_be_previewed_is_refused_at_once(films: Path) -> None:
+    cases: dict[tuple[object, ...], str] = {
+        ("photo.png", "--clip", "0:3"): "photo.png is not a film alone",
+        ("sound.mp4", "uneven.mkv", "--clip", "0:3"): "uneven.mkv is not a film alone",
+        (".", "--clip", "0:3"): "is not a film alone",
+        ("sound.mp4", "--clip", "3"): "--clip 3: give the first and last frame",
+        ("sound.mp4", "--clip", "3:1"): "--clip 3:1: give the first and last frame",
+        ("sound.mp4", "--clip", "4:5"): "sound.mp4 has 4 frames",
+        ("sound.mp4", "--clip", "0:1", "--resume"): "leave out --resume and --status",
+    }
+    assert_each_refused(cases, "deblur", cwd=films)
 
 
 @contextmanager
@@ -300,6 +342,27 @@ def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) ->
         short = make_video(Path("short.mp4"), pictures(2))
         done("deblur", short, "-c", checkpoint, "-o", "out/b.mp4")
         assert [*files("out")] == ["b.mp4"]
+
+
+@pytest.mark.slow
+def test_a_film_killed_at_any_time_and_resumed_is_as_if_run_through(checkpoint: Path) -> None:
+    """Pages of a TIFF file, since two runs of an encoder of videos differ."""
+    pages = [PIL.Image.fromarray(frame) for frame in pictures(20) * 8]
+    pages[0].save("a.tif", save_all=True, append_images=pages[1:])
+    done("deblur", "a.tif", "-c", checkpoint, "-o", "whole.tif")
+    command = ["deblur", "a.tif", "-c", checkpoint, "-o", "b.tif", "--resume"]
+    for seconds in (0, 0.05, 0.1, 0.2, 0.3):
+        left = {*Path().glob(".b.tif.*.partial")}
+        ran = start(*command)
+        wait_for(lambda left=left: {*Path().glob(".b.tif.*.partial")} - left, 60)
+        time.sleep(seconds)
+        os.kill(ran.pid, signal.SIGKILL)
+        ran.communicate()
+        assert not Path("b.tif").exists()
+    done(*command)
+    made, whole = ([r.images["blur"] for r in read_records([f])] for f in ("b.tif", "whole.tif"))
+    np.testing.assert_array_equal(made, whole)
+    assert "1 finished before" in done(*command).lines[-1]
 
 
 def test_the_total_counts_frames_where_films_state_them(films: Path) -> None:

@@ -147,13 +147,17 @@ class BlurEstimator(nn.Module):
             picture, features = first_picture(network, seen, kernels)
             light = (picture.clamp(1e-4, 1) ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
             gradients = torch.stack(forward_differences(light), 1)
-        size = gradients.square().sum(1, keepdim=True).add(1e-8).sqrt()
-        kept = torch.sigmoid((size - self.threshold[0].exp()) / self.threshold[1].exp())
+        kept = self.kept(gradients)
         if self.edges is None:
             edges = gradients * kept
         else:
             edges = self.edges(seen, light, features, gradients, kept)
         return self.turn(seen, kernels, picture, edges)
+
+    def kept(self, gradients: Tensor) -> Tensor:
+        """Return the weights (N, 1, H, W), 0 to 1, by which gradients (N, 2, H, W) are strong."""
+        size = gradients.square().sum(1, keepdim=True).add(1e-8).sqrt()
+        return torch.sigmoid((size - self.threshold[0].exp()) / self.threshold[1].exp())
 
     def turn(self, seen: View, kernels: Tensor, picture: Tensor, edges: Tensor) -> Turn:
         """Return the turn whose picture has these edges (N, 2, H, W)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from operator import or_
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from blurkit.engine.engine import Engine
+from blurkit.errors import BlurkitError
 from blurkit.io.records import (
     WHOLE_IMAGE_ATTRS,
     Attributes,
@@ -27,6 +28,7 @@ from blurkit.options import Precision
 from blurkit.synthesis.kernels import KernelSheet
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
+from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
@@ -87,8 +89,9 @@ class WindowDeblurring:
     pixel values to the blurred light, or a sheet of what was found in the windows of a photo;
     otherwise the blur is estimated. `otherwise` restores
     windows, or parts of them, that the estimated blur is not expected to explain (None: they stay
-    as they are). `watch` is called with the progress. `checkpoint` is the name that records store
-    as `restored_by`.
+    as they are). `watch` is called with the progress, `warn` with what a film lacks. `checkpoint`
+    is the name that records store as `restored_by`. Frames of a film that come one after another
+    learn from each other.
     """
 
     deconvolution: Deconvolution
@@ -99,6 +102,8 @@ class WindowDeblurring:
     strength: float = 1.0
     keep_kernel: bool = False
     watch: Watch = unwatched
+    warn: Callable[[str], None] = lambda text: None
+    _last: tuple[str, int] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, record: Record) -> Record:
         """Return `record` with `restored`, made from its `blur` at the same size and depth.
@@ -115,7 +120,8 @@ class WindowDeblurring:
         started = time.perf_counter()
         image = to_float(blur)
         colour = in_colour(image)
-        restored, windows, same = self._restored(colour, size_of_whole(record))
+        whole = size_of_whole(record)
+        restored, windows, same = self._restored(colour, whole, self._film_of(record))
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -145,47 +151,88 @@ class WindowDeblurring:
         """
         return described(self._windows(in_colour(to_float(blur))))
 
-    def _windows(self, image: np.ndarray, whole: Sequence[int] | None = None) -> list[Window]:
+    @cached_property
+    def _film(self) -> FilmEstimate | None:
+        """The estimate of films, or None without OpenCV."""
+        try:
+            return FilmEstimate(self.deconvolution)
+        except BlurkitError as error:
+            self.warn(f"{error}; until then, each frame of a film is restored like a photo")
+            return None
+
+    def _film_of(self, record: Record) -> FilmEstimate | None:
+        """Return the film that a record goes on with or begins, None if it is a photo."""
+        before, self._last = self._last, series_of(record)
+        if self._last is None or self.kernel is not None or self._film is None:
+            return None
+        if before is None or self._last != (before[0], before[1] + 1):
+            self._film.forget()
+        return self._film
+
+    def _windows(
+        self,
+        image: np.ndarray,
+        whole: Sequence[int] | None = None,
+        film: FilmEstimate | None = None,
+    ) -> list[Window]:
         if isinstance(self.kernel, KernelSheet):
             return laid(image, self.kernel, self.deconvolution.options)
         if self.kernel is not None:
             return known(image, self.kernel, self.deconvolution.options, self.gamma)
+        if film is not None:
+            return film.windows(image)
         return self.deconvolution.windows(image, self.watch, whole)
 
     def _restored(
-        self, image: np.ndarray, whole: Sequence[int] | None = None
+        self,
+        image: np.ndarray,
+        whole: Sequence[int] | None = None,
+        film: FilmEstimate | None = None,
     ) -> tuple[np.ndarray, list[Window], list[bool]]:
         """Return the restored image, its windows, and which of them are left as they are.
 
         A window in which the network finds nothing to restore is sharp, whatever would be estimated
         there; in a photo of such windows nothing is estimated.
         """
+        if film is not None:
+            film.begin(image)
         if self.otherwise is None:
-            windows = self._windows(image, whole)
+            windows = self._windows(image, whole, film)
             rest, same = image, [not window.believed for window in windows]
         else:
+            left = unchanged if film is None else film.left
             o, restored = self.deconvolution.options, self.otherwise(image)
             windows = self.deconvolution.places(image)
-            same = unchanged(image, restored, windows, o)
+            same = left(image, restored, windows, o)
             if not all(same):
-                windows = self._windows(image, whole)  # larger ones, if the blur is long
-                needless = self._needless(image, restored, windows)
-                same = list(map(or_, unchanged(image, restored, windows, o), needless))
+                windows = self._windows(image, whole, film)  # larger ones, if the blur is long
+                factors = () if film is None else film.factors(windows)
+                needless = self._needless(image, restored, windows, factors)
+                same = list(map(or_, left(image, restored, windows, o), needless))
                 pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
             rest = spared(image, restored, windows, same, o)
-        if not any(window.believed for window in windows):
-            return rest.copy(), windows, same
-        otherwise = None if self.otherwise is None else rest
-        return self.deconvolution.restore(image, windows, otherwise, self.watch), windows, same
+        if any(window.believed for window in windows):
+            otherwise = None if self.otherwise is None else rest
+            watch = self.watch if film is None else unwatched  # a film's progress is of its frames
+            result = self.deconvolution.restore(image, windows, otherwise, watch)
+        else:
+            result = rest.copy()
+        if film is not None:
+            film.end(result, same)
+        return result, windows, same
 
     def _needless(
-        self, image: np.ndarray, restored: np.ndarray, windows: list[Window]
+        self,
+        image: np.ndarray,
+        restored: np.ndarray,
+        windows: list[Window],
+        factors: Sequence[float] = (),
     ) -> list[bool]:
         """Return in which windows a network is not to be used; a sheet says it of its own."""
         if isinstance(self.kernel, KernelSheet):
             return [window.trust > 0 and not window.believed for window in windows]
-        return self.deconvolution.needless(image, restored, windows)
+        return self.deconvolution.needless(image, restored, windows, factors)
 
     def _with(self) -> str:
         o = self.deconvolution.options

@@ -164,12 +164,13 @@ class Deconvolution:
         image: np.ndarray,
         watch: Watch = unwatched,
         whole: Sequence[int] | None = None,
+        light: int | None = None,
     ) -> list[Window]:
         """Return the windows of a photo, row by row, each with the kernel that was found in it.
 
         The blur of a large photo is estimated in a smaller copy; of a part of a photo with the
         height and width `whole`, at the same scale. In a photo with a side of less than `smallest`
-        pixels there are none.
+        pixels there are none. `light` is the index of the gamma if that is known.
         """
         o = self.options
         if not self.places(image):
@@ -179,8 +180,10 @@ class Deconvolution:
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        found = self._worked("estimate blur", watch, partial(self.choice.starts, light=0), cuts)
-        found, light = self._in_light(cuts, found, watch)
+        starts = partial(self.choice.starts, light=light or 0)
+        found = self._worked("estimate blur", watch, starts, cuts)
+        if light is None:
+            found, light = self._in_light(cuts, found, watch)
         near = neighbours(places)
         finish = partial(self.choice.finished, light=light)
         choices = self.choice.chosen(found, near)
@@ -274,18 +277,22 @@ class Deconvolution:
         return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
 
     def needless(
-        self, image: np.ndarray, restored: np.ndarray, windows: Sequence[Window]
+        self,
+        image: np.ndarray,
+        restored: np.ndarray,
+        windows: Sequence[Window],
+        factors: Sequence[float] = (),
     ) -> list[bool]:
         """Return in which windows a network improves an image (H, W, 3) too little to be used.
 
         In sharp ones, and in those of which nothing is sure, it would sharpen what is meant to be
-        soft, such as lights and backgrounds.
+        soft, such as lights and backgrounds. `factors` change the improvement that it must promise.
         """
         return [
             not w.believed
-            and (needed := self._needed(w)) > 0
+            and (needed := factor * self._needed(w)) > 0
             and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < needed
-            for w in windows
+            for w, factor in zip(windows, factors or [1.0] * len(windows), strict=True)
         ]
 
     def _needed(self, window: Window) -> float:

@@ -1,0 +1,458 @@
+"""The blur of a film's frames, each found with the help of the restored frame before it.
+
+That frame, moved by optical flow, shows what the next one would be without its blur, so that least
+squares give a kernel without any search. Two differently blurred frames mislead the flow. So this
+is done twice: in copies of half the size, where blur matters less, and again with the flow between
+the picture restored by those kernels and the frame before. Both kernels of a window, that of least
+squares and what the learned estimator makes of it, are judged like those of a photo. At a cut of
+the film, and in windows where this fails, the blur is estimated as that of a photo.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.engine.engine import Canvas
+from blurkit.engine.torch_runner import autocast
+from blurkit.io.opencv import gray, opencv
+from blurkit.io.records import Record, central_crop, from_float
+from blurkit.systems.deconvolution.choice import (
+    ALIKE,
+    JUDGED,
+    SelectedKernel,
+    between,
+    largest,
+    shrunk,
+    supported,
+)
+from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.estimation import kernels_between
+from blurkit.systems.deconvolution.estimator import (
+    SIDES,
+    Turn,
+    dots,
+    forward_differences,
+    turns,
+    view,
+)
+from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
+from blurkit.systems.deconvolution.photo import (
+    Deconvolution,
+    Window,
+    batch,
+    blurs,
+    enlarged,
+    helped,
+    neighbours,
+    one_thread_each,
+    rectangles,
+    unchanged,
+)
+
+SMOOTHED = 4.0
+"""Deviation of the Gaussian that smooths the flow of half-size copies, pixels."""
+
+SOFTENED = 1.5
+"""Deviation of the Gaussian under which half-size frames of different blur are registered."""
+
+ONE_SCENE = 0.8
+"""Correlation of a frame and the moved one before, from which they show one scene. Frames of nine
+films had 0.95 and more, different scenes 0.65 at most."""
+
+FLAT = 1e-6
+"""Variance below which a frame is of one colour."""
+
+CAUTION = 1.0
+"""What the kernel of a film has to promise, per square of the lacking trust: it is known from
+elsewhere than the frame alone, so it need promise less than that of a photo."""
+
+STEADY = 1.3
+"""Factor between the thresholds to begin with something in a window, and to end it."""
+
+UNSURE = 0.82
+"""Median trust in a frame's windows below which it is also searched as a photo, and what promises
+more is taken: the blur may be longer than a window's kernel."""
+
+PATIENCE = 12
+"""Frames before the blur of a window is searched for again in vain."""
+
+EXPLAINED = 0.03
+"""How much less the kernel that the frame before explains, or its own, must promise than a learned
+one."""
+
+FIRST, FINE = 15, 29
+"""Sides of the kernels of the first learned turn, in half-size copies and in whole frames."""
+
+ROBUST = 0.5
+"""Distance from the common movement of a window beyond which a pixel counts less, pixels."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass
+class FilmFrame:
+    """What the next frame of a film needs of the one before.
+
+    `blurry` and `restored` are (H, W, 3) in the size in which kernels are estimated. Of every
+    window, there are the `kernels` found; `believed` says whether they were, `left` whether it
+    stayed as it is, and `waits` for how many frames no blur is searched for in it.
+    """
+
+    blurry: np.ndarray
+    restored: np.ndarray
+    kernels: list[Tensor | None]
+    believed: list[bool]
+    left: list[bool]
+    waits: list[int]
+
+
+class FilmEstimate:
+    """Finds the kernels of a film's frames, in order, (H, W, 3) float32 in [0, 1].
+
+    Call `begin` with every frame, `windows` if its blur is to be found, and `end` with its result.
+    Only the last frame is kept. Raises BlurkitError if OpenCV is not installed.
+    """
+
+    def __init__(self, deconvolution: Deconvolution) -> None:
+        self._cv2 = opencv("the estimate of a film's blur")
+        self._dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._photo, self._options = deconvolution, deconvolution.options
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with a new scene."""
+        self._before: FilmFrame | None = None
+        self._light: int | None = None
+        self._kernels: list[Tensor | None] = []
+        self._believed: list[bool] = []
+        self._waits: list[int] = []
+
+    def begin(self, image: np.ndarray) -> None:
+        """Register a frame with the one before; if it shows another scene, forget that."""
+        self._factor = min(1.0, (self._options.megapixels * 1e6 / image[:, :, 0].size) ** 0.5)
+        self._small = shrunk(image, self._factor)
+        height, width = self._small.shape[:2]
+        self._places = [Window(*place) for place in rectangles(height, width, self._options)]
+        self._kernels, self._believed, self._waits = [], [], []
+        before = self._before
+        small = min(image.shape[:2]) < self._photo.smallest
+        if before is not None and (small or before.blurry.shape != self._small.shape):
+            self.forget()
+        elif before is not None:
+            now, old = (self._softened(x) for x in (self._small, before.blurry))
+            self._coarse_flow = self._flow(now, old, SMOOTHED)
+            if _correlation(now, self._moved(old, self._coarse_flow)) < ONE_SCENE:
+                self.forget()
+
+    def windows(self, image: np.ndarray) -> list[Window]:
+        """Return the windows of the frame that began, each with the kernel that was found in it."""
+        before, o = self._before, self._options
+        if before is None:
+            return self._searched(image)
+        places = self._places
+        chosen = supported(self._learned(places, before), neighbours(places))
+        lost = [best.trust < o.trust for best in chosen]
+        if 2 * sum(lost) > len(places):
+            return self._searched(image)
+        self._decide_light([best.gamma for best in chosen])
+        self._believed = [self._believes(*known) for known in enumerate(chosen)]
+        promised = np.mean([b.gain * sure for b, sure in zip(chosen, self._believed, strict=True)])
+        if np.median([best.trust for best in chosen]) < UNSURE:
+            searched = self._photo.windows(image, light=self._light)
+            if self._promised(image, searched) > promised:
+                return self._as_photo(searched)
+        self._search_lost(chosen, lost, before)
+        self._kernels = [best.kernel for best in chosen]
+        windows = [
+            replace(place, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=sure)
+            for place, best, sure in zip(places, chosen, self._believed, strict=True)
+        ]
+        return enlarged(helped(windows, o.trust), image, self._factor, o)
+
+    def _search_lost(
+        self, chosen: list[SelectedKernel], lost: Sequence[bool], before: FilmFrame
+    ) -> None:
+        """Search for the blur of windows in which the frame before does not help."""
+        self._waits = [max(0, wait - 1) for wait in before.waits] or [0] * len(chosen)
+        for number in np.flatnonzero(lost):
+            if self._waits[number] == 0:
+                chosen[number], self._believed[number] = self._alone(self._places[number])
+                self._waits[number] = 0 if self._believed[number] else PATIENCE
+
+    def _promised(self, image: np.ndarray, windows: Sequence[Window]) -> float:
+        """Return the mean of what the network expects of windows' kernels, 0 without belief."""
+        gain = self._photo.choice.gain
+        return float(
+            np.mean([w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in windows])
+        )
+
+    def left(
+        self,
+        image: np.ndarray,
+        restored: np.ndarray,
+        windows: Sequence[Window],
+        options: WindowOptions,
+    ) -> list[bool]:
+        """Return what `unchanged` does, for what the frame before left as it was more easily."""
+        before = self._before.left if self._before is not None else []
+        if len(before) != len(windows):
+            return unchanged(image, restored, windows, options)
+        bounds = (options.least_change / STEADY, options.least_change * STEADY)
+        less, more = (
+            unchanged(image, restored, windows, replace(options, least_change=bound))
+            for bound in bounds
+        )
+        return [a or (b and c) for a, b, c in zip(less, more, before, strict=True)]
+
+    def factors(self, windows: Sequence[Window]) -> list[float]:
+        """Return the factors of `needless`: more of what was left before is to be left again."""
+        before = self._before.left if self._before is not None else []
+        if len(before) != len(windows):
+            return [1.0] * len(windows)
+        return [STEADY if left else 1 / STEADY for left in before]
+
+    def end(self, restored: np.ndarray, left: list[bool]) -> None:
+        """Keep the result of a frame, and which windows were left as they are, for the next one."""
+        small = shrunk(np.clip(restored, 0, 1), self._factor)
+        self._before = FilmFrame(
+            self._small, small, self._kernels, self._believed, left, self._waits
+        )
+
+    # ---- from the frame before -------------------------------------------------------------------
+
+    def _learned(self, places: Sequence[Window], before: FilmFrame) -> list[SelectedKernel]:
+        """Return what the restored frame before says of every window.
+
+        As long as no kernel was believed, it is asked in every gamma.
+        """
+        gammas = self._options.gammas
+        tried = range(len(gammas)) if self._light is None else [self._light]
+        found = [self._explaining(places, before, gammas[light]) for light in tried]
+        gains = [np.mean([best.gain for best in kernels]) for kernels in found]
+        gains[0] += self._options.doubt
+        return found[int(np.argmax(gains))]
+
+    def _explaining(
+        self, places: Sequence[Window], before: FilmFrame, gamma: float
+    ) -> list[SelectedKernel]:
+        """Return the kernels of all windows for a gamma."""
+        size = largest(places[0].cut(self._small))
+        half, halves = shrunk(self._small, 0.5), [_halved(place) for place in places]
+        old = shrunk(before.restored, 0.5)
+        guide = self._moved(old, self._coarse_flow)
+
+        def first(place: Window) -> Tensor:
+            common = self._moved(old, _common_flow(self._coarse_flow, place), place)
+            return self._coarse(place.cut(half), (place.cut(guide), common), gamma, size)
+
+        coarse = self._each(first, halves)
+        height, width = self._small.shape[:2]
+        canvas = Canvas(height, width, 3, self._options.overlap)
+        brief = partial(self._briefly, gamma=gamma)
+        for place, picture in zip(places, self._each(brief, places, coarse), strict=True):
+            canvas.add(place.top, place.left, picture)
+        guide = self._moved(before.restored, self._flow(canvas.image(), before.restored, SMOOTHED))
+        fine = partial(self._fine, guide=guide, gamma=gamma, size=size)
+        return self._each(fine, places, before.kernels or [None] * len(places))
+
+    def _coarse(
+        self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
+    ) -> Tensor:
+        """Return the kernel (size, size) that promises most, from a window in half its size.
+
+        Some start from its guides, and one from a dot.
+        """
+        side, seen = (size // 2) | 1, self._options.seen // 2
+        photo = central_crop(photo, seen, seen)
+        known = [central_crop(guide, seen, seen) for guide in guides]
+        starts = [self._explained(photo, guide, gamma, side).kernels for guide in known]
+        found = [self._turned(photo, start, gamma, between(FIRST, side)) for start in starts]
+        found.append(self._turned(photo, dots(1), gamma, between(SIDES[0], side)))
+        kernels = torch.cat([turn.kernels for turn in found])
+        return kernels_at(kernels[[int(self._gains(photo, kernels, gamma).argmax())]], size)[0]
+
+    def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
+        """Return a window without its blur, by the first step of the network."""
+        photo = batch(self._small, [place])[0]
+        picture = self._photo.undo.briefly(photo, trimmed(kernel[None])[0], gamma)
+        return picture.permute(1, 2, 0).cpu().numpy()
+
+    def _fine(
+        self, place: Window, before: Tensor | None, guide: np.ndarray, gamma: float, size: int
+    ) -> SelectedKernel:
+        """Return the kernel (size, size) of a window that promises most.
+
+        That is the one that its guide explains, the one that the estimator makes of it, or the one
+        of the frame before if that is alike. The trust is the mean of the agreement that the
+        estimator expects, and of the first and the second.
+        """
+        seen = self._options.seen
+        photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._small, guide))
+        plain = self._explained(photo, known, gamma, size)
+        learned = self._turned(photo, plain.kernels, gamma, between(FINE, size))
+        kernels = [plain.kernels, learned.kernels]
+        alike = float(kernel_agreement(*kernels)[0])
+        if before is not None and kernel_agreement(before, plain.kernels[0]) > ALIKE:
+            kernels.append(before[None])
+        gains = self._gains(photo, torch.cat(kernels), gamma)
+        best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
+        trust = (float(learned.agreement[0]) + alike) / 2
+        return SelectedKernel(kernels[best][0].cpu(), gamma, trust, float(gains[best]))
+
+    @torch.inference_mode()
+    def _explained(self, photo: np.ndarray, guide: np.ndarray, gamma: float, size: int) -> Turn:
+        """Return the turn whose picture is a guide (h, w, 3), from the kernel of least squares."""
+        estimator, device = self._photo.choice.estimator, self._photo.undo.device
+        photos, picture = (_tensor(x, device) for x in (photo, guide))
+        light = (picture.clamp(1e-4, 1) ** gamma).mean(1)
+        kernels = kernels_between(light, (photos**gamma).mean(1), size, self._options)
+        seen = view(photos, photos.new_tensor([gamma]), size)
+        gradients = torch.stack(forward_differences(light), 1)
+        return estimator.turn(seen, kernels, picture, gradients * estimator.kept(gradients))
+
+    @torch.inference_mode()
+    def _turned(
+        self, photo: np.ndarray, kernels: Tensor, gamma: float, sides: Sequence[int]
+    ) -> Turn:
+        """Return the last of the learned turns with these sides, from kernels (1, s, s).
+
+        The last side is that of kernels in the photo.
+        """
+        choice, undo = self._photo.choice, self._photo.undo
+        photos = _tensor(photo, undo.device)
+        known = choice.estimator, undo.network, photos, photos.new_tensor([gamma])
+        with autocast(undo.device, undo.dtype):
+            *_, (_, _, turn) = turns(*known, kernels.to(undo.device), sides, sides[-1])
+        return replace(turn, kernels=turn.kernels.float(), agreement=turn.agreement.float())
+
+    def _gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
+        """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
+        part = _tensor(central_crop(photo, JUDGED, JUDGED), self._photo.undo.device)
+        photos = part.expand(len(kernels), -1, -1, -1)
+        return self._photo.undo.promises(photos, kernels, [gamma] * len(kernels)).cpu().numpy()
+
+    def _believes(self, number: int, best: SelectedKernel) -> bool:
+        """Return whether a window's kernel promises enough, the less if that before did."""
+        o = self._options
+        before = self._before.believed if self._before is not None else []
+        caution = CAUTION / STEADY if number < len(before) and before[number] else CAUTION
+        enough = best.gain >= caution * (1 - best.trust) ** 2
+        return enough and best.trust >= o.trust and blurs(best.kernel, o)
+
+    # ---- as a photo ------------------------------------------------------------------------------
+
+    def _searched(self, image: np.ndarray) -> list[Window]:
+        """Return the windows of a frame as of a photo."""
+        return self._as_photo(self._photo.windows(image, light=self._light))
+
+    def _as_photo(self, windows: list[Window]) -> list[Window]:
+        """Return the windows of a frame as of a photo, and keep their kernels."""
+        self._believed, self._kernels = [], []
+        if len(windows) == len(self._places):
+            size = largest(self._places[0].cut(self._small))
+            self._believed = [window.believed for window in windows]
+            self._kernels = [kernels_at(window.kernel[None], size)[0] for window in windows]
+        self._decide_light([window.gamma for window in windows if window.believed])
+        return windows
+
+    def _decide_light(self, gammas: Sequence[float]) -> None:
+        """Keep the gamma of the first kernels that are trusted for the whole scene."""
+        if self._light is None and gammas:
+            self._light = self._options.gammas.index(max(gammas, key=gammas.count))
+
+    def _alone(self, place: Window) -> tuple[SelectedKernel, bool]:
+        """Return a kernel that is searched for in this frame alone, and whether to believe it."""
+        o, choice, light = self._options, self._photo.choice, self._light or 0
+        photo = central_crop(place.cut(self._small), o.seen, o.seen)
+        found = choice.starts(photo, light)
+        (number,) = choice.chosen([found], [[]])
+        best = choice.finished(photo, found, number, light)
+        enough = best.gain >= o.margin + o.caution * (1 - best.trust) ** 2
+        return best, enough and best.trust >= o.trust
+
+    # ---- registration ----------------------------------------------------------------------------
+
+    def _softened(self, image: np.ndarray) -> np.ndarray:
+        """Return a frame in half its size, under a Gaussian."""
+        blurred: np.ndarray = self._cv2.GaussianBlur(shrunk(image, 0.5), (0, 0), SOFTENED)
+        return blurred
+
+    def _flow(self, image: np.ndarray, before: np.ndarray, deviation: float) -> np.ndarray:
+        """Return from where in `before` each pixel of an image came: (H, W, 2), x and y."""
+        both = (gray(self._cv2, from_float(x, np.uint8)) for x in (image, before))
+        flow: np.ndarray = self._cv2.GaussianBlur(self._dis.calc(*both, None), (0, 0), deviation)
+        return flow
+
+    def _moved(
+        self, image: np.ndarray, flow: np.ndarray, place: Window | None = None
+    ) -> np.ndarray:
+        """Return an image moved by a flow, (h, w, C), or a window of it by its own flow."""
+        top, left = (place.top, place.left) if place is not None else (0, 0)
+        rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+        x, y = columns + left + flow[..., 0], rows + top + flow[..., 1]
+        cv2 = self._cv2
+        moved: np.ndarray = cv2.remap(image, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
+        return moved
+
+    def _each(self, work: Callable[..., _Result], *inputs: Sequence[Any]) -> list[_Result]:
+        """Return what `work` makes of the inputs of every window."""
+        with one_thread_each(self._photo.undo.device) as pool:
+            return list(pool.map(work, *inputs))
+
+
+def series_of(record: Record) -> tuple[str, int] | None:
+    """Return the series of frames that a record belongs to, and its number there, if it does.
+
+    That is a film, or images of one sequence, or those in a folder with numbers as names.
+    """
+    attrs, (folder, _, stem) = record.attrs, record.name.rpartition("/")
+    if "film" in attrs and "frame" in attrs:
+        return f"{attrs['film']} {attrs.get('source')}", int(attrs["frame"])
+    number = re.search(r"\d+$", stem, re.ASCII)
+    if number is None or ("sequence" not in attrs and number[0] != stem):
+        return None
+    return f"{folder} {attrs.get('sequence')}", int(number[0])
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the correlation of two images, 0 if one of them is of one colour."""
+    a, b = (image.ravel() - image.mean(dtype=np.float64) for image in (first, second))
+    power = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / power if power > FLAT * a.size else 0.0
+
+
+def _halved(place: Window) -> Window:
+    """Return a window in a copy of half the size."""
+    return Window(place.top // 2, place.left // 2, place.height // 2, place.width // 2)
+
+
+def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6) -> np.ndarray:
+    """Return the affine movement (h, w, 2) of most of a window: what moves by itself counts less.
+
+    Weights are those of Cauchy's robust loss, in so many `rounds` of weighted least squares on
+    every pixel of so many.
+    """
+    own = place.cut(flow)
+    rows, columns = np.mgrid[: own.shape[0], : own.shape[1]].astype(np.float32) / own.shape[0] - 0.5
+    basis = np.stack([np.ones_like(rows), rows, columns], 2)
+    few, wanted = (x[::step, ::step].reshape(-1, x.shape[2]) for x in (basis, own))
+    weights = np.ones((len(few), 1))
+    for _ in range(rounds):
+        found, *_ = np.linalg.lstsq(few * weights, wanted * weights, rcond=None)
+        off = np.square(wanted - few @ found).sum(1, keepdims=True)
+        weights = 1 / np.sqrt(1 + off / ROBUST**2)
+    return (basis @ found).astype(np.float32)
+
+
+def _tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    """Return an image (H, W, 3) as (1, 3, H, W) on a device."""
+    values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    return values.clamp(0, 1).to(device)
