@@ -269,8 +269,8 @@ def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say
 
     `a-b` and `a_b` mean `a/b`, and words for a role mean nothing (`scene1/blur_2`). An ending that
     all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`. If
-    none has, a name without folders means the only one that ends so: HIDE's sharp images are in one
-    folder. Keys that could mean several names stay as they are. `say` gets a line about the keys of
+    no image has, a name without folders means the only one that ends so: HIDE's sharp images are in
+    one folder. Keys that could mean several names stay as they are. `say` gets a line about the keys of
     the folder or shard `where` that were replaced.
     """
     own = _by_words(name for name in side if name not in names)
@@ -284,7 +284,8 @@ def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say
         found = {n: cut[w[: -first or None]] for w, n in own.items() if w[: -first or None] in cut}
         if len({*found.values()}) == len(found) > len(partners):
             partners = found
-    partners = partners or _without_folders(side, names)
+    if not partners and not any(name in names for name in side):
+        partners = _without_folders(side, names)
     for name, partner in [*partners.items()][:1]:
         say(f"{where}: {len(partners)} paired by names that differ, such as {name} with {partner}")
     return {partners.get(name, name): value for name, value in side.items()}
