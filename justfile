@@ -9,7 +9,7 @@ setup:
     {{python}} -m venv .venv
     .venv/bin/pip install -e '.[dev]'
 
-# Run the tests that CI runs (about 8 minutes on 2 cores)
+# Run the tests that CI runs (about 6 minutes on 2 cores)
 test *options:
     {{python}} -m pytest -n auto {{options}}
 

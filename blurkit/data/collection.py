@@ -270,8 +270,8 @@ def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say
     `a-b` and `a_b` mean `a/b`, and words for a role mean nothing (`scene1/blur_2`). An ending that
     all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`. If
     no image has, a name without folders means the only one that ends so: HIDE's sharp images are in
-    one folder. Keys that could mean several names stay as they are. `say` gets a line about the keys of
-    the folder or shard `where` that were replaced.
+    one folder. Keys that could mean several names stay as they are. `say` gets a line about the
+    keys of the folder or shard `where` that were replaced.
     """
     own = _by_words(name for name in side if name not in names)
     other = _by_words(name for name in names if name not in side)
