@@ -212,7 +212,7 @@ class VideoWriter:
         os.environ.setdefault("SVT_LOG", "1")  # else its encoder of AV1 prints fifty lines
         look, (width, height) = self._look, self._size
         stream = self._output.add_stream(name, rate=look.rate)
-        context = stream.codec_context
+        context: Any = stream.codec_context
         context.width, context.height = width, height
         context.pix_fmt = _pixel_format(context.codec, look.pixels, self._size)
         context.time_base = time_base

@@ -6,7 +6,7 @@ import io
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ def _render(
     environment.policies["json.dumps_kwargs"] = {}
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pillow"))
     versions = f"blurkit {__version__}, Python {platform.python_version()}, {packages}"
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return environment.get_template("page.html").render(
         title=title,
         version=__version__,

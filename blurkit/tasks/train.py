@@ -6,7 +6,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -181,7 +181,7 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     provenance: dict[str, Any] = {
         "blurkit": __version__,
         "torch": str(torch.__version__),  # a subclass of str, which safe readers refuse
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "command": " ".join(["blurkit", *map(without_secrets, sys.argv[1:])]),
         "data": fingerprint(shards),
         "records": len(samples),

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _dated(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with the date of its training, by default that of its file."""
-    written = datetime.fromtimestamp(Path(checkpoint.where).stat().st_mtime, timezone.utc)
+    written = datetime.fromtimestamp(Path(checkpoint.where).stat().st_mtime, UTC)
     provenance = {"date": written.date().isoformat(), **checkpoint.provenance}
     return replace(checkpoint, provenance=provenance)
 

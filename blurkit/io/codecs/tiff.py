@@ -221,7 +221,7 @@ def link_directories(file: BinaryIO | Path) -> None:
         file.seek(0)
     with tifffile.TiffFile(file, mode="r+") as written:
         order = written.byteorder
-        for page in written.pages:
+        for page in _pages(written):
             for tag, placeholder in PLACEHOLDERS.items():
                 if found := page.tags.get(placeholder):
                     written.filehandle.seek(found.offset)
