@@ -185,6 +185,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     def restored(record: Record) -> Record:
         pictures.claim(record)
         record.attrs.pop("blur_kernels", None)  # of an earlier result
+        record.attrs.pop("restored_masked", None)
         if options.preview:
             record = preview_part(record)
         finished = work(record)

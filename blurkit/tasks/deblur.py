@@ -86,8 +86,8 @@ def kernel_summary(record: Record, otherwise: bool = False) -> str:
 def masked(record: Record, mask: Image) -> Record:
     """Return a restored record with its `blur` where a mask (H, W, 1 or 3) is black.
 
-    White leaves what is `restored`, grey blends. Raises BlurkitError if the mask has another size
-    or colours.
+    White leaves what is `restored`, grey blends; `restored_masked` is the part that is black, 0 to
+    1. Raises BlurkitError if the mask has another size or colours.
     """
     before, after = record.image("blur"), record.image("restored")
     if mask.shape[:2] != before.shape[:2]:
@@ -100,7 +100,8 @@ def masked(record: Record, mask: Image) -> Record:
     weight, own = to_float(mask[:, :, :1]), to_float(before)
     mixed = from_float(own + weight * (to_float(after) - own), before.dtype)
     mixed = np.where(weight == 1, after, np.where(weight == 0, before, mixed))
-    return Record(record.name, {**record.images, "restored": mixed}, record.attrs)
+    about = {**record.attrs, "restored_masked": round(float((weight == 0).mean()), 4)}
+    return Record(record.name, {**record.images, "restored": mixed}, about)
 
 
 def preview_part(record: Record) -> Record:

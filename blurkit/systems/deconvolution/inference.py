@@ -287,6 +287,17 @@ def described(windows: list[Window]) -> Attributes:
     }
 
 
+def _undone_in(record: Record, believed: int, windows: int) -> str:
+    """Return where in a record a blur was undone: in which windows, and where a mask shows."""
+    masked = "where the mask is not black"
+    if believed < windows:
+        part = f"in {believed} of {windows} windows"
+        return f"{part}, {masked}" if "restored_masked" in record.attrs else part
+    if "restored_masked" in record.attrs:
+        return masked
+    return "in all of it" if "part_of" in record.attrs else "in the whole photo"
+
+
 def windows_summary(record: Record, otherwise: bool = False) -> str:
     """Return a line that says which windows of a record were restored by their own blur.
 
@@ -297,8 +308,8 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
     )
     if believed and record.attrs["blur_length"] >= 1:
         length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
-        part = "the whole photo" if believed == windows else f"{believed} of {windows} windows"
-        found = f"blur of {length:.0f} pixels at {angle:.0f} degrees undone in {part}"
+        part = _undone_in(record, believed, windows)
+        found = f"blur of {length:.0f} pixels at {angle:.0f} degrees undone {part}"
         rest = ", the rest " if otherwise and believed < windows else ""
     else:
         found = "no uniform blur found in any part"

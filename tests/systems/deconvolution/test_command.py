@@ -206,6 +206,7 @@ def test_a_preview_restores_the_middle(blurry: Path, tmp_path: Path) -> None:
     assert_done(ran)
     assert list(files(tmp_path)) == ["photo.jpg", "photo.previewed.jpg"]
     assert "photo: the middle 384x384 pixels of 600x400: blur of " in ran.err
+    assert " undone in all of it; " in ran.err
     (told,) = ran.json
     assert (told["width"], told["height"], told["restored_windows"]) == (384, 384, 1)
     shown = imageio.imread(tmp_path / "photo.previewed.jpg")

@@ -27,6 +27,7 @@ from blurkit.systems.deconvolution.photo import (
 )
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
+from blurkit.tasks.deblur import masked
 from tests.engine.networks import Identity, Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
@@ -81,6 +82,9 @@ def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, chann
     told = windows_summary(done)
     assert told.startswith(f"blur of {attrs['blur_length']:.0f} pixels at ")
     assert told.endswith(" degrees undone in the whole photo")
+    black = np.zeros((*restored.shape[:2], 1), np.uint8)
+    black[:, :9] = 255
+    assert windows_summary(masked(done, black)).endswith(" undone where the mask is not black")
 
 
 def test_a_known_kernel_and_a_part_of_the_strength(deconvolution: Deconvolution) -> None:
