@@ -94,6 +94,10 @@ def ahead(
             yield result
 
 
+AT_ONCE = 0.05
+"""Seconds in which a thread ends that has nothing to do."""
+
+
 class Background:
     """A thread that makes calls one after another, while this one goes on.
 
@@ -115,10 +119,13 @@ class Background:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Signals reach the main thread only, so the call is stopped by an exception of its own.
-        thread = ctypes.c_ulong(self._thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
-        self.submit(sys.exit)  # wakes a thread that waits for a call
+        self.submit(sys.exit)
+        self._thread.join(AT_ONCE)
+        if self._thread.is_alive():
+            # Signals reach the main thread only, so a call is stopped by an exception of its own.
+            # A thread that waits must not get one: Python 3.11 would then hang under a profiler.
+            thread = ctypes.c_ulong(self._thread.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
         self._thread.join()
 
     def _run(self) -> None:

@@ -4,6 +4,8 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -141,3 +143,19 @@ def test_leaving_stops_a_call_and_drops_those_that_wait() -> None:
     assert time.monotonic() - started < 10
     assert ends == ["released"]
     assert threading.active_count() == threads
+
+
+PROFILED = """
+import cProfile, time
+from blurkit.data.workers import Background
+with cProfile.Profile(), Background() as background:
+    print(background.submit(lambda: 2).result())
+    time.sleep(0.1)  # its thread waits
+"""
+
+
+def test_nothing_hangs_under_a_profiler() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROFILED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout == "2\n"
