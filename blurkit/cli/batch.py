@@ -221,8 +221,8 @@ class RecordBatch(Problems):
             films = FilmOptions(options.frames, options.crf, only, say_warning)
             files = replace(files, format=options.format, quality=options.quality, films=films)
             if panels is not None and options.compare:
-                files = replace(files, compare=partial(before_after, panels=panels))
-                files = replace(files, sheet=film_sheet)
+                shown = partial(before_after, panels=panels)
+                files = replace(files, compare=shown, sheet=film_sheet)
         self.sink = open_sink(options.output, show, self._verb, files)
         try:
             remember_options(options)

@@ -206,8 +206,8 @@ class KernelSelection:
         gammas, size = self.o.gammas, largest(photo)
         side = min(LIGHT, size)
         starts = found.kernels[[int(found.better.argmax())] * len(gammas)]
-        kernels, _ = self._turns(photo, gammas, starts, between(COARSE + 1, side), size)
-        return self._gains(shrunk(photo, side / size), kernels, gammas)
+        kernels, _ = self.turned(photo, gammas, starts, between(COARSE + 1, side), size)
+        return self.gains(shrunk(photo, side / size), kernels, gammas)
 
     def light(self, promised: Sequence[np.ndarray]) -> int:
         """Return the index of the gamma with which all windows of a photo were developed."""
@@ -237,8 +237,8 @@ class KernelSelection:
         size = largest(photo)
         side = min(COARSE, size)
         sides = between(starts.shape[-1], side)
-        kernels, sure = self._turns(photo, gammas, starts, sides, size)
-        return Estimates(kernels, sure, self._gains(shrunk(photo, side / size), kernels, gammas))
+        kernels, sure = self.turned(photo, gammas, starts, sides, size)
+        return Estimates(kernels, sure, self.gains(shrunk(photo, side / size), kernels, gammas))
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[int]:
         """Return the index of the best estimate of every window; `near` lists its neighbours.
@@ -273,8 +273,8 @@ class KernelSelection:
             [gamma] * len(rivals),
         )
         if size > COARSE:
-            kernels, sure = self._turns(photo, gammas, kernels, between(COARSE + 1, size), size)
-        gains = self._gains(photo, kernels, gammas)
+            kernels, sure = self.turned(photo, gammas, kernels, between(COARSE + 1, size), size)
+        gains = self.gains(photo, kernels, gammas)
         best = int(gains.argmax())
         trust = float(sure[best])
         if len(alike) > 1:
@@ -283,7 +283,7 @@ class KernelSelection:
         return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
     @torch.inference_mode()
-    def _turns(
+    def turned(
         self,
         photo: np.ndarray,
         gammas: Sequence[float],
@@ -332,17 +332,17 @@ class KernelSelection:
         known = kernels_at(kernel[None], side)
         by_edges = self.sought(copy, known[0], gamma, LONG_ROUNDS)[None]
         part = np.ascontiguousarray(central_crop(copy, LONG_SEEN, LONG_SEEN))
-        turned, _ = self._turns(part, [gamma], known, [side], side)
+        turned, _ = self.turned(part, [gamma], known, [side], side)
         kernels = torch.cat([known, by_edges, turned])
-        gains = self._gains(copy, kernels, [gamma] * len(kernels))
+        gains = self.gains(copy, kernels, [gamma] * len(kernels))
         best = int(gains.argmax())
         return kernels[best if gains[best] > self.o.margin else 0]
 
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
         """Return what the network expects of a kernel (side, side) in the middle of a photo."""
-        return float(self._gains(photo, kernel[None], [gamma])[0])
+        return float(self.gains(photo, kernel[None], [gamma])[0])
 
-    def _gains(self, photo: np.ndarray, kernels: Tensor, gammas: Sequence[float]) -> np.ndarray:
+    def gains(self, photo: np.ndarray, kernels: Tensor, gammas: Sequence[float]) -> np.ndarray:
         """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
         side = max(JUDGED, 2 * kernels.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)

@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 
 from blurkit.engine.engine import Canvas
-from blurkit.engine.torch_runner import autocast
 from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Record, central_crop, from_float
 from blurkit.systems.deconvolution.choice import (
     ALIKE,
-    JUDGED,
     SelectedKernel,
     between,
     largest,
@@ -36,11 +34,9 @@ from blurkit.systems.deconvolution.choice import (
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.estimator import (
-    SIDES,
     Turn,
     dots,
     forward_differences,
-    turns,
     view,
 )
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
@@ -50,6 +46,7 @@ from blurkit.systems.deconvolution.photo import (
     batch,
     blurs,
     enlarged,
+    estimation_scale,
     helped,
     neighbours,
     one_thread_each,
@@ -137,7 +134,7 @@ class FilmEstimate:
 
     def begin(self, image: np.ndarray) -> None:
         """Register a frame with the one before; if it shows another scene, forget that."""
-        self._factor = min(1.0, (self._options.megapixels * 1e6 / image[:, :, 0].size) ** 0.5)
+        self._factor = estimation_scale(image.shape[0], image.shape[1], self._options)
         self._small = shrunk(image, self._factor)
         height, width = self._small.shape[:2]
         self._places = [Window(*place) for place in rectangles(height, width, self._options)]
@@ -234,11 +231,11 @@ class FilmEstimate:
         As long as no kernel was believed, it is asked in every gamma.
         """
         gammas = self._options.gammas
-        tried = range(len(gammas)) if self._light is None else [self._light]
-        found = [self._explaining(places, before, gammas[light]) for light in tried]
-        gains = [np.mean([best.gain for best in kernels]) for kernels in found]
-        gains[0] += self._options.doubt
-        return found[int(np.argmax(gains))]
+        if self._light is not None:
+            return self._explaining(places, before, gammas[self._light])
+        found = [self._explaining(places, before, gamma) for gamma in gammas]
+        gains = np.array([np.mean([best.gain for best in kernels]) for kernels in found])
+        return found[self._photo.choice.light([gains])]
 
     def _explaining(
         self, places: Sequence[Window], before: FilmFrame, gamma: float
@@ -274,10 +271,12 @@ class FilmEstimate:
         photo = central_crop(photo, seen, seen)
         known = [central_crop(guide, seen, seen) for guide in guides]
         starts = [self._explained(photo, guide, gamma, side).kernels for guide in known]
-        found = [self._turned(photo, start, gamma, between(FIRST, side)) for start in starts]
-        found.append(self._turned(photo, dots(1), gamma, between(SIDES[0], side)))
-        kernels = torch.cat([turn.kernels for turn in found])
-        return kernels_at(kernels[[int(self._gains(photo, kernels, gamma).argmax())]], size)[0]
+        choice = self._photo.choice
+        plans = [(start, between(FIRST, side)) for start in starts]
+        plans.append((dots(1), between(0, side)))
+        found = [choice.turned(photo, [gamma], start, sides, side)[0] for start, sides in plans]
+        gains = choice.gains(photo, torch.cat(found), [gamma] * len(found))
+        return kernels_at(found[int(gains.argmax())], size)[0]
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
@@ -296,16 +295,17 @@ class FilmEstimate:
         """
         seen = self._options.seen
         photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._small, guide))
-        plain = self._explained(photo, known, gamma, size)
-        learned = self._turned(photo, plain.kernels, gamma, between(FINE, size))
-        kernels = [plain.kernels, learned.kernels]
+        plain = self._explained(photo, known, gamma, size).kernels.cpu()
+        choice = self._photo.choice
+        learned, sure = choice.turned(photo, [gamma], plain, between(FINE, size), size)
+        kernels = [plain, learned]
         alike = float(kernel_agreement(*kernels)[0])
-        if before is not None and kernel_agreement(before, plain.kernels[0]) > ALIKE:
+        if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
             kernels.append(before[None])
-        gains = self._gains(photo, torch.cat(kernels), gamma)
+        gains = choice.gains(photo, torch.cat(kernels), [gamma] * len(kernels))
         best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
-        trust = (float(learned.agreement[0]) + alike) / 2
-        return SelectedKernel(kernels[best][0].cpu(), gamma, trust, float(gains[best]))
+        trust = (float(sure[0]) + alike) / 2
+        return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))
 
     @torch.inference_mode()
     def _explained(self, photo: np.ndarray, guide: np.ndarray, gamma: float, size: int) -> Turn:
@@ -317,27 +317,6 @@ class FilmEstimate:
         seen = view(photos, photos.new_tensor([gamma]), size)
         gradients = torch.stack(forward_differences(light), 1)
         return estimator.turn(seen, kernels, picture, gradients * estimator.kept(gradients))
-
-    @torch.inference_mode()
-    def _turned(
-        self, photo: np.ndarray, kernels: Tensor, gamma: float, sides: Sequence[int]
-    ) -> Turn:
-        """Return the last of the learned turns with these sides, from kernels (1, s, s).
-
-        The last side is that of kernels in the photo.
-        """
-        choice, undo = self._photo.choice, self._photo.undo
-        photos = _tensor(photo, undo.device)
-        known = choice.estimator, undo.network, photos, photos.new_tensor([gamma])
-        with autocast(undo.device, undo.dtype):
-            *_, (_, _, turn) = turns(*known, kernels.to(undo.device), sides, sides[-1])
-        return replace(turn, kernels=turn.kernels.float(), agreement=turn.agreement.float())
-
-    def _gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
-        """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
-        part = _tensor(central_crop(photo, JUDGED, JUDGED), self._photo.undo.device)
-        photos = part.expand(len(kernels), -1, -1, -1)
-        return self._photo.undo.promises(photos, kernels, [gamma] * len(kernels)).cpu().numpy()
 
     def _believes(self, number: int, best: SelectedKernel) -> bool:
         """Return whether a window's kernel promises enough, the less if that before did."""
@@ -375,8 +354,7 @@ class FilmEstimate:
         found = choice.starts(photo, light)
         (number,) = choice.chosen([found], [[]])
         best = choice.finished(photo, found, number, light)
-        enough = best.gain >= o.margin + o.caution * (1 - best.trust) ** 2
-        return best, enough and best.trust >= o.trust
+        return best, self._photo.believes(best) and best.trust >= o.trust
 
     # ---- registration ----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import or_
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, Say
 from blurkit.io.records import (
     WHOLE_IMAGE_ATTRS,
     Attributes,
@@ -87,11 +87,10 @@ class WindowDeblurring:
 
     `kernel` (h, w) is the blur of every photo, if it is known, with `gamma` as the exponent from
     pixel values to the blurred light, or a sheet of what was found in the windows of a photo;
-    otherwise the blur is estimated. `otherwise` restores
-    windows, or parts of them, that the estimated blur is not expected to explain (None: they stay
-    as they are). `watch` is called with the progress, `warn` with what a film lacks. `checkpoint`
-    is the name that records store as `restored_by`. Frames of a film that come one after another
-    learn from each other.
+    otherwise the blur is estimated. `otherwise` restores windows, or parts of them, that the
+    estimated blur is not expected to explain (None: they stay as they are). `watch` is called with
+    the progress, `warn` with what a film lacks. `checkpoint` is the name that records store as
+    `restored_by`. Frames of a film that come one after another learn from each other.
     """
 
     deconvolution: Deconvolution
@@ -102,7 +101,7 @@ class WindowDeblurring:
     strength: float = 1.0
     keep_kernel: bool = False
     watch: Watch = unwatched
-    warn: Callable[[str], None] = lambda text: None
+    warn: Say = lambda text: None
     _last: tuple[str, int] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, record: Record) -> Record:
@@ -295,7 +294,7 @@ def _undone_in(record: Record, believed: int, windows: int) -> str:
         return f"{part}, {masked}" if "restored_masked" in record.attrs else part
     if "restored_masked" in record.attrs:
         return masked
-    return "in all of it" if "part_of" in record.attrs else "in the whole photo"
+    return "in all of it" if PART_OF in record.attrs else "in the whole photo"
 
 
 def windows_summary(record: Record, otherwise: bool = False) -> str:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from blurkit.engine.engine import Canvas, starts
 from blurkit.io.records import Attributes, central_crop
 from blurkit.options import Precision
-from blurkit.synthesis.kernels import NO_BLUR, KernelSheet
+from blurkit.synthesis.kernels import NO_BLUR, SMALLEST_SIDE, KernelSheet
 from blurkit.systems.deconvolution.choice import (
     SAMPLED,
     Estimates,
@@ -122,7 +122,7 @@ class Deconvolution:
     `network` undoes the blur. It is taken over: moved to the device and put into eval mode.
     """
 
-    smallest = 48
+    smallest = SMALLEST_SIDE
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Deconvolution:
             length = shape(best.kernel).length
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
-        believed = [self._believes(best) for best in chosen]
+        believed = [self.believes(best) for best in chosen]
         windows = [
             replace(
                 place,
@@ -246,18 +246,20 @@ class Deconvolution:
         estimates = self._worked("estimate long blur", unwatched, starts, copies)
         found, light = self._in_light(copies, estimates, sampled=1)
         finish = partial(choice.finished, light=light)
-        chosen = [int(each.better.argmax()) for each in found]
+        chosen = choice.chosen(found, [[]] * len(found))  # sizes are no neighbours
         ends = self._worked("estimate long blur", unwatched, finish, copies, found, chosen)
         pairs = list(zip(ends, sizes, strict=True))
         best, size = max(pairs, key=lambda pair: pair[0].gain)
         if shape(best.kernel).length * size / FULL <= HELD * FULL:
             return None
-        if not self._believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
+        if not self.believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
             return None
         near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
         # one thread, as everywhere: more of them sum otherwise, and another kernel may win
         inputs = [photo] * len(near), *zip(*near, strict=True)
         wholes = self._worked("refine long blur", unwatched, choice.enlarged, *inputs)
+        if len(wholes) == 1:
+            return wholes[0]
         return max(wholes, key=lambda whole: choice.gain(photo, whole.kernel, whole.gamma))
 
     def _long(
@@ -271,7 +273,7 @@ class Deconvolution:
         found = self._worked("estimate long blur", watch, self.choice.refined_long, *inputs)
         return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
 
-    def _believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
+    def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
         """Whether a kernel promises enough: the more, the less it is trusted."""
         o = self.options
         return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
