@@ -160,10 +160,12 @@ def test_info_says_what_spandrel_knows(networks: dict[str, Path]) -> None:
 
 def test_eval_names_the_network(networks: dict[str, Path], tmp_path: Path) -> None:
     photo = imageio_photo(tmp_path)
+    sharp = tmp_path / "sharp.png"
+    imageio.imwrite(sharp, imageio.imread(photo)[::-1])
     options = ("--json", "-q", "--input-size", "128x128")
-    ran = invoke("eval", photo, photo, "-c", networks["Uformer"], *options)
+    ran = invoke("eval", photo, sharp, "-c", networks["Uformer"], *options)
     assert ran.json[-1]["network"]["name"] == "Uformer"
-    ran = invoke("eval", photo, photo, "-c", networks["Uformer"], "--input-size", "256x128")
+    ran = invoke("eval", photo, sharp, "-c", networks["Uformer"], "--input-size", "256x128")
     assert ran.status == 2 and "at least 1 pixels, both equal" in ran.err
 
 
@@ -217,7 +219,7 @@ def test_trainings_refuse_it(networks: dict[str, Path], tmp_path: Path) -> None:
     assert invoke("prepare", tmp_path / "tree", "-o", shard, "--jobs", 1, "-q").status == 0
     options = (shard, "-o", tmp_path / "net.pt", "--preset", "small", "--crop", 32, "-q")
     start = invoke("train-deblur", *options, "--system", "msfs", "--start", networks["Restormer"])
-    assert_refused(start, "--start needs one of deblur")
+    assert_refused(start, "its deblur is another network than this training's")
     encoder = invoke("train-deblur", *options, "--encoder", networks["Restormer"])
     assert_refused(encoder, "Restormer")
 
