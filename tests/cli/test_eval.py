@@ -383,6 +383,16 @@ def test_pyiqa_is_missing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert_refused(ran, "--no-reference needs pyiqa", "pip install 'blurkit[no-reference]'")
 
 
+def test_values_are_those_of_the_installed_pyiqa(tmp_path: Path) -> None:
+    pyiqa = pytest.importorskip("pyiqa")
+    write(tmp_path / "photo.png", photo(0))
+    row, *_ = done("eval", tmp_path / "photo.png", "--no-reference", "piqe", "--json", "-q").json
+    pixels = imageio.imread(tmp_path / "photo.png").astype(np.float32) / 255
+    measure = pyiqa.create_metric("piqe", device="cpu")  # of those that need no weights
+    expected = float(measure(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+    assert row["piqe"] == pytest.approx(expected, rel=1e-6)
+
+
 # ---- reports and pictures ------------------------------------------------------------------------
 
 
