@@ -158,7 +158,7 @@ def with_networks(
     return pairs, {  # estimated blur has tiles of its own
         name: replace(
             one,
-            network=options.network if one.checkpoint else "",
+            network="" if one in known.values() else options.network,
             **how,
             **(tiles if one.way == "network" else {}),
         )

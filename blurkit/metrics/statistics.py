@@ -261,7 +261,8 @@ def compare(
         cases.append(Case(images[0].name, {run: _value(row, key) for run, row in scores.items()}))
     sign = -1 if lower else 1
     cases.sort(key=lambda case: (sign * np.mean([*case.scores.values()]), case.name))
-    return Comparison(key, wins, cases[:CASES], cases[::-1][:CASES])
+    worst = cases[: min(CASES, (len(cases) + 1) // 2)]  # no image is among both
+    return Comparison(key, wins, worst, cases[: len(worst) - 1 : -1][:CASES])
 
 
 def _summaries(parts: Mapping[str, Sequence[Scored]]) -> dict[str, Means]:

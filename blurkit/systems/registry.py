@@ -265,7 +265,7 @@ def _built(blueprint: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     name, options = blueprint["class"], blueprint["options"]
     known = network_classes()
     if name not in known:
-        own = f"; if it is your own, name its code: --network {name}"
+        own = f"; if it is your own, name its code where it runs: --network {name}"
         raise BlurkitError(f"no system in this version of blurkit has a network {name!r}{own}")
     folder, architecture = known[name]
     arguments = {
