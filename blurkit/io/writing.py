@@ -331,6 +331,10 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
                 raise BlurkitError(f"{path}: {reason}") from error
             except OSError as error:
                 if error.errno not in UNLOCKABLE:
+                    with suppress(OSError, Timeout):  # it may have made its file before it failed
+                        lock.acquire(0)
+                        _remove(Path(lock.lock_file))
+                        lock.release()
                     raise
             held = True
         yield

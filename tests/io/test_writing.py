@@ -80,6 +80,20 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "x.txt").read_text() == "x" and names(tmp_path) == ["x.txt"]
 
 
+def test_a_lock_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = os.fstat, [OSError(errno.EIO, "Input/output error")]
+
+    def once(descriptor: int) -> os.stat_result:
+        if failures:
+            raise failures.pop()
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fstat", once)
+    with pytest.raises(BlurkitError, match="cannot be written"):
+        put(tmp_path / "x.txt", "x")
+    assert not failures and names(tmp_path) == []
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next_run(tmp_path: Path) -> None:
     with holding(tmp_path / "x.txt") as killed, holding(tmp_path / "y.txt") as alive:
         killed.send_signal(signal.SIGKILL)

@@ -155,6 +155,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
     [
         ("1 2 3", "this one has 3"),
         ("7\n" * 256, "not all increasing"),
+        ("-inf -inf" + " 1" * 254, "not all increasing and finite"),
         ("seven", "not a response"),
         ("", "has 0"),
     ],
