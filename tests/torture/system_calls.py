@@ -167,7 +167,8 @@ def fault_case(name: str, make: Callable[[Path], dict[str, Command]], folder: Pa
         failed = [line for line in ended.calls if "(INJECTED)" in line]
         what = f"{kind} {at} of {len(numbers)} {error}: {failed} {ended.status} {ended.err}"
         try:
-            check(ended, error, not any(OWN.search(line) for line in failed))
+            own = any(OWN.search(line) for line in failed)
+            check(ended, error, not own and any(f"{folder}/" in line for line in failed))
             left = made(output)
             if ended.status == 0:
                 assert left == wanted, f"{differing(left, wanted)} differ, and nothing is said"
@@ -177,7 +178,10 @@ def fault_case(name: str, make: Callable[[Path], dict[str, Command]], folder: Pa
                 assert not hidden or "unlink" in str(failed), f"{hidden} are left"
                 wrong = [name for name in differing(left, wanted) if name in left]
                 failures = ended.err.splitlines()[-1]
-                assert all(Path(name).stem in failures for name in wrong), f"{wrong} half-written"
+                said = all(Path(name).stem in failures for name in wrong)
+                assert said or re.match(r"\d+ failed, \d+ evaluated: ", failures), (
+                    f"{wrong} half-written"  # a report is of what could be read, and says so
+                )
             again = traced(command.again(output), scratch, "mkdir")
             assert again.status == 0, f"again: {again.err}"
             now = made(output)
@@ -195,8 +199,9 @@ def film_commands(folder: Path) -> dict[str, Command]:
     torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, network)
     for kind in ("videos", "animations", "pages", "mixed"):
         (films / kind).mkdir(parents=True)
-    make_video(films / "videos" / "first.mp4", pictures(4))
-    make_video(films / "videos" / "second.mkv", pictures(4))
+    # Not H.264, of which x264 writes one film or another from the same frames, if they are small.
+    make_video(films / "videos" / "first.mp4", pictures(4), "libvpx-vp9")
+    make_video(films / "videos" / "second.mkv", pictures(4), "libvpx")
     for suffix in (".gif", ".apng", ".webp", ".avif"):
         make_animation(films / "animations" / f"of {suffix[1:]}{suffix}")
     make_pages(films / "pages" / "first.tif")
