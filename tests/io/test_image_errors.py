@@ -280,11 +280,11 @@ def embedded(side: int) -> bytes:
     return data[:place] + struct.pack(">HH", side, side) + data[place + 4 :]
 
 
-def jpeg2000(side: int) -> bytes:
-    """A JPEG 2000 file of 16 bits whose codestream claims another size than its boxes."""
+def jpeg2000(side: int, tile: int = 0) -> bytes:
+    """A JPEG 2000 file of 16 bits whose codestream claims another size than its boxes, or tiles."""
     data = encode_image(".jp2", deep(PHOTO))
     place = data.index(b"\xff\x4f\xff\x51") + 8
-    sizes = struct.pack(">IIIIII", side, side, 0, 0, side, side)
+    sizes = struct.pack(">IIIIII", side, side, 0, 0, tile or side, tile or side)
     return data[:place] + sizes + data[place + 24 :]
 
 
@@ -323,6 +323,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "packet.jxl": ("damaged", lambda: compressed(b"xml ")),
     "largest.jp2": ("more than --max-pixels", lambda: jpeg2000(60000)),
     "large.jp2": ("cannot hold", lambda: jpeg2000(20000)),
+    "tiles.jp2": ("claims 40000 tiles", lambda: jpeg2000(1000, 5)),
     "gif.png": ("more than --max-pixels", lambda: gif(65535, 65535)),
     "tiny.png": ("cannot hold", lambda: gif(30000, 30000)),
     "script.png": ("is not an image", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),

@@ -248,6 +248,9 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 
 END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
+TILE = 14
+"""The least bytes of a tile: those of its two markers."""
+
 PREMULTIPLIED = 2
 """The kind of an alpha channel by which colours are multiplied."""
 
@@ -269,6 +272,7 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
     data = file.read()
     with opened(file, where, "JPEG2000") as claimed:
         check_claim(*_size(data), 24, len(data), where)
+        _check_tiles(data, where)
         metadata, plain = _metadata(data)
         if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
             if not decoded:
@@ -318,6 +322,20 @@ def _size(data: bytes) -> tuple[int, int]:
     place = data.index(JP2_CODESTREAM) + 8
     width, height, left, top = struct.unpack_from(">IIII", data, place)
     return height - top, width - left
+
+
+def _check_tiles(data: bytes, where: str) -> None:
+    """Raise BlurkitError if a codestream has more tiles than its file can hold.
+
+    OpenJPEG allocates some 30 kB for each before it reads any.
+    """
+    place = data.index(JP2_CODESTREAM) + 8
+    right, below, _, _, width, height, left, top = struct.unpack_from(">8I", data, place)
+    tiles = -((left - right) // max(width, 1)) * -((top - below) // max(height, 1))
+    if tiles * TILE > len(data):
+        raise BlurkitError(
+            f"{where}: claims {tiles} tiles, which a file of {len(data)} bytes cannot hold"
+        )
 
 
 def _density(resolution: tuple[float, float, float]) -> bytes:
