@@ -6,9 +6,9 @@ python -m tests.tools.docs --check    fails if a page is out of date
 Pages are written by hand except for blocks that end with `<!-- end -->` and begin with one of:
 
 - `<!-- commands -->`: every command with its summary;
-- `<!-- options -->`: the options of the page's command, of training commands those of the default
-  system; options that three commands or more describe in the same words are only named, and so are
-  those of `train-reblur` that `train-deblur` has;
+- `<!-- options -->`: the options of the page's command, without those of a training's system;
+  options that three commands or more describe in the same words are only named, unless all do, and
+  so are those of `train-reblur` that `train-deblur` has;
 - `<!-- shared options -->`: these options;
 - `<!-- NAME.txt -->`: the output of an example in docs/pictures.sh (`<!-- NAME.txt MARK -->` for
   one that tests do not run, see tests/pages.py);
@@ -102,7 +102,8 @@ def options(command: str) -> str:
         kept = [heading]
         for entry in split_entries(lines):
             if words(entry) in shared:
-                names.append(option_names(entry))
+                if uses()[words(entry)].total() < len(COMMANDS):
+                    names.append(option_names(entry))
             elif words(entry) in known:
                 twins.append(option_names(entry))
             else:
@@ -122,7 +123,7 @@ def help_sections(command: str) -> list[str]:
     arguments = (command, "--help-all")
     output = CliRunner().invoke(app, arguments, prog_name="blurkit", terminal_width=WIDTH).output
     usage, *sections = output.strip().split("\n\n")
-    return [usage, *(s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s))]
+    return [usage, *(s for s in sections if re.match(r"(Arguments|Options):\n", s))]
 
 
 def entries(command: str) -> list[str]:
@@ -143,15 +144,19 @@ def option_names(entry: str) -> str:
 
 
 @cache
-def shared_options() -> dict[str, str]:
-    """Return the options that several commands describe in the same words: the words, the entry."""
+def uses() -> dict[str, Counter[str]]:
+    """Return the words of every option, with its entries and how many commands have each."""
     found: dict[str, Counter[str]] = {}
     for command in COMMANDS:
         for entry in entries(command):
             found.setdefault(words(entry), Counter())[entry] += 1
-    return {
-        text: forms.most_common(1)[0][0] for text, forms in found.items() if forms.total() >= SHARED
-    }
+    return found
+
+
+def shared_options() -> dict[str, str]:
+    """Return the options that several commands describe in the same words: the words, the entry."""
+    several = {text: forms for text, forms in uses().items() if forms.total() >= SHARED}
+    return {text: forms.most_common(1)[0][0] for text, forms in several.items()}
 
 
 def words(entry: str) -> str:
