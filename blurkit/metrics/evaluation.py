@@ -107,9 +107,10 @@ class Report:
         scores = [key for key in self.only.total if key not in ("images", "infinite")]
         return "psnr" if "psnr" in scores else next(iter(scores), "psnr")
 
-    def lower_is_better(self, key: str) -> bool:
-        """Return whether the lowest of these scores is the best."""
-        return lower_is_better(key, self.protocol)
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the lowest of the scores that rank images is the best."""
+        return lower_is_better(self.ranking, self.protocol)
 
     def as_dict(self, images: bool = True) -> dict[str, Any]:
         """Return the report as plain values; `images` includes the scores of every image.
@@ -158,7 +159,7 @@ def make_report(
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
-    scores: Scores = next((row.scores for rows in runs.values() for row in rows), {"psnr": None})
+    scores: Scores = next((row.scores for rows in runs.values() for row in rows), {})
     key, lower = ranked(measures, scores)
     protocol = _protocol(runs, means, measures)
     if level is not None:
