@@ -154,8 +154,7 @@ def make_report(
     """Return the report of `runs`, the rows of each run by its name, in the same order in all runs.
 
     `level` is the confidence level of the intervals of the means, and `seed` the seed of the
-    intervals and of `frequency`. `costs` are the scores that say what the images took, with a line
-    on each.
+    intervals and of `frequency`. `costs` has a line on each score that says what the images took.
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -97,9 +97,7 @@ class NoReference:
             remedy = "pip install 'blurkit[no-reference]'"
             raise BlurkitError(f"{what} ({one_line(error)}): {remedy}") from error
         known = pyiqa.list_models(metric_mode="NR")
-        for name in names:
-            if name not in known:
-                raise UsageError(f"--no-reference {name}: choose from {', '.join(known)}")
+        _refuse_others("--no-reference", names, known)
         self._measures, self.protocol = {}, {}
         for name in dict.fromkeys(names):
             try:
@@ -146,13 +144,8 @@ class Measures:
     """The names of the scores, in the order in which they are printed."""
 
     def __post_init__(self) -> None:
-        for kind in self.ssim:
-            if kind not in SSIM_KINDS:
-                raise UsageError(f"--ssim {kind}: choose from {', '.join(SSIM_KINDS)}")
-        known = [metric.name for metric in METRICS]
-        for name in self.metrics:
-            if name not in known:
-                raise UsageError(f"--metric {name}: choose from {', '.join(known)}")
+        _refuse_others("--ssim", self.ssim, SSIM_KINDS)
+        _refuse_others("--metric", self.metrics, [metric.name for metric in METRICS])
         keys = ["psnr", *dict.fromkeys(SSIM_KINDS[kind] for kind in self.ssim)]
         for metric in self.added:
             metric.require()
@@ -219,6 +212,12 @@ class Measures:
             raise BlurkitError(f"--crop-border {self.border}: leaves nothing of {width}x{height}")
         inner = image[self.border : height - self.border, self.border : width - self.border]
         return eight_bit(inner)
+
+
+def _refuse_others(option: str, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option} {name}: choose from {', '.join(known)}")
 
 
 def eight_bit(image: Image) -> Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +131,8 @@ class Comparison:
 
 
 def mean_scores(rows: Sequence[Scored]) -> Means:
-    """Return the mean of each score over the images whose score is finite, in whatever order.
+    """Return the mean of each score over the images whose score is finite, the largest of `PEAKS`.
 
-    Of `PEAKS`, it is the largest value.
     Identical images have infinite PSNR; they are counted in `infinite` and left out of the mean.
     """
     means = {
@@ -161,10 +159,10 @@ def subsets(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
 
 def sequences(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
     """Group the rows by sequence, in order of appearance."""
-    groups: dict[str, list[Scored]] = defaultdict(list)
+    groups: dict[str, list[Scored]] = {}
     for row in rows:
-        groups[row.sequence].append(row)
-    return dict(groups)
+        groups.setdefault(row.sequence, []).append(row)
+    return groups
 
 
 def intervals(

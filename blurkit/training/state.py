@@ -136,10 +136,11 @@ def half_state(state: dict[str, Any]) -> dict[str, Any]:
     Moments need the range of float32, which bfloat16 has; weights need the digits of float16.
     Vectors and counters are unchanged, as in `halved`. Loading converts all values to float32.
     """
-    networks = {role: halved(values) for role, values in state["networks"].items()}
-    averaged = {role: halved(values) for role, values in state["averaged"].items()}
-    optimizers = {name: half_moments(values) for name, values in state["optimizers"].items()}
-    return {**state, "networks": networks, "averaged": averaged, "optimizers": optimizers}
+    kinds = {"networks": halved, "averaged": halved, "optimizers": half_moments}
+    return state | {
+        kind: {name: half(values) for name, values in state[kind].items()}
+        for kind, half in kinds.items()
+    }
 
 
 # ---- Files beside the output ---------------------------------------------------------------------
@@ -179,20 +180,20 @@ class RunFiles:
         """Return the checkpoint of a step."""
         return self.beside(f"{step}{self.path.suffix}")
 
-    def refuse_existing(self, force: bool, steps: bool, best: bool, again: bool = False) -> None:
-        """Raise BlurkitError if a new run would overwrite files and `force` is off.
+    def refuse_existing(self, run: Run, best: bool) -> None:
+        """Raise BlurkitError if a new run would overwrite files without leave.
 
-        `steps` and `best` say whether the run writes checkpoints of steps, and the best one. If it
-        may be started `again`, the log is that of a run killed before its first save.
+        `best` says whether it writes the best checkpoint. If it may resume, the log is that of a
+        run killed before its first save.
         """
         if self.output != "-":
-            refuse_output(self.path, force)
-        refuse_existing(self.beside("log.jsonl"), force or again or self.state.exists())
+            refuse_output(self.path, run.force)
+        refuse_existing(self.beside("log.jsonl"), run.force or run.resume or self.state.exists())
         name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
-        found = [p for p in self.path.parent.glob("*") if steps and name.fullmatch(p.name)]
+        found = [p for p in self.path.parent.glob("*") if run.save_every and name.fullmatch(p.name)]
         for path in [*found, *([self.best] if best else [])]:
-            refuse_existing(path, force)
-        if self.state.exists() and not force:
+            refuse_existing(path, run.force)
+        if self.state.exists() and not run.force:
             raise BlurkitError(
                 f"{self.state}: holds the state of a stopped run; continue it with --resume, or "
                 "give --force to start over"
