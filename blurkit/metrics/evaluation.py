@@ -223,10 +223,9 @@ def _protocol(
     if first.subsets:
         count, images = first.subsets["blurriest"]["images"], first.total["images"]
         protocol["subsets"] = f"the {count} of {images} images of lowest and of highest psnr_blur"
-    if any(run.total["infinite"] for run in means.values()):
-        counts = {name: run.total["infinite"] for name, run in means.items()}
-        several = len(means) > 1
-        infinite = [f"{count} {name}" if several else f"{count}" for name, count in counts.items()]
+    counts = {name: run.total["infinite"] for name, run in means.items()}
+    if any(counts.values()):
+        infinite = [f"{n} {name}" if len(counts) > 1 else f"{n}" for name, n in counts.items()]
         protocol["infinite"] = f"identical images, left out of the mean PSNR: {', '.join(infinite)}"
     return protocol
 
