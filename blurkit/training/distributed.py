@@ -73,11 +73,6 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(values)
 
-    def average(self, values: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes; may overwrite `values`."""
-        self.add(values)
-        return values / self.count
-
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is set in any process."""
         return bool(self.sum(torch.tensor(float(flag))))

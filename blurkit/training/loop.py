@@ -75,7 +75,7 @@ class Trainer:
         self.device = choose_device(run.device)
         self.processes = Processes(self.device)
         self.files = RunFiles(run.output)
-        self.log = TrainingLog(self.files.beside("log.jsonl"), self.processes.first)
+        self.log = TrainingLog(self.files.beside("log.jsonl") if self.processes.first else None)
         self.step = 0
         self.metrics: dict[str, float] = {}
         self.validated = 0
@@ -159,7 +159,7 @@ class Trainer:
                         if self.step % every == 0 or last:
                             self._validate()
                         if self.run.save_every and self.step % self.run.save_every == 0:
-                            self._save(self.files.at(self.step))
+                            self._save(self.files.checkpoint(self.step))
                         stop = self.processes.any(bool(signalled()) or self._time_is_up())
                         if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
                             self._save_state()
@@ -213,8 +213,8 @@ class Trainer:
 
     def _log(self, losses: Losses, batch: Batch) -> str:
         """Log a step and return a short form of it. Raises BlurkitError if a loss is not finite."""
-        means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
-        values = dict(zip(losses, means, strict=True))
+        sums = self.processes.sum(torch.stack([value.float() for value in losses.values()]))
+        values = dict(zip(losses, (sums / self.processes.count).tolist(), strict=True))
         if self.processes.first:
             measured = self.recipe.measures(batch)
             values |= {name: value.item() for name, value in measured.items()}
@@ -261,8 +261,8 @@ class Trainer:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
             if (score := self.metrics.get(self.recipe.best, -math.inf)) > self.best:
                 self.best = score
-                self._save(self.files.best)
-                scores += f"; the best so far, saved as {self.files.best}"
+                self._save(best := self.files.checkpoint("best"))
+                scores += f"; the best so far, saved as {best}"
             say(f"step {self.step}: {scores}", self._silent)
         self.processes.wait()
         if self.log.events and pictures:

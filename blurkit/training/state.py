@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import (
@@ -171,14 +171,9 @@ class RunFiles:
         """The running state."""
         return self.beside("state.pt")
 
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the best validation."""
-        return self.beside(f"best{self.path.suffix}")
-
-    def at(self, step: int) -> Path:
-        """Return the checkpoint of a step."""
-        return self.beside(f"{step}{self.path.suffix}")
+    def checkpoint(self, name: int | Literal["best"]) -> Path:
+        """Return the checkpoint of a step, or that of the best validation."""
+        return self.beside(f"{name}{self.path.suffix}")
 
     def refuse_existing(self, run: Run, best: bool) -> None:
         """Raise BlurkitError if a new run would overwrite files without leave.
@@ -191,7 +186,7 @@ class RunFiles:
         refuse_existing(self.beside("log.jsonl"), run.force or run.resume or self.state.exists())
         name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
         found = [p for p in self.path.parent.glob("*") if run.save_every and name.fullmatch(p.name)]
-        for path in [*found, *([self.best] if best else [])]:
+        for path in [*found, *([self.checkpoint("best")] if best else [])]:
             refuse_existing(path, run.force)
         if self.state.exists() and not run.force:
             raise BlurkitError(
@@ -206,18 +201,17 @@ class RunFiles:
 class TrainingLog:
     """Appends JSON objects, one per line: `step`, `time` (seconds since the epoch) and fields.
 
-    Only the first of several processes writes: the log of the others is not `enabled`. `events`, if
+    Without a `path`, as in all but the first of several processes, it writes nothing. `events`, if
     given, gets the same fields.
     """
 
-    def __init__(self, path: Path, enabled: bool = True) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.enabled = enabled
         self.events: Events | None = None
 
     def start(self) -> None:
         """Start an empty log."""
-        if self.enabled:
+        if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
 
@@ -227,7 +221,7 @@ class TrainingLog:
         If `fields` are given, only lines with these values are removed. An incomplete last line is
         always removed. Raises BlurkitError if another line is not one of a log.
         """
-        if not self.enabled or not self.path.exists():
+        if not self.path or not self.path.exists():
             return
         lines = self.path.read_text(errors="replace").splitlines(keepends=True)
         kept = []
@@ -248,7 +242,7 @@ class TrainingLog:
 
     def write(self, step: int, **fields: Any) -> None:
         """Append a line with these fields."""
-        if self.enabled:
+        if self.path:
             line = {"step": step, "time": round(time.time(), 3), **fields}
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
