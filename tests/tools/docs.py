@@ -6,9 +6,9 @@ python -m tests.tools.docs --check    fails if a page is out of date
 Pages are written by hand except for blocks that end with `<!-- end -->` and begin with one of:
 
 - `<!-- commands -->`: every command with its summary;
-- `<!-- options -->`: the options of the page's command, without those of a training's system;
-  options that three commands or more describe in the same words are only named, unless all do, and
-  so are those of `train-reblur` that `train-deblur` has;
+- `<!-- options -->`: the options of the page's command; options that three commands or more
+  describe in the same words are only named, and so are those of `train-reblur` that `train-deblur`
+  has, and those of the default system of a training;
 - `<!-- shared options -->`: these options;
 - `<!-- NAME.txt -->`: the output of an example in docs/pictures.sh (`<!-- NAME.txt MARK -->` for
   one that tests do not run, see tests/pages.py);
@@ -97,13 +97,15 @@ def options(command: str) -> str:
     known = {words(e) for e in entries(twin)} if twin else set()
     names: list[str] = []
     twins: list[str] = []
+    own: list[str] = []
     blocks = [usage]
     for heading, *lines in (section.splitlines() for section in sections):
         kept = [heading]
         for entry in split_entries(lines):
-            if words(entry) in shared:
-                if uses()[words(entry)].total() < len(COMMANDS):
-                    names.append(option_names(entry))
+            if heading.startswith("Options of --system"):
+                own.append(option_names(entry))
+            elif words(entry) in shared:
+                names.append(option_names(entry))
             elif words(entry) in known:
                 twins.append(option_names(entry))
             else:
@@ -113,6 +115,8 @@ def options(command: str) -> str:
     text = f"[Options that commands share](README.md#shared-options): {', '.join(names)}."
     if twins:
         text += f" [Options of {twin}]({twin}.md#options), too: {', '.join(twins)}."
+    if own:
+        text += f" Options of the [default system](../systems/README.md): {', '.join(own)}."
     wrapped = textwrap.fill(text, 100, break_on_hyphens=False)
     return "\n\n".join([fenced("text", "\n\n".join(blocks)), wrapped])
 
@@ -123,7 +127,7 @@ def help_sections(command: str) -> list[str]:
     arguments = (command, "--help-all")
     output = CliRunner().invoke(app, arguments, prog_name="blurkit", terminal_width=WIDTH).output
     usage, *sections = output.strip().split("\n\n")
-    return [usage, *(s for s in sections if re.match(r"(Arguments|Options):\n", s))]
+    return [usage, *(s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s))]
 
 
 def entries(command: str) -> list[str]:
@@ -144,19 +148,15 @@ def option_names(entry: str) -> str:
 
 
 @cache
-def uses() -> dict[str, Counter[str]]:
-    """Return the words of every option, with its entries and how many commands have each."""
+def shared_options() -> dict[str, str]:
+    """Return the options that several commands describe in the same words: the words, the entry."""
     found: dict[str, Counter[str]] = {}
     for command in COMMANDS:
         for entry in entries(command):
             found.setdefault(words(entry), Counter())[entry] += 1
-    return found
-
-
-def shared_options() -> dict[str, str]:
-    """Return the options that several commands describe in the same words: the words, the entry."""
-    several = {text: forms for text, forms in uses().items() if forms.total() >= SHARED}
-    return {text: forms.most_common(1)[0][0] for text, forms in several.items()}
+    return {
+        text: forms.most_common(1)[0][0] for text, forms in found.items() if forms.total() >= SHARED
+    }
 
 
 def words(entry: str) -> str:
