@@ -91,14 +91,14 @@ def command_table() -> str:
 
 
 def options(command: str) -> str:
-    """Return the usage, arguments and options of a command, and the names of its shared options."""
-    usage, *sections = help_sections(command)
+    """Return the arguments and options of a command, and the names of its shared options."""
+    sections = help_sections(command)
     shared, twin = shared_options(), TWINS.get(command)
     known = {words(e) for e in entries(twin)} if twin else set()
     names: list[str] = []
     twins: list[str] = []
     own: list[str] = []
-    blocks = [usage]
+    blocks: list[str] = []
     for heading, *lines in (section.splitlines() for section in sections):
         kept = [heading]
         for entry in split_entries(lines):
@@ -123,16 +123,16 @@ def options(command: str) -> str:
 
 @cache
 def help_sections(command: str) -> list[str]:
-    """Return the usage of a command, and its lists of arguments and options."""
+    """Return the lists of arguments and options of a command."""
     arguments = (command, "--help-all")
     output = CliRunner().invoke(app, arguments, prog_name="blurkit", terminal_width=WIDTH).output
-    usage, *sections = output.strip().split("\n\n")
-    return [usage, *(s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s))]
+    sections = output.strip().split("\n\n")
+    return [s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s)]
 
 
 def entries(command: str) -> list[str]:
     """Return the entries of all options of a command."""
-    sections = [s for s in help_sections(command)[1:] if s.startswith("Options")]
+    sections = [s for s in help_sections(command) if s.startswith("Options")]
     return [entry for s in sections for entry in split_entries(s.splitlines()[1:])]
 
 
