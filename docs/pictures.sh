@@ -58,8 +58,6 @@ blurkit prepare sharp/ --limit 3 --synthesize realistic --copies 2 --seed 1 -q \
     --sheet realistic.png -o realistic.h5 --force
 smaller prepare-realistic.jpg realistic.png
 
-example train-reblur 'blurkit train-reblur pairs.h5 --preset small --perceptual none --dry-run 2>&1 > /dev/null | tail -17'
-
 example deblur 'blurkit deblur blurry/chelsea.png --method network --json'
 row deblur.jpg blurry/chelsea.png blurry/chelsea.deblurred.png sharp/chelsea.png
 
@@ -168,7 +166,7 @@ PY
 blurkit deblur shaky.mp4 --compare -q
 smaller films.jpg shaky.compare.jpg
 
-example deblur-blind 'blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png 2>&1 | tail -n 3'
+blurkit blind-deblur blurry/chelsea.png --operator convolution --kernel-size 25 -o blind.png
 row deblur-blind.jpg blurry/chelsea.png blind.png sharp/chelsea.png
 
 example reblur 'blurkit reblur sharp/chelsea.png --like blurry/coffee.png'
@@ -195,7 +193,7 @@ for name in ("coffee", "camera", "horse"):
     write_image(Path(f"real/{name}.png"), cut)
 PY
 for role in sharp blur; do ln -s "$data/pairs/gopro/test/square/$role/000001.png" "gopro_$role.png"; done
-example transfer-real 'blurkit transfer real/ gopro_sharp.png gopro_blur.png -o given/'
+blurkit transfer real/ gopro_sharp.png gopro_blur.png -o given/
 row transfer-real.jpg real/coffee.png given/coffee.png real/camera.png given/camera.png \
     real/horse.png given/horse.png
 

@@ -198,7 +198,7 @@ class SearchBatch:
         self.saved = SavedSearches(about)
         self.finished: list[str] = []
         self._already = 0
-        self._log = TrainingLog(run.log or Path(), run.log is not None)
+        self._log = TrainingLog(run.log)
 
     def deblur(self, part: WorkPart) -> None:
         """Deblur the records of a part of the inputs."""

@@ -134,7 +134,7 @@ class Evaluation:
                     say(f"wrote {self.page.page}", options.quiet)
             if self.runs and result.comparison and options.pictures is not None:
                 extremes = [*result.comparison.worst, *result.comparison.best]
-                for name in dict.fromkeys(case.name for case in extremes):
+                for name in dict.fromkeys(name for name, _ in extremes):
                     with problems.guard(name):
                         self._show_side_by_side(self.runs.load(name), options.pictures)
         problems.finish(len(result.images), "evaluated")

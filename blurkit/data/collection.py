@@ -28,7 +28,7 @@ from blurkit.errors import BlurkitError, OnError, Say, UsageError, raise_error
 from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import ending, is_image
 from blurkit.io.paths import composed, results_among
-from blurkit.io.records import Record
+from blurkit.io.records import Image, Record
 from blurkit.io.shards import is_shard, read_record, record_keys
 from blurkit.io.streams import ShardWriter
 
@@ -204,8 +204,10 @@ class RestorationRuns:
 
         Raises BlurkitError if an image cannot be read.
         """
-        reference = self._reference[name]() if self._reference else Record(name, {})
-        shared = {"sharp": reference.image("sharp")} if self._reference else {}
+        reference, shared = Record(name, {}), dict[str, Image]()
+        if self._reference:
+            reference = self._reference[name]()
+            shared["sharp"] = reference.image("sharp")
         if self._blurry:
             shared["blur"] = self._blurry[name]().image("blur")
         elif "blur" in reference.images:

@@ -269,17 +269,15 @@ class TileInputs:
         cut to the cells whose centres are nearest to those of the tile's cells.
         """
         height, width = self.images[0].shape[2:]
-        images = []
+        images, maps = [], {}
         for image in self.images:
             y = _same_place(top, height - side, image.shape[2] - side)
             x = _same_place(left, width - side, image.shape[3] - side)
             images.append(image[:, :, y : y + side, x : x + side])
-        maps = {
-            name: values[:, :, _places(top, side, height, values.shape[2])][
-                :, :, :, _places(left, side, width, values.shape[3])
-            ]
-            for name, values in self.maps.items()
-        }
+        for name, values in self.maps.items():
+            rows = _places(top, side, height, values.shape[2])
+            columns = _places(left, side, width, values.shape[3])
+            maps[name] = values[:, :, rows][:, :, :, columns]
         return TileInputs(tuple(images), maps, self.shared)
 
 

@@ -141,21 +141,19 @@ class OnnxRunner(Runner):
         self._open = lru_cache(partial(open_session, path, provider, options=options))
         self._threads = processors() if provider == "CPUExecutionProvider" else 0
         self.network = self._open(min(self._threads, 1))
+        inputs = self.network.get_inputs()
         about, self.layout = _metadata(self.network, path), None
         if about is None:
             if "layout" not in found:
                 raise BlurkitError(f"{path}: {found['problem']}")
             self.layout = OnnxLayout.of(found["layout"])
-            about = _foreign(self.layout)
+            about, self.fixed = _foreign(self.layout), bool(self.layout.fixed)
         elif value_range:
             raise UsageError(f"--value-range: {path} says itself that its values are in 0..1")
-        self.about = about
-        self._names = [node.name for node in self.network.get_inputs()]
-        if self.layout:
-            self.fixed = bool(self.layout.fixed)
         else:
-            self.fixed = isinstance(self.network.get_inputs()[0].shape[-1], int)
-        self.size = self.about.size
+            self.fixed = isinstance(inputs[0].shape[-1], int)
+        self.about, self.size = about, about.size
+        self._names = [node.name for node in inputs]
         self.batch = self._threads or 8
         self._pool = ThreadPoolExecutor(self.batch)
         self.precision = "float32"
@@ -224,14 +222,12 @@ def open_session(
     how.intra_op_num_threads = threads
     how.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = {provider: dict(options or {})} | {"CPUExecutionProvider": {}}
+    if not path.exists():
+        raise BlurkitError(f"{path}: no such file")
     try:
-        if not path.exists():
-            raise BlurkitError(f"{path}: no such file")
         return onnxruntime.InferenceSession(
             str(path), how, providers=[*providers], provider_options=[*providers.values()]
         )
-    except BlurkitError:
-        raise
     except Exception as error:
         reason = one_line(error)[:200]
         raise BlurkitError(f"{path}: damaged, or not an ONNX file ({reason})") from error
@@ -304,11 +300,10 @@ def _examined_apart(
         done = subprocess.run(
             command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=IMPORTED_FROM
         )
-    except subprocess.CalledProcessError as error:
+    except subprocess.SubprocessError as error:
         reason = "ONNX Runtime crashes on it, or it needs too much memory"
-        raise BlurkitError(f"{path}: {reason}") from error
-    except subprocess.TimeoutExpired as error:
-        reason = f"its network takes more than {seconds:.0f} s for a small image"
+        if isinstance(error, subprocess.TimeoutExpired):
+            reason = f"its network takes more than {seconds:.0f} s for a small image"
         raise BlurkitError(f"{path}: {reason}") from error
     found = json.loads(done.stdout)
     if "error" in found:
@@ -393,7 +388,7 @@ def find_layout(session: Any, value_range: ValueRange | None = None) -> OnnxLayo
 
 
 class _Unfit(Exception):
-    """A layout is not the network's; says why."""
+    """Says why a layout is not the network's."""
 
 
 def _candidates(session: Any) -> Iterator[OnnxLayout]:
@@ -474,9 +469,10 @@ def _in_range(session: Any, layout: OnnxLayout, value_range: ValueRange | None) 
 
     if value_range:
         return chosen(value_range)
-    scores = {}
+    photo, scores = _picture(_side(layout)), {}
     for name in RANGES:
-        scores[name] = _score(session, chosen(name))
+        with np.errstate(all="ignore"):
+            scores[name] = psnr(chosen(name).run(session, photo), photo)
         if scores[name] >= NEARLY:
             return chosen(name)
     found = ", ".join(f"{name}: {score:.0f} dB" for name, score in scores.items())
@@ -484,13 +480,6 @@ def _in_range(session: Any, layout: OnnxLayout, value_range: ValueRange | None) 
         f"the range of its values cannot be told, since a photo does not come back in any ({found})"
         f"; name it with --value-range {'|'.join(RANGES)}"
     )
-
-
-def _score(session: Any, layout: OnnxLayout) -> float:
-    """Return the PSNR in dB between a photo and what the network makes of it."""
-    photo = _picture(_side(layout))
-    with np.errstate(all="ignore"):
-        return psnr(layout.run(session, photo), photo)
 
 
 def _picture(side: int) -> np.ndarray:

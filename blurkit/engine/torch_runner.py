@@ -89,10 +89,8 @@ class TorchRunner(Runner):
     def moved(self, inputs: TileInputs) -> tuple[list[Tensor], dict[str, Any]]:
         """Return the images, in channels-last layout, and the conditions, all on the device."""
         images = [torch.from_numpy(image).to(self._device) for image in inputs.images]
-        conditions = {
-            name: torch.from_numpy(values).to(self._device) for name, values in inputs.maps.items()
-        }
-        for name, value in inputs.shared.items():
+        conditions = {name: torch.from_numpy(v) for name, v in inputs.maps.items()} | inputs.shared
+        for name, value in conditions.items():
             conditions[name] = value.to(self._device) if isinstance(value, Tensor) else value
         return [image.contiguous(memory_format=torch.channels_last) for image in images], conditions
 

@@ -1,12 +1,8 @@
 """Contextual similarity CX of two images, not necessarily aligned or of one size (Mechrez 2018).
 
-Each feature of image X is matched to the features of image Y that are much nearer to it than all
-others. The images are similar if every feature of Y is matched by some feature of X. CX is not
-symmetric: X is the image in question (blurred, restored), Y the one it is compared with (sharp).
-
-The papers report distances, -log CX, and so does blurkit: smaller is more similar, 0 is identical,
-and the maximum is the logarithm of the number of positions in Y. Values are comparable only if
-network, layers, bandwidth, distance and image size are the same.
+The images are similar if every feature of Y, the sharp image, is much nearer to some feature of X,
+the image in question, than to all others. Values are comparable only if network, layers, bandwidth,
+distance and image size are the same.
 """
 
 from __future__ import annotations

@@ -72,9 +72,5 @@ class Diversity:
             return {}
         means = mean_scores(self._rows)
         identical = sum(row.scores["pairwise_psnr"] == math.inf for row in self._rows)
-        return {
-            "photos": len(self._rows),
-            "identical": identical,
-            "pairwise_psnr": means["pairwise_psnr"],
-            "psnr_sharp": means["psnr_sharp"],
-        }
+        counts = {"photos": len(self._rows), "identical": identical}
+        return counts | {key: means[key] for key in ("pairwise_psnr", "psnr_sharp")}

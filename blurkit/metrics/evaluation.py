@@ -107,9 +107,10 @@ class Report:
         scores = [key for key in self.only.total if key not in ("images", "infinite")]
         return "psnr" if "psnr" in scores else next(iter(scores), "psnr")
 
-    def lower_is_better(self, key: str) -> bool:
-        """Return whether the lowest of these scores is the best."""
-        return lower_is_better(key, self.protocol)
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the lowest of the scores that rank images is the best."""
+        return lower_is_better(self.ranking, self.protocol)
 
     def as_dict(self, images: bool = True) -> dict[str, Any]:
         """Return the report as plain values; `images` includes the scores of every image.
@@ -153,12 +154,11 @@ def make_report(
     """Return the report of `runs`, the rows of each run by its name, in the same order in all runs.
 
     `level` is the confidence level of the intervals of the means, and `seed` the seed of the
-    intervals and of `frequency`. `costs` are the scores that say what the images took, with a line
-    on each.
+    intervals and of `frequency`. `costs` has a line on each score that says what the images took.
     Raises UsageError if `level` is not between 0 and 1.
     """
     means = {run: totals(rows, by_sequence, level, seed) for run, rows in runs.items()}
-    scores: Scores = next((row.scores for rows in runs.values() for row in rows), {"psnr": None})
+    scores: Scores = next((row.scores for rows in runs.values() for row in rows), {})
     key, lower = ranked(measures, scores)
     protocol = _protocol(runs, means, measures)
     if level is not None:
@@ -223,10 +223,9 @@ def _protocol(
     if first.subsets:
         count, images = first.subsets["blurriest"]["images"], first.total["images"]
         protocol["subsets"] = f"the {count} of {images} images of lowest and of highest psnr_blur"
-    if any(run.total["infinite"] for run in means.values()):
-        counts = {name: run.total["infinite"] for name, run in means.items()}
-        several = len(means) > 1
-        infinite = [f"{count} {name}" if several else f"{count}" for name, count in counts.items()]
+    counts = {name: run.total["infinite"] for name, run in means.items()}
+    if any(counts.values()):
+        infinite = [f"{n} {name}" if len(counts) > 1 else f"{n}" for name, n in counts.items()]
         protocol["infinite"] = f"identical images, left out of the mean PSNR: {', '.join(infinite)}"
     return protocol
 

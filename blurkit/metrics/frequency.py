@@ -84,12 +84,11 @@ def bands_of(image: Image, least: int = COARSEST) -> Iterator[tuple[np.ndarray, 
 
 
 def band_entropies(image: Image, patch: int | None = None) -> np.ndarray:
-    """Return the entropies in bits of an image's bands at three scales, (2, 3, samples).
+    """Return the entropies in bits of the `bands_of` an image at three scales, (2, 3, samples).
 
-    The bands are those of `bands_of`. Without `patch` the whole image is one sample. With `patch`,
-    a multiple of 4, each square of `patch` pixels a side, counted from the top left, is a sample;
-    at the smaller scales it covers the same area of the image. Raises BlurkitError if a side of the
-    image is shorter than `patch` or 4 pixels.
+    Without `patch` the whole image is one sample. With `patch`, a multiple of 4, each square of
+    `patch` pixels a side is a sample; at the smaller scales it covers the same area of the image.
+    Raises BlurkitError if a side of the image is shorter than `patch` or 4 pixels.
     """
     entropies = [
         [[*map(entropy, _samples(band, patch, scale))] for band in bands]

@@ -1,8 +1,4 @@
-"""LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), version 0.1.
-
-The user provides a file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 as the backbone; the
-heads are the official linear layers.
-"""
+"""LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), version 0.1."""
 
 from __future__ import annotations
 

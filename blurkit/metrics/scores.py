@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blurkit.errors import BlurkitError, UsageError, one_line
-from blurkit.io.opencv import opencv
+from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Image, Record, from_float, to_float
-from blurkit.metrics.alignment import ALIGNMENT_PURPOSE, aligned_scores
-from blurkit.metrics.psnr import psnr, psnr_y
-from blurkit.metrics.ssim import SSIM_KINDS, ssims
+from blurkit.metrics.psnr import check_comparable, psnr, psnr_y
+from blurkit.metrics.ssim import SSIM_KINDS, WINDOW_RADIUS, fits, ssim_map, ssims
 
 if TYPE_CHECKING:
     from blurkit.metrics.lpips import Lpips
@@ -63,7 +64,7 @@ METRICS = (
         lambda *images: dict(
             zip(("psnr_aligned", "ssim_aligned"), aligned_scores(*images), strict=True)
         ),
-        require=lambda: opencv(ALIGNMENT_PURPOSE),
+        require=lambda: opencv(ALIGNMENT),
         ranking="psnr_aligned",
     ),
 )
@@ -97,9 +98,7 @@ class NoReference:
             remedy = "pip install 'blurkit[no-reference]'"
             raise BlurkitError(f"{what} ({one_line(error)}): {remedy}") from error
         known = pyiqa.list_models(metric_mode="NR")
-        for name in names:
-            if name not in known:
-                raise UsageError(f"--no-reference {name}: choose from {', '.join(known)}")
+        _refuse_others("--no-reference", names, known)
         self._measures, self.protocol = {}, {}
         for name in dict.fromkeys(names):
             try:
@@ -146,13 +145,8 @@ class Measures:
     """The names of the scores, in the order in which they are printed."""
 
     def __post_init__(self) -> None:
-        for kind in self.ssim:
-            if kind not in SSIM_KINDS:
-                raise UsageError(f"--ssim {kind}: choose from {', '.join(SSIM_KINDS)}")
-        known = [metric.name for metric in METRICS]
-        for name in self.metrics:
-            if name not in known:
-                raise UsageError(f"--metric {name}: choose from {', '.join(known)}")
+        _refuse_others("--ssim", self.ssim, SSIM_KINDS)
+        _refuse_others("--metric", self.metrics, [metric.name for metric in METRICS])
         keys = ["psnr", *dict.fromkeys(SSIM_KINDS[kind] for kind in self.ssim)]
         for metric in self.added:
             metric.require()
@@ -221,6 +215,85 @@ class Measures:
         return eight_bit(inner)
 
 
+def _refuse_others(option: str, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option} {name}: choose from {', '.join(known)}")
+
+
 def eight_bit(image: Image) -> Image:
     """Return `image` rounded to uint8, as an 8-bit file would store it."""
     return image if image.dtype == np.uint8 else from_float(to_float(image), np.uint8)
+
+
+# ---- RealBlur's alignment ------------------------------------------------------------------------
+
+# The benchmark's pairs come from two cameras, so a restored image may be shifted relative to its
+# sharp image and differ in brightness. Both are corrected before the images are compared (Rim et
+# al., ECCV 2020, `evaluation_RealBlur_ecc.py`).
+
+ECC_ITERATIONS = 100
+GAUSSIAN_SIZE = 5
+"""ECC's maximum number of iterations, and the size of the Gaussian that smooths both images."""
+
+ALIGNMENT = "alignment"
+"""The purpose that the error message of `opencv` names if OpenCV is missing."""
+
+
+def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Return `restored` aligned with `sharp`, and the mask of the pixels that it covers.
+
+    Applies one gain to all channels, found by least squares, then the homography that maximises the
+    enhanced correlation coefficient (ECC; Evangelidis and Psarakis 2008) of the gray images, with
+    cubic interpolation. Both images are (H, W, C) and have the same depth. The aligned image is
+    float32 (H, W, C) in about [0, 1], not rounded; the mask is (H, W, 1) and holds 0 and 1.
+    Raises BlurkitError if the images differ in shape or depth, if the restored image is black, or
+    if ECC does not converge or moves the image out of the frame.
+    """
+    cv2 = opencv(ALIGNMENT)
+    check_comparable(restored, sharp)
+    moving, fixed = to_float(restored), to_float(sharp)
+    power = float(np.vdot(moving, moving))
+    if power == 0:
+        raise BlurkitError("cannot be aligned: the restored image is black")
+    moving = moving * np.float32(np.vdot(fixed, moving) / power)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_ITERATIONS, 0)
+    try:
+        _, homography = cv2.findTransformECC(
+            gray(cv2, fixed),
+            gray(cv2, moving),
+            np.eye(3, dtype=np.float32),
+            cv2.MOTION_HOMOGRAPHY,
+            criteria,
+            None,
+            GAUSSIAN_SIZE,
+        )
+    except cv2.error as error:
+        raise BlurkitError("cannot be aligned: ECC does not converge on this pair") from error
+    warp = partial(cv2.warpPerspective, M=homography, dsize=sharp.shape[1::-1])
+    cubic, nearest = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_CUBIC, cv2.INTER_NEAREST))
+    warped = warp(moving, flags=cubic, borderMode=cv2.BORDER_REFLECT)
+    mask = warp(np.ones(sharp.shape[:2], np.float32), flags=nearest)  # 0 beyond the border
+    if not mask.any():
+        raise BlurkitError("cannot be aligned: ECC moved the restored image out of the frame")
+    return warped.reshape(sharp.shape), mask[:, :, None]
+
+
+def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
+    """Return (PSNR in dB, SSIM) of the images inside the mask, after `align`.
+
+    PSNR is computed over the pixels of the mask, with white at 1. SSIM is the mean over channels of
+    the per-channel Gaussian map (`ssim_map`) of the masked images, inside the mask; it is None if a
+    side has fewer than 11 pixels or the mask covers nothing of the map.
+    Raises BlurkitError as `align` does.
+    """
+    warped, mask = align(restored, sharp)
+    warped = (warped * mask).astype(np.float64)
+    fixed = (to_float(sharp) * mask).astype(np.float64)
+    difference = warped - fixed
+    mse = float(np.vdot(difference, difference)) / (float(mask.sum()) * sharp.shape[2])
+    decibels = math.inf if mse == 0 else -10 * math.log10(mse)
+    inner = mask[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
+    if not fits(sharp) or not inner.any():
+        return decibels, None
+    return decibels, float((ssim_map(warped, fixed) * inner).mean(axis=2).sum() / inner.sum())

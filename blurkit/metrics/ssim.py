@@ -1,10 +1,4 @@
-"""Structural similarity: the different measures that papers and tools call SSIM.
-
-`ssim` is computed per channel, like BasicSR's and like scikit-image's with Gaussian weights.
-`ssim_matlab` is the result of MATLAB's `ssim` for a colour image, which the GoPro and HIDE tables
-report: it treats height, width and colour as a volume, and is 0.05 to 0.17 higher on blurry photos.
-`ssim_skimage` is scikit-image's default, and `ssim_y` is `ssim` of the luma.
-"""
+"""Structural similarity: the different measures that papers and tools call SSIM."""
 
 from __future__ import annotations
 
@@ -18,8 +12,8 @@ from blurkit.metrics.psnr import check_comparable, luma, peak
 
 WINDOW_RADIUS = 5
 WINDOW_SIGMA = 1.5
-UNIFORM = 7
-"""The side of scikit-image's default window."""
+GAUSSIAN, UNIFORM = 2 * WINDOW_RADIUS + 1, 7
+"""The sides of the Gaussian and of scikit-image's default window."""
 
 SSIM_KINDS = {
     "basicsr": "ssim",
@@ -33,20 +27,21 @@ SSIM_KINDS = {
 def ssim(restored: Image, sharp: Image) -> float:
     """Return the mean SSIM of the channels, with an 11x11 Gaussian window (sigma 1.5).
 
-    Wang et al. 2004, with population covariance and K 0.01 and 0.03; pixels where the window does
-    not fit are left out. Both images are (H, W, C) of the same depth, at least 11 pixels a side.
-    Raises BlurkitError if they are smaller or differ in shape or depth.
+    Wang et al. 2004, with population covariance and K 0.01 and 0.03, like BasicSR's; pixels where
+    the window does not fit are left out. Both images are (H, W, C) of the same depth, at least 11
+    pixels a side. Raises BlurkitError if they are smaller or differ in shape or depth.
     """
     check_comparable(restored, sharp)
-    _check_size(sharp, 2 * WINDOW_RADIUS + 1)
+    _check_size(sharp, GAUSSIAN)
     return _mean_similarity(_inner(_blurred_moments(restored, sharp)), peak(sharp))
 
 
 def ssim_matlab(restored: Image, sharp: Image) -> float:
     """Return the SSIM of the H x W x C volume, with an 11x11x11 Gaussian and replicated borders.
 
-    This is what MATLAB's `ssim(a, b)` computes for colour images. Both images are (H, W, C) of the
-    same depth and of any size. It is computed in float64, because float32 exceeds 1 on flat areas.
+    This is what MATLAB's `ssim(a, b)` computes for colour images, and the tables of GoPro and HIDE
+    report. Both images are (H, W, C) of the same depth and of any size. It is computed in float64,
+    because float32 exceeds 1 on flat areas.
     Raises BlurkitError if the images differ in shape or depth.
     """
     check_comparable(restored, sharp)
@@ -90,7 +85,7 @@ def ssim_y(restored: Image, sharp: Image) -> float:
 def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
     """Return the map (H - 10, W - 10, C) whose mean is `ssim`, with its arguments and errors."""
     check_comparable(restored, sharp)
-    _check_size(sharp, 2 * WINDOW_RADIUS + 1)
+    _check_size(sharp, GAUSSIAN)
     luminance, structure = _terms(_inner(_blurred_moments(restored, sharp)), peak(sharp))
     return (luminance * structure).transpose(1, 2, 0)
 
@@ -106,22 +101,17 @@ def ssims(
     check_comparable(restored, sharp)
     white = peak(sharp)
     moments = _blurred_moments(restored, sharp) if {"basicsr", "matlab"} & {*kinds} else []
-    scores: dict[str, float | None] = {}
-    for kind in kinds:
-        score = None
-        if kind == "matlab":
-            score = _volume(moments, white)
-        elif kind == "basicsr" and fits(sharp):
-            score = _mean_similarity(_inner(moments), white)
-        elif kind == "basicsr-y" and fits(sharp):
-            score = ssim_y(restored, sharp)
-        elif kind == "scikit-image" and fits(sharp, UNIFORM):
-            score = ssim_skimage(restored, sharp)
-        scores[SSIM_KINDS[kind]] = score
-    return scores
+    measured = {
+        "matlab": (1, lambda: _volume(moments, white)),
+        "basicsr": (GAUSSIAN, lambda: _mean_similarity(_inner(moments), white)),
+        "basicsr-y": (GAUSSIAN, lambda: ssim_y(restored, sharp)),
+        "scikit-image": (UNIFORM, lambda: ssim_skimage(restored, sharp)),
+    }
+    chosen = {SSIM_KINDS[kind]: measured[kind] for kind in kinds}
+    return {name: score() if fits(sharp, side) else None for name, (side, score) in chosen.items()}
 
 
-def fits(image: Image, window: int = 2 * WINDOW_RADIUS + 1) -> bool:
+def fits(image: Image, window: int = GAUSSIAN) -> bool:
     """Return whether a window of `window` pixels a side, by default the Gaussian's 11, fits."""
     return min(image.shape[:2]) >= window
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +103,8 @@ class Totals:
         return {"total": self.total, **present}
 
 
-@dataclass(frozen=True)
-class Case:
-    """An image of a comparison: its name, and by run the score that ranks it."""
-
-    name: str
-    scores: dict[str, float]
+Cases = list[tuple[str, dict[str, float]]]
+"""Names of images, and by run the score that ranks them."""
 
 
 @dataclass(frozen=True)
@@ -123,22 +118,21 @@ class Comparison:
 
     ranking: str
     wins: dict[str, int]
-    worst: list[Case]
-    best: list[Case]
+    worst: Cases
+    best: Cases
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values without `wins`, which `Report.as_dict` adds to each run."""
         cases = {
-            kind: [{"name": case.name, self.ranking: case.scores} for case in images]
+            kind: [{"name": name, self.ranking: scores} for name, scores in images]
             for kind, images in (("worst", self.worst), ("best", self.best))
         }
         return {**cases, "ranking": self.ranking}
 
 
 def mean_scores(rows: Sequence[Scored]) -> Means:
-    """Return the mean of each score over the images whose score is finite, in whatever order.
+    """Return the mean of each score over the images whose score is finite, the largest of `PEAKS`.
 
-    Of `PEAKS`, it is the largest value.
     Identical images have infinite PSNR; they are counted in `infinite` and left out of the mean.
     """
     means = {
@@ -165,10 +159,10 @@ def subsets(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
 
 def sequences(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
     """Group the rows by sequence, in order of appearance."""
-    groups: dict[str, list[Scored]] = defaultdict(list)
+    groups: dict[str, list[Scored]] = {}
     for row in rows:
-        groups[row.sequence].append(row)
-    return dict(groups)
+        groups.setdefault(row.sequence, []).append(row)
+    return groups
 
 
 def intervals(
@@ -258,9 +252,9 @@ def compare(
         scores = {run: image.scores for run, image in zip(runs, images, strict=True)}
         for run in winners(scores, key, lower):
             wins[run] += 1
-        cases.append(Case(images[0].name, {run: _value(row, key) for run, row in scores.items()}))
+        cases.append((images[0].name, {run: _merit(row, key) for run, row in scores.items()}))
     sign = -1 if lower else 1
-    cases.sort(key=lambda case: (sign * np.mean([*case.scores.values()]), case.name))
+    cases.sort(key=lambda case: (sign * np.mean([*case[1].values()]), case[0]))
     worst = cases[: min(CASES, (len(cases) + 1) // 2)]  # no image is among both
     return Comparison(key, wins, worst, cases[: len(worst) - 1 : -1][:CASES])
 
@@ -269,13 +263,8 @@ def _summaries(parts: Mapping[str, Sequence[Scored]]) -> dict[str, Means]:
     return {name: mean_scores(part) for name, part in parts.items()}
 
 
-def _value(scores: Scores, key: str) -> float:
-    value = scores[key]
-    return -math.inf if value is None else value
-
-
-def _merit(scores: Scores, key: str, lower: bool) -> float:
-    value = scores[key]
+def _merit(scores: Scores, key: str, lower: bool = False) -> float:
+    value = scores.get(key)
     return -math.inf if value is None else -value if lower else value
 
 

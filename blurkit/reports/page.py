@@ -28,11 +28,11 @@ from blurkit.reports.tables import (
     OF_INPUTS,
     Best,
     column_words,
-    extreme_words,
     number_of,
     report_tables,
     score_columns,
     shown,
+    worst_words,
 )
 from blurkit.reports.values import to_json
 from blurkit.version import __version__
@@ -88,15 +88,14 @@ class ReportFolder:
 
         Raises BlurkitError if it fails.
         """
-        key = report.ranking
-        sign = -1 if report.lower_is_better(key) else 1
+        sign = -1 if report.lower_is_better else 1
         known = [i for i in report.images if i.name in self._images]  # the others cannot be shown
-        images = [self._images[i.name] | _score(i.runs, key) for i in known]
+        images = [self._images[i.name] | _score(i.runs, report.ranking) for i in known]
         # The worst score comes first, or what changed most where none is known.
         images.sort(
             key=lambda i: (i["score"] is None, sign * (i["score"] or 0) or -(i["change"] or 0))
         )
-        text = _render(title, report, key, images, text_of)
+        text = _render(title, report, images, text_of)
         with replacing(self.page, self._force) as partial:
             partial.write_text(text, encoding="utf-8", errors="replace")
         used = {p["file"] for i in images for p in i["pictures"]} | {i["thumbnail"] for i in images}
@@ -132,8 +131,6 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
         (run or ("after" if before else roles[run]), record.images[roles[run]])
         for run, record in scene.items()
     ]
-    if {*roles.values()} == {source}:
-        before = []
     target = first.images.get(measures.target)
     reference = [] if target is None else [("reference", target)]
     return [*before, *results, *reference], len(before)
@@ -143,31 +140,25 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
 
 
 def _render(
-    title: str,
-    report: Report,
-    key: str,
-    images: list[dict[str, Any]],
-    text_of: Callable[[object], str],
+    title: str, report: Report, images: list[dict[str, Any]], text_of: Callable[[object], str]
 ) -> str:
     """Return the page; every text is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader  # imported when used, as it takes long
 
     scores = {image.name: image.runs for image in report.images}
-    names, first = list(report.runs) if report.comparison else [], next(iter(report.runs))
-    columns = score_columns(report)
-    places = [
-        (c, run) for c in columns for run in report.runs if run == first or c not in OF_INPUTS
-    ]
+    names, columns = list(report.runs) if report.comparison else [], score_columns(report)
+    shown_runs = {c: [*report.runs][: 1 if c in OF_INPUTS else None] for c in columns}
+    places = [(column, run) for column, runs in shown_runs.items() for run in runs]
     rows = []
     for index, image in enumerate(images):
-        runs = scores[image["name"]]
-        image["scores"] = _scores_line(runs, columns, text_of)
-        cells = [runs[run].get(column) for column, run in places]
+        of_runs = scores[image["name"]]
+        image["scores"] = _scores_line(of_runs, columns, text_of)
+        cells = [of_runs[run].get(column) for column, run in places]
         rows.append({"index": index, "image": image, "cells": cells})
-    charts = []
-    for c in columns:
-        values = [[i.runs[run].get(c) for i in report.images] for k, run in places if k == c]
-        charts.append(histogram(c, values))
+    charts = [
+        histogram(c, [[i.runs[run].get(c) for i in report.images] for run in runs])
+        for c, runs in shown_runs.items()
+    ]
     environment = Environment(autoescape=True, loader=FileSystemLoader(HERE))
     environment.filters |= {"cell": text_of, "key": _sort_key, "words": column_words}
     environment.tests["best"] = lambda value: isinstance(value, Best)
@@ -183,7 +174,7 @@ def _render(
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         tables={n: {"columns": c, "rows": r} for n, (c, r) in report_tables(report).items()},
-        galleries=_galleries(images, key, report.lower_is_better(key)),
+        galleries=_galleries(images, report),
         runs=names,
         charts=charts,
         columns=[f"{c}, {run}" if names and c not in OF_INPUTS else c for c, run in places],
@@ -193,13 +184,11 @@ def _render(
     )
 
 
-def _galleries(
-    images: list[dict[str, Any]], key: str, lower: bool
-) -> dict[str, list[dict[str, Any]]]:
+def _galleries(images: list[dict[str, Any]], report: Report) -> dict[str, list[dict[str, Any]]]:
     """Return the images to look at first, with the reason as heading."""
     by_score = list(enumerate(images))
-    worst = extreme_words(key, lower)
-    _, _, unit = column_words(key).partition(",")
+    worst = worst_words(report)
+    _, _, unit = column_words(report.ranking).partition(",")
     by_change = sorted(by_score, key=lambda item: -(item[1]["change"] or 0))
     galleries = {}
     for heading, numbered, field, text in (

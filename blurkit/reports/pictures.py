@@ -133,9 +133,9 @@ class ContactSheets:
     def __init__(self, output: str, show: Sequence[str], force: bool = False) -> None:
         self._path, self._several = Path(output), is_folder(output)
         self._show, self._force = show, force
-        if not self._several and not is_written(self._path):
-            raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
         if not self._several:
+            if not is_written(self._path):
+                raise UsageError(f"--sheet {output}: name an image, or a folder (end it with /)")
             refuse_output(self._path, force)
         self._name: str | None = None
         self._images: list[Image] = []
@@ -164,10 +164,10 @@ class ContactSheets:
         """Write the sheet of the current picture's frames, if there are any."""
         if not self._images:
             return
-        name = f"{safe_name(str(self._name))}.png"
+        path = self._path / f"{safe_name(str(self._name))}.png" if self._several else self._path
         sheet = contact_sheet(self._images, self._captions)
         self._images, self._captions = [], []
-        write_image(self._path / name if self._several else self._path, sheet, force=self._force)
+        write_image(path, sheet, force=self._force)
 
 
 def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 7) -> Image:
@@ -175,11 +175,8 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], most: int = 
     font = ImageFont.load_default(size=max(12, images[0].shape[0] // 18))
     columns = math.ceil(len(images) / math.ceil(len(images) / most))
     captioned = [_captioned(i, text, font) for i, text in zip(images, captions, strict=True)]
-    rows = [
-        side_by_side(captioned[first : first + columns])
-        for first in range(0, len(captioned), columns)
-    ]
-    turned = side_by_side([row.swapaxes(0, 1) for row in rows])  # a column of rows
+    rows = (captioned[first : first + columns] for first in range(0, len(captioned), columns))
+    turned = side_by_side([side_by_side(row).swapaxes(0, 1) for row in rows])  # a column of rows
     return np.ascontiguousarray(turned.swapaxes(0, 1))
 
 

@@ -59,13 +59,6 @@ Curve = tuple[list[int], list[float]]
 """Steps and values."""
 
 
-WRONG_LINE = (
-    *(ValueError, KeyError, TypeError, AttributeError),
-    *(RecursionError, OverflowError),  # brackets without end, an infinite step
-)
-"""What is raised for a line that is no line of a log."""
-
-
 def read_log(path: Path) -> dict[str, Curve]:
     """Return the values over the steps of a log of JSON lines, by name, such as `losses/l1`.
 
@@ -83,8 +76,9 @@ def read_log(path: Path) -> dict[str, Curve]:
                     values[name][step].append(value)
     except OSError as error:
         raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
-    except WRONG_LINE as error:
-        raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(error)})") from error
+    # RecursionError: brackets without end; OverflowError: an infinite step
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as why:
+        raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(why)})") from why
     if not values:
         raise BlurkitError(f"{path}: holds no values")
     return {

@@ -62,16 +62,9 @@ class Progress:
     def _line(self) -> str:
         from tqdm import tqdm
 
-        return tqdm.format_meter(
-            n=self._done,
-            total=self._total,
-            elapsed=time.monotonic() - self._started,
-            initial=self._first,
-            prefix=self._label,
-            unit=self._unit,
-            ncols=0,
-            postfix=self._note or None,
-        )
+        elapsed, about = time.monotonic() - self._started, self._note or None
+        how = {"initial": self._first, "prefix": self._label, "unit": self._unit, "ncols": 0}
+        return tqdm.format_meter(self._done, self._total, elapsed, postfix=about, **how)
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from blurkit.errors import UsageError, printable
 from blurkit.io.records import Record
 from blurkit.io.writing import refuse_output, replacing
-from blurkit.metrics.evaluation import Report
+from blurkit.metrics.evaluation import Report, lower_is_better
 from blurkit.metrics.statistics import Means, Spread
 from blurkit.reports.progress import say
 from blurkit.reports.values import to_json
@@ -115,19 +115,15 @@ def print_report(report: Report) -> None:
         columns, rows = _images_table(report)
         title = "eval"
         if len(rows) > IMAGE_ROWS:
-            key = report.ranking
-            lower = report.lower_is_better(key)
-            title = f"eval: the {IMAGE_ROWS} of {extreme_words(key, lower)} (--json gives all)"
-            scores = (image.as_dict().get(key) for image in report.images)
-            known = [(s, i) for i, s in enumerate(scores) if s is not None]
-            known.sort(key=lambda found: (-found[0] if lower else found[0], found[1]))
+            title = f"eval: the {IMAGE_ROWS} of {worst_words(report)} (--json gives all)"
+            sign = -1 if report.lower_is_better else 1
+            scores = (image.as_dict().get(report.ranking) for image in report.images)
+            known = sorted((sign * s, i) for i, s in enumerate(scores) if s is not None)
             rows = [rows[i] for _, i in known[:IMAGE_ROWS]]
         tables = [(title, (columns, [*rows, *_means_table(report)[1]]))]
     tables += [(f"eval: {name}", table) for name, table in _frequency_table(report).items()]
-    for title, table in tables[:-1]:
-        print_table(title, *table)
-    title, table = tables[-1]
-    print_table(title, *table, note="; ".join(_notes(report)))
+    for number, (title, table) in enumerate(tables, 1):
+        print_table(title, *table, "; ".join(_notes(report)) if number == len(tables) else "")
 
 
 def write_report(path: Path, report: Report, force: bool = False) -> None:
@@ -160,7 +156,7 @@ def report_tables(report: Report) -> dict[str, Table]:
 def score_columns(report: Report) -> list[str]:
     """Return the names of the scores that any run has a mean of, those of the inputs first."""
     sums = [run.total for run in report.runs.values()]
-    names = dict.fromkeys(["psnr_blur", "psnr_sharp", *(key for total in sums for key in total)])
+    names = dict.fromkeys([*OF_INPUTS, *(key for total in sums for key in total)])
     counts = ("images", "infinite")
     return [n for n in names if n not in counts and any(t.get(n) is not None for t in sums)]
 
@@ -215,7 +211,7 @@ def _comparison_tables(report: Report) -> dict[str, Table]:
     kinds = {"worst": comparison.worst, "best": comparison.best}
     tables[f"{key} of the worst and best images"] = (
         ["image", *report.runs],
-        [(f"{k}: {case.name}", *case.scores.values()) for k in kinds for case in kinds[k]],
+        [(f"{k}: {n}", *s.values()) for k in kinds for n, s in kinds[k]],
     )
     return tables
 
@@ -247,7 +243,7 @@ def _with_best(
         cells = [row[number] for row in marked]
         values = [None if cell is None else number_of(cell) for cell in cells]
         ranked = sorted({value for value in values if value is not None})
-        ranked = ranked if report.lower_is_better(score) else ranked[::-1]
+        ranked = ranked if lower_is_better(score, report.protocol) else ranked[::-1]
         ranked = ranked[: 2 if len(ranked) > 2 else 1]
         for row, cell, value in zip(marked, cells, values, strict=True):
             if value in ranked:
@@ -309,9 +305,10 @@ def column_words(column: str) -> str:
     return "".join([COLUMN_WORDS.get(name, name.replace("_", " ")), *rest])
 
 
-def extreme_words(column: str, lower: bool) -> str:
-    """Return what the worst images have of a score, of which the lowest is the best if `lower`."""
-    return f"{'highest' if lower else 'lowest'} {column_words(column).partition(',')[0]}"
+def worst_words(report: Report) -> str:
+    """Return what the worst images have of the score that ranks them."""
+    end = "highest" if report.lower_is_better else "lowest"
+    return f"{end} {column_words(report.ranking).partition(',')[0]}"
 
 
 # ---- files ---------------------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 The blurry image is the mean of a window of frames in linear light; the sharp image is the middle
 frame (Nah et al., "Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring",
-CVPR 2017). If the frame rate is too low for that, optical flow interpolates more frames: dense
-inverse search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016) estimates
-the motion in both directions. It requires OpenCV: `pip install 'blurkit[align]'`.
+CVPR 2017). If the frame rate is too low for that, optical flow interpolates more frames (Kroeger et
+al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016), which requires OpenCV.
 """
 
 from __future__ import annotations
@@ -60,9 +59,9 @@ class Averaging:
                 "interpolation takes 0 or more steps and an agreement from 0 to 1; "
                 f"got {self.interpolate} and {self.agreement:g}"
             )
-        if self.interpolates and self.average < 2:
-            raise UsageError("--interpolate requires --average of 2 or more")
         if self.interpolates:
+            if self.average < 2:
+                raise UsageError("--interpolate requires --average of 2 or more")
             opencv(FLOW_PURPOSE)
 
     @property
@@ -264,10 +263,8 @@ def find_motion(first: Image, second: Image) -> Motion:
     grays = [gray(cv2, from_float(to_float(frame), np.uint8)) for frame in (first, second)]
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     forward, backward = search.calc(*grays, None), search.calc(*grays[::-1], None)
-    matched = (
-        _matched(cv2, forward, backward, grays[0], grays[1]),
-        _matched(cv2, backward, forward, grays[1], grays[0]),
-    )
+    flows = forward, backward
+    matched = _matched(cv2, *flows, *grays), _matched(cv2, *flows[::-1], *grays[::-1])
     return Motion(forward, backward, float(np.mean(matched)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -109,17 +109,11 @@ class Exposure:
 
     def attributes(self, height: int, width: int) -> Attributes:
         """Return the exposure as attributes of a record of this size, leaving out defaults."""
-        attrs: Attributes = {
-            "blur_extent": round(self.extent(height, width), 2),
-            "gamma": self.gamma,
-        }
-        for key in fields(self):
-            value = getattr(self, key.name)
-            default: Any = key.default
-            if key.default_factory is not MISSING:
-                default = key.default_factory()
-            if key.name != "objects" and not np.array_equal(value, default):
-                attrs[_attribute(key.name)] = value
+        extent, plain = round(self.extent(height, width), 2), Exposure("", -1)
+        attrs: Attributes = {"blur_extent": extent, "gamma": self.gamma}
+        for name, value in vars(self).items():
+            if name != "objects" and not np.array_equal(value, vars(plain)[name]):
+                attrs[_attribute(name)] = value
         if self.objects:
             rows = ((m.x, m.y, m.radius, m.feather, m.shift_x, m.shift_y) for m in self.objects)
             outlines = [m.outline for m in self.objects]

@@ -87,8 +87,7 @@ def draw_path(path: np.ndarray, size: int) -> Kernel:
 def scaled_path(path: np.ndarray, reach: float) -> np.ndarray:
     """Return complex positions (steps,) with mean 0, scaled so that the farthest is at `reach`."""
     path = path - path.mean()
-    scaled: np.ndarray = path * (reach / max(np.abs(path.real).max(), np.abs(path.imag).max()))
-    return scaled
+    return path * (reach / max(np.abs(path.real).max(), np.abs(path.imag).max()))
 
 
 class Movement(NamedTuple):
@@ -137,10 +136,9 @@ def splat(rows: np.ndarray, columns: np.ndarray, size: int) -> Kernel:
     kernel = np.zeros((size + 1, size + 1))
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = rows - top, columns - left
-    np.add.at(kernel, (top, left), (1 - down) * (1 - right))
-    np.add.at(kernel, (top, left + 1), (1 - down) * right)
-    np.add.at(kernel, (top + 1, left), down * (1 - right))
-    np.add.at(kernel, (top + 1, left + 1), down * right)
+    for y, below in enumerate((1 - down, down)):
+        for x, beside in enumerate((1 - right, right)):
+            np.add.at(kernel, (top + y, left + x), below * beside)
     return kernel[:size, :size] / len(rows)
 
 
@@ -319,10 +317,7 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     if suffix == ".mat" and h5py.is_hdf5(path):
         probe(path)
     try:
-        if suffix == ".mat":
-            yield from _matlab(path)
-        else:
-            yield from _numpy(path)
+        yield from _matlab(path) if suffix == ".mat" else _numpy(path)
     except Exception as error:  # the readers raise all kinds of exceptions on damaged data
         raise BlurkitError(f"{path}: cannot read this kernel file ({one_line(error)})") from error
 

@@ -1,8 +1,7 @@
 """Data-parallel training under `torchrun`, in the training loop alone: recipes do not see it.
 
-Every process loads its slice of the global batch, torch's DistributedDataParallel averages the
-gradients during the backward pass, and batch normalisation uses the whole batch. N processes thus
-compute the same as a single one.
+Every process loads its slice of the global batch, gradients are averaged during the backward pass,
+and batch normalisation uses the whole batch. N processes thus compute the same as a single one.
 """
 
 from __future__ import annotations
@@ -74,18 +73,9 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(values)
 
-    def average(self, values: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes; may overwrite `values`."""
-        self.add(values)
-        return values / self.count
-
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is set in any process."""
-        if self.count == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value.item())
+        return bool(self.sum(torch.tensor(float(flag))))
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes, on the CPU; may overwrite `values`."""

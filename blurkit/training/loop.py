@@ -75,7 +75,7 @@ class Trainer:
         self.device = choose_device(run.device)
         self.processes = Processes(self.device)
         self.files = RunFiles(run.output)
-        self.log = TrainingLog(self.files.beside("log.jsonl"), self.processes.first)
+        self.log = TrainingLog(self.files.beside("log.jsonl") if self.processes.first else None)
         self.step = 0
         self.metrics: dict[str, float] = {}
         self.validated = 0
@@ -92,9 +92,7 @@ class Trainer:
 
     def _prepare(self) -> None:
         if not self.resuming:
-            keeps_best = self.validate is not None
-            saves = bool(self.run.save_every)
-            self.files.refuse_existing(self.run.force, saves, keeps_best, self.run.resume)
+            self.files.refuse_existing(self.run, best=self.validate is not None)
             if self.run.resume:
                 say(f"{self.files.state}: no saved state to resume, so it starts", self._silent)
         self.steps = steps_of(self.recipe, self.run, self.processes)
@@ -103,11 +101,9 @@ class Trainer:
         self.averaged: dict[str, AveragedModel] = {}
         if self.c.ema:
             average = get_ema_multi_avg_fn(self.c.ema)
-            self.averaged = {
-                role: AveragedModel(network, multi_avg_fn=average)
-                for role, network in self.recipe.networks.items()
-            }
-            self._average_weights()  # the first update copies the initial weights
+            for role, network in self.recipe.networks.items():
+                self.averaged[role] = AveragedModel(network, multi_avg_fn=average)
+        self._average_weights()  # the first update copies the initial weights
         if self.resuming:
             self._load_state()
         else:
@@ -163,7 +159,7 @@ class Trainer:
                         if self.step % every == 0 or last:
                             self._validate()
                         if self.run.save_every and self.step % self.run.save_every == 0:
-                            self._save(self.files.at(self.step))
+                            self._save(self.files.checkpoint(self.step))
                         stop = self.processes.any(bool(signalled()) or self._time_is_up())
                         if stop or time.monotonic() - saved > 60 * self.run.save_minutes:
                             self._save_state()
@@ -217,8 +213,8 @@ class Trainer:
 
     def _log(self, losses: Losses, batch: Batch) -> str:
         """Log a step and return a short form of it. Raises BlurkitError if a loss is not finite."""
-        means = self.processes.average(torch.stack([v.float() for v in losses.values()])).tolist()
-        values = dict(zip(losses, means, strict=True))
+        sums = self.processes.sum(torch.stack([value.float() for value in losses.values()]))
+        values = dict(zip(losses, (sums / self.processes.count).tolist(), strict=True))
         if self.processes.first:
             measured = self.recipe.measures(batch)
             values |= {name: value.item() for name, value in measured.items()}
@@ -265,19 +261,16 @@ class Trainer:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
             if (score := self.metrics.get(self.recipe.best, -math.inf)) > self.best:
                 self.best = score
-                self._save(self.files.best)
-                scores += f"; the best so far, saved as {self.files.best}"
+                self._save(best := self.files.checkpoint("best"))
+                scores += f"; the best so far, saved as {best}"
             say(f"step {self.step}: {scores}", self._silent)
         self.processes.wait()
         if self.log.events and pictures:
             self.log.events.show(self.step, sorted(pictures.glob(f"{self.step:07d}-*.png")))
 
     def _checkpoint(self) -> Checkpoint:
-        trained = {role: network.state_dict() for role, network in self.recipe.networks.items()}
-        networks = {
-            role: self.recipe.finished(role, states)
-            for role, states in (trained | self._averages()).items()
-        }
+        states = self._states(self.recipe.networks) | self._averages()
+        networks = {role: self.recipe.finished(role, state) for role, state in states.items()}
         metrics = self.metrics if self.validated == self.step else {}
         about = {**self.provenance, "iterations": self.step, "metrics": metrics}
         if self.warnings:
@@ -288,7 +281,11 @@ class Trainer:
 
     def _averages(self) -> dict[str, dict[str, Tensor]]:
         """Return the state dicts of the averaged networks by role; empty without averaging."""
-        return {role: averaged.module.state_dict() for role, averaged in self.averaged.items()}
+        return self._states({role: averaged.module for role, averaged in self.averaged.items()})
+
+    @staticmethod
+    def _states(parts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in parts.items()}
 
     def _save(self, path: Path) -> None:
         """Write the current networks as a checkpoint; then there is always a state to resume."""
@@ -310,10 +307,10 @@ class Trainer:
             "validated": self.validated,
             "best": self.best,
             "warnings": self.warnings,
-            "networks": {role: n.state_dict() for role, n in self.recipe.networks.items()},
+            "networks": self._states(self.recipe.networks),
             "averaged": self._averages(),
-            "optimizers": {name: o.state_dict() for name, o in self.recipe.optimizers.items()},
-            "scalers": {name: s.state_dict() for name, s in self.steps.scalers.items()},
+            "optimizers": self._states(self.recipe.optimizers),
+            "scalers": self._states(self.steps.scalers),
         }
         state = half_state(state) if self.run.half_state else state
         save_tensors(with_checksums(state), self.files.state)

@@ -72,8 +72,7 @@ def estimate(
     for module in modules:
         module.to("meta")
         recompute_blocks(module, recompute)
-    c = recipe.configuration
-    share = -(-c.batch // processes)
+    share = -(-recipe.configuration.batch // processes)
     crops = -(-share // accumulate)
     recipe.drawing = 0, slice(0, crops)
     images = {
@@ -117,8 +116,7 @@ def chosen_recomputation(recipe: Recipe, run: Run, processes: Processes, silent:
     if not any(isinstance(part, Recomputable) for part in parts):
         return False
     free = torch.cuda.mem_get_info(processes.device)[0] / GIB
-    modules = [*recipe.networks.values(), *recipe.helpers]
-    build = partial(meta_copy, recipe, modules)
+    build = partial(meta_copy, recipe, [*recipe.networks.values(), *recipe.helpers])
     first, again = (
         estimate(build, processes.count, run.accumulate, recompute)["total"]
         for recompute in (False, True)
@@ -148,9 +146,8 @@ def measure(recipe: Recipe, run: Run, steps: int, count: int = 1) -> dict[str, f
     device = choose_device(run.device)
     processes = Processes(device)
     made = steps_of(recipe, run, processes)
-    c = recipe.configuration
     if processes.count == 1:
-        made.share = slice(0, -(-c.batch // count))
+        made.share = slice(0, -(-recipe.configuration.batch // count))
     count = made.share.stop - made.share.start
     batch = {name: torch.rand(count, *shape).to(device) for name, shape in recipe.shapes().items()}
     for step in range(steps + 1):

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -113,12 +114,8 @@ class Recipe(ABC):
     @contextmanager
     def training_only(self, optimizer: str) -> Iterator[None]:
         """Let no parameters of other optimisers than the named one require gradients."""
-        others = [
-            parameter
-            for name, other in self.optimizers.items()
-            for parameter in parameters_of(other)
-            if name != optimizer
-        ]
+        other = [o for name, o in self.optimizers.items() if name != optimizer]
+        others = [*chain.from_iterable(map(parameters_of, other))]
         for parameter in others:
             parameter.requires_grad_(False)
         try:

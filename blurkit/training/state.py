@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import (
@@ -136,10 +136,11 @@ def half_state(state: dict[str, Any]) -> dict[str, Any]:
     Moments need the range of float32, which bfloat16 has; weights need the digits of float16.
     Vectors and counters are unchanged, as in `halved`. Loading converts all values to float32.
     """
-    networks = {role: halved(values) for role, values in state["networks"].items()}
-    averaged = {role: halved(values) for role, values in state["averaged"].items()}
-    optimizers = {name: half_moments(values) for name, values in state["optimizers"].items()}
-    return {**state, "networks": networks, "averaged": averaged, "optimizers": optimizers}
+    kinds = {"networks": halved, "averaged": halved, "optimizers": half_moments}
+    return state | {
+        kind: {name: half(values) for name, values in state[kind].items()}
+        for kind, half in kinds.items()
+    }
 
 
 # ---- Files beside the output ---------------------------------------------------------------------
@@ -170,29 +171,24 @@ class RunFiles:
         """The running state."""
         return self.beside("state.pt")
 
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the best validation."""
-        return self.beside(f"best{self.path.suffix}")
+    def checkpoint(self, name: int | Literal["best"]) -> Path:
+        """Return the checkpoint of a step, or that of the best validation."""
+        return self.beside(f"{name}{self.path.suffix}")
 
-    def at(self, step: int) -> Path:
-        """Return the checkpoint of a step."""
-        return self.beside(f"{step}{self.path.suffix}")
+    def refuse_existing(self, run: Run, best: bool) -> None:
+        """Raise BlurkitError if a new run would overwrite files without leave.
 
-    def refuse_existing(self, force: bool, steps: bool, best: bool, again: bool = False) -> None:
-        """Raise BlurkitError if a new run would overwrite files and `force` is off.
-
-        `steps` and `best` say whether the run writes checkpoints of steps, and the best one. If it
-        may be started `again`, the log is that of a run killed before its first save.
+        `best` says whether it writes the best checkpoint. If it may resume, the log is that of a
+        run killed before its first save.
         """
         if self.output != "-":
-            refuse_output(self.path, force)
-        refuse_existing(self.beside("log.jsonl"), force or again or self.state.exists())
+            refuse_output(self.path, run.force)
+        refuse_existing(self.beside("log.jsonl"), run.force or run.resume or self.state.exists())
         name = re.compile(rf"{re.escape(self.path.stem)}\.\d+{re.escape(self.path.suffix)}")
-        found = [p for p in self.path.parent.glob("*") if steps and name.fullmatch(p.name)]
-        for path in [*found, *([self.best] if best else [])]:
-            refuse_existing(path, force)
-        if self.state.exists() and not force:
+        found = [p for p in self.path.parent.glob("*") if run.save_every and name.fullmatch(p.name)]
+        for path in [*found, *([self.checkpoint("best")] if best else [])]:
+            refuse_existing(path, run.force)
+        if self.state.exists() and not run.force:
             raise BlurkitError(
                 f"{self.state}: holds the state of a stopped run; continue it with --resume, or "
                 "give --force to start over"
@@ -205,18 +201,17 @@ class RunFiles:
 class TrainingLog:
     """Appends JSON objects, one per line: `step`, `time` (seconds since the epoch) and fields.
 
-    Only the first of several processes writes: the log of the others is not `enabled`. `events`, if
+    Without a `path`, as in all but the first of several processes, it writes nothing. `events`, if
     given, gets the same fields.
     """
 
-    def __init__(self, path: Path, enabled: bool = True) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.enabled = enabled
         self.events: Events | None = None
 
     def start(self) -> None:
         """Start an empty log."""
-        if self.enabled:
+        if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
 
@@ -226,7 +221,7 @@ class TrainingLog:
         If `fields` are given, only lines with these values are removed. An incomplete last line is
         always removed. Raises BlurkitError if another line is not one of a log.
         """
-        if not self.enabled or not self.path.exists():
+        if not self.path or not self.path.exists():
             return
         lines = self.path.read_text(errors="replace").splitlines(keepends=True)
         kept = []
@@ -247,7 +242,7 @@ class TrainingLog:
 
     def write(self, step: int, **fields: Any) -> None:
         """Append a line with these fields."""
-        if self.enabled:
+        if self.path:
             line = {"step": step, "time": round(time.time(), 3), **fields}
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

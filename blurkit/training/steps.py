@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -186,10 +186,14 @@ class Steps:
         optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
         optimizer.zero_grad(set_to_none=True)
         losses: Losses = {}
+        objective = self._objectives[name]
         self._rehearse(name, step, parts)
         for part in self._from_same_buffers(parts):
             weight = part[1].share * self.processes.count
-            with self._reducing(name, part is parts[-1]) as objective:
+            apart: AbstractContextManager[object] = nullcontext()
+            if isinstance(objective, DistributedDataParallel) and part is not parts[-1]:
+                apart = objective.no_sync()  # gradients are averaged after the last part
+            with apart:
                 total, terms = self._compute(objective, step, part)
                 scaler.scale(weight * total).backward()
             for term, value in terms.items():
@@ -208,16 +212,6 @@ class Steps:
         with portion.current(), autocast(self.processes.device, self.dtype):
             found: tuple[Tensor, Losses] = objective(crops)
         return found
-
-    @contextmanager
-    def _reducing(self, name: str, last: bool) -> Iterator[nn.Module]:
-        """Yield an objective; after the last part its gradients are averaged over processes."""
-        objective = self._objectives[name]
-        if last or not isinstance(objective, DistributedDataParallel):
-            yield objective
-        else:
-            with objective.no_sync():
-                yield objective
 
     @torch.no_grad()
     def _rehearse(self, name: str, step: int, parts: Sequence[Part]) -> None:

@@ -11,7 +11,7 @@ from tests.metrics.oracle import shifted_pairs
 
 pytest.importorskip("cv2")
 
-from blurkit.metrics.alignment import align, aligned_scores
+from blurkit.metrics.scores import align, aligned_scores
 
 
 def test_reference_pairs() -> None:

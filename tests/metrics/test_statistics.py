@@ -8,7 +8,6 @@ import pytest
 from blurkit.errors import UsageError
 from blurkit.io.records import Record
 from blurkit.metrics.statistics import (
-    Case,
     Scored,
     compare,
     intervals,
@@ -91,8 +90,8 @@ def test_intervals_are_drawn_from_the_seed() -> None:
 def test_wins_and_cases() -> None:
     found = compare({"a": rows(30, 20, 10, 25, math.inf), "b": rows(31, 20, 9, 27, 40)})
     assert found.wins == {"a": 3, "b": 3}
-    assert [case.name for case in found.worst] == ["2", "1", "3"]
-    assert [case.name for case in found.best] == ["4", "0"]  # none is among the worst
-    assert found.worst[0] == Case("2", {"a": 10, "b": 9})
+    assert [name for name, _ in found.worst] == ["2", "1", "3"]
+    assert [name for name, _ in found.best] == ["4", "0"]  # none is among the worst
+    assert found.worst[0] == ("2", {"a": 10, "b": 9})
     assert winners({"a": {"psnr": 20.0}, "b": {"psnr": 20.0}}) == ["a", "b"]
     assert winners({"a": {"psnr": 20.0}, "b": {"psnr": math.inf}}) == ["b"]

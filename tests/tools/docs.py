@@ -6,9 +6,9 @@ python -m tests.tools.docs --check    fails if a page is out of date
 Pages are written by hand except for blocks that end with `<!-- end -->` and begin with one of:
 
 - `<!-- commands -->`: every command with its summary;
-- `<!-- options -->`: the options of the page's command, of training commands those of the default
-  system; options that three commands or more describe in the same words are only named, and so are
-  those of `train-reblur` that `train-deblur` has;
+- `<!-- options -->`: the options of the page's command; options that three commands or more
+  describe in the same words are only named, and so are those of `train-reblur` that `train-deblur`
+  has, and those of the default system of a training;
 - `<!-- shared options -->`: these options;
 - `<!-- NAME.txt -->`: the output of an example in docs/pictures.sh (`<!-- NAME.txt MARK -->` for
   one that tests do not run, see tests/pages.py);
@@ -91,17 +91,20 @@ def command_table() -> str:
 
 
 def options(command: str) -> str:
-    """Return the usage, arguments and options of a command, and the names of its shared options."""
-    usage, *sections = help_sections(command)
+    """Return the arguments and options of a command, and the names of its shared options."""
+    sections = help_sections(command)
     shared, twin = shared_options(), TWINS.get(command)
     known = {words(e) for e in entries(twin)} if twin else set()
     names: list[str] = []
     twins: list[str] = []
-    blocks = [usage]
+    own: list[str] = []
+    blocks: list[str] = []
     for heading, *lines in (section.splitlines() for section in sections):
         kept = [heading]
         for entry in split_entries(lines):
-            if words(entry) in shared:
+            if heading.startswith("Options of --system"):
+                own.append(option_names(entry))
+            elif words(entry) in shared:
                 names.append(option_names(entry))
             elif words(entry) in known:
                 twins.append(option_names(entry))
@@ -112,22 +115,24 @@ def options(command: str) -> str:
     text = f"[Options that commands share](README.md#shared-options): {', '.join(names)}."
     if twins:
         text += f" [Options of {twin}]({twin}.md#options), too: {', '.join(twins)}."
+    if own:
+        text += f" Options of the [default system](../systems/README.md): {', '.join(own)}."
     wrapped = textwrap.fill(text, 100, break_on_hyphens=False)
     return "\n\n".join([fenced("text", "\n\n".join(blocks)), wrapped])
 
 
 @cache
 def help_sections(command: str) -> list[str]:
-    """Return the usage of a command, and its lists of arguments and options."""
+    """Return the lists of arguments and options of a command."""
     arguments = (command, "--help-all")
     output = CliRunner().invoke(app, arguments, prog_name="blurkit", terminal_width=WIDTH).output
-    usage, *sections = output.strip().split("\n\n")
-    return [usage, *(s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s))]
+    sections = output.strip().split("\n\n")
+    return [s for s in sections if re.match(r"(Arguments|Options)\b.*:\n", s)]
 
 
 def entries(command: str) -> list[str]:
     """Return the entries of all options of a command."""
-    sections = [s for s in help_sections(command)[1:] if s.startswith("Options")]
+    sections = [s for s in help_sections(command) if s.startswith("Options")]
     return [entry for s in sections for entry in split_entries(s.splitlines()[1:])]
 
 
