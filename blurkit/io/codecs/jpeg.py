@@ -248,7 +248,7 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 
 END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
-TILE = 14
+LEAST_TILE = 14
 """The least bytes of a tile: those of its two markers."""
 
 PREMULTIPLIED = 2
@@ -332,7 +332,7 @@ def _check_tiles(data: bytes, where: str) -> None:
     place = data.index(JP2_CODESTREAM) + 8
     right, below, _, _, width, height, left, top = struct.unpack_from(">8I", data, place)
     tiles = -((left - right) // max(width, 1)) * -((top - below) // max(height, 1))
-    if tiles * TILE > len(data):
+    if tiles * LEAST_TILE > len(data):
         raise BlurkitError(
             f"{where}: claims {tiles} tiles, which a file of {len(data)} bytes cannot hold"
         )
