@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.engine.torch_runner import full_precision
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.nn.blocks import SLOPE, Recomputable, conv, leaky
+from blurkit.nn.blocks import SLOPE, Recomputable, Residual, conv, leaky
 from blurkit.options import Protocol
 from blurkit.systems.system import Shapes
 
@@ -29,23 +29,6 @@ BLOCK_CONVOLUTIONS = 5
 """The number of convolutions in a residual block of BGAN and in a dense block of DBGAN."""
 
 
-@torch.no_grad()
-def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0) -> None:
-    """Draw weights of convolutions and linear layers, and zero their biases; norms stay unchanged.
-
-    Weights are from N(0, deviation^2), with 0.01 in the paper (Section 4.2). With `kaiming`, they
-    follow Kaiming's rule (normal, fan-in) times that number: the released code has this from
-    ESRGAN, with 0.1 for the generator and 1 for the discriminator.
-    """
-    for name, parameter in network.named_parameters():
-        if parameter.ndim > 1 and kaiming:
-            nn.init.kaiming_normal_(parameter).mul_(kaiming)
-        elif parameter.ndim > 1:
-            nn.init.normal_(parameter, std=deviation)
-        elif name.endswith("bias"):
-            nn.init.zeros_(parameter)
-
-
 class DBGANResidualBlock(Recomputable):
     """Five 3x3 convolutions with ReLUs in between; the input is added."""
 
@@ -54,7 +37,6 @@ class DBGANResidualBlock(Recomputable):
         self.convs = nn.ModuleList(conv(width, width) for _ in range(BLOCK_CONVOLUTIONS))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         *others, last = self.convs
         y = x
         for layer in others:
@@ -107,7 +89,6 @@ class DenseBlock(nn.Module):
         self.conv5 = nn.Sequential(conv(width + (BLOCK_CONVOLUTIONS - 1) * growth, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         features = x
         *others, last = self.children()
         for layer in others:
@@ -115,16 +96,9 @@ class DenseBlock(nn.Module):
         return x + RESIDUAL_SCALE * last(features)
 
 
-class RRDB(Recomputable):
-    """A residual-in-residual dense block (ESRGAN, Wang et al. 2018): three dense blocks in one."""
-
-    def __init__(self, width: int, growth: int) -> None:
-        super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return x + RESIDUAL_SCALE * self.RDB3(self.RDB2(self.RDB1(x)))
+def rrdb(width: int, growth: int) -> Residual:
+    """Return a residual-in-residual dense block (ESRGAN, Wang et al. 2018): three dense blocks."""
+    return Residual(RESIDUAL_SCALE, **{f"RDB{i}": DenseBlock(width, growth) for i in (1, 2, 3)})
 
 
 class RRDBTrunk(nn.Module):
@@ -132,11 +106,10 @@ class RRDBTrunk(nn.Module):
 
     def __init__(self, width: int, blocks: int, growth: int) -> None:
         super().__init__()
-        self.sub1 = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
+        self.sub1 = nn.Sequential(*(rrdb(width, growth) for _ in range(blocks)))
         self.sub2 = nn.Sequential(conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         return x + self.sub2(self.sub1(x))
 
 
@@ -244,7 +217,6 @@ class CropDiscriminator(nn.Module):
         return image
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes, which are those of a crop for an image of any size."""
         return [(1, 3, *2 * [self.options["crop"]])]
 
 
@@ -297,7 +269,6 @@ class SpectralLayer(nn.Module):
             self._layer = partial(F.conv2d, stride=layer.stride, padding=layer.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output of the given layer with the normalised weight."""
         weight = self.weight
         if self.training:
             with full_precision(x.device):  # the vector stays in float32
@@ -330,7 +301,6 @@ class SpectralVGGDiscriminator(CropDiscriminator):
         return cls(judged_crop(convolutions, width, values), width)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits as `VGGDiscriminator` does."""
         x = self._checked(image)
         *convolutions, hidden, last = self.children()
         for convolution in convolutions:

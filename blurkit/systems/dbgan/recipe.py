@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
+from blurkit.nn.blocks import initialise
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
 from blurkit.systems.dbgan.config import (
     AdversarialConfiguration,
@@ -25,7 +26,6 @@ from blurkit.systems.dbgan.networks import (
     DBGAN,
     SpectralVGGDiscriminator,
     VGGDiscriminator,
-    initialise,
 )
 from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.recipe import (
@@ -36,6 +36,7 @@ from blurkit.training.recipe import (
     Recipe,
     ValidationKind,
     feature_network,
+    weighted,
 )
 from blurkit.training.steps import gather_values
 
@@ -47,7 +48,7 @@ PENALTY_WEIGHT = 10.0
 """The weight of wgan-gp's gradient penalty, as in its paper."""
 
 GENERATOR_SCALE = 0.1
-"""The factor on Kaiming's initial weights of the generator, as in the released code."""
+"""The factor on Kaiming's initial weights of the generator, as in the released code (ESRGAN's)."""
 
 CERTAIN = 0.999
 """The certainty of a discriminator above which the generator learns nothing from it."""
@@ -126,16 +127,14 @@ class AdversarialRecipe(Recipe):
     def _generator_loss(self, judged: Judged) -> tuple[Tensor, Losses]:
         c = self._c
         fake, target, real, _ = judged
-        losses: Losses = {}
-        total = fake.new_zeros(())
+        terms: dict[str, tuple[float, Tensor]] = {}
         if self.features is not None and c.perceptual_weight:
-            losses["perceptual"] = self.features.distance(fake, self.features(target)).mean()
-            total = total + c.perceptual_weight * losses["perceptual"]
+            perceptual = self.features.distance(fake, self.features(target)).mean()
+            terms["perceptual"] = c.perceptual_weight, perceptual
         if c.content_weight:
-            losses["content"] = self.content(judged).mean()
-            total = total + c.content_weight * losses["content"]
-        losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
-        return total + c.adversarial_weight * losses["adversarial"], losses
+            terms["content"] = c.content_weight, self.content(judged).mean()
+        adversarial = self.adversarial.generator(self._judge(real), self._judge(fake))
+        return weighted({**terms, "adversarial": (c.adversarial_weight, adversarial)})
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Losses]:
         on_real, on_fake = self._judge(real), self._judge(fake)
@@ -333,9 +332,6 @@ def _features(
 # code offers the others for its DBGAN(-). Logits are (N, 1); real images have the label 1, fake
 # ones 0, as in Eq. 5-6.
 
-RealismLoss = Callable[[Tensor, bool], Tensor]
-"""The mean loss of logits for images that should be judged as real (True) or as fake (False)."""
-
 
 class Adversarial(NamedTuple):
     """The losses of discriminator and generator, each a scalar from the logits of real and fake.
@@ -363,16 +359,11 @@ def wasserstein(logits: Tensor, real: bool) -> Tensor:
     return -logits.mean() if real else logits.mean()
 
 
-CRITERIA: dict[str, RealismLoss] = {
-    "vanilla": cross_entropy,
-    "lsgan": squared_error,
-    "wgan-gp": wasserstein,
-}
-"""The traditional criteria by name; `wgan-gp` requires `gradient_penalty`."""
+def traditional(criterion: Callable[[Tensor, bool], Tensor]) -> Adversarial:
+    """Return the losses of a discriminator of real and fake, and of a generator that fools it.
 
-
-def traditional(criterion: RealismLoss) -> Adversarial:
-    """Return the losses of a discriminator of real and fake, and of a generator that fools it."""
+    `criterion` is the mean loss of logits to be judged as real (True) or as fake (False).
+    """
     return Adversarial(
         discriminator=lambda real, fake: criterion(real, True) + criterion(fake, False),
         generator=lambda real, fake: criterion(fake, True),
@@ -416,6 +407,8 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 ADVERSARIAL = {
     "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
-    **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
+    "vanilla": traditional(cross_entropy),
+    "lsgan": traditional(squared_error),
+    "wgan-gp": traditional(wasserstein),
 }
-"""All adversarial losses by name."""
+"""All adversarial losses by name; `wgan-gp` requires `gradient_penalty`."""

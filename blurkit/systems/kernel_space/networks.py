@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Recomputable, Residual, leaky
+from blurkit.nn.blocks import Recomputable, Residual, conv, initialise, leaky, zero
 from blurkit.systems.kernel_space.config import CODE_STRIDE
 from blurkit.systems.system import Shapes
 
@@ -141,20 +141,18 @@ class KernelSpace(EncodedBlur):
             "variational": variational,
         }
         self.feature_extractor = nn.Sequential(
-            *(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
+            *(conv(3, width), nn.LeakyReLU(RESIDUAL_SLOPE)),
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
-            *(KernelSpaceResidualBlock(width) for _ in range(front_blocks)),
+            *(_residual_block(width) for _ in range(front_blocks)),
         )
         values = 2 * code if variational else code
         self.kernel_extractor = CodeExtractor(2 * width, width, values, code_blocks)
         self.adapter = Adapter(width, code)
         self.recon_trunk = nn.Sequential(
-            *(KernelSpaceResidualBlock(width) for _ in range(back_blocks)),
+            *(_residual_block(width) for _ in range(back_blocks)),
             *(*_enlarged(width), *_enlarged(width)),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
-            nn.Conv2d(width, 3, 3, padding=1),
+            *(conv(width, width), nn.LeakyReLU(RESIDUAL_SLOPE), conv(width, 3)),
         )
 
     @classmethod
@@ -198,30 +196,16 @@ def by(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-class KernelSpaceResidualBlock(Recomputable):
-    """Two 3x3 convolutions with a ReLU between, added to their input; initial weights are small."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        for convolution in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(convolution.weight)
-            convolution.weight.data *= 0.1
-            nn.init.zeros_(convolution.get_parameter("bias"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        return x + self.conv2(F.relu(self.conv1(x)))
+def _residual_block(width: int) -> Residual:
+    """Return two 3x3 convolutions with a ReLU between, whose initial weights are small."""
+    block = Residual(conv1=conv(width, width), relu=nn.ReLU(), conv2=conv(width, width))
+    initialise(block, kaiming=0.1)
+    return block
 
 
 def _enlarged(width: int) -> tuple[nn.Module, ...]:
     """Return layers that double the size."""
-    return (
-        nn.Conv2d(width, 4 * width, 3, padding=1),
-        nn.PixelShuffle(2),
-        nn.LeakyReLU(RESIDUAL_SLOPE),
-    )
+    return conv(width, 4 * width), nn.PixelShuffle(2), nn.LeakyReLU(RESIDUAL_SLOPE)
 
 
 def code_block(width: int, bias: bool) -> Residual:
@@ -243,19 +227,12 @@ class CodeExtractor(nn.Sequential):
     def __init__(
         self, in_channels: int, width: int, values: int, blocks: int, bias: bool = False
     ) -> None:
-        layers: list[nn.Module] = [
-            nn.ReflectionPad2d(3),
-            nn.Conv2d(in_channels, width, 7, bias=bias),
-            nn.Identity(),
-            nn.ReLU(),
-        ]
+        first = nn.Conv2d(in_channels, width, 7, bias=bias)
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), first, nn.Identity(), nn.ReLU()]
         widths = [width, *(min(width * 2**level, values) for level in range(1, 5)), values]
         for narrow, wide in pairwise(widths):
-            layers += [
-                nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias),
-                nn.Identity(),
-                nn.ReLU(),
-            ]
+            halving = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias)
+            layers += [halving, nn.Identity(), nn.ReLU()]
         layers += [code_block(values, bias) for _ in range(blocks)]
         super().__init__(OrderedDict(model=nn.Sequential(*layers)))
 
@@ -387,11 +364,10 @@ class LightKernelSpace(EncodedBlur):
         }
         channels = 3 * SHRINK**2
         self.spectral_encoder = SpectralEncoder(2 * code if variational else code)
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = conv(channels, width)
         self.scaled = nn.ModuleList(ScaledBlock(width, code) for _ in range(back_blocks))
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)  # F starts as the identity
-        nn.init.zeros_(self.last.get_parameter("bias"))
+        self.last = conv(width, channels)
+        zero(self.last)  # F starts as the identity
         if variational:  # deviations start small relative to the mean
             values = self.spectral_encoder.look[-1]
             values.get_parameter("weight").data[code:] *= 0.1
@@ -419,20 +395,16 @@ class LightKernelSpace(EncodedBlur):
 
 
 class ScaledBlock(Recomputable):
-    """Two 3x3 convolutions added to their input; the code scales the channels between them."""
+    """Two 3x3 convolutions added to their input; a code of its size scales what is between them."""
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1, self.conv2 = conv(width, width), conv(width, width)
         self.scale = nn.Conv2d(code, width, 1)
         for convolution in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(convolution.weight)
-            convolution.weight.data *= 0.3
-            nn.init.zeros_(convolution.get_parameter("bias"))
+            initialise(convolution, kaiming=0.3)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Map features (N, width, H, W) and a code of that size (N, code, H, W) to features."""
         return x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
 
 

@@ -15,7 +15,7 @@ from blurkit.systems.kernel_space.networks import (
     KernelSpace,
     LightKernelSpace,
 )
-from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind
+from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind, weighted
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
@@ -71,11 +71,12 @@ class KernelSpaceRecipe(Recipe):
             noise = self.noise(self.c.code_length, *places).to(sharp.device)
         result = self.network(sharp, blur, noise)
         name: str = self.c.pixel_loss
-        losses = {name: SUMMED_LOSSES[name](result.image.float(), blur) / len(blur)}
-        total = self.c.pixel_weight * losses[name]
+        distance = SUMMED_LOSSES[name](result.image.float(), blur) / len(blur)
+        terms = {name: (self.c.pixel_weight, distance)}
         if self.c.variational:
-            losses["kl"] = kl_divergence(result.code, result.deviation) / len(blur)
-            total = total + self.c.kl_weight * losses["kl"]
+            divergence = kl_divergence(result.code, result.deviation) / len(blur)
+            terms["kl"] = self.c.kl_weight, divergence
+        total, losses = weighted(terms)
         return total * self.c.batch, losses
 
 

@@ -7,7 +7,7 @@ to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.nn.blocks import psnr_loss
+from blurkit.nn.blocks import PIXEL_LOSSES, zero
 from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi import losses, networks
 from blurkit.systems.msdi.config import (
@@ -35,12 +35,16 @@ from blurkit.systems.msdi.encoder import (
 from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
 from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
-
-PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "psnr": psnr_loss,
-    "l1": torch.nn.functional.l1_loss,
-}
+from blurkit.training.recipe import (
+    Batch,
+    Losses,
+    Plan,
+    Recipe,
+    States,
+    feature_network,
+    trainable,
+    weighted,
+)
 
 GRACE = 10
 """The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
@@ -131,27 +135,22 @@ class ReblurRecipe(MSDIRecipe):
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the loss of generators and encoder, or of D on a newly reblurred image."""
-        blur, sharp = batch["blur"], batch["sharp"]
+        c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         if optimizer == "discriminator":
             return self._discriminator_loss(blur, sharp)
         deblurred, reblurred = self.model(blur, sharp)
-        terms = {"deblur": (deblurred - sharp).abs().mean()}
-        total = self.c.deblur_weight * terms["deblur"]
-        if reblurred is not None and self.c.reblur_loss == "l1":
-            terms["reblur"] = (reblurred - blur).abs().mean()
-            total = total + self.c.perceptual_weight * terms["reblur"]
+        terms = {"deblur": (c.deblur_weight, (deblurred - sharp).abs().mean())}
+        if reblurred is not None and c.reblur_loss == "l1":
+            terms["reblur"] = c.perceptual_weight, (reblurred - blur).abs().mean()
         elif reblurred is not None and self.features is not None:
-            terms["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
-            total = total + self.c.perceptual_weight * terms["perceptual"]
-        if self.discriminator is None or reblurred is None:
-            return total, terms
-        fake, real = self._discriminate(sharp, reblurred, blur)
-        terms["adversarial"] = losses.hinge_generator_loss(fake)
-        total = total + self.c.adversarial_weight * terms["adversarial"]
-        if self.c.matching_weight:
-            terms["matching"] = losses.feature_matching_loss(fake, real)
-            total = total + self.c.matching_weight * terms["matching"]
-        return total, terms
+            distance = self.features.distance(reblurred, self.features(blur)).mean()
+            terms["perceptual"] = c.perceptual_weight, distance
+        if self.discriminator is not None and reblurred is not None:
+            fake, real = self._discriminate(sharp, reblurred, blur)
+            terms["adversarial"] = c.adversarial_weight, losses.hinge_generator_loss(fake)
+            if c.matching_weight:
+                terms["matching"] = c.matching_weight, losses.feature_matching_loss(fake, real)
+        return weighted(terms)
 
     def _discriminator_loss(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Losses]:
         with torch.no_grad():
@@ -234,25 +233,21 @@ class DeblurRecipe(MSDIRecipe):
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the weighted sum of the losses of the restored image, and its terms."""
-        blur, sharp = batch["blur"], batch["sharp"]
+        c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         images = self._images(blur, self._maps(blur))
         restored = images[-1]
-        name: str = self.c.pixel_loss
+        name: str = c.pixel_loss
         pixel_loss = PIXEL_LOSSES[name]
-        terms = {name: pixel_loss(restored, sharp)}
-        total = self.c.psnr_weight * terms[name]
-        if self.c.supervise_first and len(images) > 1:
-            terms[f"{name}_first"] = pixel_loss(images[0], sharp)
-            total = total + self.c.psnr_weight * terms[f"{name}_first"]
-        if self.c.frequency_weight:
-            terms["frequency"] = losses.frequency_loss(restored, sharp)
-            total = total + self.c.frequency_weight * terms["frequency"]
+        terms = {name: (c.psnr_weight, pixel_loss(restored, sharp))}
+        if c.supervise_first and len(images) > 1:
+            terms[f"{name}_first"] = c.psnr_weight, pixel_loss(images[0], sharp)
+        if c.frequency_weight:
+            terms["frequency"] = c.frequency_weight, losses.frequency_loss(restored, sharp)
         if self.blur_encoder is not None:
-            self.blur_encoder.eval()
-            layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
-            terms["blur"] = losses.blur_aware_loss(self.blur_encoder, restored, sharp, layers)
-            total = total + self.c.blur_weight * terms["blur"]
-        return total, terms
+            layers: FeatureLayers = "all" if c.blur_layers == "all" else "blur"
+            aware = losses.blur_aware_loss(self.blur_encoder.eval(), restored, sharp, layers)
+            terms["blur"] = c.blur_weight, aware
+        return weighted(terms)
 
     def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
         """Measure the restored images, and E's maps if they condition the network."""
@@ -356,7 +351,6 @@ def plan_deblur(
 # ---- Initial weights -----------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def start_at_identity(network: networks.Generator) -> None:
     """Zero the convolutions that output a network's images, so that it first returns its input.
 
@@ -364,11 +358,9 @@ def start_at_identity(network: networks.Generator) -> None:
     of the paper's modulation begin at 1 and 0 everywhere, so that a network trained without
     modulation continues from where it was.
     """
-    zeroed = [*network.last.parameters()]
+    zero(network.last)
     if isinstance(network, networks.StackedGenerator):
-        zeroed += network.sam12.conv2.parameters()
-    for parameter in zeroed:
-        parameter.zero_()
+        zero(network.sam12.conv2)
     for module in network.modules():
         if isinstance(module, PaperModulation):
             module.start_at_identity()

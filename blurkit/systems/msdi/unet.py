@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Recomputable, leaky, spectral_conv
+from blurkit.nn.blocks import Recomputable, leaky, spectral_conv, zero
 from blurkit.systems.msdi.encoder import EncoderResidualBlock
 
 UNET_SCALES = 5
@@ -322,8 +322,8 @@ class PaperModulation(Recomputable):
 
     def start_at_identity(self) -> None:
         """Set gamma to 1 and beta to 0 everywhere, whatever the latent."""
-        for parameter in (self.mlp_gamma.weight, *self.mlp_beta.parameters()):
-            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.mlp_gamma.weight)
+        zero(self.mlp_beta)
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Return features from features (N, C, H, W) and a latent (N, latent_channels, h, w)."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.nn.blocks import mean_charbonnier
+from blurkit.nn.blocks import PIXEL_LOSSES, mean_charbonnier, zero
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.training.recipe import Batch, Losses, Recipe
@@ -71,11 +71,6 @@ def _pyramid_blur(image: Tensor) -> Tensor:
 
 # ---- Recipe --------------------------------------------------------------------------------------
 
-IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "charbonnier": mean_charbonnier,
-}
-
 
 class MSFSRecipe(Recipe):
     """MSFS-Net by Eq. 7.
@@ -100,12 +95,9 @@ class MSFSRecipe(Recipe):
             c.cross_scale,
         )
         if c.identity_start:
-            for parameter in self.network.tail_.parameters():
-                torch.nn.init.zeros_(parameter)
+            zero(self.network.tail_)
         self.networks = {"deblur": self.network}
-        optimizer = self.adam(self.network)
-        optimizer.param_groups[0]["weight_decay"] = c.weight_decay
-        self.optimizers = {"deblur": optimizer}
+        self.optimizers = {"deblur": self.adam(self.network, weight_decay=c.weight_decay)}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the rate, halved every `halve_every` steps, or the cosine if that is 0."""
@@ -116,7 +108,7 @@ class MSFSRecipe(Recipe):
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the weighted sum of Eq. 7 and its terms."""
         c, blur, sharp = self.c, batch["blur"], batch["sharp"]
-        image_loss = IMAGE_LOSSES[c.image_loss]
+        image_loss = PIXEL_LOSSES[c.image_loss]
         images, encoder, decoder = self.network.restore(blur)
         restored = images[0]
         losses: Losses = {c.image_loss: image_loss(restored, sharp)}
