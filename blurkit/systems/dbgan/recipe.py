@@ -91,11 +91,9 @@ class AdversarialRecipe(Recipe):
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
         self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
-        self.features = network
-        self.helpers = [network] if network is not None else []
+        self.features = self.perceptual(network)
         if network is not None:
             network.normalise = True  # as the released extractor does, unlike MSDI-Net's
-        self.provenance = {"features": network.name if network is not None else "none"}
         self._patience = Patience()
 
     def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:

@@ -51,14 +51,11 @@ class GuidedGenerator(Reblurrer):
 def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:
     """Return a whole MSDI-Net, a generator that needs no latents, or G_d with its encoder."""
     generator = networks.get("deblur")
-    if isinstance(generator, MSDINet):
-        return generator
-    if isinstance(generator, Generator) and not connected(generator):
-        return generator
-    return guided(networks, "deblur")
+    alone = isinstance(generator, MSDINet) or not connected(generator)
+    return generator if alone else guided(networks, "deblur")
 
 
-def connected(part: nn.Module) -> bool:
+def connected(part: nn.Module | None) -> bool:
     """Whether latents connect a part of MSDI-Net with the others.
 
     They do, except for a generator that was trained without degradations (Table 4).
@@ -83,14 +80,11 @@ def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | N
     """
     generator, conditioning = networks.get(stage), steering(networks, stage)
     encoder, latents = (conditioning.get(role) for role in STEERING)
-    if (
-        isinstance(encoder, DegradationEncoder)
-        and isinstance(latents, PriorUpsampling)
-        and isinstance(generator, Generator)
-        and connected(generator)
-    ):
-        return GuidedGenerator(encoder, latents, generator, stage).eval()
-    return None
+    if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
+        return None
+    if not isinstance(generator, Generator) or not connected(generator):
+        return None
+    return GuidedGenerator(encoder, latents, generator, stage)
 
 
 def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Module]:
@@ -116,10 +110,9 @@ def accompany(
     whole = joined.get("deblur")
     if isinstance(whole, MSDINet):
         if given:
-            whole.net_prior = joined.get("encoder", whole.net_prior)  # type: ignore[assignment]
-            whole.prior_upsampling = joined.get(  # type: ignore[assignment]
-                "latents", whole.prior_upsampling
-            )
+            own = {"encoder": "net_prior", "latents": "prior_upsampling"}
+            for role in own.keys() & joined.keys():
+                setattr(whole, own[role], joined[role])
         _check_fit(whole.net_prior, whole.prior_upsampling, whole)
     else:
         _check_fit(*(joined.get(role) for role in (*STEERING, "reblur", "deblur")))

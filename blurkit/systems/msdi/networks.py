@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.engine.engine import InputShapes, Shape, SizeRequirement
-from blurkit.nn.blocks import leaky, spectral_instance_conv
+from blurkit.nn.blocks import conv, leaky, spectral_instance_conv
 from blurkit.options import Protocol
 from blurkit.systems.msdi import unet
 from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
@@ -96,10 +96,10 @@ class JointGenerator(Generator):
         width, injection = self.options["width"], self.options["injection"]
         self.down_path_1 = unet.down_path(width, pointwise=False)
         self.conv_01 = unet.entrance(self.channels, width, injection)
-        self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
+        self.conv_02 = conv(3, width)  # in the released state dict, never run
         self.ad1_list = self._injections(injection, see_features=False)
         self.up_path_1 = unet.up_path(width, pointwise=False)
-        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
+        self.last = conv(width, self.channels)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
@@ -141,12 +141,11 @@ class StackedGenerator(Generator):
         self.ad2_list = self._injections(second, see_features=True)
         self.up_path_1 = unet.up_path(width, pointwise=True)
         self.up_path_2 = unet.up_path(width, pointwise=True)
-        skips = [unet.skip_convs(width) for _ in range(6)]
-        self.skip_conv_1, self.skip_conv_2, self.skip_conv_3 = skips[:3]
-        self.skip_conv_4, self.skip_conv_5, self.skip_conv_6 = skips[3:]
+        for number in range(1, 7):
+            self.add_module(f"skip_conv_{number}", unet.skip_convs(width))
         self.sam12 = unet.SupervisedAttention(width, self.channels)
-        self.cat12 = nn.Conv2d(2 * width, width, 1)
-        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
+        self.cat12 = conv(2 * width, width, 1)
+        self.last = conv(width, self.channels)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
@@ -260,12 +259,12 @@ class JointModel(nn.Module):
 
     def deblur(self, blur: Tensor, latents: list[Tensor]) -> Tensor:
         """Return `blur` (N, 3, H, W) without the blur that `latents` describe."""
-        return _last(self.generator(blur, latents))
+        return images_of(self.generator(blur, latents))[-1]
 
     def reblur(self, sharp: Tensor, latents: list[Tensor]) -> Tensor:
         """Return `sharp` (N, 3, H, W) with the blur that `latents` describe."""
         assert self.inverse_generator is not None
-        return _last(self.inverse_generator(sharp, latents))
+        return images_of(self.inverse_generator(sharp, latents))[-1]
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
@@ -286,8 +285,9 @@ def steering_latents(
     return prior_upsampling(z, bottleneck=bottleneck)
 
 
-def _last(output: Tensor | list[Tensor]) -> Tensor:
-    return output[-1] if isinstance(output, list) else output
+def images_of(output: Tensor | list[Tensor]) -> list[Tensor]:
+    """Return the image of each U-Net of a generator, the result last."""
+    return output if isinstance(output, list) else [output]
 
 
 def _encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling]:

@@ -123,9 +123,7 @@ class ReblurRecipe(MSDIRecipe):
             self.discriminator = networks.MultiscaleDiscriminator(c.discriminator_width)
             self.networks["discriminator"] = self.discriminator
             self.optimizers["discriminator"] = self.adam(self.discriminator)
-        self.features = network
-        self.helpers = [network] if network is not None else []
-        self.provenance = {"features": network.name if network is not None else "none"}
+        self.features = self.perceptual(network)
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the cosine's value; with `schedule_generator` off, the generators' is constant."""
@@ -176,16 +174,13 @@ class ReblurRecipe(MSDIRecipe):
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
-    ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    ) -> tuple[losses.Scales, losses.Scales]:
         """Return D's features of (sharp, fake) and of (sharp, real), from a single call."""
         assert self.discriminator is not None
         pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
-        scales = self.discriminator(pairs)
-        count = len(sharp)
-        return (
-            [[feature[:count] for feature in scale] for scale in scales],
-            [[feature[count:] for feature in scale] for scale in scales],
-        )
+        scales, count = self.discriminator(pairs), len(sharp)
+        of_fake = [[feature[:count] for feature in scale] for scale in scales]
+        return of_fake, [[feature[count:] for feature in scale] for scale in scales]
 
 
 class DeblurRecipe(MSDIRecipe):
@@ -261,8 +256,7 @@ class DeblurRecipe(MSDIRecipe):
         if self.steering is not None and maps is not None:
             with torch.no_grad():
                 latents = networks.steering_latents(self.steering[1].eval(), maps, self.network)
-        output = self.network(blur, latents)
-        return output if isinstance(output, list) else [output]
+        return networks.images_of(self.network(blur, latents))
 
     @torch.no_grad()
     def _maps(self, blur: Tensor) -> Tensor | None:
