@@ -98,21 +98,19 @@ class CodedBlur(Coder):
 
 
 def reblurring(networks: Mapping[str, nn.Module]) -> Transfer | None:
-    """Return F and G, which apply the blur of a pair, or None without a kernel space."""
-    network = search(networks)
-    return None if network is None else Transfer(network)
+    """Return F and G, which apply the blur of a pair."""
+    return Transfer(network) if (network := search(networks)) else None
 
 
 def coding(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F, which applies the blur of a code, or None without a kernel space."""
-    network, codes = search(networks), networks.get("codes")
-    if network is None:
-        return None
-    return CodedBlur(network, codes if isinstance(codes, BlurCodes) else None)
+    """Return F, which applies the blur of a code."""
+    codes = networks.get("codes")
+    codes = codes if isinstance(codes, BlurCodes) else None
+    return CodedBlur(network, codes) if (network := search(networks)) else None
 
 
 def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F, which applies random codes, or None without a kernel space.
+    """Return F, which applies random codes.
 
     Raises UsageError if the space is not variational and comes without codes to draw from.
     """
@@ -126,7 +124,7 @@ def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
 
 
 def search(networks: Mapping[str, nn.Module]) -> EncodedBlur | None:
-    """Return F and G for the blind search, or None without a kernel space."""
+    """Return F and G for the blind search."""
     network = networks.get("kernel_space")
     return network if isinstance(network, EncodedBlur) else None
 

@@ -44,12 +44,8 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
     moments = torch.cat([image, target, image.square() + target.square(), image * target], 1)
     # Rounded to float32 before normalising, as in the released code: if the window sums to
     # 1 + 1e-7, a smooth image's variance changes by a relative 1e-5.
-    taps = image.new_tensor(
-        [
-            math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2)
-            for i in range(-SIMILARITY_RADIUS, SIMILARITY_RADIUS + 1)
-        ]
-    )
+    places = range(-SIMILARITY_RADIUS, SIMILARITY_RADIUS + 1)
+    taps = image.new_tensor([math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2) for i in places])
     taps = taps / taps.sum()
     # One 2-D filter is no slower on CPUs than two 1-D filters, and one plane per group is much
     # faster than one plane per image.
@@ -259,6 +255,5 @@ def make_context(
         samples = 2 if options.latents == "sphere" else options.gaussian_samples
         mean, std = style.fit_gaussian(samples)
         fitted = style, mean.to(place), std.to(place)
-    start = estimator if options.start_estimate else None
     cast = None if features is None else AutocastFeatures(features, place, dtype)
-    return SearchContext(options, operator, place, dtype, cast, fitted, start)
+    return SearchContext(options, operator, place, dtype, cast, fitted, estimator)

@@ -209,8 +209,8 @@ class Search:
 
     def clear_gradients(self) -> None:
         """Clear the gradients of the last step."""
-        for module in (self.image, self.blur):
-            module.zero_grad(set_to_none=True)
+        self.image.zero_grad()
+        self.blur.zero_grad()
 
     def finish_step(
         self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor], error: Tensor
@@ -348,15 +348,16 @@ class Search:
         state |= {"found": asdict(self.found), "last": asdict(self.last)}
         state["estimate"] = self.estimate and asdict(self.estimate)
         if self._begun and not self.finished:
-            optimizer = self._image_optimizer
-            state["running"] = {
-                "generator": self.source.generator.get_state(),
-                "image": self.image.state_dict(),
-                "blur": self.blur.state_dict(),
-                "image_optimizer": optimizer and optimizer.state_dict(),
-                "blur_optimizer": self._blur_optimizer.state_dict(),
-            }
+            running = {name: part.state_dict() for name, part in self._parts().items()}
+            state["running"] = running | {"generator": self.source.generator.get_state()}
         return state
+
+    def _parts(self) -> dict[str, Any]:
+        """Return the networks and optimisers by their name in a saved state."""
+        parts = {"image": self.image, "blur": self.blur, "blur_optimizer": self._blur_optimizer}
+        if self._image_optimizer is not None:
+            parts["image_optimizer"] = self._image_optimizer
+        return parts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of the same search."""
@@ -368,14 +369,11 @@ class Search:
         if running := state.get("running"):
             self.begin()
             self.source.generator.set_state(running["generator"])
-            self.image.load_state_dict(running["image"])
+            for name, part in self._parts().items():
+                part.load_state_dict(running[name])
             if self._turn_image is not None and isinstance(self.image, StyleImage):
                 with torch.no_grad():  # for the distance between its latents
                     self.image(self.source)
-            self.blur.load_state_dict(running["blur"])
-            if self._image_optimizer is not None:
-                self._image_optimizer.load_state_dict(running["image_optimizer"])
-            self._blur_optimizer.load_state_dict(running["blur_optimizer"])
 
 
 _BEGUN_ATTRIBUTES = (

@@ -103,6 +103,10 @@ class StyleGANSynthesis(StyleSynthesis):
         return self.torgb(x)
 
 
+# Layers map features (N, C, H, W) to features, by latents (N, latent) and noises (N or 1, 1, H, W)
+# where they take any.
+
+
 def unit_length(latent: int) -> nn.RMSNorm:
     """Return the layer that divides vectors (N, latent) by the root of their mean square."""
     return nn.RMSNorm(latent, 1e-8, elementwise_affine=False)
@@ -118,7 +122,6 @@ class Dense(nn.Module):
         self.scale, self.rate = gain * rate / math.sqrt(inputs), rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs) to (N, outputs)."""
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
 
 
@@ -130,7 +133,6 @@ class Noise(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Map x (N, C, H, W) and noise (N or 1, 1, H, W) to x's shape."""
         return x + self.weight[:, None, None] * noise
 
 
@@ -166,7 +168,6 @@ class EqualizedConvolution(nn.Module):
         self.scale = gain / math.sqrt(inputs * kernel**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         weight = self.weight * self.scale
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
@@ -184,7 +185,6 @@ class EnlargingConvolution(EqualizedConvolution):
         self.intermediate = Filter(low_pass(1, 2, 1)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, 2 H, 2 W)."""
         weight = self.weight * self.scale
         if self.fused:
             # The sum of four shifted kernels is what nearest neighbours make of one pixel.
@@ -204,7 +204,6 @@ class Affine(nn.Module):
         self.lin = Dense(latent, 2 * channels)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Map x (N, C, H, W) and a latent (N, latent) to x's shape."""
         scale, shift = self.lin(latent)[..., None, None].chunk(2, 1)
         return x * (scale + 1) + shift
 
@@ -218,13 +217,12 @@ class Epilogue(nn.Module):
         self.style_mod = Affine(channels, latent)
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """Map x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
         x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
         return self.style_mod(x, latent)
 
 
 class FirstBlock(nn.Module):
-    """The block of size 4x4, which starts from a learned constant."""
+    """The block of size 4x4, which starts from a learned constant; `x` is only used for N."""
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
@@ -235,7 +233,6 @@ class FirstBlock(nn.Module):
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
-        """Map two latents and two noises to (N, width, 4, 4); `x` is only used for N."""
         begin = (self.const + self.bias[:, None, None]).expand(len(x), -1, -1, -1)
         first = self.epi1(begin, latents[0], noises[0])
         return self.epi2(self.conv(first), latents[1], noises[1])
@@ -252,14 +249,11 @@ class Block(nn.Module):
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
-        """Map x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
         first = self.epi1(self.conv0_up(x), latents[0], noises[0])
         return self.epi2(self.conv1(first), latents[1], noises[1])
 
 
 # ---- StyleGAN2 -----------------------------------------------------------------------------------
-# StyleGAN2's generator: noise to a latent, and latents, one per layer, to an image.
-#
 # "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020. Keys are those of the widely
 # used PyTorch port, whose files store the averaged generator under `g_ema`. The port gives every
 # image of a batch its own weights; here the features are scaled before and after one convolution,
@@ -324,7 +318,6 @@ class StyleLayer(Dense):
         super().__init__(latent, latent, rate=MAPPING_RATE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, latent) to the same shape."""
         return _activated(super().forward(x))
 
 
@@ -357,7 +350,6 @@ class ModulatedConvolution(nn.Module):
         nn.init.ones_(self.modulation.bias)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Map x (N, inputs, H, W) and a latent (N, latent) to (N, outputs, H, W), or 2 H, 2 W."""
         style = self.modulation(latent)
         weight = self.weight[0] * self.scale
         x = x * style[..., None, None]
@@ -379,7 +371,6 @@ class BiasedActivation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
         return _activated(x + self.bias[:, None, None])
 
 
@@ -393,12 +384,11 @@ class StyledConvolution(nn.Module):
         self.activate = BiasedActivation(outputs)
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """Map x (N, inputs, H, W), a latent (N, latent) and noise of the output's size."""
         return self.activate(self.noise(self.conv(x, latent), noise))
 
 
 class ToRGB(nn.Module):
-    """Maps features to an image, and adds the enlarged image of the next smaller size."""
+    """Maps features to an image, and adds the enlarged one of the next smaller size, `smaller`."""
 
     def __init__(self, inputs: int, latent: int, enlarge: bool = True) -> None:
         super().__init__()
@@ -407,7 +397,6 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConvolution(inputs, 3, 1, latent, demodulate=False)
 
     def forward(self, x: Tensor, latent: Tensor, smaller: Tensor | None = None) -> Tensor:
-        """Map x (N, inputs, H, W), a latent and `smaller` (N, 3, H / 2, W / 2) to (N, 3, H, W)."""
         image: Tensor = self.conv(x, latent) + self.bias
         if self.upsample is None or smaller is None:
             return image

@@ -84,7 +84,7 @@ def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | N
         return None
     if not isinstance(generator, Generator) or not connected(generator):
         return None
-    return GuidedGenerator(encoder, latents, generator, stage)
+    return GuidedGenerator(encoder, latents, generator, stage).eval()
 
 
 def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Module]:

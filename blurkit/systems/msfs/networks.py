@@ -59,7 +59,6 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         return x * self.conv_du(self.avg_pool(x))
 
 
@@ -311,7 +310,6 @@ class OctaveLayer(nn.Module):
         self.bn_l = nn.BatchNorm2d(low) if official and low else None
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return high and low frequencies as `OctaveConv` does."""
         high, low = self.conv(high, low)
         if self.bn_h is not None:
             high = F.relu(self.bn_h(high))
@@ -356,6 +354,5 @@ class PlainConvolution(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Separated:  # type: ignore[override]
-        """Return features of the same size as `x` (N, C, H, W), three times."""
         features = super().forward(x)
         return Separated(features, features, features)

@@ -36,7 +36,6 @@ class LayerNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         wide = x.permute(0, 2, 3, 1).to(self.weight.dtype)
         sides = (self.weight.numel(),)  # a plain number, which ONNX needs
         normalised = F.layer_norm(wide, sides, self.weight, self.bias, LAYER_EPSILON)
@@ -65,7 +64,6 @@ class NAFBlock(Recomputable):
         self.norm2 = LayerNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         gated = gate(self.conv2(self.conv1(self.norm1(x))))
         y = x + self.beta * self.conv3(gated * self.sca(gated))
         return y + self.gamma * self.conv5(gate(self.conv4(self.norm2(y))))
