@@ -64,6 +64,18 @@ class Residual(Recomputable):
         return x + (y if self.scale == 1 else self.scale * y)
 
 
+class Wrapper(nn.Module):
+    """A network around another one, `model`, whose state dict it has, with the same keys."""
+
+    model: nn.Module
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return self.model.state_dict(*arguments, **named)
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return self.model.load_state_dict(*arguments, **named)
+
+
 def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
     """Set whether the backward pass computes the outermost blocks of `network` again."""
     for child in network.children():

@@ -26,7 +26,7 @@ from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.nn.features import find_features, load_features
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.objective import Objective, SearchContext, make_context
+from blurkit.systems.kernel_space.objective import Objective, SearchContext
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.kernel_space.style_prior import load_style_prior
 from blurkit.systems.search_options import SearchOptions
@@ -72,7 +72,7 @@ def load_context(
     if any(Objective.from_options(options).perceptual):
         backbone = load_features(find_features(features, otherwise=", or use --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_context(options, space, style, backbone, device, precision, estimator)
+    return SearchContext(options, space, style, backbone, device, precision, estimator)
 
 
 class TiledSearch:
@@ -207,7 +207,7 @@ class TiledSearch:
         picture, _ = self.context.operator.align(found.picture, search.photo)
         blurry, sharp = (i.clamp(0, 1).contiguous() for i in (search.photo, picture))
         kernels = replace(NEAREST, kernel_size=options.kernel_size)
-        context = make_context(kernels, device=str(self.context.device), precision="fp32")
+        context = SearchContext(kernels, device=str(self.context.device), precision="fp32")
         nearest = find_blur(context, blurry, sharp, options.seed)
         assert nearest.blur is not None
         return nearest.blur[0, 0].cpu().numpy(), nearest.reproduced
