@@ -116,9 +116,8 @@ def spectral_conv(
 ) -> nn.Conv2d:
     """Return a convolution normalised by its spectral norm (Miyato et al., ICLR 2018).
 
-    `options` are passed to `torch.nn.Conv2d`. Of torch's two implementations this is the older,
-    whose state dict keys (`weight_orig`, `weight_u`, `weight_v`) are those of the published
-    checkpoints.
+    `options` are `torch.nn.Conv2d`'s. Of torch's two implementations this is the older, whose keys
+    (`weight_orig`, `weight_u`, `weight_v`) are those of the published checkpoints.
     """
     return spectral_norm(nn.Conv2d(in_channels, out_channels, kernel, **options))
 
@@ -138,8 +137,7 @@ def spectral_instance_conv(
 def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0) -> None:
     """Draw weights of convolutions and linear layers, and zero their biases; norms stay unchanged.
 
-    Weights are from N(0, deviation^2). With `kaiming`, they follow Kaiming's rule (normal, fan-in)
-    times that number.
+    Weights are from N(0, deviation^2) or, with `kaiming`, that number times Kaiming's (fan-in).
     """
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1 and kaiming:

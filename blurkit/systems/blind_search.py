@@ -176,10 +176,9 @@ class TiledSearch:
         return blur
 
     def kernel(self) -> np.ndarray:
-        """Return the blur that was found as float32.
+        """Return the blur that was found, a code (values, rows, columns) or a kernel (side, side).
 
-        It is a code (values, rows, columns) or a kernel (side, side). Raises BlurkitError if the
-        photo was searched in tiles or no blur was found.
+        Raises BlurkitError if the photo was searched in tiles or no blur was found.
         """
         kernel: np.ndarray = self._blur()[0].float().cpu().numpy()
         return kernel[0] if self.context.options.operator == "convolution" else kernel
@@ -194,9 +193,8 @@ class TiledSearch:
     def nearest_kernel(self) -> tuple[np.ndarray, float]:
         """Return the kernel (side, side) nearest to the blur that was found, and a PSNR in dB.
 
-        That is the kernel itself or, for a code, the kernel by which the picture comes closest to
-        the photo. The PSNR is that between the photo and the picture blurred by the kernel. Raises
-        BlurkitError as `kernel` does.
+        For a code, it is the kernel by which the picture comes closest to the photo; the PSNR is
+        that of the picture so blurred. Raises BlurkitError as `kernel` does.
         """
         (search,) = self.searches
         found = search.found
@@ -261,10 +259,9 @@ class TiledSearch:
     def described(self) -> str:
         """Return a short description of the search, which records keep."""
         context = self.context
-        where = (
-            f"precision={str(context.dtype).removeprefix('torch.')} device={context.device.type}"
-        )
+        precision = str(context.dtype).removeprefix("torch.")
         tiles = f" tiles={len(self.searches)}" if len(self.searches) > 1 else ""
+        where = f"precision={precision} device={context.device.type}"
         return f"{context.options.described()} {where}{tiles}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -425,9 +422,7 @@ class SavedSearches:
 
 
 # ---- Retrieval -----------------------------------------------------------------------------------
-# The code of a pair is searched for instead of taken from G.
-#
-# Step B of Section 3.2 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its
+# The code of a pair is searched for instead of taken from G: step B of the paper's Section 3.2. Its
 # Table 3 shows how closely F reproduces blur that it was not trained on.
 
 

@@ -140,19 +140,16 @@ class DBGAN(nn.Module):
         )
 
     def forward(self, blur: Tensor) -> Tensor:
-        """Return the restored image from `blur` (N, 3, H, W) in [0, 1].
+        """Return the restored image from `blur`, both (N, 3, H, W) in [0, 1].
 
-        It is clamped to [0, 1], in training too, as in the released code: no gradient flows where
-        the sum leaves [0, 1].
+        As in the released code, no gradient flows where the sum leaves [0, 1].
         """
         return (blur + self.model(blur)).clamp(0, 1)
 
 
 # ---- Discriminators ------------------------------------------------------------------------------
-# The discriminators of BGAN and DBGAN: one logit per crop of a fixed size.
-#
-# The paper calls them VGG19; the released code has ESRGAN's (Wang et al. 2018), whose layers and
-# names are used here.
+# They give one logit per crop of a fixed size. The paper calls them VGG19; the released code has
+# ESRGAN's (Wang et al. 2018), whose layers and names are used here.
 
 HIDDEN = 100
 """The number of values between the two linear layers."""

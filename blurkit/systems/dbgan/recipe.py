@@ -75,8 +75,7 @@ class Judged(NamedTuple):
 class AdversarialRecipe(Recipe):
     """The base of both trainings (Section 3.4): Eq. 9 and 10, and the discriminator's step.
 
-    The perceptual loss compares features of `network` before their activation; without a
-    `network`, it is left out.
+    The perceptual loss compares the features of `network`, if any, before their activation.
     """
 
     def __init__(
@@ -177,8 +176,7 @@ class AdversarialRecipe(Recipe):
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
     """Return how sure a discriminator is: 1 if always right, 0.5 if undecided, 0 if always wrong.
 
-    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from
-    logits.
+    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)).
     """
     real = (on_real - on_fake.mean()).sigmoid().mean()
     fake = (on_real.mean() - on_fake).sigmoid().mean()
@@ -324,18 +322,16 @@ def _features(
 
 
 # ---- Losses --------------------------------------------------------------------------------------
-# Adversarial losses of discriminator and generator, on one logit per image.
-#
-# The relativistic ones are those of "Deblurring by Realistic Blurring" (CVPR 2020); its released
-# code offers the others for its DBGAN(-). Logits are (N, 1); real images have the label 1, fake
-# ones 0, as in Eq. 5-6.
+# Adversarial losses, on one logit per image. The relativistic ones are those of "Deblurring by
+# Realistic Blurring" (CVPR 2020); its released code offers the others for its DBGAN(-). Logits are
+# (N, 1); real images have the label 1, fake ones 0, as in Eq. 5-6.
 
 
 class Adversarial(NamedTuple):
     """The losses of discriminator and generator, each a scalar from the logits of real and fake.
 
-    In the generator's loss, no gradient flows into the logits of real images. For the
-    discriminator's loss, the caller detaches the fake images.
+    No gradient flows into the generator's logits of real images; a caller detaches fake ones for
+    the discriminator's loss.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -373,9 +369,8 @@ def gradient_penalty(
 ) -> Tensor:
     """Return the mean of (|gradient| - 1)^2 at share * real + (1 - share) * fake.
 
-    Images are (N, C, H, W), `share` is (N, 1, 1, 1) in [0, 1]. The gradient is the discriminator's
-    with respect to its input; its norm is over all values of one image. Gradients flow to the
-    discriminator only (Gulrajani et al.).
+    Images are (N, C, H, W), `share` is (N, 1, 1, 1) in [0, 1]. The gradient is the discriminator's,
+    to which alone gradients flow; its norm is over all values of one image (Gulrajani et al.).
     """
     with torch.enable_grad():
         images = (share * real + (1 - share) * fake).detach().requires_grad_()
@@ -394,11 +389,7 @@ def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return Eq. 7 and 8 with the labels exchanged, as the text around them describes.
-
-    Fakes should look more real than the mean real image, and real images less real than the mean
-    fake; no gradient flows into `real`.
-    """
+    """Return Eq. 7 and 8 with the labels exchanged, as their text says; `real` gets no gradient."""
     real = real.detach()
     return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
 

@@ -28,8 +28,7 @@ class Transfer(Reblurrer):
     ) -> Tensor:
         """Return the blurred photos (N, 3, H, W) for images (N, 3, H, W) in [0, 1].
 
-        `noise` (N, code, H / 128, W / 128) is the offset of the code from its mean, in standard
-        deviations.
+        `noise` (N, code, H / 128, W / 128) is the code's offset from its mean, in deviations.
         """
         code, deviation = self.network.encode(sharp, blur)
         if noise is not None:
@@ -46,8 +45,8 @@ class Transfer(Reblurrer):
 class CodedBlur(Coder):
     """F(photo, code): applies the blur of a code to a photo.
 
-    Random codes are drawn from `codes`, or N(0, scale^2) if there are none or a scale is given. The
-    default scale is that of the released code.
+    Random codes are drawn from `codes`, or N(0, scale^2) if there are none or a scale is given; the
+    default is the released code's.
     """
 
     use, scale = "random", 1.2
@@ -81,8 +80,7 @@ class CodedBlur(Coder):
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
         """Return a code (code, rows, columns) as the code map of an image (H, W, C).
 
-        A map of another size is resized bilinearly. Raises BlurkitError if the length of the code
-        differs from the network's.
+        It is resized bilinearly. Raises BlurkitError if its length differs from the network's.
         """
         length = self.network.options["code"]
         if code.ndim != 3 or len(code) != length:

@@ -82,8 +82,7 @@ class EncodedBlur(nn.Module, ABC):
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
         """Return F(x, G(x, y)): `sharp` blurred like `blur`, both (N, 3, H, W).
 
-        The result includes the code's mean and deviation. `noise`, of the code's shape, is the
-        offset of the code from its mean, in standard deviations.
+        `noise`, of the code's shape, is the offset of the code from its mean, in deviations.
         """
         self._check_pair(sharp, blur)
         features = self._features(sharp)
@@ -285,9 +284,8 @@ class Level(nn.Module):
 
 # ---- Blur codes ----------------------------------------------------------------------------------
 # Codes of realistic blur, which come with a kernel space so that `reblur --random` draws motion.
-#
-# Few of the codes that a normal distribution gives are those of a motion: independent for each
-# place and each value, they blur like a lens out of focus, with coloured fringes.
+# Few codes of a normal distribution are those of a motion: independent for each place and value,
+# they blur like a lens out of focus, with coloured fringes.
 
 DRAWN_LENGTHS = 0.008, 0.055
 """The shortest and the longest blur that is drawn, as a fraction of a photo's longer side."""

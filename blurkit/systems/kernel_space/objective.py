@@ -79,8 +79,8 @@ def code_norm(code: Tensor) -> Tensor:
 class AutocastFeatures(nn.Module):
     """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
 
-    No other term runs in `dtype`: differences of squares and gradients need float32. The network is
-    moved to `device`, not copied.
+    The network is moved, not copied. No other term runs in `dtype`: differences of squares and
+    gradients need float32.
     """
 
     def __init__(self, network: FeatureNetwork, device: torch.device, dtype: torch.dtype) -> None:

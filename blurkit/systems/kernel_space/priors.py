@@ -193,10 +193,9 @@ class DeepCode(BlurPrior):
 
 
 class DeepKernel(BlurPrior):
-    """A convolution kernel as the output of an untrained network.
+    """A kernel from two fully connected layers and a softmax, which gives it sum 1: SelfDeblur's.
 
-    Two fully connected layers and a softmax, which makes it positive with sum 1, as in SelfDeblur
-    ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020).
+    "Neural Blind Deconvolution Using Deep Priors", CVPR 2020.
     """
 
     noise: Tensor
@@ -221,10 +220,7 @@ class DeepKernel(BlurPrior):
 
     @torch.no_grad()
     def start_from(self, kernel: Tensor) -> None:
-        """Make `kernel` (1, 1, side, side) the first output by adjusting the biases.
-
-        The fraction `SPREAD` is distributed evenly.
-        """
+        """Make `kernel` (1, 1, side, side), a little spread, the first output by the biases."""
         *hidden, last, _ = self.network
         assert isinstance(last, nn.Linear)
         wanted = (1 - SPREAD) * kernel.flatten(1) + SPREAD / self.side**2

@@ -86,8 +86,7 @@ def cosine_with_restarts(
     """Return the learning rate at `step`: cosines from `first` to `last`, restarted at `restarts`.
 
     A cosine also ends at `steps`, so that a shorter run ends at `last` too. As in the released
-    scheduler, a cosine begins one step after its restart, so all but the first end one step before
-    `last`.
+    scheduler, it begins one step after its restart: all but the first end one step before `last`.
     """
     begun = [restart for restart in restarts if restart < step]
     begin = begun[-1] if begun else 0
@@ -100,10 +99,10 @@ def cosine_with_restarts(
 
 
 def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return the KL term of the VAE: how far its codes are from N(0, 1), summed over all values.
+    """Return the KL term of the VAE, twice the divergence from N(0, 1), summed over all values.
 
-    mean^2 + deviation^2 - log(deviation^2 + 1e-8) - 1, which is twice the divergence. `deviation`
-    may have either sign. The term is in the released code (weight 10), not in the paper.
+    `deviation` may have either sign. The term is in the released code (weight 10), not in the
+    paper.
     """
     variance = deviation.square()
     return (mean.square() + variance - (variance + 1e-8).log() - 1).sum()

@@ -173,11 +173,7 @@ class Search:
     # ---- steps -----------------------------------------------------------------------------------
 
     def warm_up(self, kind: StepKind) -> None:
-        """Make a warm-up step of the image or of the blur.
-
-        The image moves towards the picture that the search starts from, or the photo if there is
-        none; the blur moves towards its start.
-        """
+        """Move the image towards the picture to start from, else the photo; or the blur."""
         if kind == "image warm-up":
             image = cut_to_middle(self.image(self.source), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
@@ -215,10 +211,9 @@ class Search:
     def finish_step(
         self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor], error: Tensor
     ) -> None:
-        """Make a step with the present gradients, then check the search.
+        """Make a step with the gradients of `terms` for `image` and `blur`, then check the search.
 
-        The gradients are those of `terms` for `image` and `blur`; `error` is that of the photo
-        which these reproduce.
+        `error` is that of the photo which these reproduce.
         """
         options, second_half = self.context.options, self.second_half
         self._descend(kind)
@@ -241,8 +236,7 @@ class Search:
     def _end_turn(self, kind: StepKind, terms: dict[str, Tensor]) -> bool:
         """Move on in the turns of an alternating search; return whether one is over.
 
-        The last turn of the image may end early, and so may a turn of the blur that no longer
-        improves.
+        The image's last turn may end early, and so may one of the blur that no longer improves.
         """
         options = self.context.options
         if options.search == "joint":
@@ -322,10 +316,7 @@ class Search:
             self.found = result
 
     def _has_settled(self) -> bool:
-        """Whether the objective has not fallen for `patience` iterations.
-
-        That counts only in the second half: terms may have other weights in the first.
-        """
+        """Whether the objective has not fallen for `patience` iterations of the second half."""
         options = self.context.options
         if not options.patience or not self.second_half:
             return False

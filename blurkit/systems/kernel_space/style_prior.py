@@ -93,10 +93,9 @@ class StylePrior(nn.Module):
 
 
 def load_style_prior(*paths: str | Path) -> StylePrior:
-    """Return the prior in one StyleGAN2 file, or in StyleGAN's two files.
+    """Return the prior in a file of StyleGAN2, or in two of StyleGAN's mapping and synthesis.
 
-    The two are mapping and synthesis, in any order. Raises BlurkitError for files of other
-    networks, incomplete files, and a missing part.
+    Raises BlurkitError for files of other networks, incomplete files, and a missing part.
     """
     checkpoints = [load_checkpoint(path) for path in paths]
     networks = load_networks(*checkpoints)
@@ -183,10 +182,9 @@ def _radius(variable: Tensor) -> Tensor:
 
 
 def one_cycle_drop(step: int, total: int) -> float:
-    """Return the factor of the learning rate at `step` of `total`.
+    """Return the factor of the learning rate at `step` of `total` (PULSE's `linear1cycledrop`).
 
-    In the first 9 / 10 of the steps it rises from 0.1 to 1 and falls again; in the last tenth it
-    falls to 0.001 (`linear1cycledrop` of PULSE).
+    In 9 / 10 of the steps it rises from 0.1 to 1 and falls again, then it falls to 0.001.
     """
     cycle = 0.9 * total
     if step < cycle:

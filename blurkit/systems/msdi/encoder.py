@@ -194,8 +194,7 @@ class DegradationEncoder(_FirstLayers):
     def forward(self, x: Tensor) -> Tensor:
         """Return E(x) for `x` (N, 3, H, W) in [0, 1] of any size.
 
-        The map is (N, 4 * width, 4, 4) in version 1, (N, 32 * width, 8, 8) in version 2; with a
-        1-D code, it is spatially constant.
+        It is (N, 4 * width, 4, 4), in version 2 (N, 32 * width, 8, 8); constant with a 1-D code.
         """
         if x.shape[-2:] != (ENCODER_SIZE, ENCODER_SIZE):
             x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear")
@@ -245,8 +244,7 @@ class PriorUpsampling(nn.Module):
     def forward(self, z: Tensor, bottleneck: bool = False) -> list[Tensor]:
         """Return latents of sizes 256, 128, 64, 32 with `width` x 1, 2, 4, 8 channels.
 
-        `z` is E's map. `bottleneck` adds a 16 x 16 latent with 16 * width channels, the paper's
-        fifth scale.
+        `z` is E's map. `bottleneck` adds the paper's fifth, of size 16 with 16 * width channels.
         """
         if self.version == 1:
             z = self.conv_latent_init(z)

@@ -141,8 +141,9 @@ class StackedGenerator(Generator):
         self.ad2_list = self._injections(second, see_features=True)
         self.up_path_1 = unet.up_path(width, pointwise=True)
         self.up_path_2 = unet.up_path(width, pointwise=True)
-        for number in range(1, 7):
-            self.add_module(f"skip_conv_{number}", unet.skip_convs(width))
+        skips = [unet.skip_convs(width) for _ in range(6)]
+        self.skip_conv_1, self.skip_conv_2, self.skip_conv_3 = skips[:3]
+        self.skip_conv_4, self.skip_conv_5, self.skip_conv_6 = skips[3:]
         self.sam12 = unet.SupervisedAttention(width, self.channels)
         self.cat12 = conv(2 * width, width, 1)
         self.last = conv(width, self.channels)
@@ -202,10 +203,7 @@ class MSDINet(StackedGenerator):
         return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
-        """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
-
-        `latents` replace those of `image` itself.
-        """
+        """Return both stages' images as `StackedGenerator` does, by default from own latents."""
         return super().forward(image, self.latents(image) if latents is None else latents)
 
 
@@ -376,8 +374,7 @@ class MultiscaleDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """Return per scale four feature maps and, last, the patch scores (N, 1, h, w), unbounded.
 
-        `x` (N, in_channels, H, W) is the sharp and the (re)blurred image in [0, 1], concatenated
-        along the channels.
+        `x` (N, in_channels, H, W) has the channels of the sharp and of the (re)blurred image.
         """
         half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return [self.discriminator_0(x), self.discriminator_1(half)]

@@ -51,10 +51,7 @@ GRACE = 10
 
 
 class MSDIRecipe(Recipe):
-    """The base of both stages: a training may start from a network without its conditioning.
-
-    Both are watched for collapse.
-    """
+    """The base of both stages: a training may start without conditioning."""
 
     protocol = networks.Generator.protocol
 
@@ -91,9 +88,8 @@ class MSDIRecipe(Recipe):
 class ReblurRecipe(MSDIRecipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
-    The perceptual loss compares y' with y in the features of `network`; without a `network`, it is
-    left out. Of the ablations, `reblur_loss="l1"` trains without D, `reblurring=False` without D
-    and G_r.
+    The perceptual loss compares y' with y in the features of `network`, if any. Of the ablations,
+    `reblur_loss="l1"` trains without D, `reblurring=False` without D and G_r.
     """
 
     def __init__(
@@ -314,10 +310,9 @@ def plan_reblur(
 def plan_deblur(
     inputs: DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of stage 2, whose default width is that of the latents.
+    """Return the plan of stage 2, with the latents' width by default; see `plan_training`.
 
-    Raises BlurkitError if a file cannot be read or lacks the encoders that stage 2 needs; see
-    `tasks.train.plan_training`.
+    Raises BlurkitError if a file cannot be read or lacks the encoders that stage 2 needs.
     """
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder))
     if inputs.blur_encoder:

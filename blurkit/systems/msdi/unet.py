@@ -249,10 +249,9 @@ def resized_latent(latent: Tensor, like: Tensor) -> Tensor:
 class SpatialParameters(nn.Module):
     """Scale and shift of every feature value, predicted from a latent: f * (1 + gamma) + beta.
 
-    By default (joint generators), they are predicted from the latent alone and applied to
-    batch-normalised features. With `see_features` (deblurring network), they are predicted from
-    features and latent together and applied to the features themselves; the batch normalisation is
-    then only in the state dict.
+    By default (joint generators), they come from the latent alone and apply to batch-normalised
+    features. With `see_features` (deblurring network), they come from features and latent together
+    and apply to the features; the batch normalisation is then only in the state dict.
     """
 
     def __init__(self, channels: int, hidden: int, see_features: bool) -> None:

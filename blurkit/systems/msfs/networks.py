@@ -321,8 +321,7 @@ class OctaveLayer(nn.Module):
 class FrequencySeparation(Recomputable):
     """The FSM (Fig. 4b): three octave convolutions separate, update and fuse the frequencies.
 
-    The input is added to the fused features: unchanged if the number of channels is the same
-    (paper), else through a 1x1 convolution.
+    The input is added: unchanged if its width is the same (paper), else through a 1x1 convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
@@ -345,10 +344,7 @@ class FrequencySeparation(Recomputable):
 
 
 class PlainConvolution(nn.Conv2d):
-    """The 3x3 convolution that replaces the FSM in the ablation without it.
-
-    It separates nothing: its output serves as high, low and fused features.
-    """
+    """The 3x3 convolution that replaces the FSM: its output serves as high, low and fused."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)

@@ -24,8 +24,7 @@ def contrastive_loss(
 
     The arguments are high-frequency features of the decoder, the restored image and the blurry
     image, of the same shape at each scale. L1 is the mean absolute difference over the batch of all
-    processes together, which the paper leaves open. Gradients flow into all features that require
-    them.
+    processes together, which the paper leaves open. Gradients flow into all features.
     """
 
     def distance(first: Tensor, second: Tensor) -> Tensor:
@@ -37,11 +36,7 @@ def contrastive_loss(
 
 
 def consistency_loss(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """Return the sum over the scales of the mean absolute difference (Eq. 6).
-
-    The arguments are low-frequency features of the blurry and the restored image, of the same shape
-    at each scale.
-    """
+    """Return the sum over scales of the mean absolute difference of low frequencies (Eq. 6)."""
     return torch.stack([F.l1_loss(a, b) for a, b in zip(features, others, strict=True)]).sum()
 
 
@@ -75,9 +70,8 @@ def _pyramid_blur(image: Tensor) -> Tensor:
 class MSFSRecipe(Recipe):
     """MSFS-Net by Eq. 7.
 
-    The decoder's high frequencies are pulled towards those of the restored image, seen by the same
-    encoder, and pushed away from those of the blurry one (Eq. 5); the encoder's low frequencies are
-    pulled towards those of the restored image (Eq. 6).
+    The decoder's high frequencies are pulled towards those of the restored image in the encoder and
+    pushed away from the blurry one's (Eq. 5); the encoder's low ones are pulled likewise (Eq. 6).
     """
 
     protocol = MSFSNet.protocol
