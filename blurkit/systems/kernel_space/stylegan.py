@@ -196,29 +196,18 @@ class EnlargingConvolution(EqualizedConvolution):
         return self.intermediate(x) + self.bias[:, None, None]
 
 
-class Affine(nn.Module):
-    """Scales and shifts each channel by a latent; StyleGAN's affine transform."""
-
-    def __init__(self, channels: int, latent: int) -> None:
-        super().__init__()
-        self.lin = Dense(latent, 2 * channels)
-
-    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        scale, shift = self.lin(latent)[..., None, None].chunk(2, 1)
-        return x * (scale + 1) + shift
-
-
 class Epilogue(nn.Module):
-    """Noise, LeakyReLU, instance norm and a latent's style, in this order."""
+    """Noise, LeakyReLU, instance norm, and scale and shift of each channel by a latent."""
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
         self.noise = Noise(channels)
-        self.style_mod = Affine(channels, latent)
+        self.style_mod = nn.ModuleDict({"lin": Dense(latent, 2 * channels)})
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
         x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
-        return self.style_mod(x, latent)
+        scale, shift = self.style_mod["lin"](latent)[..., None, None].chunk(2, 1)
+        return x * (scale + 1) + shift
 
 
 class FirstBlock(nn.Module):
@@ -269,7 +258,8 @@ class StyleGAN2(StyleSynthesis):
     def __init__(self, widths: Sequence[int], latent: int = 512, depth: int = 8) -> None:
         super().__init__(widths, latent, depth=depth)
         self.noise_sides = [2 ** ((layer + 5) // 2) for layer in range(self.layers - 1)]
-        self.style = nn.Sequential(unit_length(latent), *(StyleLayer(latent) for _ in range(depth)))
+        layers = (StyleLayer(latent, latent, rate=MAPPING_RATE) for _ in range(depth))
+        self.style = nn.Sequential(unit_length(latent), *layers)
         self.input = nn.ParameterDict({"input": torch.randn(1, widths[0], 4, 4)})
         self.conv1 = StyledConvolution(widths[0], widths[0], latent)
         self.to_rgb1 = ToRGB(widths[0], latent, enlarge=False)
@@ -313,9 +303,6 @@ class StyleGAN2(StyleSynthesis):
 
 class StyleLayer(Dense):
     """One layer of the mapping, with its LeakyReLU."""
-
-    def __init__(self, latent: int) -> None:
-        super().__init__(latent, latent, rate=MAPPING_RATE)
 
     def forward(self, x: Tensor) -> Tensor:
         return _activated(super().forward(x))
@@ -363,17 +350,6 @@ class ModulatedConvolution(nn.Module):
         return x * (squares + 1e-8).rsqrt()[..., None, None]
 
 
-class BiasedActivation(nn.Module):
-    """A bias per channel, then the LeakyReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _activated(x + self.bias[:, None, None])
-
-
 class StyledConvolution(nn.Module):
     """A modulated 3x3 convolution, noise, bias and LeakyReLU."""
 
@@ -381,10 +357,11 @@ class StyledConvolution(nn.Module):
         super().__init__()
         self.conv = ModulatedConvolution(inputs, outputs, 3, latent, enlarge)
         self.noise = Noise(1)
-        self.activate = BiasedActivation(outputs)
+        self.activate = nn.ParameterDict({"bias": torch.zeros(outputs)})
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        return self.activate(self.noise(self.conv(x, latent), noise))
+        x = self.noise(self.conv(x, latent), noise)
+        return _activated(x + self.activate["bias"][:, None, None])
 
 
 class ToRGB(nn.Module):

@@ -75,19 +75,6 @@ def decoder_level(width: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers=layers, up=up))
 
 
-class Mix(nn.Module):
-    """The adaptive mix-up of two features with a learned weight (Eq. 3-4)."""
-
-    def __init__(self, start: float) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor([start]))
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return sigmoid(w) first + (1 - sigmoid(w)) second."""
-        weight = torch.sigmoid(self.w)
-        return weight * first + (1 - weight) * second
-
-
 class Restoration(NamedTuple):
     """MSFS-Net's outputs for a blurry image, finest scale first.
 
@@ -159,7 +146,8 @@ class MSFSNet(nn.Module):
         if frequency_separation:
             self.changeChannel_ = conv(width, width // 2, 1)
         if cross_scale:
-            self.mix1, self.mix2 = (Mix(start) for start in MIX_STARTS)
+            mixes = (nn.ParameterDict({"w": torch.tensor([start])}) for start in MIX_STARTS)
+            self.mix1, self.mix2 = mixes
         if official:
             self.conv_2_, self.conv_4 = (conv(width, 3, 1) for _ in range(2))
 
@@ -224,7 +212,8 @@ class MSFSNet(nn.Module):
         """
         if not self.options["cross_scale"]:
             return torch.cat([decoder, decoder], 1)
-        return torch.cat([encoder, self.get_submodule(mix)(encoder, decoder)], 1)
+        weight = torch.sigmoid(self.get_parameter(f"{mix}.w"))
+        return torch.cat([encoder, weight * encoder + (1 - weight) * decoder], 1)
 
     def _narrowed(self, separated: Separated) -> Separated:
         """Return the decoder's features with as many high channels as the encoder's."""
