@@ -15,18 +15,8 @@ from torch.nn import functional as F
 from blurkit.errors import UsageError
 from blurkit.nn.blocks import initialise
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
-from blurkit.systems.dbgan.config import (
-    AdversarialConfiguration,
-    BGANConfiguration,
-    BGANInputs,
-    DBGANConfiguration,
-)
-from blurkit.systems.dbgan.networks import (
-    BGAN,
-    DBGAN,
-    SpectralVGGDiscriminator,
-    VGGDiscriminator,
-)
+from blurkit.systems.dbgan import config
+from blurkit.systems.dbgan.networks import BGAN, DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.recipe import (
     Batch,
@@ -80,7 +70,7 @@ class AdversarialRecipe(Recipe):
 
     def __init__(
         self,
-        configuration: AdversarialConfiguration,
+        configuration: config.AdversarialConfiguration,
         network: FeatureNetwork | None,
         adversarial: str,
     ) -> None:
@@ -200,7 +190,7 @@ class BGANRecipe(AdversarialRecipe):
     validation: ValidationKind = "draws"
 
     def __init__(
-        self, configuration: BGANConfiguration, network: FeatureNetwork | None = None
+        self, configuration: config.BGANConfiguration, network: FeatureNetwork | None = None
     ) -> None:
         super().__init__(configuration, network, "relativistic")
         c = self.c = configuration
@@ -262,7 +252,7 @@ class DBGANRecipe(AdversarialRecipe):
     protocol = DBGAN.protocol
 
     def __init__(
-        self, configuration: DBGANConfiguration, network: FeatureNetwork | None = None
+        self, configuration: config.DBGANConfiguration, network: FeatureNetwork | None = None
     ) -> None:
         c = self.c = configuration
         minus = c.variant == "minus"
@@ -276,13 +266,13 @@ class DBGANRecipe(AdversarialRecipe):
 
 
 def plan_bgan(
-    inputs: BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: config.BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training BGAN; see `tasks.train.plan_training`.
 
     Raises UsageError if blurry photos are missing or would never be used.
     """
-    c = BGANConfiguration.resolve(preset, **overrides)
+    c = config.BGANConfiguration.resolve(preset, **overrides)
     if "bgan" in run.augmentations:
         raise UsageError("--bgan is not an option of --system bgan")
     only_own = c.warm_up >= c.iterations or c.real_share == 0
@@ -307,14 +297,14 @@ def plan_dbgan(
 
     Raises UsageError for variant plus without a BGAN, and for another variant with one.
     """
-    c = DBGANConfiguration.resolve(preset, **overrides)
+    c = config.DBGANConfiguration.resolve(preset, **overrides)
     if (c.variant == "plus") != ("bgan" in run.augmentations):
         raise UsageError("--variant plus and --bgan FILE require each other with --system dbgan")
     return Plan(c, partial(DBGANRecipe, c, _features(c, inputs, run, dry_run)))
 
 
 def _features(
-    c: AdversarialConfiguration, inputs: FeatureInputs, run: Run, dry_run: bool
+    c: config.AdversarialConfiguration, inputs: FeatureInputs, run: Run, dry_run: bool
 ) -> FeatureNetwork | None:
     """Return the feature network of the perceptual loss, which compares pre-activation features."""
     want = c.perceptual if c.perceptual_weight else "none"

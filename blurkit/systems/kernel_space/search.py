@@ -18,14 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, Say
+from blurkit.systems.kernel_space import priors
 from blurkit.systems.kernel_space.objective import SearchContext
-from blurkit.systems.kernel_space.priors import (
-    DeepImage,
-    KnownImage,
-    RandomSource,
-    StyleImage,
-    cut_to_middle,
-)
+from blurkit.systems.kernel_space.priors import DeepImage, StyleImage, cut_to_middle
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
@@ -97,10 +92,10 @@ class Search:
         self.started = self._estimated is not None
         context = self.context
         options, operator = context.options, context.operator
-        self.source = RandomSource(self.seed, context.device, options)
+        self.source = priors.RandomSource(self.seed, context.device, options)
         height, width = self.photo.shape[-2:]
         if self.sharp is not None:
-            self.image: nn.Module = KnownImage(self.sharp)
+            self.image: nn.Module = priors.KnownImage(self.sharp)
         elif context.style is not None:
             prior, mean, std = context.style
             self.image = StyleImage(prior, width, mean, std, self.source)

@@ -18,14 +18,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import PIXEL_LOSSES, zero
 from blurkit.nn.features import FeatureNetwork
-from blurkit.systems.msdi import losses, networks
-from blurkit.systems.msdi.config import (
-    DeblurConfiguration,
-    DeblurInputs,
-    MSDIConfiguration,
-    ReblurConfiguration,
-    ReblurInputs,
-)
+from blurkit.systems.msdi import config, losses, networks
 from blurkit.systems.msdi.encoder import (
     BlurEncoder,
     DegradationEncoder,
@@ -55,7 +48,7 @@ class MSDIRecipe(Recipe):
 
     protocol = networks.Generator.protocol
 
-    def __init__(self, configuration: MSDIConfiguration) -> None:
+    def __init__(self, configuration: config.MSDIConfiguration) -> None:
         super().__init__(configuration)
         self.watch = losses.CollapseWatch(configuration.iterations // GRACE)
 
@@ -93,7 +86,7 @@ class ReblurRecipe(MSDIRecipe):
     """
 
     def __init__(
-        self, configuration: ReblurConfiguration, network: FeatureNetwork | None = None
+        self, configuration: config.ReblurConfiguration, network: FeatureNetwork | None = None
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
@@ -192,7 +185,10 @@ class DeblurRecipe(MSDIRecipe):
     """
 
     def __init__(
-        self, configuration: DeblurConfiguration, pretrained: dict[str, nn.Module], where: str = ""
+        self,
+        configuration: config.DeblurConfiguration,
+        pretrained: dict[str, nn.Module],
+        where: str = "",
     ) -> None:
         super().__init__(configuration)
         c = self.c = configuration
@@ -279,7 +275,7 @@ def frozen_steering(
 
 
 def _generator(
-    c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
+    c: config.MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
 ) -> networks.Generator:
     """Return the U-Net or U-Nets that `c` describes; stacked ones contain their `steering`."""
     names = ("width", "hidden", "modulation", "inject_bottleneck", "injection", "unshuffle")
@@ -298,17 +294,17 @@ def _generator(
 
 
 def plan_reblur(
-    inputs: ReblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: config.ReblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan of stage 1; see `tasks.train.plan_training`."""
-    c = ReblurConfiguration.resolve(preset, **overrides)
+    c = config.ReblurConfiguration.resolve(preset, **overrides)
     want = c.perceptual if c.adversarial and c.perceptual_weight else "none"
     features = feature_network(want, inputs.features, run.quiet, dry_run)
     return Plan(c, partial(ReblurRecipe, c, features))
 
 
 def plan_deblur(
-    inputs: DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: config.DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan of stage 2, with the latents' width by default; see `plan_training`.
 
@@ -326,7 +322,7 @@ def plan_deblur(
     latents = pretrained.get("latents")
     if overrides.get("width") is None and isinstance(latents, PriorUpsampling):
         overrides = {**overrides, "width": latents.options["width"]}
-    c = DeblurConfiguration.resolve(preset, **overrides)
+    c = config.DeblurConfiguration.resolve(preset, **overrides)
     lighter = getattr(pretrained.get("encoder"), "version", 1) == 2
     if preset == "official" and c.blur_weight and lighter and "blur_encoder" not in pretrained:
         raise UsageError(
