@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -167,11 +168,11 @@ def judged_crop(convolutions: int, width: int, values: int) -> int:
     It has `convolutions` and a first stage of `width` channels; its last map has `values` values.
     """
     stages = max(1, convolutions // 2)
-    return math.isqrt(values // _channels(stages - 1, width)) * 2**stages
+    return math.isqrt(values // _widths(stages, width)[-1]) * 2**stages
 
 
-def _channels(stage: int, width: int) -> int:
-    return width * min(2**stage, WIDEST)
+def _widths(stages: int, width: int) -> list[int]:
+    return [width * min(2**stage, WIDEST) for stage in range(stages)]
 
 
 class CropDiscriminator(nn.Module):
@@ -183,8 +184,9 @@ class CropDiscriminator(nn.Module):
     def __init__(self, crop: int, width: int) -> None:
         super().__init__()
         self.options: dict[str, Any] = {"crop": crop, "width": width}
-        self._stages = 5 if crop < LARGE else 6
-        if crop < 1 or crop % 2**self._stages:
+        stages = 5 if crop < LARGE else 6
+        self._widths, self._side = _widths(stages, width), crop // 2**stages
+        if crop < 1 or crop % 2**stages:
             raise UsageError(
                 f"a discriminator of crops of {crop} pixels: it takes multiples of 32 below "
                 f"{LARGE}, and of 64 from there on"
@@ -192,18 +194,14 @@ class CropDiscriminator(nn.Module):
 
     def _convolutions(self) -> Iterator[nn.Conv2d]:
         """Yield per stage a 3x3 convolution that widens and a 4x4 one that halves the size."""
-        in_channels, width = 3, self.options["width"]
-        for stage in range(self._stages):
-            channels = _channels(stage, width)
-            yield nn.Conv2d(in_channels, channels, 3, padding=1)
-            yield nn.Conv2d(channels, channels, 4, stride=2, padding=1)
-            in_channels = channels
+        for narrow, wide in pairwise([3, *self._widths]):
+            yield conv(narrow, wide)
+            yield nn.Conv2d(wide, wide, 4, stride=2, padding=1)
 
     def _linears(self) -> tuple[nn.Linear, nn.Linear]:
         """Return the layer from the last map to `HIDDEN` values, and that from these to a logit."""
-        channels = _channels(self._stages - 1, self.options["width"])
-        side = self.options["crop"] // 2**self._stages
-        return nn.Linear(channels * side**2, HIDDEN), nn.Linear(HIDDEN, 1)
+        values = self._widths[-1] * self._side**2
+        return nn.Linear(values, HIDDEN), nn.Linear(HIDDEN, 1)
 
     def _checked(self, image: Tensor) -> Tensor:
         crop, (height, width) = self.options["crop"], image.shape[-2:]

@@ -195,16 +195,14 @@ class MSDINet(StackedGenerator):
         steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
         return {**steering, **self.own_options}
 
-    def latents(self, blur: Tensor) -> list[Tensor]:
-        """Return the latents of `blur` (N, 3, H, W), as `forward` takes them."""
-        return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
-
     def input_shapes(self, height: int, width: int) -> InputShapes:
         return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Return both stages' images as `StackedGenerator` does, by default from own latents."""
-        return super().forward(image, self.latents(image) if latents is None else latents)
+        if latents is None:
+            latents = steering_latents(self.prior_upsampling, self.net_prior(image), self)
+        return super().forward(image, latents)
 
 
 class JointModel(nn.Module):

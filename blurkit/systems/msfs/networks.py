@@ -7,6 +7,7 @@ first: full size, 1/2, 1/4.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -239,48 +240,12 @@ class Separated(NamedTuple):
     fused: Tensor
 
 
-class OctaveConv(nn.Module):
+class OctaveLayer(nn.Module):
     """A convolution of features in two octaves (Chen et al., ICCV 2019; Eq. 1-2), without bias.
 
-    `low_in` and `low_out` are the fractions of low channels before and after it; 0 means none.
+    `low_in` and `low_out` are the fractions of low channels before and after it; 0 means none. With
+    the official layers, batch norm and ReLU follow on both parts.
     """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, low_in: float, low_out: float
-    ) -> None:
-        super().__init__()
-        from_low, to_low = int(low_in * in_channels), int(low_out * out_channels)
-        from_high, to_high = in_channels - from_low, out_channels - to_low
-
-        def conv(channels: int, to: int) -> nn.Conv2d | None:
-            if not channels or not to:
-                return None
-            return nn.Conv2d(channels, to, kernel, padding=kernel // 2, bias=False)
-
-        self.conv_l2l = conv(from_low, to_low)
-        self.conv_l2h = conv(from_low, to_high)
-        self.conv_h2l = conv(from_high, to_low)
-        self.conv_h2h = nn.Conv2d(from_high, to_high, kernel, padding=kernel // 2, bias=False)
-
-    def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return high and low frequencies from `high` (N, C, H, W) and `low`.
-
-        Low frequencies have half the size, rounded down, or are None.
-        """
-        new_high, new_low = self.conv_h2h(high), None
-        if low is not None and self.conv_l2h is not None:
-            larger = F.interpolate(self.conv_l2h(low), scale_factor=2, mode="nearest")
-            missing = [new_high.shape[i] - larger.shape[i] for i in (3, 2)]  # 1 where a side is odd
-            new_high = new_high + F.pad(larger, (0, missing[0], 0, missing[1]))
-        if self.conv_h2l is not None:
-            new_low = self.conv_h2l(F.avg_pool2d(high, 2))
-            if low is not None and self.conv_l2l is not None:
-                new_low = new_low + self.conv_l2l(low)
-        return new_high, new_low
-
-
-class OctaveLayer(nn.Module):
-    """An octave convolution; with the official layers, batch norm and ReLU follow on both parts."""
 
     def __init__(
         self,
@@ -292,19 +257,37 @@ class OctaveLayer(nn.Module):
         layers: Layers,
     ) -> None:
         super().__init__()
-        self.conv = OctaveConv(in_channels, out_channels, kernel, low_in, low_out)
-        low = int(low_out * out_channels)
+        from_low, to_low = int(low_in * in_channels), int(low_out * out_channels)
+        before = {"l": from_low, "h": in_channels - from_low}
+        after = {"l": to_low, "h": out_channels - to_low}
+        self.conv = nn.ModuleDict()
+        for (start, channels), (end, to) in product(before.items(), after.items()):
+            if channels and to:
+                path = nn.Conv2d(channels, to, kernel, padding=kernel // 2, bias=False)
+                self.conv[f"conv_{start}2{end}"] = path
         official = layers == "official"
-        self.bn_h = nn.BatchNorm2d(out_channels - low) if official else None
-        self.bn_l = nn.BatchNorm2d(low) if official and low else None
+        self.bn_h = nn.BatchNorm2d(after["h"]) if official else None
+        self.bn_l = nn.BatchNorm2d(to_low) if official and to_low else None
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        high, low = self.conv(high, low)
+        """Return high and low frequencies from `high` (N, C, H, W) and `low`.
+
+        Low frequencies have half the size, rounded down, or are None.
+        """
+        new_high, new_low = self.conv["conv_h2h"](high), None
+        if low is not None and "conv_l2h" in self.conv:
+            larger = F.interpolate(self.conv["conv_l2h"](low), scale_factor=2, mode="nearest")
+            missing = [new_high.shape[i] - larger.shape[i] for i in (3, 2)]  # 1 where a side is odd
+            new_high = new_high + F.pad(larger, (0, missing[0], 0, missing[1]))
+        if "conv_h2l" in self.conv:
+            new_low = self.conv["conv_h2l"](F.avg_pool2d(high, 2))
+            if low is not None and "conv_l2l" in self.conv:
+                new_low = new_low + self.conv["conv_l2l"](low)
         if self.bn_h is not None:
-            high = F.relu(self.bn_h(high))
-        if self.bn_l is not None and low is not None:
-            low = F.relu(self.bn_l(low))
-        return high, low
+            new_high = F.relu(self.bn_h(new_high))
+        if self.bn_l is not None and new_low is not None:
+            new_low = F.relu(self.bn_l(new_low))
+        return new_high, new_low
 
 
 class FrequencySeparation(Recomputable):

@@ -189,13 +189,11 @@ class GuidedNAFNet(NAFNet):
         self.net_prior = encoder.requires_grad_(False)
         self.prior_upsampling = prior_upsampling.requires_grad_(False)
         wide, own = int(prior_upsampling.options["width"]), self.intro.out_channels
-        self.modulations = nn.ModuleList(
-            PaperModulation(own << level, hidden, wide << level)
-            for level in range(len(self.downs) + 1)
-        )
-        for modulation in self.modulations:  # starts as the identity, like the blocks
-            assert isinstance(modulation, PaperModulation)
+        levels = range(len(self.downs) + 1)
+        modulations = [PaperModulation(own << n, hidden, wide << n) for n in levels]
+        for modulation in modulations:  # starts as the identity, like the blocks
             modulation.start_at_identity()
+        self.modulations = nn.ModuleList(modulations)
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:
