@@ -125,17 +125,6 @@ class Dense(nn.Module):
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
 
 
-class Noise(nn.Module):
-    """Adds noise, with one weight per channel or one for all."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return x + self.weight[:, None, None] * noise
-
-
 class Filter(nn.Module):
     """A fixed low-pass filter on each channel, with a border of zeros one pixel wide."""
 
@@ -201,11 +190,12 @@ class Epilogue(nn.Module):
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
-        self.noise = Noise(channels)
+        self.noise = nn.ParameterDict({"weight": torch.zeros(channels)})
         self.style_mod = nn.ModuleDict({"lin": Dense(latent, 2 * channels)})
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
+        x = x + self.noise["weight"][:, None, None] * noise
+        x = F.instance_norm(F.leaky_relu(x, SLOPE))
         scale, shift = self.style_mod["lin"](latent)[..., None, None].chunk(2, 1)
         return x * (scale + 1) + shift
 
@@ -356,11 +346,11 @@ class StyledConvolution(nn.Module):
     def __init__(self, inputs: int, outputs: int, latent: int, enlarge: bool = False) -> None:
         super().__init__()
         self.conv = ModulatedConvolution(inputs, outputs, 3, latent, enlarge)
-        self.noise = Noise(1)
+        self.noise = nn.ParameterDict({"weight": torch.zeros(1)})
         self.activate = nn.ParameterDict({"bias": torch.zeros(outputs)})
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        x = self.noise(self.conv(x, latent), noise)
+        x = self.conv(x, latent) + self.noise["weight"][:, None, None] * noise
         return _activated(x + self.activate["bias"][:, None, None])
 
 
