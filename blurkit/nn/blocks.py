@@ -31,7 +31,6 @@ class Recomputable(nn.Module):
     recomputed = False
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run `forward`."""
         if not (self.recomputed and torch.is_grad_enabled()):
             return super().__call__(*inputs)
         return checkpoint(

@@ -113,15 +113,15 @@ class TiledSearch:
         own = np.random.default_rng([context.options.seed, zlib.crc32(name.encode()), number])
         estimator = partial(self._estimate, number) if context.estimator else None
         label = f"{name}, tile {number}" if len(self.places) > 1 else name
-        photo, seed = self._pad(self._tile(number)), int(own.integers(2**62))
-        return Search(context, photo, seed, None, estimator, label)
+        photo = _padded(self._tile(number), context.operator.size)
+        return Search(context, photo, int(own.integers(2**62)), None, estimator, label)
 
     def _estimate(self, number: int) -> Estimate:
         """Return the estimate that the search of a tile starts from, padded like the tile."""
         assert self.context.estimator is not None
         estimate = self.context.estimator(self._tile(number))
         picture = estimate.picture[0].permute(1, 2, 0).numpy()
-        return replace(estimate, picture=self._pad(picture))
+        return replace(estimate, picture=_padded(picture, self.context.operator.size))
 
     @property
     def finished(self) -> bool:
@@ -136,10 +136,6 @@ class TiledSearch:
     def _tile(self, number: int) -> np.ndarray:
         (top, left), (height, width) = self.places[number], self._size
         return self._photo[top : top + height, left : left + width]
-
-    def _pad(self, tile: np.ndarray) -> Tensor:
-        """Return a tile as (1, 3, H, W), mirrored right and below to a size for the operator."""
-        return _padded(tile, self.context.operator.size)
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
@@ -223,8 +219,7 @@ class TiledSearch:
         restored, moved = self._join_tiles([result.picture for result in results])
         if strength < 1:
             blur = to_float(self.part.image("blur"))
-            mixed = blur + strength * (to_float(restored) - blur)
-            restored = from_float(mixed, restored.dtype)
+            restored = from_float(blur + strength * (to_float(restored) - blur), restored.dtype)
         about = self._about(results)
         if keep_kernel and not ("blind_diverged" in about and results[0].blur is None):
             about |= {"kernel": self.kernel(), "kernel_move": np.array(moved)}
@@ -238,7 +233,6 @@ class TiledSearch:
         return Record(self.record.name, images, self.record.attrs | about)
 
     def _about(self, results: Sequence[SearchResult]) -> dict[str, Any]:
-        """Return the attributes that describe how the searches went."""
         about: dict[str, Any] = {
             "restored_seconds": round(sum(search.seconds for search in self.searches), 4),
             "blind_iterations": max(search.last.iteration for search in self.searches),
@@ -458,7 +452,7 @@ def _padded(image: Image, size: SizeRequirement) -> Tensor:
     """Return (1, 3, H', W') in [0, 1], mirrored right and below to a `size` that F accepts."""
     height, width, channels = image.shape
     rows, columns = size.padded(height, width)
-    values = to_float(image).repeat(3 // channels, axis=2)
-    below, right = ((0, rows - height), (0, columns - width))
-    wide = np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
+    more = (0, rows - height), (0, columns - width), (0, 0)
+    rgb = to_float(image).repeat(3 // channels, axis=2)
+    wide = np.pad(rgb, more, "reflect" if min(height, width) > 1 else "edge")
     return torch.from_numpy(np.ascontiguousarray(wide.transpose(2, 0, 1)[None]))

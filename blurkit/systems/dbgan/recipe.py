@@ -69,13 +69,10 @@ class AdversarialRecipe(Recipe):
     """
 
     def __init__(
-        self,
-        configuration: config.AdversarialConfiguration,
-        network: FeatureNetwork | None,
-        adversarial: str,
+        self, c: config.AdversarialConfiguration, network: FeatureNetwork | None, adversarial: str
     ) -> None:
-        super().__init__(configuration)
-        self._c = c = configuration
+        super().__init__(c)
+        self._c = c
         self.adversarial = ADVERSARIAL[adversarial]
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
@@ -189,11 +186,9 @@ class BGANRecipe(AdversarialRecipe):
 
     validation: ValidationKind = "draws"
 
-    def __init__(
-        self, configuration: config.BGANConfiguration, network: FeatureNetwork | None = None
-    ) -> None:
-        super().__init__(configuration, network, "relativistic")
-        c = self.c = configuration
+    def __init__(self, c: config.BGANConfiguration, network: FeatureNetwork | None = None) -> None:
+        super().__init__(c, network, "relativistic")
+        self.c = c
         if not c.warm_up and c.real_share == 1:
             self.images = ("sharp",)
         self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
@@ -251,12 +246,10 @@ class DBGANRecipe(AdversarialRecipe):
 
     protocol = DBGAN.protocol
 
-    def __init__(
-        self, configuration: config.DBGANConfiguration, network: FeatureNetwork | None = None
-    ) -> None:
-        c = self.c = configuration
+    def __init__(self, c: config.DBGANConfiguration, network: FeatureNetwork | None = None) -> None:
+        self.c = c
         minus = c.variant == "minus"
-        super().__init__(configuration, network, c.traditional_loss if minus else "relativistic")
+        super().__init__(c, network, c.traditional_loss if minus else "relativistic")
         self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
 
     def judged(self, batch: Batch) -> Judged:

@@ -33,9 +33,9 @@ class KernelSpaceRecipe(Recipe):
 
     validation: ValidationKind = "reblurs"
 
-    def __init__(self, configuration: KernelSpaceConfiguration) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+    def __init__(self, c: KernelSpaceConfiguration) -> None:
+        super().__init__(c)
+        self.c = c
         self.network: EncodedBlur
         if c.network == "light":
             self.network = LightKernelSpace(c.width, c.code_length, c.back_blocks, c.variational)

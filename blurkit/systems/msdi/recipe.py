@@ -48,9 +48,9 @@ class MSDIRecipe(Recipe):
 
     protocol = networks.Generator.protocol
 
-    def __init__(self, configuration: config.MSDIConfiguration) -> None:
-        super().__init__(configuration)
-        self.watch = losses.CollapseWatch(configuration.iterations // GRACE)
+    def __init__(self, c: config.MSDIConfiguration) -> None:
+        super().__init__(c)
+        self.watch = losses.CollapseWatch(c.iterations // GRACE)
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> Losses:
@@ -86,10 +86,10 @@ class ReblurRecipe(MSDIRecipe):
     """
 
     def __init__(
-        self, configuration: config.ReblurConfiguration, network: FeatureNetwork | None = None
+        self, c: config.ReblurConfiguration, network: FeatureNetwork | None = None
     ) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+        super().__init__(c)
+        self.c = c
         version: Literal[1, 2] = 1 if c.encoder_version == "1" else 2
         self.model = networks.JointModel(
             DegradationEncoder(version, c.width, c.encoder_layers, code=c.code),
@@ -185,13 +185,10 @@ class DeblurRecipe(MSDIRecipe):
     """
 
     def __init__(
-        self,
-        configuration: config.DeblurConfiguration,
-        pretrained: dict[str, nn.Module],
-        where: str = "",
+        self, c: config.DeblurConfiguration, pretrained: dict[str, nn.Module], where: str = ""
     ) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+        super().__init__(c)
+        self.c = c
         self.steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
         if c.injection != "none":
             self.steering = frozen_steering(pretrained, where, "train-deblur")

@@ -76,9 +76,9 @@ class MSFSRecipe(Recipe):
 
     protocol = MSFSNet.protocol
 
-    def __init__(self, configuration: MSFSConfiguration) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+    def __init__(self, c: MSFSConfiguration) -> None:
+        super().__init__(c)
+        self.c = c
         self.network = MSFSNet(
             c.width,
             c.encoder_blocks,

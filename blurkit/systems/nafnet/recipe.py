@@ -29,12 +29,12 @@ class NAFNetRecipe(Recipe):
 
     def __init__(
         self,
-        configuration: NAFNetConfiguration,
+        c: NAFNetConfiguration,
         pretrained: dict[str, nn.Module] | None = None,
         where: str = "",
     ) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+        super().__init__(c)
+        self.c = c
         parts = ("encoder_blocks", "middle_blocks", "decoder_blocks")
         options: dict[str, Any] = dict(zip(parts, BLOCKS[c.blocks], strict=True), width=c.width)
         if pretrained:
