@@ -64,7 +64,7 @@ class BGAN(nn.Module):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BGAN:
         width, channels = shapes["head.weight"][:2]
-        return cls(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
+        return cls(width, shapes.count(r"body\.\d+\.convs\.0\.weight"), noise=channels - 3)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         return [(1, 3, height, width), (1, self.options["noise"])]
@@ -136,7 +136,7 @@ class DBGAN(nn.Module):
     def from_shapes(cls, shapes: Shapes) -> DBGAN:
         return cls(
             width=shapes["model.0.weight"][0],
-            blocks=len(shapes.numbers(r"model\.1\.sub1\.(\d+)\.RDB1\.conv1\.0\.weight")),
+            blocks=shapes.count(r"model\.1\.sub1\.\d+\.RDB1\.conv1\.0\.weight"),
             growth=shapes["model.1.sub1.0.RDB1.conv1.0.weight"][0],
         )
 
@@ -291,7 +291,7 @@ class SpectralVGGDiscriminator(CropDiscriminator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> SpectralVGGDiscriminator:
-        convolutions = len(shapes.numbers(r"conv(\d+)\.weight_orig"))
+        convolutions = shapes.count(r"conv\d+\.weight_orig")
         width, values = shapes["conv0.weight_orig"][0], shapes["linear0.weight_orig"][1]
         return cls(judged_crop(convolutions, width, values), width)
 

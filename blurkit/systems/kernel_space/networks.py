@@ -156,18 +156,15 @@ class KernelSpace(EncodedBlur):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> KernelSpace:
-        def blocks(pattern: str) -> int:
-            return len(shapes.numbers(pattern))
-
         width = shapes["feature_extractor.0.weight"][0]
         bottleneck = shapes["adapter.model." + 4 * "submodule." + "up.1.weight"]
         code = bottleneck[0] - bottleneck[1]
         return cls(
             width,
             code,
-            front_blocks=blocks(r"feature_extractor\.(\d+)\.conv1\.weight"),
-            back_blocks=blocks(r"recon_trunk\.(\d+)\.conv1\.weight"),
-            code_blocks=blocks(r"kernel_extractor\.model\.(\d+)\.conv_block\.1\.weight"),
+            front_blocks=shapes.count(r"feature_extractor\.\d+\.conv1\.weight"),
+            back_blocks=shapes.count(r"recon_trunk\.\d+\.conv1\.weight"),
+            code_blocks=shapes.count(r"kernel_extractor\.model\.\d+\.conv_block\.1\.weight"),
             variational=shapes["kernel_extractor.model.16.weight"][0] == 2 * code,
         )
 
@@ -367,7 +364,7 @@ class LightKernelSpace(EncodedBlur):
     def from_shapes(cls, shapes: Shapes) -> LightKernelSpace:
         width, code = shapes["scaled.0.scale.weight"][:2]
         values = shapes["spectral_encoder.look.12.weight"][0]
-        blocks = len(shapes.numbers(r"scaled\.(\d+)\.conv1\.weight"))
+        blocks = shapes.count(r"scaled\.\d+\.conv1\.weight")
         return cls(width, code, blocks, variational=values == 2 * code)
 
     def _features(self, image: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class StyleGANMapping(nn.Sequential):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANMapping:
-        depth = len(shapes.numbers(r"dense(\d+)\.weight"))
+        depth = shapes.count(r"dense\d+\.weight")
         return cls(shapes["dense0.weight"][1], depth)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
@@ -265,7 +265,7 @@ class StyleGAN2(StyleSynthesis):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGAN2:
         larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
-        depth = len(shapes.numbers(r"style\.(\d+)\.weight"))
+        depth = shapes.count(r"style\.\d+\.weight")
         widths = [
             shapes["input.input"][1],
             *(shapes[f"convs.{2 * i}.conv.weight"][1] for i in range(larger)),

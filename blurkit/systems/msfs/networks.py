@@ -7,6 +7,8 @@ first: full size, 1/2, 1/4.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -125,24 +127,16 @@ class MSFSNet(nn.Module):
             "cross_scale": cross_scale,
         }
         official = layers == "official"
-
-        def separation(in_channels: int) -> FrequencySeparation | PlainConvolution:
-            if frequency_separation:
-                return FrequencySeparation(in_channels, width, layers)
-            return PlainConvolution(in_channels, width)
-
         self.conv = conv_layer(3, width, relu=True)
         self.latent = nn.Sequential(*(rcab(width) for _ in range(latent_blocks)))
-        self.Encoder = nn.ModuleList(
-            [
-                residual_blocks(width, encoder_blocks) if official else nn.Identity(),
-                down(width),
-                residual_blocks(width, encoder_blocks),
-                down(width),
-            ]
-        )
+        first = residual_blocks(width, encoder_blocks) if official else nn.Identity()
+        encoder = [first, down(width), residual_blocks(width, encoder_blocks), down(width)]
+        self.Encoder = nn.ModuleList(encoder)
         self.Decoder = nn.ModuleList(decoder_level(2 * width, decoder_blocks) for _ in range(2))
-        self.octblock = nn.ModuleList(separation(width * n) for n in (1, 1, 1, 1, 2, 2))
+        separation: Callable[[int, int], nn.Module] = PlainConvolution
+        if frequency_separation:
+            separation = partial(FrequencySeparation, layers=layers)
+        self.octblock = nn.ModuleList(separation(width * n, width) for n in (1, 1, 1, 1, 2, 2))
         self.tail_ = conv(width, 3, 1 if official else 3)
         if frequency_separation:
             self.changeChannel_ = conv(width, width // 2, 1)
@@ -156,11 +150,9 @@ class MSFSNet(nn.Module):
     def from_shapes(cls, shapes: Shapes) -> MSFSNet:
         return cls(
             width=shapes["conv.main.0.weight"][0],
-            encoder_blocks=len(
-                shapes.numbers(r"Encoder\.2\.layers\.(\d+)\.main\.0\.main\.0\.weight")
-            ),
-            latent_blocks=len(shapes.numbers(r"latent\.(\d+)\.body\.0\.weight")),
-            decoder_blocks=len(shapes.numbers(r"Decoder\.0\.layers\.(\d+)\.body\.0\.weight")),
+            encoder_blocks=shapes.count(r"Encoder\.2\.layers\.\d+\.main\.0\.main\.0\.weight"),
+            latent_blocks=shapes.count(r"latent\.\d+\.body\.0\.weight"),
+            decoder_blocks=shapes.count(r"Decoder\.0\.layers\.\d+\.body\.0\.weight"),
             layers="official" if shapes["tail_.weight"][2] == 1 else "paper",
             frequency_separation=shapes.has("changeChannel_."),
             cross_scale=shapes.has("mix1."),

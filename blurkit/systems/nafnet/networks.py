@@ -151,15 +151,15 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
     """Return the options of the NAFNet whose state dict has these shapes."""
     width, channels = shapes["intro.weight"][:2]
-    levels = len(shapes.numbers(r"downs\.(\d+)\.weight"))
+    levels = shapes.count(r"downs\.\d+\.weight")
     counts = {
-        part: [len(shapes.numbers(rf"{part}\.{n}\.(\d+)\.beta")) for n in range(levels)]
+        part: [shapes.count(rf"{part}\.{n}\.\d+\.beta") for n in range(levels)]
         for part in ("encoders", "decoders")
     }
     return {
         "width": width,
         "encoder_blocks": counts["encoders"],
-        "middle_blocks": len(shapes.numbers(r"middle_blks\.(\d+)\.beta")),
+        "middle_blocks": shapes.count(r"middle_blks\.\d+\.beta"),
         "decoder_blocks": counts["decoders"],
         "channels": channels,
     }
