@@ -106,20 +106,21 @@ class TiledSearch:
             raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
         self._size = min(height, side), min(width, side)
         self.places = slices(height, width, side, self._overlap)
-        self.searches = [self._search(number) for number in range(len(self.places))]
+        self.searches = [self._search(number, *place) for number, place in enumerate(self.places)]
 
-    def _search(self, number: int) -> Search:
+    def _search(self, number: int, top: int, left: int) -> Search:
         context, name = self.context, self.record.name
         own = np.random.default_rng([context.options.seed, zlib.crc32(name.encode()), number])
-        estimator = partial(self._estimate, number) if context.estimator else None
+        tile = self._photo[top : top + self._size[0], left : left + self._size[1]]
+        estimator = partial(self._estimate, tile) if context.estimator else None
         label = f"{name}, tile {number}" if len(self.places) > 1 else name
-        photo = _padded(self._tile(number), context.operator.size)
+        photo = _padded(tile, context.operator.size)
         return Search(context, photo, int(own.integers(2**62)), None, estimator, label)
 
-    def _estimate(self, number: int) -> Estimate:
+    def _estimate(self, tile: Image) -> Estimate:
         """Return the estimate that the search of a tile starts from, padded like the tile."""
         assert self.context.estimator is not None
-        estimate = self.context.estimator(self._tile(number))
+        estimate = self.context.estimator(tile)
         picture = estimate.picture[0].permute(1, 2, 0).numpy()
         return replace(estimate, picture=_padded(picture, self.context.operator.size))
 
@@ -132,10 +133,6 @@ class TiledSearch:
     def iteration(self) -> int:
         """The number of image steps so far, over all tiles."""
         return sum(search.iteration for search in self.searches)
-
-    def _tile(self, number: int) -> np.ndarray:
-        (top, left), (height, width) = self.places[number], self._size
-        return self._photo[top : top + height, left : left + width]
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
@@ -349,10 +346,8 @@ def run_searches(
                 raise
             if len(group) == 1:
                 raise BlurkitError("out of memory; try a smaller --tile") from error
-        else:
-            continue
-        batch = len(group) // 2
-        warn(f"out of memory; continuing with {batch} searches at a time")
+            batch = len(group) // 2
+            warn(f"out of memory; continuing with {batch} searches at a time")
 
 
 def _warn_if_unlike(search: TiledSearch, warn: Say) -> None:
