@@ -171,11 +171,11 @@ class Recipe(ABC):
         generator = torch.Generator().manual_seed(self.configuration.seed + (step << 20))
         return torch.randn(self.configuration.batch, *shape, generator=generator)[part]
 
-    def perceptual(self, network: FeatureNetwork | None) -> FeatureNetwork | None:
-        """Return the network of a perceptual loss, if there is one, as a helper that is named."""
+    def use_features(self, network: FeatureNetwork | None) -> None:
+        """Set the feature network of a perceptual loss, or None, as `features` and a helper."""
+        self.features = network
         self.helpers = [] if network is None else [network]
         self.provenance = {"features": "none" if network is None else network.name}
-        return network
 
     def adam(
         self, *networks: nn.Module, kind: type[torch.optim.Adam] = torch.optim.Adam, **options: Any

@@ -77,7 +77,7 @@ class AdversarialRecipe(Recipe):
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
         self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
-        self.features = self.perceptual(network)
+        self.use_features(network)
         if network is not None:
             network.normalise = True  # as the released extractor does, unlike MSDI-Net's
         self._patience = Patience()

@@ -112,7 +112,7 @@ class ReblurRecipe(MSDIRecipe):
             self.discriminator = networks.MultiscaleDiscriminator(c.discriminator_width)
             self.networks["discriminator"] = self.discriminator
             self.optimizers["discriminator"] = self.adam(self.discriminator)
-        self.features = self.perceptual(network)
+        self.use_features(network)
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the cosine's value; with `schedule_generator` off, the generators' is constant."""
