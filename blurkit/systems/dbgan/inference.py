@@ -34,12 +34,10 @@ class NoisyBlur(Drawer):
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
-        """Return a random noise vector for a photo."""
         values = generator.standard_normal(self.network.options["noise"], np.float32)
         return {"noise": torch.from_numpy(scale * values)}
 
     def kept(self, drawn: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Return the noise vector as `reblurred_noise`."""
         return {"reblurred_noise": drawn["noise"].numpy()}
 
 

@@ -36,10 +36,8 @@ class Transfer(Reblurrer):
         return self.network.blur(photo, code)
 
     def drawn(self, image: np.ndarray, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Return a random noise map for a photo, or nothing if the space is not variational."""
-        if not self.network.options["variational"]:
-            return {}
-        return {"noise": random_map(self.network, image, generator)}
+        varies = self.network.options["variational"]
+        return {"noise": random_map(self.network, image, generator)} if varies else {}
 
 
 class CodedBlur(Coder):
@@ -65,7 +63,6 @@ class CodedBlur(Coder):
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
-        """Return a random code map for a photo, with standard deviation `scale`."""
         return {"code": scale * random_map(self.network, image, generator)}
 
     def typical(
