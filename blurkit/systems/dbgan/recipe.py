@@ -361,24 +361,22 @@ def gradient_penalty(
     return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+def relativistic(real: Tensor, fake: Tensor, exchanged: bool = False) -> Tensor:
     """Return Eq. 7: real images should look more real than the mean fake, fakes less so.
 
-    Each fake is compared with the mean real image. The paper prints Eq. 7 as the generator's loss;
-    minimised by the generator, it would make fakes look faker. It is the sum of both terms, as
-    printed; ESRGAN's training uses half of it.
+    Each fake is compared with the mean real image. The paper prints Eq. 7 as the generator's loss,
+    which would make fakes look faker; as its text describes, the generator minimises Eq. 7 and 8
+    with labels `exchanged`. It is the sum of both terms, as printed; ESRGAN uses half of it.
     """
-    return cross_entropy(real - fake.mean(), True) + cross_entropy(fake - real.mean(), False)
-
-
-def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return Eq. 7 and 8 with the labels exchanged, as their text says; `real` gets no gradient."""
-    real = real.detach()
-    return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
+    on_real = cross_entropy(real - fake.mean(), not exchanged)
+    return on_real + cross_entropy(fake - real.mean(), exchanged)
 
 
 ADVERSARIAL = {
-    "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
+    "relativistic": Adversarial(
+        discriminator=relativistic,
+        generator=lambda real, fake: relativistic(real.detach(), fake, exchanged=True),
+    ),
     "vanilla": traditional(cross_entropy),
     "lsgan": traditional(squared_error),
     "wgan-gp": traditional(wasserstein),
