@@ -1,15 +1,16 @@
-"""Parts that systems share: layers, buffers, blueprints and losses."""
+"""Parts that systems share: layers, initial weights, buffers, blueprints and losses."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 from torch.nn.utils import spectral_norm
 from torch.utils.checkpoint import checkpoint
 
@@ -30,7 +31,6 @@ class Recomputable(nn.Module):
     recomputed = False
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run `forward`."""
         if not (self.recomputed and torch.is_grad_enabled()):
             return super().__call__(*inputs)
         return checkpoint(
@@ -48,17 +48,31 @@ class Recomputable(nn.Module):
 
 
 class Residual(Recomputable):
-    """Layers under a name, the one of the keyword, whose output is added to their input."""
+    """Named layers, one after another, whose output times `scale` is added to their input."""
 
-    def __init__(self, **layers: nn.Module) -> None:
+    def __init__(self, scale: float = 1, **layers: nn.Module) -> None:
         super().__init__()
-        ((name, module),) = layers.items()
-        self.add_module(name, module)
+        self.scale = scale
+        for name, layer in layers.items():
+            self.add_module(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        (layers,) = self.children()
-        return x + layers(x)
+        y = x
+        for layer in self.children():
+            y = layer(y)
+        return x + (y if self.scale == 1 else self.scale * y)
+
+
+class Wrapper(nn.Module):
+    """A network around another one, `model`, whose state dict it has, with the same keys."""
+
+    model: nn.Module
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return self.model.state_dict(*arguments, **named)
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return self.model.load_state_dict(*arguments, **named)
 
 
 def recompute_blocks(network: nn.Module, recomputed: bool = True) -> None:
@@ -101,9 +115,8 @@ def spectral_conv(
 ) -> nn.Conv2d:
     """Return a convolution normalised by its spectral norm (Miyato et al., ICLR 2018).
 
-    `options` are passed to `torch.nn.Conv2d`. Of torch's two implementations this is the older,
-    whose state dict keys (`weight_orig`, `weight_u`, `weight_v`) are those of the published
-    checkpoints.
+    `options` are `torch.nn.Conv2d`'s. Of torch's two implementations this is the older, whose keys
+    (`weight_orig`, `weight_u`, `weight_v`) are those of the published checkpoints.
     """
     return spectral_norm(nn.Conv2d(in_channels, out_channels, kernel, **options))
 
@@ -114,6 +127,30 @@ def spectral_instance_conv(
     """Return a spectrally normalised convolution without bias and a non-affine InstanceNorm."""
     conv = spectral_conv(in_channels, out_channels, kernel, bias=False, **options)
     return nn.Sequential(conv, nn.InstanceNorm2d(out_channels))
+
+
+# ---- Initial weights -----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0) -> None:
+    """Draw weights of convolutions and linear layers, and zero their biases; norms stay unchanged.
+
+    Weights are from N(0, deviation^2) or, with `kaiming`, that number times Kaiming's (fan-in).
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1 and kaiming:
+            nn.init.kaiming_normal_(parameter).mul_(kaiming)
+        elif parameter.ndim > 1:
+            nn.init.normal_(parameter, std=deviation)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def zero(*layers: nn.Module) -> None:
+    """Zero all parameters of some layers."""
+    for parameter in nn.ModuleList(layers).parameters():
+        nn.init.zeros_(parameter)
 
 
 # ---- Buffers -------------------------------------------------------------------------------------
@@ -203,3 +240,11 @@ def psnr_loss(restored: Tensor, sharp: Tensor) -> Tensor:
     """Return minus the mean PSNR in dB of a batch (N, C, H, W) with peak 1."""
     error = (restored - sharp).square().mean(dim=(1, 2, 3))
     return 10 / math.log(10) * torch.log(error + 1e-8).mean()
+
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": psnr_loss,
+    "l1": l1_loss,
+    "charbonnier": mean_charbonnier,
+}
+"""The losses on pixels, each a mean over a batch."""

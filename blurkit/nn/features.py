@@ -82,8 +82,7 @@ class FeatureNetwork(nn.Module):
     def distance(self, image: Tensor, target_maps: Sequence[Tensor]) -> Tensor:
         """Return the perceptual loss (N,), a weighted sum of the maps' mean absolute differences.
 
-        `image` is as for `forward`; `target_maps` are what `forward` returns for the target. They
-        may be reused, and no gradient flows into them.
+        `image` is as for `forward`; `target_maps`, `forward`'s of the target, get no gradient.
         """
         return map_distance(self(image), target_maps, self.weights)
 
@@ -91,10 +90,7 @@ class FeatureNetwork(nn.Module):
 def map_distance(
     maps: Sequence[Tensor], target_maps: Sequence[Tensor], weights: Sequence[float]
 ) -> Tensor:
-    """Return the weighted sum (N,) of the mean absolute differences of maps (N, C, H, W).
-
-    No gradient flows into `target_maps`.
-    """
+    """Return the weighted sum (N,) of mean absolute differences; `target_maps` get no gradient."""
     terms = [
         weight * F.l1_loss(ours, wanted.detach(), reduction="none").flatten(1).mean(1)
         for ours, wanted, weight in zip(maps, target_maps, weights, strict=True)
@@ -191,8 +187,7 @@ class Backbone:
     Only this network's files contain all `keys`. `build` makes the layers, the last of which is a
     ReLU; `layers` maps names to torchvision's indices in `features`; `weights` maps the layers of
     the perceptual loss to their weights; `contextual` is the layer of the contextual similarity;
-    `normalise` is whether the perceptual loss normalises images by ImageNet's mean and standard
-    deviation.
+    `normalise` is whether the perceptual loss normalises images by ImageNet's mean and deviation.
     """
 
     name: str

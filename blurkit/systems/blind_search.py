@@ -26,7 +26,7 @@ from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.nn.features import find_features, load_features
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.objective import Objective, SearchContext, make_context
+from blurkit.systems.kernel_space.objective import Objective, SearchContext
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.kernel_space.style_prior import load_style_prior
 from blurkit.systems.search_options import SearchOptions
@@ -72,7 +72,7 @@ def load_context(
     if any(Objective.from_options(options).perceptual):
         backbone = load_features(find_features(features, otherwise=", or use --objective paper"))
     style = load_style_prior(*generators) if generators else None
-    return make_context(options, space, style, backbone, device, precision, estimator)
+    return SearchContext(options, space, style, backbone, device, precision, estimator)
 
 
 class TiledSearch:
@@ -106,22 +106,23 @@ class TiledSearch:
             raise UsageError(f"--overlap {self._overlap}: must be from 0 to half the tile ({side})")
         self._size = min(height, side), min(width, side)
         self.places = slices(height, width, side, self._overlap)
-        self.searches = [self._search(number) for number in range(len(self.places))]
+        self.searches = [self._search(number, *place) for number, place in enumerate(self.places)]
 
-    def _search(self, number: int) -> Search:
+    def _search(self, number: int, top: int, left: int) -> Search:
         context, name = self.context, self.record.name
         own = np.random.default_rng([context.options.seed, zlib.crc32(name.encode()), number])
-        estimator = partial(self._estimate, number) if context.estimator else None
+        tile = self._photo[top : top + self._size[0], left : left + self._size[1]]
+        estimator = partial(self._estimate, tile) if context.estimator else None
         label = f"{name}, tile {number}" if len(self.places) > 1 else name
-        photo, seed = self._pad(self._tile(number)), int(own.integers(2**62))
-        return Search(context, photo, seed, None, estimator, label)
+        photo = _padded(tile, context.operator.size)
+        return Search(context, photo, int(own.integers(2**62)), None, estimator, label)
 
-    def _estimate(self, number: int) -> Estimate:
+    def _estimate(self, tile: Image) -> Estimate:
         """Return the estimate that the search of a tile starts from, padded like the tile."""
         assert self.context.estimator is not None
-        estimate = self.context.estimator(self._tile(number))
+        estimate = self.context.estimator(tile)
         picture = estimate.picture[0].permute(1, 2, 0).numpy()
-        return replace(estimate, picture=self._pad(picture))
+        return replace(estimate, picture=_padded(picture, self.context.operator.size))
 
     @property
     def finished(self) -> bool:
@@ -132,14 +133,6 @@ class TiledSearch:
     def iteration(self) -> int:
         """The number of image steps so far, over all tiles."""
         return sum(search.iteration for search in self.searches)
-
-    def _tile(self, number: int) -> np.ndarray:
-        (top, left), (height, width) = self.places[number], self._size
-        return self._photo[top : top + height, left : left + width]
-
-    def _pad(self, tile: np.ndarray) -> Tensor:
-        """Return a tile as (1, 3, H, W), mirrored right and below to a size for the operator."""
-        return _padded(tile, self.context.operator.size)
 
     def picture(self) -> np.ndarray:
         """Return the current image, in the size and bit depth of the photo."""
@@ -176,10 +169,9 @@ class TiledSearch:
         return blur
 
     def kernel(self) -> np.ndarray:
-        """Return the blur that was found as float32.
+        """Return the blur that was found, a code (values, rows, columns) or a kernel (side, side).
 
-        It is a code (values, rows, columns) or a kernel (side, side). Raises BlurkitError if the
-        photo was searched in tiles or no blur was found.
+        Raises BlurkitError if the photo was searched in tiles or no blur was found.
         """
         kernel: np.ndarray = self._blur()[0].float().cpu().numpy()
         return kernel[0] if self.context.options.operator == "convolution" else kernel
@@ -194,9 +186,8 @@ class TiledSearch:
     def nearest_kernel(self) -> tuple[np.ndarray, float]:
         """Return the kernel (side, side) nearest to the blur that was found, and a PSNR in dB.
 
-        That is the kernel itself or, for a code, the kernel by which the picture comes closest to
-        the photo. The PSNR is that between the photo and the picture blurred by the kernel. Raises
-        BlurkitError as `kernel` does.
+        For a code, it is the kernel by which the picture comes closest to the photo; the PSNR is
+        that of the picture so blurred. Raises BlurkitError as `kernel` does.
         """
         (search,) = self.searches
         found = search.found
@@ -207,7 +198,7 @@ class TiledSearch:
         picture, _ = self.context.operator.align(found.picture, search.photo)
         blurry, sharp = (i.clamp(0, 1).contiguous() for i in (search.photo, picture))
         kernels = replace(NEAREST, kernel_size=options.kernel_size)
-        context = make_context(kernels, device=str(self.context.device), precision="fp32")
+        context = SearchContext(kernels, device=str(self.context.device), precision="fp32")
         nearest = find_blur(context, blurry, sharp, options.seed)
         assert nearest.blur is not None
         return nearest.blur[0, 0].cpu().numpy(), nearest.reproduced
@@ -225,8 +216,7 @@ class TiledSearch:
         restored, moved = self._join_tiles([result.picture for result in results])
         if strength < 1:
             blur = to_float(self.part.image("blur"))
-            mixed = blur + strength * (to_float(restored) - blur)
-            restored = from_float(mixed, restored.dtype)
+            restored = from_float(blur + strength * (to_float(restored) - blur), restored.dtype)
         about = self._about(results)
         if keep_kernel and not ("blind_diverged" in about and results[0].blur is None):
             about |= {"kernel": self.kernel(), "kernel_move": np.array(moved)}
@@ -240,7 +230,6 @@ class TiledSearch:
         return Record(self.record.name, images, self.record.attrs | about)
 
     def _about(self, results: Sequence[SearchResult]) -> dict[str, Any]:
-        """Return the attributes that describe how the searches went."""
         about: dict[str, Any] = {
             "restored_seconds": round(sum(search.seconds for search in self.searches), 4),
             "blind_iterations": max(search.last.iteration for search in self.searches),
@@ -261,10 +250,9 @@ class TiledSearch:
     def described(self) -> str:
         """Return a short description of the search, which records keep."""
         context = self.context
-        where = (
-            f"precision={str(context.dtype).removeprefix('torch.')} device={context.device.type}"
-        )
+        precision = str(context.dtype).removeprefix("torch.")
         tiles = f" tiles={len(self.searches)}" if len(self.searches) > 1 else ""
+        where = f"precision={precision} device={context.device.type}"
         return f"{context.options.described()} {where}{tiles}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -358,10 +346,8 @@ def run_searches(
                 raise
             if len(group) == 1:
                 raise BlurkitError("out of memory; try a smaller --tile") from error
-        else:
-            continue
-        batch = len(group) // 2
-        warn(f"out of memory; continuing with {batch} searches at a time")
+            batch = len(group) // 2
+            warn(f"out of memory; continuing with {batch} searches at a time")
 
 
 def _warn_if_unlike(search: TiledSearch, warn: Say) -> None:
@@ -425,9 +411,7 @@ class SavedSearches:
 
 
 # ---- Retrieval -----------------------------------------------------------------------------------
-# The code of a pair is searched for instead of taken from G.
-#
-# Step B of Section 3.2 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021); its
+# The code of a pair is searched for instead of taken from G: step B of the paper's Section 3.2. Its
 # Table 3 shows how closely F reproduces blur that it was not trained on.
 
 
@@ -463,7 +447,7 @@ def _padded(image: Image, size: SizeRequirement) -> Tensor:
     """Return (1, 3, H', W') in [0, 1], mirrored right and below to a `size` that F accepts."""
     height, width, channels = image.shape
     rows, columns = size.padded(height, width)
-    values = to_float(image).repeat(3 // channels, axis=2)
-    below, right = ((0, rows - height), (0, columns - width))
-    wide = np.pad(values, (below, right, (0, 0)), "reflect" if min(height, width) > 1 else "edge")
+    more = (0, rows - height), (0, columns - width), (0, 0)
+    rgb = to_float(image).repeat(3 // channels, axis=2)
+    wide = np.pad(rgb, more, "reflect" if min(height, width) > 1 else "edge")
     return torch.from_numpy(np.ascontiguousarray(wide.transpose(2, 0, 1)[None]))

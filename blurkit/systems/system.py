@@ -64,6 +64,10 @@ class Shapes(dict[str, tuple[int, ...]]):
         """Return, sorted, the number in the group of `pattern` for every key that matches it."""
         return sorted(int(match[1]) for key in self if (match := re.fullmatch(pattern, key)))
 
+    def count(self, pattern: str) -> int:
+        """Return how many keys match `pattern`."""
+        return sum(re.fullmatch(pattern, key) is not None for key in self)
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -168,10 +168,18 @@ class Recipe(ABC):
         generator = torch.Generator().manual_seed(self.configuration.seed + (step << 20))
         return torch.randn(self.configuration.batch, *shape, generator=generator)[part]
 
-    def adam(self, *networks: nn.Module) -> torch.optim.Adam:
+    def use_features(self, network: FeatureNetwork | None) -> None:
+        """Set the feature network of a perceptual loss, or None, as `features` and a helper."""
+        self.features = network
+        self.helpers = [] if network is None else [network]
+        self.provenance = {"features": "none" if network is None else network.name}
+
+    def adam(
+        self, *networks: nn.Module, kind: type[torch.optim.Adam] = torch.optim.Adam, **options: Any
+    ) -> torch.optim.Adam:
         """Return the configured Adam over the trainable parameters of `networks`."""
         c = self.configuration
-        return torch.optim.Adam(trainable(*networks), c.learning_rate, betas=(c.beta1, c.beta2))
+        return kind(trainable(*networks), c.learning_rate, (c.beta1, c.beta2), **options)
 
 
 @dataclass(frozen=True)
@@ -198,6 +206,12 @@ def trainable(*networks: nn.Module) -> list[nn.Parameter]:
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """Return all parameters that an optimiser updates."""
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def weighted(terms: Mapping[str, tuple[float, Tensor]]) -> tuple[Tensor, Losses]:
+    """Return the sum of a loss's terms, given the weight and the value of each, and the values."""
+    first, *others = (weight * value for weight, value in terms.values())
+    return sum(others, first), {name: value for name, (_, value) in terms.items()}
 
 
 # ---- Feature network -----------------------------------------------------------------------------

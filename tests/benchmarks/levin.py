@@ -34,7 +34,7 @@ from blurkit.systems.deconvolution.config import Estimation, WindowOptions
 from blurkit.systems.deconvolution.fourier import cleaned
 from blurkit.systems.deconvolution.inference import start_estimator
 from blurkit.systems.deconvolution.photo import Deconvolution, known
-from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
@@ -219,7 +219,7 @@ def search_context(name: str, start: str, device: str, **options: Any) -> Search
         undo = network_for("deconvolving", load_shipped("deconvolution"))
         estimator = start_estimator(undo, device, "auto")
     network = None if checkpoint is None else network_for("search", checkpoint)
-    return make_context(chosen, network, device=device, estimator=estimator)
+    return SearchContext(chosen, network, device=device, estimator=estimator)
 
 
 def measure_searches(

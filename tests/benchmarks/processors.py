@@ -24,7 +24,7 @@ from blurkit.systems.kernel_space.networks import (
     KernelSpace,
     LightKernelSpace,
 )
-from blurkit.systems.kernel_space.objective import make_context
+from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.search import advance
 from blurkit.systems.msdi.networks import JointGenerator
@@ -184,7 +184,7 @@ def searching(folder: Path) -> list[Result]:
         checkpoint = Checkpoint(role, "kernel-space")
         (search,) = TiledSearch(
             Record("photo", {"blur": photo}),
-            make_context(options, network_for("search", checkpoint), None, feature_network),
+            SearchContext(options, network_for("search", checkpoint), None, feature_network),
         ).searches
         search.begin()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError
+from blurkit.nn.blocks import Wrapper
 from blurkit.systems.code import UserCode, blamed
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -17,12 +18,12 @@ TRIED_PIXELS = 64
 """The smallest side of the images on which a network is tried."""
 
 
-class UserNetwork(nn.Module):
+class UserNetwork(Wrapper):
     """The network that `code`, a class or function, makes of `options`.
 
     It maps images (N, 3, H, W) in [0, 1] to the same shape, or to several results of which the last
-    is one. Its state dict is that of the user's module. The sides that it takes are multiples of
-    the module's attribute `multiple`; without one, blurkit tries which power of 2 must divide them.
+    is one. The sides that it takes are multiples of the module's attribute `multiple`; without one,
+    blurkit tries which power of 2 must divide them.
 
     Raises BlurkitError if the code fails or makes anything but such a network.
     """
@@ -66,14 +67,6 @@ class UserNetwork(nn.Module):
         """Return what the module makes of `image`. Raises BlurkitError for what it raises."""
         with blamed(self.name, self.code.file):
             return self.model(image.contiguous())
-
-    def state_dict(self, *arguments: Any, **named: Any) -> Any:
-        """Return the state dict of the user's module."""
-        return self.model.state_dict(*arguments, **named)
-
-    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
-        """Load a state dict into the user's module."""
-        return self.model.load_state_dict(*arguments, **named)
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> UserNetwork | None:

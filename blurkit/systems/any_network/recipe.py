@@ -8,32 +8,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
 
 from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.nn.blocks import mean_charbonnier, psnr_loss
+from blurkit.nn.blocks import PIXEL_LOSSES
 from blurkit.options import Protocol
 from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
 from blurkit.systems.any_network.inference import UserNetwork
 from blurkit.systems.code import UserCode, blamed, find_code
 from blurkit.systems.registry import describe_networks, load_networks, network_name
 from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "psnr": psnr_loss,
-    "l1": l1_loss,
-    "charbonnier": mean_charbonnier,
-}
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 
 
 class AnyRecipe(Recipe):
     """The training of the network that `make` returns.
 
-    The loss is one of `LOSSES`, of the network's last image, or that of the user's code `own_loss`,
-    of all that the network returns. Raises UsageError if the network does not take the crops.
+    The loss is one of `PIXEL_LOSSES`, of the network's last image, or that of the user's code
+    `own_loss`, of all that the network returns. Raises UsageError if the network does not take the
+    crops.
     """
 
     protocol: Protocol = "whole"
@@ -52,17 +46,15 @@ class AnyRecipe(Recipe):
         if size.padded(c.crop, c.crop) != (c.crop, c.crop):
             takes = f"{network_name(self.network)} takes multiples of {size.multiple} pixels"
             raise UsageError(f"--crop {c.crop}: {takes}")
-        self.criterion: Any = own_loss or LOSSES[c.loss]
+        self.criterion: Any = own_loss or PIXEL_LOSSES[c.loss]
         if own_loss is not None and isinstance(own_loss.target, type):
             self.criterion = own_loss()
             self.helpers = [self.criterion] if isinstance(self.criterion, nn.Module) else []
         self.code = getattr(self.network, "code", None)
         used = {code.name: code.sha256 for code in (self.code, own_loss) if code is not None}
         self.provenance = {"code": used} if used else {}
-        rate, betas = c.learning_rate, (c.beta1, c.beta2)
-        parameters = trainable(self.network)
-        adam = torch.optim.AdamW(parameters, rate, betas, weight_decay=c.weight_decay)
-        self.optimizers = {"deblur": adam}
+        optimizer = self.adam(self.network, kind=torch.optim.AdamW, weight_decay=c.weight_decay)
+        self.optimizers = {"deblur": optimizer}
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the loss; raise BlurkitError if the user's code fails or returns no scalar."""
@@ -86,9 +78,9 @@ def plan(
     """Return the plan for training what `inputs` name; see `tasks.train.plan_training`."""
     assert isinstance(inputs, AnyInputs)
     loss = inputs.loss or overrides.get("loss") or "psnr"
-    if loss not in LOSSES and not inputs.loss:
+    if loss not in PIXEL_LOSSES and not inputs.loss:
         raise UsageError(f"--loss {loss}: name it again, since only code that you name is run")
-    own_loss = None if loss in LOSSES else find_code(loss)
+    own_loss = None if loss in PIXEL_LOSSES else find_code(loss)
     named = {"network": inputs.network, "loss": loss}
     c = AnyConfiguration.for_inputs(vars(inputs)).resolve(preset, **{**overrides, **named})
     make: Callable[[], nn.Module]

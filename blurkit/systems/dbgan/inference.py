@@ -19,10 +19,7 @@ from blurkit.training.recipe import Batch
 
 
 class NoisyBlur(Drawer):
-    """BGAN(photo, noise) with noise ~ N(0, scale^2); the paper's scale is 1.
-
-    All tiles of a photo get the same noise vector, so that no seams show.
-    """
+    """BGAN(photo, noise); the noise, N(0, scale^2), is the same for all tiles: no seams show."""
 
     use, scale = "noise", 1.0
 
@@ -37,12 +34,10 @@ class NoisyBlur(Drawer):
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
-        """Return a random noise vector for a photo."""
         values = generator.standard_normal(self.network.options["noise"], np.float32)
         return {"noise": torch.from_numpy(scale * values)}
 
     def kept(self, drawn: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Return the noise vector as `reblurred_noise`."""
         return {"reblurred_noise": drawn["noise"].numpy()}
 
 
@@ -56,11 +51,7 @@ def noise(networks: Mapping[str, nn.Module]) -> NoisyBlur | None:
 
 
 class BlurMixing:
-    """Replaces the blur of a fraction of every step's crops by a BGAN's.
-
-    The BGAN blurs their sharp images according to noise. This works with every recipe that learns
-    from pairs. Random choices depend on seed and step only.
-    """
+    """Replaces the blur of a fraction of every step's crops by a BGAN's, by seed and step."""
 
     def __init__(self, network: BGAN, fraction: float) -> None:
         self.network = network.eval().requires_grad_(False)

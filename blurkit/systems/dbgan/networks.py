@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.engine.torch_runner import full_precision
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.nn.blocks import SLOPE, Recomputable, conv, leaky
+from blurkit.nn.blocks import SLOPE, Recomputable, Residual, conv, leaky
 from blurkit.options import Protocol
 from blurkit.systems.system import Shapes
 
@@ -29,23 +30,6 @@ BLOCK_CONVOLUTIONS = 5
 """The number of convolutions in a residual block of BGAN and in a dense block of DBGAN."""
 
 
-@torch.no_grad()
-def initialise(network: nn.Module, deviation: float = 0.01, kaiming: float = 0.0) -> None:
-    """Draw weights of convolutions and linear layers, and zero their biases; norms stay unchanged.
-
-    Weights are from N(0, deviation^2), with 0.01 in the paper (Section 4.2). With `kaiming`, they
-    follow Kaiming's rule (normal, fan-in) times that number: the released code has this from
-    ESRGAN, with 0.1 for the generator and 1 for the discriminator.
-    """
-    for name, parameter in network.named_parameters():
-        if parameter.ndim > 1 and kaiming:
-            nn.init.kaiming_normal_(parameter).mul_(kaiming)
-        elif parameter.ndim > 1:
-            nn.init.normal_(parameter, std=deviation)
-        elif name.endswith("bias"):
-            nn.init.zeros_(parameter)
-
-
 class DBGANResidualBlock(Recomputable):
     """Five 3x3 convolutions with ReLUs in between; the input is added."""
 
@@ -54,7 +38,6 @@ class DBGANResidualBlock(Recomputable):
         self.convs = nn.ModuleList(conv(width, width) for _ in range(BLOCK_CONVOLUTIONS))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         *others, last = self.convs
         y = x
         for layer in others:
@@ -81,7 +64,7 @@ class BGAN(nn.Module):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> BGAN:
         width, channels = shapes["head.weight"][:2]
-        return cls(width, len(shapes.numbers(r"body\.(\d+)\.convs\.0\.weight")), noise=channels - 3)
+        return cls(width, shapes.count(r"body\.\d+\.convs\.0\.weight"), noise=channels - 3)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         return [(1, 3, height, width), (1, self.options["noise"])]
@@ -107,7 +90,6 @@ class DenseBlock(nn.Module):
         self.conv5 = nn.Sequential(conv(width + (BLOCK_CONVOLUTIONS - 1) * growth, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         features = x
         *others, last = self.children()
         for layer in others:
@@ -115,16 +97,9 @@ class DenseBlock(nn.Module):
         return x + RESIDUAL_SCALE * last(features)
 
 
-class RRDB(Recomputable):
-    """A residual-in-residual dense block (ESRGAN, Wang et al. 2018): three dense blocks in one."""
-
-    def __init__(self, width: int, growth: int) -> None:
-        super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
-        return x + RESIDUAL_SCALE * self.RDB3(self.RDB2(self.RDB1(x)))
+def rrdb(width: int, growth: int) -> Residual:
+    """Return a residual-in-residual dense block (ESRGAN, Wang et al. 2018): three dense blocks."""
+    return Residual(RESIDUAL_SCALE, **{f"RDB{i}": DenseBlock(width, growth) for i in (1, 2, 3)})
 
 
 class RRDBTrunk(nn.Module):
@@ -132,11 +107,10 @@ class RRDBTrunk(nn.Module):
 
     def __init__(self, width: int, blocks: int, growth: int) -> None:
         super().__init__()
-        self.sub1 = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
+        self.sub1 = nn.Sequential(*(rrdb(width, growth) for _ in range(blocks)))
         self.sub2 = nn.Sequential(conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         return x + self.sub2(self.sub1(x))
 
 
@@ -162,24 +136,21 @@ class DBGAN(nn.Module):
     def from_shapes(cls, shapes: Shapes) -> DBGAN:
         return cls(
             width=shapes["model.0.weight"][0],
-            blocks=len(shapes.numbers(r"model\.1\.sub1\.(\d+)\.RDB1\.conv1\.0\.weight")),
+            blocks=shapes.count(r"model\.1\.sub1\.\d+\.RDB1\.conv1\.0\.weight"),
             growth=shapes["model.1.sub1.0.RDB1.conv1.0.weight"][0],
         )
 
     def forward(self, blur: Tensor) -> Tensor:
-        """Return the restored image from `blur` (N, 3, H, W) in [0, 1].
+        """Return the restored image from `blur`, both (N, 3, H, W) in [0, 1].
 
-        It is clamped to [0, 1], in training too, as in the released code: no gradient flows where
-        the sum leaves [0, 1].
+        As in the released code, no gradient flows where the sum leaves [0, 1].
         """
         return (blur + self.model(blur)).clamp(0, 1)
 
 
 # ---- Discriminators ------------------------------------------------------------------------------
-# The discriminators of BGAN and DBGAN: one logit per crop of a fixed size.
-#
-# The paper calls them VGG19; the released code has ESRGAN's (Wang et al. 2018), whose layers and
-# names are used here.
+# They give one logit per crop of a fixed size. The paper calls them VGG19; the released code has
+# ESRGAN's (Wang et al. 2018), whose layers and names are used here.
 
 HIDDEN = 100
 """The number of values between the two linear layers."""
@@ -197,11 +168,11 @@ def judged_crop(convolutions: int, width: int, values: int) -> int:
     It has `convolutions` and a first stage of `width` channels; its last map has `values` values.
     """
     stages = max(1, convolutions // 2)
-    return math.isqrt(values // _channels(stages - 1, width)) * 2**stages
+    return math.isqrt(values // _widths(stages, width)[-1]) * 2**stages
 
 
-def _channels(stage: int, width: int) -> int:
-    return width * min(2**stage, WIDEST)
+def _widths(stages: int, width: int) -> list[int]:
+    return [width * min(2**stage, WIDEST) for stage in range(stages)]
 
 
 class CropDiscriminator(nn.Module):
@@ -213,8 +184,9 @@ class CropDiscriminator(nn.Module):
     def __init__(self, crop: int, width: int) -> None:
         super().__init__()
         self.options: dict[str, Any] = {"crop": crop, "width": width}
-        self._stages = 5 if crop < LARGE else 6
-        if crop < 1 or crop % 2**self._stages:
+        stages = 5 if crop < LARGE else 6
+        self._widths, self._side = _widths(stages, width), crop // 2**stages
+        if crop < 1 or crop % 2**stages:
             raise UsageError(
                 f"a discriminator of crops of {crop} pixels: it takes multiples of 32 below "
                 f"{LARGE}, and of 64 from there on"
@@ -222,18 +194,14 @@ class CropDiscriminator(nn.Module):
 
     def _convolutions(self) -> Iterator[nn.Conv2d]:
         """Yield per stage a 3x3 convolution that widens and a 4x4 one that halves the size."""
-        in_channels, width = 3, self.options["width"]
-        for stage in range(self._stages):
-            channels = _channels(stage, width)
-            yield nn.Conv2d(in_channels, channels, 3, padding=1)
-            yield nn.Conv2d(channels, channels, 4, stride=2, padding=1)
-            in_channels = channels
+        for narrow, wide in pairwise([3, *self._widths]):
+            yield conv(narrow, wide)
+            yield nn.Conv2d(wide, wide, 4, stride=2, padding=1)
 
     def _linears(self) -> tuple[nn.Linear, nn.Linear]:
         """Return the layer from the last map to `HIDDEN` values, and that from these to a logit."""
-        channels = _channels(self._stages - 1, self.options["width"])
-        side = self.options["crop"] // 2**self._stages
-        return nn.Linear(channels * side**2, HIDDEN), nn.Linear(HIDDEN, 1)
+        values = self._widths[-1] * self._side**2
+        return nn.Linear(values, HIDDEN), nn.Linear(HIDDEN, 1)
 
     def _checked(self, image: Tensor) -> Tensor:
         crop, (height, width) = self.options["crop"], image.shape[-2:]
@@ -244,7 +212,6 @@ class CropDiscriminator(nn.Module):
         return image
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
-        """Return the input shapes, which are those of a crop for an image of any size."""
         return [(1, 3, *2 * [self.options["crop"]])]
 
 
@@ -297,7 +264,6 @@ class SpectralLayer(nn.Module):
             self._layer = partial(F.conv2d, stride=layer.stride, padding=layer.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output of the given layer with the normalised weight."""
         weight = self.weight
         if self.training:
             with full_precision(x.device):  # the vector stays in float32
@@ -325,12 +291,11 @@ class SpectralVGGDiscriminator(CropDiscriminator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> SpectralVGGDiscriminator:
-        convolutions = len(shapes.numbers(r"conv(\d+)\.weight_orig"))
+        convolutions = shapes.count(r"conv\d+\.weight_orig")
         width, values = shapes["conv0.weight_orig"][0], shapes["linear0.weight_orig"][1]
         return cls(judged_crop(convolutions, width, values), width)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits as `VGGDiscriminator` does."""
         x = self._checked(image)
         *convolutions, hidden, last = self.children()
         for convolution in convolutions:

@@ -13,20 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
+from blurkit.nn.blocks import initialise
 from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
-from blurkit.systems.dbgan.config import (
-    AdversarialConfiguration,
-    BGANConfiguration,
-    BGANInputs,
-    DBGANConfiguration,
-)
-from blurkit.systems.dbgan.networks import (
-    BGAN,
-    DBGAN,
-    SpectralVGGDiscriminator,
-    VGGDiscriminator,
-    initialise,
-)
+from blurkit.systems.dbgan import config
+from blurkit.systems.dbgan.networks import BGAN, DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.training.configuration import FeatureInputs, Run
 from blurkit.training.recipe import (
     Batch,
@@ -36,6 +26,7 @@ from blurkit.training.recipe import (
     Recipe,
     ValidationKind,
     feature_network,
+    weighted,
 )
 from blurkit.training.steps import gather_values
 
@@ -47,7 +38,7 @@ PENALTY_WEIGHT = 10.0
 """The weight of wgan-gp's gradient penalty, as in its paper."""
 
 GENERATOR_SCALE = 0.1
-"""The factor on Kaiming's initial weights of the generator, as in the released code."""
+"""The factor on Kaiming's initial weights of the generator, as in the released code (ESRGAN's)."""
 
 CERTAIN = 0.999
 """The certainty of a discriminator above which the generator learns nothing from it."""
@@ -74,27 +65,21 @@ class Judged(NamedTuple):
 class AdversarialRecipe(Recipe):
     """The base of both trainings (Section 3.4): Eq. 9 and 10, and the discriminator's step.
 
-    The perceptual loss compares features of `network` before their activation; without a
-    `network`, it is left out.
+    The perceptual loss compares the features of `network`, if any, before their activation.
     """
 
     def __init__(
-        self,
-        configuration: AdversarialConfiguration,
-        network: FeatureNetwork | None,
-        adversarial: str,
+        self, c: config.AdversarialConfiguration, network: FeatureNetwork | None, adversarial: str
     ) -> None:
-        super().__init__(configuration)
-        self._c = c = configuration
+        super().__init__(c)
+        self._c = c
         self.adversarial = ADVERSARIAL[adversarial]
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
         self.discriminator: nn.Module = kind(c.crop, c.discriminator_width)
-        self.features = network
-        self.helpers = [network] if network is not None else []
+        self.use_features(network)
         if network is not None:
             network.normalise = True  # as the released extractor does, unlike MSDI-Net's
-        self.provenance = {"features": network.name if network is not None else "none"}
         self._patience = Patience()
 
     def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:
@@ -126,16 +111,14 @@ class AdversarialRecipe(Recipe):
     def _generator_loss(self, judged: Judged) -> tuple[Tensor, Losses]:
         c = self._c
         fake, target, real, _ = judged
-        losses: Losses = {}
-        total = fake.new_zeros(())
+        terms: dict[str, tuple[float, Tensor]] = {}
         if self.features is not None and c.perceptual_weight:
-            losses["perceptual"] = self.features.distance(fake, self.features(target)).mean()
-            total = total + c.perceptual_weight * losses["perceptual"]
+            perceptual = self.features.distance(fake, self.features(target)).mean()
+            terms["perceptual"] = c.perceptual_weight, perceptual
         if c.content_weight:
-            losses["content"] = self.content(judged).mean()
-            total = total + c.content_weight * losses["content"]
-        losses["adversarial"] = self.adversarial.generator(self._judge(real), self._judge(fake))
-        return total + c.adversarial_weight * losses["adversarial"], losses
+            terms["content"] = c.content_weight, self.content(judged).mean()
+        adversarial = self.adversarial.generator(self._judge(real), self._judge(fake))
+        return weighted({**terms, "adversarial": (c.adversarial_weight, adversarial)})
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Losses]:
         on_real, on_fake = self._judge(real), self._judge(fake)
@@ -180,8 +163,7 @@ class AdversarialRecipe(Recipe):
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
     """Return how sure a discriminator is: 1 if always right, 0.5 if undecided, 0 if always wrong.
 
-    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)), from
-    logits.
+    This is the mean of sigmoid(C(real) - E C(fake)) and 1 - sigmoid(C(fake) - E C(real)).
     """
     real = (on_real - on_fake.mean()).sigmoid().mean()
     fake = (on_real.mean() - on_fake).sigmoid().mean()
@@ -204,11 +186,9 @@ class BGANRecipe(AdversarialRecipe):
 
     validation: ValidationKind = "draws"
 
-    def __init__(
-        self, configuration: BGANConfiguration, network: FeatureNetwork | None = None
-    ) -> None:
-        super().__init__(configuration, network, "relativistic")
-        c = self.c = configuration
+    def __init__(self, c: config.BGANConfiguration, network: FeatureNetwork | None = None) -> None:
+        super().__init__(c, network, "relativistic")
+        self.c = c
         if not c.warm_up and c.real_share == 1:
             self.images = ("sharp",)
         self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
@@ -266,12 +246,10 @@ class DBGANRecipe(AdversarialRecipe):
 
     protocol = DBGAN.protocol
 
-    def __init__(
-        self, configuration: DBGANConfiguration, network: FeatureNetwork | None = None
-    ) -> None:
-        c = self.c = configuration
+    def __init__(self, c: config.DBGANConfiguration, network: FeatureNetwork | None = None) -> None:
+        self.c = c
         minus = c.variant == "minus"
-        super().__init__(configuration, network, c.traditional_loss if minus else "relativistic")
+        super().__init__(c, network, c.traditional_loss if minus else "relativistic")
         self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
 
     def judged(self, batch: Batch) -> Judged:
@@ -281,13 +259,13 @@ class DBGANRecipe(AdversarialRecipe):
 
 
 def plan_bgan(
-    inputs: BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: config.BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training BGAN; see `tasks.train.plan_training`.
 
     Raises UsageError if blurry photos are missing or would never be used.
     """
-    c = BGANConfiguration.resolve(preset, **overrides)
+    c = config.BGANConfiguration.resolve(preset, **overrides)
     if "bgan" in run.augmentations:
         raise UsageError("--bgan is not an option of --system bgan")
     only_own = c.warm_up >= c.iterations or c.real_share == 0
@@ -312,14 +290,14 @@ def plan_dbgan(
 
     Raises UsageError for variant plus without a BGAN, and for another variant with one.
     """
-    c = DBGANConfiguration.resolve(preset, **overrides)
+    c = config.DBGANConfiguration.resolve(preset, **overrides)
     if (c.variant == "plus") != ("bgan" in run.augmentations):
         raise UsageError("--variant plus and --bgan FILE require each other with --system dbgan")
     return Plan(c, partial(DBGANRecipe, c, _features(c, inputs, run, dry_run)))
 
 
 def _features(
-    c: AdversarialConfiguration, inputs: FeatureInputs, run: Run, dry_run: bool
+    c: config.AdversarialConfiguration, inputs: FeatureInputs, run: Run, dry_run: bool
 ) -> FeatureNetwork | None:
     """Return the feature network of the perceptual loss, which compares pre-activation features."""
     want = c.perceptual if c.perceptual_weight else "none"
@@ -327,21 +305,16 @@ def _features(
 
 
 # ---- Losses --------------------------------------------------------------------------------------
-# Adversarial losses of discriminator and generator, on one logit per image.
-#
-# The relativistic ones are those of "Deblurring by Realistic Blurring" (CVPR 2020); its released
-# code offers the others for its DBGAN(-). Logits are (N, 1); real images have the label 1, fake
-# ones 0, as in Eq. 5-6.
-
-RealismLoss = Callable[[Tensor, bool], Tensor]
-"""The mean loss of logits for images that should be judged as real (True) or as fake (False)."""
+# Adversarial losses, on one logit per image. The relativistic ones are those of "Deblurring by
+# Realistic Blurring" (CVPR 2020); its released code offers the others for its DBGAN(-). Logits are
+# (N, 1); real images have the label 1, fake ones 0, as in Eq. 5-6.
 
 
 class Adversarial(NamedTuple):
     """The losses of discriminator and generator, each a scalar from the logits of real and fake.
 
-    In the generator's loss, no gradient flows into the logits of real images. For the
-    discriminator's loss, the caller detaches the fake images.
+    No gradient flows into the generator's logits of real images; a caller detaches fake ones for
+    the discriminator's loss.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -363,16 +336,11 @@ def wasserstein(logits: Tensor, real: bool) -> Tensor:
     return -logits.mean() if real else logits.mean()
 
 
-CRITERIA: dict[str, RealismLoss] = {
-    "vanilla": cross_entropy,
-    "lsgan": squared_error,
-    "wgan-gp": wasserstein,
-}
-"""The traditional criteria by name; `wgan-gp` requires `gradient_penalty`."""
+def traditional(criterion: Callable[[Tensor, bool], Tensor]) -> Adversarial:
+    """Return the losses of a discriminator of real and fake, and of a generator that fools it.
 
-
-def traditional(criterion: RealismLoss) -> Adversarial:
-    """Return the losses of a discriminator of real and fake, and of a generator that fools it."""
+    `criterion` is the mean loss of logits to be judged as real (True) or as fake (False).
+    """
     return Adversarial(
         discriminator=lambda real, fake: criterion(real, True) + criterion(fake, False),
         generator=lambda real, fake: criterion(fake, True),
@@ -384,9 +352,8 @@ def gradient_penalty(
 ) -> Tensor:
     """Return the mean of (|gradient| - 1)^2 at share * real + (1 - share) * fake.
 
-    Images are (N, C, H, W), `share` is (N, 1, 1, 1) in [0, 1]. The gradient is the discriminator's
-    with respect to its input; its norm is over all values of one image. Gradients flow to the
-    discriminator only (Gulrajani et al.).
+    Images are (N, C, H, W), `share` is (N, 1, 1, 1) in [0, 1]. The gradient is the discriminator's,
+    to which alone gradients flow; its norm is over all values of one image (Gulrajani et al.).
     """
     with torch.enable_grad():
         images = (share * real + (1 - share) * fake).detach().requires_grad_()
@@ -394,28 +361,24 @@ def gradient_penalty(
     return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+def relativistic(real: Tensor, fake: Tensor, exchanged: bool = False) -> Tensor:
     """Return Eq. 7: real images should look more real than the mean fake, fakes less so.
 
-    Each fake is compared with the mean real image. The paper prints Eq. 7 as the generator's loss;
-    minimised by the generator, it would make fakes look faker. It is the sum of both terms, as
-    printed; ESRGAN's training uses half of it.
+    Each fake is compared with the mean real image. The paper prints Eq. 7 as the generator's loss,
+    which would make fakes look faker; as its text describes, the generator minimises Eq. 7 and 8
+    with labels `exchanged`. It is the sum of both terms, as printed; ESRGAN uses half of it.
     """
-    return cross_entropy(real - fake.mean(), True) + cross_entropy(fake - real.mean(), False)
-
-
-def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return Eq. 7 and 8 with the labels exchanged, as the text around them describes.
-
-    Fakes should look more real than the mean real image, and real images less real than the mean
-    fake; no gradient flows into `real`.
-    """
-    real = real.detach()
-    return cross_entropy(real - fake.mean(), False) + cross_entropy(fake - real.mean(), True)
+    on_real = cross_entropy(real - fake.mean(), not exchanged)
+    return on_real + cross_entropy(fake - real.mean(), exchanged)
 
 
 ADVERSARIAL = {
-    "relativistic": Adversarial(relativistic_discriminator_loss, relativistic_generator_loss),
-    **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
+    "relativistic": Adversarial(
+        discriminator=relativistic,
+        generator=lambda real, fake: relativistic(real.detach(), fake, exchanged=True),
+    ),
+    "vanilla": traditional(cross_entropy),
+    "lsgan": traditional(squared_error),
+    "wgan-gp": traditional(wasserstein),
 }
-"""All adversarial losses by name."""
+"""All adversarial losses by name; `wgan-gp` requires `gradient_penalty`."""

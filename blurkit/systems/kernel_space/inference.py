@@ -28,8 +28,7 @@ class Transfer(Reblurrer):
     ) -> Tensor:
         """Return the blurred photos (N, 3, H, W) for images (N, 3, H, W) in [0, 1].
 
-        `noise` (N, code, H / 128, W / 128) is the offset of the code from its mean, in standard
-        deviations.
+        `noise` (N, code, H / 128, W / 128) is the code's offset from its mean, in deviations.
         """
         code, deviation = self.network.encode(sharp, blur)
         if noise is not None:
@@ -37,17 +36,15 @@ class Transfer(Reblurrer):
         return self.network.blur(photo, code)
 
     def drawn(self, image: np.ndarray, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Return a random noise map for a photo, or nothing if the space is not variational."""
-        if not self.network.options["variational"]:
-            return {}
-        return {"noise": random_map(self.network, image, generator)}
+        varies = self.network.options["variational"]
+        return {"noise": random_map(self.network, image, generator)} if varies else {}
 
 
 class CodedBlur(Coder):
     """F(photo, code): applies the blur of a code to a photo.
 
-    Random codes are drawn from `codes`, or N(0, scale^2) if there are none or a scale is given. The
-    default scale is that of the released code.
+    Random codes are drawn from `codes`, or N(0, scale^2) if there are none or a scale is given; the
+    default is the released code's.
     """
 
     use, scale = "random", 1.2
@@ -66,7 +63,6 @@ class CodedBlur(Coder):
     def drawn(
         self, image: np.ndarray, generator: np.random.Generator, scale: float
     ) -> dict[str, Tensor]:
-        """Return a random code map for a photo, with standard deviation `scale`."""
         return {"code": scale * random_map(self.network, image, generator)}
 
     def typical(
@@ -81,8 +77,7 @@ class CodedBlur(Coder):
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
         """Return a code (code, rows, columns) as the code map of an image (H, W, C).
 
-        A map of another size is resized bilinearly. Raises BlurkitError if the length of the code
-        differs from the network's.
+        It is resized bilinearly. Raises BlurkitError if its length differs from the network's.
         """
         length = self.network.options["code"]
         if code.ndim != 3 or len(code) != length:
@@ -98,21 +93,19 @@ class CodedBlur(Coder):
 
 
 def reblurring(networks: Mapping[str, nn.Module]) -> Transfer | None:
-    """Return F and G, which apply the blur of a pair, or None without a kernel space."""
-    network = search(networks)
-    return None if network is None else Transfer(network)
+    """Return F and G, which apply the blur of a pair."""
+    return Transfer(network) if (network := search(networks)) else None
 
 
 def coding(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F, which applies the blur of a code, or None without a kernel space."""
-    network, codes = search(networks), networks.get("codes")
-    if network is None:
-        return None
-    return CodedBlur(network, codes if isinstance(codes, BlurCodes) else None)
+    """Return F, which applies the blur of a code."""
+    codes = networks.get("codes")
+    codes = codes if isinstance(codes, BlurCodes) else None
+    return CodedBlur(network, codes) if (network := search(networks)) else None
 
 
 def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F, which applies random codes, or None without a kernel space.
+    """Return F, which applies random codes.
 
     Raises UsageError if the space is not variational and comes without codes to draw from.
     """
@@ -126,7 +119,7 @@ def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
 
 
 def search(networks: Mapping[str, nn.Module]) -> EncodedBlur | None:
-    """Return F and G for the blind search, or None without a kernel space."""
+    """Return F and G for the blind search."""
     network = networks.get("kernel_space")
     return network if isinstance(network, EncodedBlur) else None
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Recomputable, Residual, leaky
+from blurkit.nn.blocks import Recomputable, Residual, conv, initialise, leaky, zero
 from blurkit.systems.kernel_space.config import CODE_STRIDE
 from blurkit.systems.system import Shapes
 
@@ -82,8 +82,7 @@ class EncodedBlur(nn.Module, ABC):
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
         """Return F(x, G(x, y)): `sharp` blurred like `blur`, both (N, 3, H, W).
 
-        The result includes the code's mean and deviation. `noise`, of the code's shape, is the
-        offset of the code from its mean, in standard deviations.
+        `noise`, of the code's shape, is the offset of the code from its mean, in deviations.
         """
         self._check_pair(sharp, blur)
         features = self._features(sharp)
@@ -141,36 +140,31 @@ class KernelSpace(EncodedBlur):
             "variational": variational,
         }
         self.feature_extractor = nn.Sequential(
-            *(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
+            *(conv(3, width), nn.LeakyReLU(RESIDUAL_SLOPE)),
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(RESIDUAL_SLOPE)),
-            *(KernelSpaceResidualBlock(width) for _ in range(front_blocks)),
+            *(_residual_block(width) for _ in range(front_blocks)),
         )
         values = 2 * code if variational else code
         self.kernel_extractor = CodeExtractor(2 * width, width, values, code_blocks)
-        self.adapter = Adapter(width, code)
+        self.adapter = nn.ModuleDict({"model": adapter(width, code)})
         self.recon_trunk = nn.Sequential(
-            *(KernelSpaceResidualBlock(width) for _ in range(back_blocks)),
+            *(_residual_block(width) for _ in range(back_blocks)),
             *(*_enlarged(width), *_enlarged(width)),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(RESIDUAL_SLOPE),
-            nn.Conv2d(width, 3, 3, padding=1),
+            *(conv(width, width), nn.LeakyReLU(RESIDUAL_SLOPE), conv(width, 3)),
         )
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> KernelSpace:
-        def blocks(pattern: str) -> int:
-            return len(shapes.numbers(pattern))
-
         width = shapes["feature_extractor.0.weight"][0]
         bottleneck = shapes["adapter.model." + 4 * "submodule." + "up.1.weight"]
         code = bottleneck[0] - bottleneck[1]
         return cls(
             width,
             code,
-            front_blocks=blocks(r"feature_extractor\.(\d+)\.conv1\.weight"),
-            back_blocks=blocks(r"recon_trunk\.(\d+)\.conv1\.weight"),
-            code_blocks=blocks(r"kernel_extractor\.model\.(\d+)\.conv_block\.1\.weight"),
+            front_blocks=shapes.count(r"feature_extractor\.\d+\.conv1\.weight"),
+            back_blocks=shapes.count(r"recon_trunk\.\d+\.conv1\.weight"),
+            code_blocks=shapes.count(r"kernel_extractor\.model\.\d+\.conv_block\.1\.weight"),
             variational=shapes["kernel_extractor.model.16.weight"][0] == 2 * code,
         )
 
@@ -181,7 +175,7 @@ class KernelSpace(EncodedBlur):
         return self.kernel_extractor(torch.cat([sharp, blur], 1))
 
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
-        return self.recon_trunk(self.adapter(features, code)) + sharp
+        return self.recon_trunk(self.adapter["model"](features, code)) + sharp
 
 
 def _check_size(image: Tensor, least: int) -> None:
@@ -198,30 +192,16 @@ def by(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-class KernelSpaceResidualBlock(Recomputable):
-    """Two 3x3 convolutions with a ReLU between, added to their input; initial weights are small."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        for convolution in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(convolution.weight)
-            convolution.weight.data *= 0.1
-            nn.init.zeros_(convolution.get_parameter("bias"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        return x + self.conv2(F.relu(self.conv1(x)))
+def _residual_block(width: int) -> Residual:
+    """Return two 3x3 convolutions with a ReLU between, whose initial weights are small."""
+    block = Residual(conv1=conv(width, width), relu=nn.ReLU(), conv2=conv(width, width))
+    initialise(block, kaiming=0.1)
+    return block
 
 
 def _enlarged(width: int) -> tuple[nn.Module, ...]:
     """Return layers that double the size."""
-    return (
-        nn.Conv2d(width, 4 * width, 3, padding=1),
-        nn.PixelShuffle(2),
-        nn.LeakyReLU(RESIDUAL_SLOPE),
-    )
+    return conv(width, 4 * width), nn.PixelShuffle(2), nn.LeakyReLU(RESIDUAL_SLOPE)
 
 
 def code_block(width: int, bias: bool) -> Residual:
@@ -243,37 +223,22 @@ class CodeExtractor(nn.Sequential):
     def __init__(
         self, in_channels: int, width: int, values: int, blocks: int, bias: bool = False
     ) -> None:
-        layers: list[nn.Module] = [
-            nn.ReflectionPad2d(3),
-            nn.Conv2d(in_channels, width, 7, bias=bias),
-            nn.Identity(),
-            nn.ReLU(),
-        ]
+        first = nn.Conv2d(in_channels, width, 7, bias=bias)
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), first, nn.Identity(), nn.ReLU()]
         widths = [width, *(min(width * 2**level, values) for level in range(1, 5)), values]
         for narrow, wide in pairwise(widths):
-            layers += [
-                nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias),
-                nn.Identity(),
-                nn.ReLU(),
-            ]
+            halving = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias)
+            layers += [halving, nn.Identity(), nn.ReLU()]
         layers += [code_block(values, bias) for _ in range(blocks)]
         super().__init__(OrderedDict(model=nn.Sequential(*layers)))
 
 
-class Adapter(nn.Module):
-    """F's U-Net: maps features, and a code at its bottleneck, to features in [-1, 1]."""
-
-    def __init__(self, width: int, code: int) -> None:
-        super().__init__()
-        widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
-        level = Level(widths[3], widths[4], widths[4] + code)
-        for outer, inner in zip(widths[2::-1], widths[3:0:-1], strict=True):
-            level = Level(outer, inner, 2 * inner, level)
-        self.model = Level(width, width, 2 * width, level, outermost=True)
-
-    def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        """Map features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
-        return self.model(features, code)
+def adapter(width: int, code: int) -> Level:
+    """Return F's U-Net, which maps features, and a code at 1/32, to features in [-1, 1]."""
+    level = Level(8 * width, 8 * width, 8 * width + code)
+    for outer in (4 * width, 2 * width, width):
+        level = Level(outer, 2 * outer, 4 * outer, level)
+    return Level(width, width, 2 * width, level, outermost=True)
 
 
 class Level(nn.Module):
@@ -308,9 +273,8 @@ class Level(nn.Module):
 
 # ---- Blur codes ----------------------------------------------------------------------------------
 # Codes of realistic blur, which come with a kernel space so that `reblur --random` draws motion.
-#
-# Few of the codes that a normal distribution gives are those of a motion: independent for each
-# place and each value, they blur like a lens out of focus, with coloured fringes.
+# Few codes of a normal distribution are those of a motion: independent for each place and value,
+# they blur like a lens out of focus, with coloured fringes.
 
 DRAWN_LENGTHS = 0.008, 0.055
 """The shortest and the longest blur that is drawn, as a fraction of a photo's longer side."""
@@ -387,11 +351,10 @@ class LightKernelSpace(EncodedBlur):
         }
         channels = 3 * SHRINK**2
         self.spectral_encoder = SpectralEncoder(2 * code if variational else code)
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = conv(channels, width)
         self.scaled = nn.ModuleList(ScaledBlock(width, code) for _ in range(back_blocks))
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)  # F starts as the identity
-        nn.init.zeros_(self.last.get_parameter("bias"))
+        self.last = conv(width, channels)
+        zero(self.last)  # F starts as the identity
         if variational:  # deviations start small relative to the mean
             values = self.spectral_encoder.look[-1]
             values.get_parameter("weight").data[code:] *= 0.1
@@ -401,7 +364,7 @@ class LightKernelSpace(EncodedBlur):
     def from_shapes(cls, shapes: Shapes) -> LightKernelSpace:
         width, code = shapes["scaled.0.scale.weight"][:2]
         values = shapes["spectral_encoder.look.12.weight"][0]
-        blocks = len(shapes.numbers(r"scaled\.(\d+)\.conv1\.weight"))
+        blocks = shapes.count(r"scaled\.\d+\.conv1\.weight")
         return cls(width, code, blocks, variational=values == 2 * code)
 
     def _features(self, image: Tensor) -> Tensor:
@@ -419,20 +382,16 @@ class LightKernelSpace(EncodedBlur):
 
 
 class ScaledBlock(Recomputable):
-    """Two 3x3 convolutions added to their input; the code scales the channels between them."""
+    """Two 3x3 convolutions added to their input; a code of its size scales what is between them."""
 
     def __init__(self, width: int, code: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1, self.conv2 = conv(width, width), conv(width, width)
         self.scale = nn.Conv2d(code, width, 1)
         for convolution in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(convolution.weight)
-            convolution.weight.data *= 0.3
-            nn.init.zeros_(convolution.get_parameter("bias"))
+            initialise(convolution, kaiming=0.3)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Map features (N, width, H, W) and a code of that size (N, code, H, W) to features."""
         return x + self.conv2(F.leaky_relu(self.conv1(x) * (1 + self.scale(code)), 0.5))
 
 

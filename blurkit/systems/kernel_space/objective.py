@@ -44,12 +44,8 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
     moments = torch.cat([image, target, image.square() + target.square(), image * target], 1)
     # Rounded to float32 before normalising, as in the released code: if the window sums to
     # 1 + 1e-7, a smooth image's variance changes by a relative 1e-5.
-    taps = image.new_tensor(
-        [
-            math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2)
-            for i in range(-SIMILARITY_RADIUS, SIMILARITY_RADIUS + 1)
-        ]
-    )
+    places = range(-SIMILARITY_RADIUS, SIMILARITY_RADIUS + 1)
+    taps = image.new_tensor([math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2) for i in places])
     taps = taps / taps.sum()
     # One 2-D filter is no slower on CPUs than two 1-D filters, and one plane per group is much
     # faster than one plane per image.
@@ -83,8 +79,8 @@ def code_norm(code: Tensor) -> Tensor:
 class AutocastFeatures(nn.Module):
     """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
 
-    No other term runs in `dtype`: differences of squares and gradients need float32. The network is
-    moved to `device`, not copied.
+    The network is moved, not copied. No other term runs in `dtype`: differences of squares and
+    gradients need float32.
     """
 
     def __init__(self, network: FeatureNetwork, device: torch.device, dtype: torch.dtype) -> None:
@@ -198,67 +194,57 @@ STYLEGAN = Objective(code_norm=(1e-4, 1e-4), squared=(100.0, 100.0), geocross=(0
 # ---- Context -------------------------------------------------------------------------------------
 
 
-@dataclass
 class SearchContext:
-    """What all searches of a run share: options, operator, number format, frozen networks.
+    """What all searches with the same options share: operator, number format, frozen networks.
 
-    `style` is a StyleGAN with the mean and deviation of its latents, `features` the network of the
-    perceptual term, and `estimator` returns what a search starts from.
+    `space`, F and G, is required by the operator `kernel-space`, `generator` by the prior
+    `stylegan`, `features` by an objective that compares features, and `estimator`, which returns
+    what a search starts from, by `start_estimate`. `style` is the generator with the mean and
+    deviation of its latents. Raises UsageError if something is missing, and for fp16, in which
+    gradients vanish.
     """
 
-    options: SearchOptions
-    operator: operators.Operator
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    features: AutocastFeatures | None = None
-    style: tuple[StylePrior, Tensor, Tensor] | None = None
-    estimator: Estimator | None = None
+    def __init__(
+        self,
+        options: SearchOptions,
+        space: EncodedBlur | None = None,
+        generator: StylePrior | None = None,
+        features: FeatureNetwork | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        estimator: Estimator | None = None,
+    ) -> None:
+        self.options, self.objective = options, Objective.from_options(options)
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        if self.dtype == torch.float16:
+            if precision == "fp16":
+                raise UsageError("--precision fp16: a blind search requires bf16 or fp32")
+            self.dtype = torch.float32
+        if any(self.objective.perceptual) and features is None:
+            raise UsageError("this objective compares features: set a feature network (--features)")
+        if options.start_estimate and estimator is None:
+            raise UsageError("--start-estimate requires an estimator")
+        self.estimator = estimator if options.start_estimate else None
+        self.operator = self._operator(space)
+        self.features: AutocastFeatures | None = None
+        if features is not None:
+            self.features = AutocastFeatures(features, self.device, self.dtype)
+        self.style: tuple[StylePrior, Tensor, Tensor] | None = None
+        if options.prior == "stylegan":
+            if generator is None:
+                raise UsageError("--prior stylegan requires --generator FILE")
+            # One z passes through the mapping itself, whose distribution need not be known.
+            samples = 2 if options.latents == "sphere" else options.gaussian_samples
+            mean, std = generator.to(self.device).fit_gaussian(samples)
+            self.style = generator, mean.to(self.device), std.to(self.device)
 
-    def __post_init__(self) -> None:
-        self.objective = Objective.from_options(self.options)
-
-
-def make_context(
-    options: SearchOptions,
-    space: EncodedBlur | None = None,
-    style: StylePrior | None = None,
-    features: FeatureNetwork | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    estimator: Estimator | None = None,
-) -> SearchContext:
-    """Return what the searches with these options share.
-
-    `space`, F and G, is required by the operator `kernel-space`, `style` by the prior `stylegan`,
-    `features` by an objective that compares features, and `estimator` by `start_estimate`. Raises
-    UsageError if something is missing, and for fp16, in which gradients vanish.
-    """
-    place = choose_device(device)
-    dtype = choose_precision(precision, place)
-    if dtype == torch.float16:
-        if precision == "fp16":
-            raise UsageError("--precision fp16: a blind search requires bf16 or fp32")
-        dtype = torch.float32
-    if any(Objective.from_options(options).perceptual) and features is None:
-        raise UsageError("this objective compares features: set a feature network (--features)")
-    if options.start_estimate and estimator is None:
-        raise UsageError("--start-estimate requires an estimator")
-    operator: operators.Operator = operators.Convolution(options.kernel_size, options.align_picture)
-    if options.operator == "downsampling":
-        operator = operators.Downsampling(options.downsampling)
-    if options.operator == "kernel-space":
+    def _operator(self, space: EncodedBlur | None) -> operators.Operator:
+        options = self.options
+        if options.operator == "downsampling":
+            return operators.Downsampling(options.downsampling)
+        if options.operator == "convolution":
+            return operators.Convolution(options.kernel_size, options.align_picture)
         if space is None:
             raise UsageError("--operator kernel-space requires a checkpoint with F and G")
-        operator = operators.EncodedOperator(space, options, place, dtype)
-    fitted = None
-    if options.prior == "stylegan":
-        if style is None:
-            raise UsageError("--prior stylegan requires --generator FILE")
-        style = style.to(place)
-        # One z passes through the mapping itself, whose distribution then need not be known.
-        samples = 2 if options.latents == "sphere" else options.gaussian_samples
-        mean, std = style.fit_gaussian(samples)
-        fitted = style, mean.to(place), std.to(place)
-    start = estimator if options.start_estimate else None
-    cast = None if features is None else AutocastFeatures(features, place, dtype)
-    return SearchContext(options, operator, place, dtype, cast, fitted, start)
+        return operators.EncodedOperator(space, options, self.device, self.dtype)

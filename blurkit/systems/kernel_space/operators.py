@@ -38,10 +38,9 @@ ENLARGEMENT = 8
 
 
 class Operator(ABC):
-    """Blurs images (N, 3, H, W), each with its own blur.
+    """Blurs images (N, 3, H, W), each with its own blur; the output is `margin` pixels smaller.
 
-    The output is `margin` pixels smaller along each side. `size` is the size requirement that
-    photos are padded to.
+    Photos are padded to `size`.
     """
 
     size = SizeRequirement()
@@ -76,8 +75,7 @@ class Operator(ABC):
     def align(self, picture: Tensor, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the picture that was found (1, 3, H, W), aligned with the photo, and its move.
 
-        The move is in pixels, down and right. The picture moved back, and then blurred, is the
-        photo.
+        The picture moved back, by as many pixels up and left, and then blurred, is the photo.
         """
         return picture, (0, 0)
 

@@ -11,7 +11,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,10 +193,9 @@ class DeepCode(BlurPrior):
 
 
 class DeepKernel(BlurPrior):
-    """A convolution kernel as the output of an untrained network.
+    """A kernel from two fully connected layers and a softmax, which gives it sum 1: SelfDeblur's.
 
-    Two fully connected layers and a softmax, which makes it positive with sum 1, as in SelfDeblur
-    ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020).
+    "Neural Blind Deconvolution Using Deep Priors", CVPR 2020.
     """
 
     noise: Tensor
@@ -222,10 +220,7 @@ class DeepKernel(BlurPrior):
 
     @torch.no_grad()
     def start_from(self, kernel: Tensor) -> None:
-        """Make `kernel` (1, 1, side, side) the first output by adjusting the biases.
-
-        The fraction `SPREAD` is distributed evenly.
-        """
+        """Make `kernel` (1, 1, side, side), a little spread, the first output by the biases."""
         *hidden, last, _ = self.network
         assert isinstance(last, nn.Linear)
         wanted = (1 - SPREAD) * kernel.flatten(1) + SPREAD / self.side**2
@@ -244,8 +239,6 @@ class NoBlur(BlurPrior):
 
 
 # ---- Deep image prior ----------------------------------------------------------------------------
-# The image prior of blind deblurring: a network whose weights are searched, not trained.
-#
 # The hourglass network of "Deep Image Prior" (Ulyanov et al., CVPR 2018) with non-local blocks at
 # its three smallest sizes, as in the released code of the encoded blur kernel space and with its
 # keys, which count layers from 1.
@@ -268,7 +261,6 @@ class ImagePrior(nn.Sequential):
     def __init__(self, in_channels: int = 8, width: int = 128) -> None:
         layers = *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
         super().__init__(OrderedDict(model=_number_layers(*layers)))
-        self.options: dict[str, Any] = {"in_channels": in_channels, "width": width}
 
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
@@ -323,7 +315,7 @@ def cut_to_middle(images: Tensor, height: int, width: int) -> Tensor:
 class NonLocal(nn.Module):
     """A non-local block (Wang et al., CVPR 2018): dot products without softmax, on pooled features.
 
-    It is initialised to the identity.
+    It is initialised to the identity; both sides of features must be at least 2.
     """
 
     def __init__(self, width: int) -> None:
@@ -337,7 +329,6 @@ class NonLocal(nn.Module):
         self.phi = nn.Sequential(nn.Conv2d(width, inner, 1), nn.MaxPool2d(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape; both sides must be at least 2."""
         queries, keys, values = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))
         similarity = queries.transpose(1, 2) @ keys / keys.shape[2]
         attended = (similarity @ values.transpose(1, 2)).transpose(1, 2)

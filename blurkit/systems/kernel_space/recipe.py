@@ -15,7 +15,7 @@ from blurkit.systems.kernel_space.networks import (
     KernelSpace,
     LightKernelSpace,
 )
-from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind
+from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind, weighted
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
@@ -33,9 +33,9 @@ class KernelSpaceRecipe(Recipe):
 
     validation: ValidationKind = "reblurs"
 
-    def __init__(self, configuration: KernelSpaceConfiguration) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+    def __init__(self, c: KernelSpaceConfiguration) -> None:
+        super().__init__(c)
+        self.c = c
         self.network: EncodedBlur
         if c.network == "light":
             self.network = LightKernelSpace(c.width, c.code_length, c.back_blocks, c.variational)
@@ -71,11 +71,12 @@ class KernelSpaceRecipe(Recipe):
             noise = self.noise(self.c.code_length, *places).to(sharp.device)
         result = self.network(sharp, blur, noise)
         name: str = self.c.pixel_loss
-        losses = {name: SUMMED_LOSSES[name](result.image.float(), blur) / len(blur)}
-        total = self.c.pixel_weight * losses[name]
+        distance = SUMMED_LOSSES[name](result.image.float(), blur) / len(blur)
+        terms = {name: (self.c.pixel_weight, distance)}
         if self.c.variational:
-            losses["kl"] = kl_divergence(result.code, result.deviation) / len(blur)
-            total = total + self.c.kl_weight * losses["kl"]
+            divergence = kl_divergence(result.code, result.deviation) / len(blur)
+            terms["kl"] = self.c.kl_weight, divergence
+        total, losses = weighted(terms)
         return total * self.c.batch, losses
 
 
@@ -85,8 +86,7 @@ def cosine_with_restarts(
     """Return the learning rate at `step`: cosines from `first` to `last`, restarted at `restarts`.
 
     A cosine also ends at `steps`, so that a shorter run ends at `last` too. As in the released
-    scheduler, a cosine begins one step after its restart, so all but the first end one step before
-    `last`.
+    scheduler, it begins one step after its restart: all but the first end one step before `last`.
     """
     begun = [restart for restart in restarts if restart < step]
     begin = begun[-1] if begun else 0
@@ -99,10 +99,10 @@ def cosine_with_restarts(
 
 
 def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return the KL term of the VAE: how far its codes are from N(0, 1), summed over all values.
+    """Return the KL term of the VAE, twice the divergence from N(0, 1), summed over all values.
 
-    mean^2 + deviation^2 - log(deviation^2 + 1e-8) - 1, which is twice the divergence. `deviation`
-    may have either sign. The term is in the released code (weight 10), not in the paper.
+    `deviation` may have either sign. The term is in the released code (weight 10), not in the
+    paper.
     """
     variance = deviation.square()
     return (mean.square() + variance - (variance + 1e-8).log() - 1).sum()

@@ -18,14 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, Say
+from blurkit.systems.kernel_space import priors
 from blurkit.systems.kernel_space.objective import SearchContext
-from blurkit.systems.kernel_space.priors import (
-    DeepImage,
-    KnownImage,
-    RandomSource,
-    StyleImage,
-    cut_to_middle,
-)
+from blurkit.systems.kernel_space.priors import DeepImage, StyleImage, cut_to_middle
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
@@ -97,10 +92,10 @@ class Search:
         self.started = self._estimated is not None
         context = self.context
         options, operator = context.options, context.operator
-        self.source = RandomSource(self.seed, context.device, options)
+        self.source = priors.RandomSource(self.seed, context.device, options)
         height, width = self.photo.shape[-2:]
         if self.sharp is not None:
-            self.image: nn.Module = KnownImage(self.sharp)
+            self.image: nn.Module = priors.KnownImage(self.sharp)
         elif context.style is not None:
             prior, mean, std = context.style
             self.image = StyleImage(prior, width, mean, std, self.source)
@@ -173,11 +168,7 @@ class Search:
     # ---- steps -----------------------------------------------------------------------------------
 
     def warm_up(self, kind: StepKind) -> None:
-        """Make a warm-up step of the image or of the blur.
-
-        The image moves towards the picture that the search starts from, or the photo if there is
-        none; the blur moves towards its start.
-        """
+        """Move the image towards the picture to start from, else the photo; or the blur."""
         if kind == "image warm-up":
             image = cut_to_middle(self.image(self.source), *self.photo.shape[-2:])
             if self.started and self.estimate is not None:
@@ -209,16 +200,15 @@ class Search:
 
     def clear_gradients(self) -> None:
         """Clear the gradients of the last step."""
-        for module in (self.image, self.blur):
-            module.zero_grad(set_to_none=True)
+        self.image.zero_grad()
+        self.blur.zero_grad()
 
     def finish_step(
         self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor], error: Tensor
     ) -> None:
-        """Make a step with the present gradients, then check the search.
+        """Make a step with the gradients of `terms` for `image` and `blur`, then check the search.
 
-        The gradients are those of `terms` for `image` and `blur`; `error` is that of the photo
-        which these reproduce.
+        `error` is that of the photo which these reproduce.
         """
         options, second_half = self.context.options, self.second_half
         self._descend(kind)
@@ -241,8 +231,7 @@ class Search:
     def _end_turn(self, kind: StepKind, terms: dict[str, Tensor]) -> bool:
         """Move on in the turns of an alternating search; return whether one is over.
 
-        The last turn of the image may end early, and so may a turn of the blur that no longer
-        improves.
+        The image's last turn may end early, and so may one of the blur that no longer improves.
         """
         options = self.context.options
         if options.search == "joint":
@@ -322,10 +311,7 @@ class Search:
             self.found = result
 
     def _has_settled(self) -> bool:
-        """Whether the objective has not fallen for `patience` iterations.
-
-        That counts only in the second half: terms may have other weights in the first.
-        """
+        """Whether the objective has not fallen for `patience` iterations of the second half."""
         options = self.context.options
         if not options.patience or not self.second_half:
             return False
@@ -348,15 +334,16 @@ class Search:
         state |= {"found": asdict(self.found), "last": asdict(self.last)}
         state["estimate"] = self.estimate and asdict(self.estimate)
         if self._begun and not self.finished:
-            optimizer = self._image_optimizer
-            state["running"] = {
-                "generator": self.source.generator.get_state(),
-                "image": self.image.state_dict(),
-                "blur": self.blur.state_dict(),
-                "image_optimizer": optimizer and optimizer.state_dict(),
-                "blur_optimizer": self._blur_optimizer.state_dict(),
-            }
+            running = {name: part.state_dict() for name, part in self._parts().items()}
+            state["running"] = running | {"generator": self.source.generator.get_state()}
         return state
+
+    def _parts(self) -> dict[str, Any]:
+        """Return the networks and optimisers by their name in a saved state."""
+        parts = {"image": self.image, "blur": self.blur, "blur_optimizer": self._blur_optimizer}
+        if self._image_optimizer is not None:
+            parts["image_optimizer"] = self._image_optimizer
+        return parts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of the same search."""
@@ -368,14 +355,11 @@ class Search:
         if running := state.get("running"):
             self.begin()
             self.source.generator.set_state(running["generator"])
-            self.image.load_state_dict(running["image"])
+            for name, part in self._parts().items():
+                part.load_state_dict(running[name])
             if self._turn_image is not None and isinstance(self.image, StyleImage):
                 with torch.no_grad():  # for the distance between its latents
                     self.image(self.source)
-            self.blur.load_state_dict(running["blur"])
-            if self._image_optimizer is not None:
-                self._image_optimizer.load_state_dict(running["image_optimizer"])
-            self._blur_optimizer.load_state_dict(running["blur_optimizer"])
 
 
 _BEGUN_ATTRIBUTES = (

@@ -31,8 +31,7 @@ class StylePrior(nn.Module):
 
     `layers` is the number of latents of an image, `latent` their length, `resolution` the image's
     side in pixels, `noise_sides` the sides of the noise maps, in order, and `divisor` the number by
-    which the released code divides `geocross`. Raises BlurkitError if mapping and synthesis do not
-    fit together.
+    which the released code divides `geocross`.
     """
 
     def __init__(
@@ -43,11 +42,6 @@ class StylePrior(nn.Module):
         self.layers, self.resolution = synthesis.layers, synthesis.resolution
         self.latent: int = synthesis.options["latent"]
         self.noise_sides = synthesis.noise_sides
-        if isinstance(mapping, StyleGANMapping) and mapping.options["latent"] != self.latent:
-            raise BlurkitError(
-                f"the mapping gives latents of {mapping.options['latent']} values, "
-                f"the synthesis takes {self.latent}; they belong to different generators"
-            )
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
@@ -93,10 +87,9 @@ class StylePrior(nn.Module):
 
 
 def load_style_prior(*paths: str | Path) -> StylePrior:
-    """Return the prior in one StyleGAN2 file, or in StyleGAN's two files.
+    """Return the prior in a file of StyleGAN2, or in two of StyleGAN's mapping and synthesis.
 
-    The two are mapping and synthesis, in any order. Raises BlurkitError for files of other
-    networks, incomplete files, and a missing part.
+    Raises BlurkitError for files of other networks, incomplete files, and a missing part.
     """
     checkpoints = [load_checkpoint(path) for path in paths]
     networks = load_networks(*checkpoints)
@@ -106,11 +99,14 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
     where = " + ".join(checkpoint.where for checkpoint in checkpoints)
     if isinstance(generator, StyleGAN2):
         return StylePrior(generator.style, generator, divisor=6)
-    if mapping is not None and isinstance(synthesis, StyleGANSynthesis):
-        try:
-            return StylePrior(mapping, synthesis, divisor=8)
-        except BlurkitError as error:
-            raise BlurkitError(f"{where}: {error}") from error
+    if isinstance(mapping, StyleGANMapping) and isinstance(synthesis, StyleGANSynthesis):
+        given, taken = mapping.options["latent"], synthesis.options["latent"]
+        if given != taken:
+            raise BlurkitError(
+                f"{where}: the mapping gives latents of {given} values, "
+                f"the synthesis takes {taken}; they belong to different generators"
+            )
+        return StylePrior(mapping, synthesis, divisor=8)
     if mapping is not None or synthesis is not None:
         have, need = ("synthesis", "mapping") if mapping is None else ("mapping", "synthesis")
         raise BlurkitError(f"{where}: holds only StyleGAN's {have}; add the file of its {need}")
@@ -183,10 +179,9 @@ def _radius(variable: Tensor) -> Tensor:
 
 
 def one_cycle_drop(step: int, total: int) -> float:
-    """Return the factor of the learning rate at `step` of `total`.
+    """Return the factor of the learning rate at `step` of `total` (PULSE's `linear1cycledrop`).
 
-    In the first 9 / 10 of the steps it rises from 0.1 to 1 and falls again; in the last tenth it
-    falls to 0.001 (`linear1cycledrop` of PULSE).
+    In 9 / 10 of the steps it rises from 0.1 to 1 and falls again, then it falls to 0.001.
     """
     cycle = 0.9 * total
     if step < cycle:

@@ -41,7 +41,7 @@ class StyleGANMapping(nn.Sequential):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANMapping:
-        depth = len(shapes.numbers(r"dense(\d+)\.weight"))
+        depth = shapes.count(r"dense\d+\.weight")
         return cls(shapes["dense0.weight"][1], depth)
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
@@ -103,6 +103,10 @@ class StyleGANSynthesis(StyleSynthesis):
         return self.torgb(x)
 
 
+# Layers map features (N, C, H, W) to features, by latents (N, latent) and noises (N or 1, 1, H, W)
+# where they take any.
+
+
 def unit_length(latent: int) -> nn.RMSNorm:
     """Return the layer that divides vectors (N, latent) by the root of their mean square."""
     return nn.RMSNorm(latent, 1e-8, elementwise_affine=False)
@@ -118,20 +122,7 @@ class Dense(nn.Module):
         self.scale, self.rate = gain * rate / math.sqrt(inputs), rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs) to (N, outputs)."""
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
-
-
-class Noise(nn.Module):
-    """Adds noise, with one weight per channel or one for all."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Map x (N, C, H, W) and noise (N or 1, 1, H, W) to x's shape."""
-        return x + self.weight[:, None, None] * noise
 
 
 class Filter(nn.Module):
@@ -166,7 +157,6 @@ class EqualizedConvolution(nn.Module):
         self.scale = gain / math.sqrt(inputs * kernel**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         weight = self.weight * self.scale
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
@@ -184,7 +174,6 @@ class EnlargingConvolution(EqualizedConvolution):
         self.intermediate = Filter(low_pass(1, 2, 1)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, 2 H, 2 W)."""
         weight = self.weight * self.scale
         if self.fused:
             # The sum of four shifted kernels is what nearest neighbours make of one pixel.
@@ -196,35 +185,23 @@ class EnlargingConvolution(EqualizedConvolution):
         return self.intermediate(x) + self.bias[:, None, None]
 
 
-class Affine(nn.Module):
-    """Scales and shifts each channel by a latent; StyleGAN's affine transform."""
+class Epilogue(nn.Module):
+    """Noise, LeakyReLU, instance norm, and scale and shift of each channel by a latent."""
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
-        self.lin = Dense(latent, 2 * channels)
+        self.noise = nn.ParameterDict({"weight": torch.zeros(channels)})
+        self.style_mod = nn.ModuleDict({"lin": Dense(latent, 2 * channels)})
 
-    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Map x (N, C, H, W) and a latent (N, latent) to x's shape."""
-        scale, shift = self.lin(latent)[..., None, None].chunk(2, 1)
+    def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
+        x = x + self.noise["weight"][:, None, None] * noise
+        x = F.instance_norm(F.leaky_relu(x, SLOPE))
+        scale, shift = self.style_mod["lin"](latent)[..., None, None].chunk(2, 1)
         return x * (scale + 1) + shift
 
 
-class Epilogue(nn.Module):
-    """Noise, LeakyReLU, instance norm and a latent's style, in this order."""
-
-    def __init__(self, channels: int, latent: int) -> None:
-        super().__init__()
-        self.noise = Noise(channels)
-        self.style_mod = Affine(channels, latent)
-
-    def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """Map x (N, C, H, W), a latent (N, latent) and noise (N or 1, 1, H, W) to x's shape."""
-        x = F.instance_norm(F.leaky_relu(self.noise(x, noise), SLOPE))
-        return self.style_mod(x, latent)
-
-
 class FirstBlock(nn.Module):
-    """The block of size 4x4, which starts from a learned constant."""
+    """The block of size 4x4, which starts from a learned constant; `x` is only used for N."""
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
@@ -235,7 +212,6 @@ class FirstBlock(nn.Module):
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
-        """Map two latents and two noises to (N, width, 4, 4); `x` is only used for N."""
         begin = (self.const + self.bias[:, None, None]).expand(len(x), -1, -1, -1)
         first = self.epi1(begin, latents[0], noises[0])
         return self.epi2(self.conv(first), latents[1], noises[1])
@@ -252,14 +228,11 @@ class Block(nn.Module):
         self.epi2 = Epilogue(width, latent)
 
     def forward(self, x: Tensor, latents: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
-        """Map x (N, inputs, H, W), two latents and two noises to (N, width, 2 H, 2 W)."""
         first = self.epi1(self.conv0_up(x), latents[0], noises[0])
         return self.epi2(self.conv1(first), latents[1], noises[1])
 
 
 # ---- StyleGAN2 -----------------------------------------------------------------------------------
-# StyleGAN2's generator: noise to a latent, and latents, one per layer, to an image.
-#
 # "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020. Keys are those of the widely
 # used PyTorch port, whose files store the averaged generator under `g_ema`. The port gives every
 # image of a batch its own weights; here the features are scaled before and after one convolution,
@@ -275,7 +248,8 @@ class StyleGAN2(StyleSynthesis):
     def __init__(self, widths: Sequence[int], latent: int = 512, depth: int = 8) -> None:
         super().__init__(widths, latent, depth=depth)
         self.noise_sides = [2 ** ((layer + 5) // 2) for layer in range(self.layers - 1)]
-        self.style = nn.Sequential(unit_length(latent), *(StyleLayer(latent) for _ in range(depth)))
+        layers = (StyleLayer(latent, latent, rate=MAPPING_RATE) for _ in range(depth))
+        self.style = nn.Sequential(unit_length(latent), *layers)
         self.input = nn.ParameterDict({"input": torch.randn(1, widths[0], 4, 4)})
         self.conv1 = StyledConvolution(widths[0], widths[0], latent)
         self.to_rgb1 = ToRGB(widths[0], latent, enlarge=False)
@@ -291,7 +265,7 @@ class StyleGAN2(StyleSynthesis):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGAN2:
         larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
-        depth = len(shapes.numbers(r"style\.(\d+)\.weight"))
+        depth = shapes.count(r"style\.\d+\.weight")
         widths = [
             shapes["input.input"][1],
             *(shapes[f"convs.{2 * i}.conv.weight"][1] for i in range(larger)),
@@ -320,11 +294,7 @@ class StyleGAN2(StyleSynthesis):
 class StyleLayer(Dense):
     """One layer of the mapping, with its LeakyReLU."""
 
-    def __init__(self, latent: int) -> None:
-        super().__init__(latent, latent, rate=MAPPING_RATE)
-
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, latent) to the same shape."""
         return _activated(super().forward(x))
 
 
@@ -357,7 +327,6 @@ class ModulatedConvolution(nn.Module):
         nn.init.ones_(self.modulation.bias)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Map x (N, inputs, H, W) and a latent (N, latent) to (N, outputs, H, W), or 2 H, 2 W."""
         style = self.modulation(latent)
         weight = self.weight[0] * self.scale
         x = x * style[..., None, None]
@@ -371,34 +340,22 @@ class ModulatedConvolution(nn.Module):
         return x * (squares + 1e-8).rsqrt()[..., None, None]
 
 
-class BiasedActivation(nn.Module):
-    """A bias per channel, then the LeakyReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        return _activated(x + self.bias[:, None, None])
-
-
 class StyledConvolution(nn.Module):
     """A modulated 3x3 convolution, noise, bias and LeakyReLU."""
 
     def __init__(self, inputs: int, outputs: int, latent: int, enlarge: bool = False) -> None:
         super().__init__()
         self.conv = ModulatedConvolution(inputs, outputs, 3, latent, enlarge)
-        self.noise = Noise(1)
-        self.activate = BiasedActivation(outputs)
+        self.noise = nn.ParameterDict({"weight": torch.zeros(1)})
+        self.activate = nn.ParameterDict({"bias": torch.zeros(outputs)})
 
     def forward(self, x: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """Map x (N, inputs, H, W), a latent (N, latent) and noise of the output's size."""
-        return self.activate(self.noise(self.conv(x, latent), noise))
+        x = self.conv(x, latent) + self.noise["weight"][:, None, None] * noise
+        return _activated(x + self.activate["bias"][:, None, None])
 
 
 class ToRGB(nn.Module):
-    """Maps features to an image, and adds the enlarged image of the next smaller size."""
+    """Maps features to an image, and adds the enlarged one of the next smaller size, `smaller`."""
 
     def __init__(self, inputs: int, latent: int, enlarge: bool = True) -> None:
         super().__init__()
@@ -407,7 +364,6 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConvolution(inputs, 3, 1, latent, demodulate=False)
 
     def forward(self, x: Tensor, latent: Tensor, smaller: Tensor | None = None) -> Tensor:
-        """Map x (N, inputs, H, W), a latent and `smaller` (N, 3, H / 2, W / 2) to (N, 3, H, W)."""
         image: Tensor = self.conv(x, latent) + self.bias
         if self.upsample is None or smaller is None:
             return image

@@ -44,8 +44,10 @@ class _FirstLayers(nn.Module):
     def arguments(self) -> dict[str, Any]:
         return {**self.options, "in_channels": self.layer1[0].in_channels}
 
-    def _conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
-        if self.paper:
+    def _conv(
+        self, in_channels: int, out_channels: int, norm: bool = True, **options: Any
+    ) -> nn.Sequential:
+        if self.paper or not norm:
             return nn.Sequential(spectral_conv(in_channels, out_channels, **options))
         return spectral_instance_conv(in_channels, out_channels, **options)
 
@@ -104,7 +106,6 @@ class EncoderResidualBlock(Recomputable):
         self.activation = leaky()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the same shape as `x` (N, C, H, W)."""
         return self.activation(x + self.conv_block(x))
 
 
@@ -137,23 +138,25 @@ class DegradationEncoder(_FirstLayers):
         self.version = version
         self.vector = code == "1d"
         self.options = {"version": version, "width": width, "layers": layers, "code": code}
+        self.residuals = [f"res_{i}" for i in range(5 if version == 1 else 3)]
         inner = 8 * width * version
         self.layer5 = self._conv(8 * width, inner, stride=2, padding=1)
         if version == 1:
             padding_mode = "reflect" if self.paper else "zeros"
             self.layer6 = self._conv(inner, inner, padding=1, padding_mode=padding_mode)
-        for name in self._residual_names():
+        for name in self.residuals:
             first, second = self._plain_conv(inner, 3), self._plain_conv(inner, 3)
-            setattr(self, name, EncoderResidualBlock(first, second))
+            self.add_module(name, EncoderResidualBlock(first, second))
+        norm = not self.vector
         if version == 1:
-            out = self._last_conv(inner, 4 * width, padding=1, padding_mode="reflect")
+            out = self._conv(inner, 4 * width, norm, padding=1, padding_mode="reflect")
         else:
             steps: list[nn.Module] = []
-            convs = (self._conv, inner), (self._conv, 2 * inner), (self._last_conv, 2 * inner)
-            for conv, in_width in convs:
-                steps += [nn.ReflectionPad2d(1), conv(in_width, 2 * inner), leaky()]
+            for narrow, normed in ((inner, True), (2 * inner, True), (2 * inner, norm)):
+                steps += [nn.ReflectionPad2d(1), self._conv(narrow, 2 * inner, normed), leaky()]
             out = nn.Sequential(*steps)
-        self.add_module(self._out_name(), out)
+        self.out_name = "out_1d" if self.vector else "out"
+        self.add_module(self.out_name, out)
         self._add_conv_7x7(width)
 
     @classmethod
@@ -166,17 +169,6 @@ class DegradationEncoder(_FirstLayers):
             in_channels=in_channels,
             code="1d" if shapes.has("out_1d.") else "2d",
         )
-
-    def _residual_names(self) -> list[str]:
-        return [f"res_{i}" for i in range(5 if self.version == 1 else 3)]
-
-    def _out_name(self) -> str:
-        return "out_1d" if self.vector else "out"
-
-    def _last_conv(self, in_channels: int, out_channels: int, **options: Any) -> nn.Sequential:
-        if self.vector:
-            return nn.Sequential(spectral_conv(in_channels, out_channels, **options))
-        return self._conv(in_channels, out_channels, **options)
 
     def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
         """Return the five maps of the blur-aware loss or, with `layers="all"`, all layers' outputs.
@@ -191,19 +183,18 @@ class DegradationEncoder(_FirstLayers):
         maps.append(self.layer5(self.activation(maps[-1])))
         if self.version == 1:
             maps.append(self.layer6(self.activation(maps[-1])))
-        for name in self._residual_names():
-            block = getattr(self, name)
+        for name in self.residuals:
+            block = self.get_submodule(name)
             # Version 1 halves its map once more between the third and the fourth block.
             maps.append(block(F.avg_pool2d(maps[-1], 2) if name == "res_3" else maps[-1]))
-        code = getattr(self, self._out_name())(maps[-1])
+        code = self.get_submodule(self.out_name)(maps[-1])
         maps.append(code.mean((2, 3), keepdim=True).expand_as(code) if self.vector else code)
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
         """Return E(x) for `x` (N, 3, H, W) in [0, 1] of any size.
 
-        The map is (N, 4 * width, 4, 4) in version 1, (N, 32 * width, 8, 8) in version 2; with a
-        1-D code, it is spatially constant.
+        It is (N, 4 * width, 4, 4), in version 2 (N, 32 * width, 8, 8); constant with a 1-D code.
         """
         if x.shape[-2:] != (ENCODER_SIZE, ENCODER_SIZE):
             x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear")
@@ -222,7 +213,6 @@ class UpBlock(Recomputable):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, out_channels, 2 H, 2 W) from `x` (N, in_channels, H, W)."""
         return self.conv_block(x)
 
 
@@ -254,8 +244,7 @@ class PriorUpsampling(nn.Module):
     def forward(self, z: Tensor, bottleneck: bool = False) -> list[Tensor]:
         """Return latents of sizes 256, 128, 64, 32 with `width` x 1, 2, 4, 8 channels.
 
-        `z` is E's map. `bottleneck` adds a 16 x 16 latent with 16 * width channels, the paper's
-        fifth scale.
+        `z` is E's map. `bottleneck` adds the paper's fifth, of size 16 with 16 * width channels.
         """
         if self.version == 1:
             z = self.conv_latent_init(z)

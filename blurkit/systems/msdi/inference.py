@@ -51,18 +51,12 @@ class GuidedGenerator(Reblurrer):
 def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:
     """Return a whole MSDI-Net, a generator that needs no latents, or G_d with its encoder."""
     generator = networks.get("deblur")
-    if isinstance(generator, MSDINet):
-        return generator
-    if isinstance(generator, Generator) and not connected(generator):
-        return generator
-    return guided(networks, "deblur")
+    alone = isinstance(generator, MSDINet) or not connected(generator)
+    return generator if alone else guided(networks, "deblur")
 
 
-def connected(part: nn.Module) -> bool:
-    """Whether latents connect a part of MSDI-Net with the others.
-
-    They do, except for a generator that was trained without degradations (Table 4).
-    """
+def connected(part: nn.Module | None) -> bool:
+    """Whether latents connect a part with others; not in a training without them (Table 4)."""
     return not isinstance(part, Generator) or part.options["injection"] != "none"
 
 
@@ -77,27 +71,18 @@ def interpolation(networks: Mapping[str, nn.Module], deblur: bool) -> GuidedGene
 
 
 def guided(networks: Mapping[str, nn.Module], stage: str) -> GuidedGenerator | None:
-    """Return the generator of a stage with encoder and latents.
-
-    Without one of them it is None, and if the generator takes no latents.
-    """
+    """Return the generator of a stage, if it takes latents, with encoder and latents."""
     generator, conditioning = networks.get(stage), steering(networks, stage)
     encoder, latents = (conditioning.get(role) for role in STEERING)
-    if (
-        isinstance(encoder, DegradationEncoder)
-        and isinstance(latents, PriorUpsampling)
-        and isinstance(generator, Generator)
-        and connected(generator)
-    ):
-        return GuidedGenerator(encoder, latents, generator, stage).eval()
-    return None
+    if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
+        return None
+    if not isinstance(generator, Generator) or not connected(generator):
+        return None
+    return GuidedGenerator(encoder, latents, generator, stage).eval()
 
 
 def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Module]:
-    """Return the encoder and latents, by role, for the generator in `role`, if they are present.
-
-    A whole MSDI-Net contains its own.
-    """
+    """Return, by role, the encoder and latents for a generator; a whole MSDI-Net has its own."""
     whole = networks.get(role)
     if isinstance(whole, MSDINet):
         return {"encoder": whole.net_prior, "latents": whole.prior_upsampling}
@@ -116,10 +101,9 @@ def accompany(
     whole = joined.get("deblur")
     if isinstance(whole, MSDINet):
         if given:
-            whole.net_prior = joined.get("encoder", whole.net_prior)  # type: ignore[assignment]
-            whole.prior_upsampling = joined.get(  # type: ignore[assignment]
-                "latents", whole.prior_upsampling
-            )
+            own = {"encoder": "net_prior", "latents": "prior_upsampling"}
+            for role in own.keys() & joined.keys():
+                setattr(whole, own[role], joined[role])
         _check_fit(whole.net_prior, whole.prior_upsampling, whole)
     else:
         _check_fit(*(joined.get(role) for role in (*STEERING, "reblur", "deblur")))
@@ -144,8 +128,7 @@ def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:
     """Return degradation maps (N, C, H, W), as vectors, interpolated spherically (Shoemake, 1985).
 
     `amount` 0 gives `first`, 1 gives `second`; other numbers continue on the circle through both.
-    Between maps of equal length, all maps on the way have that length. Maps with the same direction
-    are mixed linearly.
+    Maps between ones of equal length have that length; those of one direction are mixed linearly.
     """
     a, b = first.flatten(1).float(), second.flatten(1).float()
     cosine = nn.functional.cosine_similarity(a, b).clamp(-1, 1)

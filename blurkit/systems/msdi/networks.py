@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.engine.engine import InputShapes, Shape, SizeRequirement
-from blurkit.nn.blocks import leaky, spectral_instance_conv
+from blurkit.nn.blocks import conv, leaky, spectral_instance_conv
 from blurkit.options import Protocol
 from blurkit.systems.msdi import unet
 from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
@@ -96,10 +96,10 @@ class JointGenerator(Generator):
         width, injection = self.options["width"], self.options["injection"]
         self.down_path_1 = unet.down_path(width, pointwise=False)
         self.conv_01 = unet.entrance(self.channels, width, injection)
-        self.conv_02 = nn.Conv2d(3, width, 3, padding=1)  # in the released state dict, never run
+        self.conv_02 = conv(3, width)  # in the released state dict, never run
         self.ad1_list = self._injections(injection, see_features=False)
         self.up_path_1 = unet.up_path(width, pointwise=False)
-        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
+        self.last = conv(width, self.channels)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> Tensor:
         """Return `image` reblurred (Eq. 3) or deblurred (Eq. 5), both (N, 3, H, W)."""
@@ -145,8 +145,8 @@ class StackedGenerator(Generator):
         self.skip_conv_1, self.skip_conv_2, self.skip_conv_3 = skips[:3]
         self.skip_conv_4, self.skip_conv_5, self.skip_conv_6 = skips[3:]
         self.sam12 = unet.SupervisedAttention(width, self.channels)
-        self.cat12 = nn.Conv2d(2 * width, width, 1)
-        self.last = nn.Conv2d(width, self.channels, 3, padding=1)
+        self.cat12 = conv(2 * width, width, 1)
+        self.last = conv(width, self.channels)
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
         """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result."""
@@ -195,19 +195,14 @@ class MSDINet(StackedGenerator):
         steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
         return {**steering, **self.own_options}
 
-    def latents(self, blur: Tensor) -> list[Tensor]:
-        """Return the latents of `blur` (N, 3, H, W), as `forward` takes them."""
-        return steering_latents(self.prior_upsampling, self.net_prior(blur), self)
-
     def input_shapes(self, height: int, width: int) -> InputShapes:
         return [(1, 3, height, width)]
 
     def forward(self, image: Tensor, latents: list[Tensor] | None = None) -> list[Tensor]:
-        """Return both stages' images [out_1, out_2], each (N, 3, H, W); out_2 is the result.
-
-        `latents` replace those of `image` itself.
-        """
-        return super().forward(image, self.latents(image) if latents is None else latents)
+        """Return both stages' images as `StackedGenerator` does, by default from own latents."""
+        if latents is None:
+            latents = steering_latents(self.prior_upsampling, self.net_prior(image), self)
+        return super().forward(image, latents)
 
 
 class JointModel(nn.Module):
@@ -260,12 +255,12 @@ class JointModel(nn.Module):
 
     def deblur(self, blur: Tensor, latents: list[Tensor]) -> Tensor:
         """Return `blur` (N, 3, H, W) without the blur that `latents` describe."""
-        return _last(self.generator(blur, latents))
+        return images_of(self.generator(blur, latents))[-1]
 
     def reblur(self, sharp: Tensor, latents: list[Tensor]) -> Tensor:
         """Return `sharp` (N, 3, H, W) with the blur that `latents` describe."""
         assert self.inverse_generator is not None
-        return _last(self.inverse_generator(sharp, latents))
+        return images_of(self.inverse_generator(sharp, latents))[-1]
 
     def forward(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (deblurred, reblurred or None) from `blur` and `sharp`, all (N, 3, H, W)."""
@@ -286,8 +281,9 @@ def steering_latents(
     return prior_upsampling(z, bottleneck=bottleneck)
 
 
-def _last(output: Tensor | list[Tensor]) -> Tensor:
-    return output[-1] if isinstance(output, list) else output
+def images_of(output: Tensor | list[Tensor]) -> list[Tensor]:
+    """Return the image of each U-Net of a generator, the result last."""
+    return output if isinstance(output, list) else [output]
 
 
 def _encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling]:
@@ -376,8 +372,7 @@ class MultiscaleDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """Return per scale four feature maps and, last, the patch scores (N, 1, h, w), unbounded.
 
-        `x` (N, in_channels, H, W) is the sharp and the (re)blurred image in [0, 1], concatenated
-        along the channels.
+        `x` (N, in_channels, H, W) has the channels of the sharp and of the (re)blurred image.
         """
         half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return [self.discriminator_0(x), self.discriminator_1(half)]

@@ -7,7 +7,7 @@ to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -16,16 +16,9 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
-from blurkit.nn.blocks import psnr_loss
+from blurkit.nn.blocks import PIXEL_LOSSES, zero
 from blurkit.nn.features import FeatureNetwork
-from blurkit.systems.msdi import losses, networks
-from blurkit.systems.msdi.config import (
-    DeblurConfiguration,
-    DeblurInputs,
-    MSDIConfiguration,
-    ReblurConfiguration,
-    ReblurInputs,
-)
+from blurkit.systems.msdi import config, losses, networks
 from blurkit.systems.msdi.encoder import (
     BlurEncoder,
     DegradationEncoder,
@@ -35,28 +28,29 @@ from blurkit.systems.msdi.encoder import (
 from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
 from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, trainable
-
-PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "psnr": psnr_loss,
-    "l1": torch.nn.functional.l1_loss,
-}
+from blurkit.training.recipe import (
+    Batch,
+    Losses,
+    Plan,
+    Recipe,
+    States,
+    feature_network,
+    trainable,
+    weighted,
+)
 
 GRACE = 10
 """The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
 
 
 class MSDIRecipe(Recipe):
-    """The base of both stages: a training may start from a network without its conditioning.
-
-    Both are watched for collapse.
-    """
+    """The base of both stages: a training may start without conditioning."""
 
     protocol = networks.Generator.protocol
 
-    def __init__(self, configuration: MSDIConfiguration) -> None:
-        super().__init__(configuration)
-        self.watch = losses.CollapseWatch(configuration.iterations // GRACE)
+    def __init__(self, c: config.MSDIConfiguration) -> None:
+        super().__init__(c)
+        self.watch = losses.CollapseWatch(c.iterations // GRACE)
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> Losses:
@@ -87,16 +81,15 @@ class MSDIRecipe(Recipe):
 class ReblurRecipe(MSDIRecipe):
     """Stage 1: encoder E, generators G_r and G_d, discriminator D (Eq. 3-6).
 
-    The perceptual loss compares y' with y in the features of `network`; without a `network`, it is
-    left out. Of the ablations, `reblur_loss="l1"` trains without D, `reblurring=False` without D
-    and G_r.
+    The perceptual loss compares y' with y in the features of `network`, if any. Of the ablations,
+    `reblur_loss="l1"` trains without D, `reblurring=False` without D and G_r.
     """
 
     def __init__(
-        self, configuration: ReblurConfiguration, network: FeatureNetwork | None = None
+        self, c: config.ReblurConfiguration, network: FeatureNetwork | None = None
     ) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+        super().__init__(c)
+        self.c = c
         version: Literal[1, 2] = 1 if c.encoder_version == "1" else 2
         self.model = networks.JointModel(
             DegradationEncoder(version, c.width, c.encoder_layers, code=c.code),
@@ -119,9 +112,7 @@ class ReblurRecipe(MSDIRecipe):
             self.discriminator = networks.MultiscaleDiscriminator(c.discriminator_width)
             self.networks["discriminator"] = self.discriminator
             self.optimizers["discriminator"] = self.adam(self.discriminator)
-        self.features = network
-        self.helpers = [network] if network is not None else []
-        self.provenance = {"features": network.name if network is not None else "none"}
+        self.use_features(network)
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the cosine's value; with `schedule_generator` off, the generators' is constant."""
@@ -131,27 +122,22 @@ class ReblurRecipe(MSDIRecipe):
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the loss of generators and encoder, or of D on a newly reblurred image."""
-        blur, sharp = batch["blur"], batch["sharp"]
+        c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         if optimizer == "discriminator":
             return self._discriminator_loss(blur, sharp)
         deblurred, reblurred = self.model(blur, sharp)
-        terms = {"deblur": (deblurred - sharp).abs().mean()}
-        total = self.c.deblur_weight * terms["deblur"]
-        if reblurred is not None and self.c.reblur_loss == "l1":
-            terms["reblur"] = (reblurred - blur).abs().mean()
-            total = total + self.c.perceptual_weight * terms["reblur"]
+        terms = {"deblur": (c.deblur_weight, (deblurred - sharp).abs().mean())}
+        if reblurred is not None and c.reblur_loss == "l1":
+            terms["reblur"] = c.perceptual_weight, (reblurred - blur).abs().mean()
         elif reblurred is not None and self.features is not None:
-            terms["perceptual"] = self.features.distance(reblurred, self.features(blur)).mean()
-            total = total + self.c.perceptual_weight * terms["perceptual"]
-        if self.discriminator is None or reblurred is None:
-            return total, terms
-        fake, real = self._discriminate(sharp, reblurred, blur)
-        terms["adversarial"] = losses.hinge_generator_loss(fake)
-        total = total + self.c.adversarial_weight * terms["adversarial"]
-        if self.c.matching_weight:
-            terms["matching"] = losses.feature_matching_loss(fake, real)
-            total = total + self.c.matching_weight * terms["matching"]
-        return total, terms
+            distance = self.features.distance(reblurred, self.features(blur)).mean()
+            terms["perceptual"] = c.perceptual_weight, distance
+        if self.discriminator is not None and reblurred is not None:
+            fake, real = self._discriminate(sharp, reblurred, blur)
+            terms["adversarial"] = c.adversarial_weight, losses.hinge_generator_loss(fake)
+            if c.matching_weight:
+                terms["matching"] = c.matching_weight, losses.feature_matching_loss(fake, real)
+        return weighted(terms)
 
     def _discriminator_loss(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Losses]:
         with torch.no_grad():
@@ -177,16 +163,13 @@ class ReblurRecipe(MSDIRecipe):
 
     def _discriminate(
         self, sharp: Tensor, fake: Tensor, real: Tensor
-    ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    ) -> tuple[losses.Scales, losses.Scales]:
         """Return D's features of (sharp, fake) and of (sharp, real), from a single call."""
         assert self.discriminator is not None
         pairs = torch.cat([torch.cat([sharp, fake], 1), torch.cat([sharp, real], 1)])
-        scales = self.discriminator(pairs)
-        count = len(sharp)
-        return (
-            [[feature[:count] for feature in scale] for scale in scales],
-            [[feature[count:] for feature in scale] for scale in scales],
-        )
+        scales, count = self.discriminator(pairs), len(sharp)
+        of_fake = [[feature[:count] for feature in scale] for scale in scales]
+        return of_fake, [[feature[count:] for feature in scale] for scale in scales]
 
 
 class DeblurRecipe(MSDIRecipe):
@@ -202,10 +185,10 @@ class DeblurRecipe(MSDIRecipe):
     """
 
     def __init__(
-        self, configuration: DeblurConfiguration, pretrained: dict[str, nn.Module], where: str = ""
+        self, c: config.DeblurConfiguration, pretrained: dict[str, nn.Module], where: str = ""
     ) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+        super().__init__(c)
+        self.c = c
         self.steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
         if c.injection != "none":
             self.steering = frozen_steering(pretrained, where, "train-deblur")
@@ -234,25 +217,21 @@ class DeblurRecipe(MSDIRecipe):
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the weighted sum of the losses of the restored image, and its terms."""
-        blur, sharp = batch["blur"], batch["sharp"]
+        c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         images = self._images(blur, self._maps(blur))
         restored = images[-1]
-        name: str = self.c.pixel_loss
+        name: str = c.pixel_loss
         pixel_loss = PIXEL_LOSSES[name]
-        terms = {name: pixel_loss(restored, sharp)}
-        total = self.c.psnr_weight * terms[name]
-        if self.c.supervise_first and len(images) > 1:
-            terms[f"{name}_first"] = pixel_loss(images[0], sharp)
-            total = total + self.c.psnr_weight * terms[f"{name}_first"]
-        if self.c.frequency_weight:
-            terms["frequency"] = losses.frequency_loss(restored, sharp)
-            total = total + self.c.frequency_weight * terms["frequency"]
+        terms = {name: (c.psnr_weight, pixel_loss(restored, sharp))}
+        if c.supervise_first and len(images) > 1:
+            terms[f"{name}_first"] = c.psnr_weight, pixel_loss(images[0], sharp)
+        if c.frequency_weight:
+            terms["frequency"] = c.frequency_weight, losses.frequency_loss(restored, sharp)
         if self.blur_encoder is not None:
-            self.blur_encoder.eval()
-            layers: FeatureLayers = "all" if self.c.blur_layers == "all" else "blur"
-            terms["blur"] = losses.blur_aware_loss(self.blur_encoder, restored, sharp, layers)
-            total = total + self.c.blur_weight * terms["blur"]
-        return total, terms
+            layers: FeatureLayers = "all" if c.blur_layers == "all" else "blur"
+            aware = losses.blur_aware_loss(self.blur_encoder.eval(), restored, sharp, layers)
+            terms["blur"] = c.blur_weight, aware
+        return weighted(terms)
 
     def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
         """Measure the restored images, and E's maps if they condition the network."""
@@ -266,8 +245,7 @@ class DeblurRecipe(MSDIRecipe):
         if self.steering is not None and maps is not None:
             with torch.no_grad():
                 latents = networks.steering_latents(self.steering[1].eval(), maps, self.network)
-        output = self.network(blur, latents)
-        return output if isinstance(output, list) else [output]
+        return networks.images_of(self.network(blur, latents))
 
     @torch.no_grad()
     def _maps(self, blur: Tensor) -> Tensor | None:
@@ -294,7 +272,7 @@ def frozen_steering(
 
 
 def _generator(
-    c: MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
+    c: config.MSDIConfiguration, steering: tuple[DegradationEncoder, PriorUpsampling] | None = None
 ) -> networks.Generator:
     """Return the U-Net or U-Nets that `c` describes; stacked ones contain their `steering`."""
     names = ("width", "hidden", "modulation", "inject_bottleneck", "injection", "unshuffle")
@@ -313,22 +291,21 @@ def _generator(
 
 
 def plan_reblur(
-    inputs: ReblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: config.ReblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan of stage 1; see `tasks.train.plan_training`."""
-    c = ReblurConfiguration.resolve(preset, **overrides)
+    c = config.ReblurConfiguration.resolve(preset, **overrides)
     want = c.perceptual if c.adversarial and c.perceptual_weight else "none"
     features = feature_network(want, inputs.features, run.quiet, dry_run)
     return Plan(c, partial(ReblurRecipe, c, features))
 
 
 def plan_deblur(
-    inputs: DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: config.DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of stage 2, whose default width is that of the latents.
+    """Return the plan of stage 2, with the latents' width by default; see `plan_training`.
 
-    Raises BlurkitError if a file cannot be read or lacks the encoders that stage 2 needs; see
-    `tasks.train.plan_training`.
+    Raises BlurkitError if a file cannot be read or lacks the encoders that stage 2 needs.
     """
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder))
     if inputs.blur_encoder:
@@ -342,7 +319,7 @@ def plan_deblur(
     latents = pretrained.get("latents")
     if overrides.get("width") is None and isinstance(latents, PriorUpsampling):
         overrides = {**overrides, "width": latents.options["width"]}
-    c = DeblurConfiguration.resolve(preset, **overrides)
+    c = config.DeblurConfiguration.resolve(preset, **overrides)
     lighter = getattr(pretrained.get("encoder"), "version", 1) == 2
     if preset == "official" and c.blur_weight and lighter and "blur_encoder" not in pretrained:
         raise UsageError(
@@ -356,7 +333,6 @@ def plan_deblur(
 # ---- Initial weights -----------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def start_at_identity(network: networks.Generator) -> None:
     """Zero the convolutions that output a network's images, so that it first returns its input.
 
@@ -364,11 +340,9 @@ def start_at_identity(network: networks.Generator) -> None:
     of the paper's modulation begin at 1 and 0 everywhere, so that a network trained without
     modulation continues from where it was.
     """
-    zeroed = [*network.last.parameters()]
+    zero(network.last)
     if isinstance(network, networks.StackedGenerator):
-        zeroed += network.sam12.conv2.parameters()
-    for parameter in zeroed:
-        parameter.zero_()
+        zero(network.sam12.conv2)
     for module in network.modules():
         if isinstance(module, PaperModulation):
             module.start_at_identity()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Recomputable, leaky, spectral_conv
+from blurkit.nn.blocks import Recomputable, conv, leaky, spectral_conv, zero
 from blurkit.systems.msdi.encoder import EncoderResidualBlock
 
 UNET_SCALES = 5
@@ -40,8 +41,7 @@ class ConvBlock(Recomputable):
         self.half_norm = half_norm
         self.activation = leaky()
         self.identity = nn.Conv2d(in_channels, out_channels, 1, bias=not pointwise)
-        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_1, self.conv_2 = conv(in_channels, out_channels), conv(out_channels, out_channels)
         if pointwise:
             self.conv_3 = nn.Conv2d(out_channels, out_channels, 1, bias=False)
             self.conv_4 = nn.Conv2d(out_channels, out_channels, 1, bias=False)
@@ -91,9 +91,8 @@ class SupervisedAttention(Recomputable):
 
     def __init__(self, channels: int, image_channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, image_channels, 3, padding=1)
-        self.conv3 = nn.Conv2d(image_channels, channels, 3, padding=1)
+        self.conv1, self.conv2 = conv(channels, channels), conv(channels, image_channels)
+        self.conv3 = conv(image_channels, channels)
 
     def forward(self, f: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and restored image from features (N, C, H, W) and image (N, 3, H, W)."""
@@ -103,20 +102,10 @@ class SupervisedAttention(Recomputable):
 
 def down_path(width: int, pointwise: bool, cross_stage: bool = False) -> nn.ModuleList:
     """Return the encoder's five blocks, full size first."""
-    blocks = nn.ModuleList()
-    for level in range(UNET_SCALES):
-        last = level == UNET_SCALES - 1
-        blocks.append(
-            ConvBlock(
-                width * 2 ** max(level - 1, 0),
-                width * 2**level,
-                pointwise,
-                half_norm=True,
-                cross_stage=cross_stage and not last,
-                downsample=not last,
-            )
-        )
-    return blocks
+    widths = [width, *(width * 2**level for level in range(UNET_SCALES))]
+    *others, last = pairwise(widths)
+    blocks = [ConvBlock(*pair, pointwise, True, cross_stage, downsample=True) for pair in others]
+    return nn.ModuleList([*blocks, ConvBlock(*last, pointwise, True)])
 
 
 def up_path(width: int, pointwise: bool) -> nn.ModuleList:
@@ -180,10 +169,10 @@ def decode(
 
 
 # ---- Injection -----------------------------------------------------------------------------------
-# How latents of the degradation map are injected into MSDI-Net's U-Nets.
-#
-# The paper's method is spatial modulation at every skip connection (Section 3.3, Eq. 9); the others
-# are those of its ablation study (Table 4).
+# How latents of the degradation map are injected into MSDI-Net's U-Nets. The paper's method is
+# spatial modulation at every skip connection (Section 3.3, Eq. 9); the others are those of its
+# ablation study (Table 4). Blocks map features (N, C, H, W) and a latent (N, C', h, w) of any size
+# to features; only the paper's modulation allows C' to differ from C.
 
 Injection = Literal["multi-scale", "lowest", "input", "concat", "none"]
 """Modulation at all scales or at the lowest alone, concatenation at the network's input or at all
@@ -241,7 +230,7 @@ def injections(
 
 def entrance(channels: int, width: int, injection: Injection) -> nn.Conv2d:
     """Return a U-Net's first convolution, which also takes the latent with `injection="input"`."""
-    return nn.Conv2d(channels + width if injection == "input" else channels, width, 3, padding=1)
+    return conv(channels + width if injection == "input" else channels, width)
 
 
 def enter(convolution: nn.Conv2d, image: Tensor, latents: list[Tensor]) -> Tensor:
@@ -260,10 +249,9 @@ def resized_latent(latent: Tensor, like: Tensor) -> Tensor:
 class SpatialParameters(nn.Module):
     """Scale and shift of every feature value, predicted from a latent: f * (1 + gamma) + beta.
 
-    By default (joint generators), they are predicted from the latent alone and applied to
-    batch-normalised features. With `see_features` (deblurring network), they are predicted from
-    features and latent together and applied to the features themselves; the batch normalisation is
-    then only in the state dict.
+    By default (joint generators), they come from the latent alone and apply to batch-normalised
+    features. With `see_features` (deblurring network), they come from features and latent together
+    and apply to the features; the batch normalisation is then only in the state dict.
     """
 
     def __init__(self, channels: int, hidden: int, see_features: bool) -> None:
@@ -272,14 +260,12 @@ class SpatialParameters(nn.Module):
         self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
         if see_features:
             self.mlp_shared = nn.Sequential(
-                *(nn.Conv2d(2 * channels, channels, 1), leaky()),
-                *(nn.Conv2d(channels, hidden, 3, padding=1), leaky()),
-                *(nn.Conv2d(hidden, hidden, 3, padding=1), leaky()),
+                *(conv(2 * channels, channels, 1), leaky()),
+                *(conv(channels, hidden), leaky(), conv(hidden, hidden), leaky()),
             )
         else:
-            self.mlp_shared = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU())
-        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+            self.mlp_shared = nn.Sequential(conv(channels, hidden), nn.ReLU())
+        self.mlp_gamma, self.mlp_beta = conv(hidden, channels), conv(hidden, channels)
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
         """Return modulated features from features and a latent, all (N, C, H, W)."""
@@ -301,7 +287,6 @@ class Modulation(Recomputable):
         self.activation = leaky()
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Return features from features (N, C, H, W) and a latent of C channels and any size."""
         modulated = self.norm_0(f, resized_latent(latent, f))
         return f + self.conv_0(self.activation(modulated))
 
@@ -312,21 +297,18 @@ class PaperModulation(Recomputable):
     def __init__(self, channels: int, hidden: int, latent_channels: int) -> None:
         super().__init__()
         self.mlp_shared = nn.Sequential(
-            *(nn.Conv2d(latent_channels, hidden, 3, padding=1), leaky()),
-            *(nn.Conv2d(hidden, hidden, 3, padding=1), leaky()),
+            conv(latent_channels, hidden), leaky(), conv(hidden, hidden), leaky()
         )
-        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_gamma, self.mlp_beta = conv(hidden, channels), conv(hidden, channels)
         # The paper gives no initial values; near gamma = 1, the skip connections start open.
         nn.init.ones_(self.mlp_gamma.get_parameter("bias"))
 
     def start_at_identity(self) -> None:
         """Set gamma to 1 and beta to 0 everywhere, whatever the latent."""
-        for parameter in (self.mlp_gamma.weight, *self.mlp_beta.parameters()):
-            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.mlp_gamma.weight)
+        zero(self.mlp_beta)
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Return features from features (N, C, H, W) and a latent (N, latent_channels, h, w)."""
         shared = self.mlp_shared(resized_latent(latent, f))
         return self.mlp_gamma(shared) * f + self.mlp_beta(shared)
 
@@ -340,13 +322,12 @@ class Concatenation(Recomputable):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.reduce = conv(2 * channels, channels)
         self.residual = EncoderResidualBlock(
             nn.Conv2d(channels, hidden, 3), nn.Conv2d(hidden, channels, 3)
         )
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Return features from features (N, C, H, W) and a latent of C channels and any size."""
         return self.residual(self.reduce(torch.cat([f, resized_latent(latent, f)], 1)))
 
 
@@ -354,5 +335,4 @@ class Unchanged(nn.Module):
     """No injection at this scale (Table 4, "injection w/o multi-scale")."""
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        """Return the features unchanged."""
         return f

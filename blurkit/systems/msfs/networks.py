@@ -7,6 +7,9 @@ first: full size, 1/2, 1/4.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -59,7 +62,6 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         return x * self.conv_du(self.avg_pool(x))
 
 
@@ -74,19 +76,6 @@ def decoder_level(width: int, blocks: int) -> nn.Sequential:
     layers = nn.Sequential(*(rcab(width) for _ in range(blocks)))
     up = nn.Sequential(conv(width, 4 * width), nn.PixelShuffle(2))
     return nn.Sequential(OrderedDict(layers=layers, up=up))
-
-
-class Mix(nn.Module):
-    """The adaptive mix-up of two features with a learned weight (Eq. 3-4)."""
-
-    def __init__(self, start: float) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor([start]))
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return sigmoid(w) first + (1 - sigmoid(w)) second."""
-        weight = torch.sigmoid(self.w)
-        return weight * first + (1 - weight) * second
 
 
 class Restoration(NamedTuple):
@@ -138,29 +127,22 @@ class MSFSNet(nn.Module):
             "cross_scale": cross_scale,
         }
         official = layers == "official"
-
-        def separation(in_channels: int) -> FrequencySeparation | PlainConvolution:
-            if frequency_separation:
-                return FrequencySeparation(in_channels, width, layers)
-            return PlainConvolution(in_channels, width)
-
         self.conv = conv_layer(3, width, relu=True)
         self.latent = nn.Sequential(*(rcab(width) for _ in range(latent_blocks)))
-        self.Encoder = nn.ModuleList(
-            [
-                residual_blocks(width, encoder_blocks) if official else nn.Identity(),
-                down(width),
-                residual_blocks(width, encoder_blocks),
-                down(width),
-            ]
-        )
+        first = residual_blocks(width, encoder_blocks) if official else nn.Identity()
+        encoder = [first, down(width), residual_blocks(width, encoder_blocks), down(width)]
+        self.Encoder = nn.ModuleList(encoder)
         self.Decoder = nn.ModuleList(decoder_level(2 * width, decoder_blocks) for _ in range(2))
-        self.octblock = nn.ModuleList(separation(width * n) for n in (1, 1, 1, 1, 2, 2))
+        separation: Callable[[int, int], nn.Module] = PlainConvolution
+        if frequency_separation:
+            separation = partial(FrequencySeparation, layers=layers)
+        self.octblock = nn.ModuleList(separation(width * n, width) for n in (1, 1, 1, 1, 2, 2))
         self.tail_ = conv(width, 3, 1 if official else 3)
         if frequency_separation:
             self.changeChannel_ = conv(width, width // 2, 1)
         if cross_scale:
-            self.mix1, self.mix2 = (Mix(start) for start in MIX_STARTS)
+            mixes = (nn.ParameterDict({"w": torch.tensor([start])}) for start in MIX_STARTS)
+            self.mix1, self.mix2 = mixes
         if official:
             self.conv_2_, self.conv_4 = (conv(width, 3, 1) for _ in range(2))
 
@@ -168,11 +150,9 @@ class MSFSNet(nn.Module):
     def from_shapes(cls, shapes: Shapes) -> MSFSNet:
         return cls(
             width=shapes["conv.main.0.weight"][0],
-            encoder_blocks=len(
-                shapes.numbers(r"Encoder\.2\.layers\.(\d+)\.main\.0\.main\.0\.weight")
-            ),
-            latent_blocks=len(shapes.numbers(r"latent\.(\d+)\.body\.0\.weight")),
-            decoder_blocks=len(shapes.numbers(r"Decoder\.0\.layers\.(\d+)\.body\.0\.weight")),
+            encoder_blocks=shapes.count(r"Encoder\.2\.layers\.\d+\.main\.0\.main\.0\.weight"),
+            latent_blocks=shapes.count(r"latent\.\d+\.body\.0\.weight"),
+            decoder_blocks=shapes.count(r"Decoder\.0\.layers\.\d+\.body\.0\.weight"),
             layers="official" if shapes["tail_.weight"][2] == 1 else "paper",
             frequency_separation=shapes.has("changeChannel_."),
             cross_scale=shapes.has("mix1."),
@@ -225,7 +205,8 @@ class MSFSNet(nn.Module):
         """
         if not self.options["cross_scale"]:
             return torch.cat([decoder, decoder], 1)
-        return torch.cat([encoder, self.get_submodule(mix)(encoder, decoder)], 1)
+        weight = torch.sigmoid(self.get_parameter(f"{mix}.w"))
+        return torch.cat([encoder, weight * encoder + (1 - weight) * decoder], 1)
 
     def _narrowed(self, separated: Separated) -> Separated:
         """Return the decoder's features with as many high channels as the encoder's."""
@@ -251,48 +232,12 @@ class Separated(NamedTuple):
     fused: Tensor
 
 
-class OctaveConv(nn.Module):
+class OctaveLayer(nn.Module):
     """A convolution of features in two octaves (Chen et al., ICCV 2019; Eq. 1-2), without bias.
 
-    `low_in` and `low_out` are the fractions of low channels before and after it; 0 means none.
+    `low_in` and `low_out` are the fractions of low channels before and after it; 0 means none. With
+    the official layers, batch norm and ReLU follow on both parts.
     """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, low_in: float, low_out: float
-    ) -> None:
-        super().__init__()
-        from_low, to_low = int(low_in * in_channels), int(low_out * out_channels)
-        from_high, to_high = in_channels - from_low, out_channels - to_low
-
-        def conv(channels: int, to: int) -> nn.Conv2d | None:
-            if not channels or not to:
-                return None
-            return nn.Conv2d(channels, to, kernel, padding=kernel // 2, bias=False)
-
-        self.conv_l2l = conv(from_low, to_low)
-        self.conv_l2h = conv(from_low, to_high)
-        self.conv_h2l = conv(from_high, to_low)
-        self.conv_h2h = nn.Conv2d(from_high, to_high, kernel, padding=kernel // 2, bias=False)
-
-    def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return high and low frequencies from `high` (N, C, H, W) and `low`.
-
-        Low frequencies have half the size, rounded down, or are None.
-        """
-        new_high, new_low = self.conv_h2h(high), None
-        if low is not None and self.conv_l2h is not None:
-            larger = F.interpolate(self.conv_l2h(low), scale_factor=2, mode="nearest")
-            missing = [new_high.shape[i] - larger.shape[i] for i in (3, 2)]  # 1 where a side is odd
-            new_high = new_high + F.pad(larger, (0, missing[0], 0, missing[1]))
-        if self.conv_h2l is not None:
-            new_low = self.conv_h2l(F.avg_pool2d(high, 2))
-            if low is not None and self.conv_l2l is not None:
-                new_low = new_low + self.conv_l2l(low)
-        return new_high, new_low
-
-
-class OctaveLayer(nn.Module):
-    """An octave convolution; with the official layers, batch norm and ReLU follow on both parts."""
 
     def __init__(
         self,
@@ -304,27 +249,43 @@ class OctaveLayer(nn.Module):
         layers: Layers,
     ) -> None:
         super().__init__()
-        self.conv = OctaveConv(in_channels, out_channels, kernel, low_in, low_out)
-        low = int(low_out * out_channels)
+        from_low, to_low = int(low_in * in_channels), int(low_out * out_channels)
+        before = {"l": from_low, "h": in_channels - from_low}
+        after = {"l": to_low, "h": out_channels - to_low}
+        self.conv = nn.ModuleDict()
+        for (start, channels), (end, to) in product(before.items(), after.items()):
+            if channels and to:
+                path = nn.Conv2d(channels, to, kernel, padding=kernel // 2, bias=False)
+                self.conv[f"conv_{start}2{end}"] = path
         official = layers == "official"
-        self.bn_h = nn.BatchNorm2d(out_channels - low) if official else None
-        self.bn_l = nn.BatchNorm2d(low) if official and low else None
+        self.bn_h = nn.BatchNorm2d(after["h"]) if official else None
+        self.bn_l = nn.BatchNorm2d(to_low) if official and to_low else None
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return high and low frequencies as `OctaveConv` does."""
-        high, low = self.conv(high, low)
+        """Return high and low frequencies from `high` (N, C, H, W) and `low`.
+
+        Low frequencies have half the size, rounded down, or are None.
+        """
+        new_high, new_low = self.conv["conv_h2h"](high), None
+        if low is not None and "conv_l2h" in self.conv:
+            larger = F.interpolate(self.conv["conv_l2h"](low), scale_factor=2, mode="nearest")
+            missing = [new_high.shape[i] - larger.shape[i] for i in (3, 2)]  # 1 where a side is odd
+            new_high = new_high + F.pad(larger, (0, missing[0], 0, missing[1]))
+        if "conv_h2l" in self.conv:
+            new_low = self.conv["conv_h2l"](F.avg_pool2d(high, 2))
+            if low is not None and "conv_l2l" in self.conv:
+                new_low = new_low + self.conv["conv_l2l"](low)
         if self.bn_h is not None:
-            high = F.relu(self.bn_h(high))
-        if self.bn_l is not None and low is not None:
-            low = F.relu(self.bn_l(low))
-        return high, low
+            new_high = F.relu(self.bn_h(new_high))
+        if self.bn_l is not None and new_low is not None:
+            new_low = F.relu(self.bn_l(new_low))
+        return new_high, new_low
 
 
 class FrequencySeparation(Recomputable):
     """The FSM (Fig. 4b): three octave convolutions separate, update and fuse the frequencies.
 
-    The input is added to the fused features: unchanged if the number of channels is the same
-    (paper), else through a 1x1 convolution.
+    The input is added: unchanged if its width is the same (paper), else through a 1x1 convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
@@ -347,15 +308,11 @@ class FrequencySeparation(Recomputable):
 
 
 class PlainConvolution(nn.Conv2d):
-    """The 3x3 convolution that replaces the FSM in the ablation without it.
-
-    It separates nothing: its output serves as high, low and fused features.
-    """
+    """The 3x3 convolution that replaces the FSM: its output serves as high, low and fused."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Separated:  # type: ignore[override]
-        """Return features of the same size as `x` (N, C, H, W), three times."""
         features = super().forward(x)
         return Separated(features, features, features)

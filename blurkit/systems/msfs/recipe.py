@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.nn.blocks import mean_charbonnier
+from blurkit.nn.blocks import PIXEL_LOSSES, mean_charbonnier, zero
 from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.networks import MSFSNet, Separated
 from blurkit.training.recipe import Batch, Losses, Recipe
@@ -24,8 +24,7 @@ def contrastive_loss(
 
     The arguments are high-frequency features of the decoder, the restored image and the blurry
     image, of the same shape at each scale. L1 is the mean absolute difference over the batch of all
-    processes together, which the paper leaves open. Gradients flow into all features that require
-    them.
+    processes together, which the paper leaves open. Gradients flow into all features.
     """
 
     def distance(first: Tensor, second: Tensor) -> Tensor:
@@ -37,11 +36,7 @@ def contrastive_loss(
 
 
 def consistency_loss(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """Return the sum over the scales of the mean absolute difference (Eq. 6).
-
-    The arguments are low-frequency features of the blurry and the restored image, of the same shape
-    at each scale.
-    """
+    """Return the sum over scales of the mean absolute difference of low frequencies (Eq. 6)."""
     return torch.stack([F.l1_loss(a, b) for a, b in zip(features, others, strict=True)]).sum()
 
 
@@ -71,25 +66,19 @@ def _pyramid_blur(image: Tensor) -> Tensor:
 
 # ---- Recipe --------------------------------------------------------------------------------------
 
-IMAGE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "charbonnier": mean_charbonnier,
-}
-
 
 class MSFSRecipe(Recipe):
     """MSFS-Net by Eq. 7.
 
-    The decoder's high frequencies are pulled towards those of the restored image, seen by the same
-    encoder, and pushed away from those of the blurry one (Eq. 5); the encoder's low frequencies are
-    pulled towards those of the restored image (Eq. 6).
+    The decoder's high frequencies are pulled towards those of the restored image in the encoder and
+    pushed away from the blurry one's (Eq. 5); the encoder's low ones are pulled likewise (Eq. 6).
     """
 
     protocol = MSFSNet.protocol
 
-    def __init__(self, configuration: MSFSConfiguration) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+    def __init__(self, c: MSFSConfiguration) -> None:
+        super().__init__(c)
+        self.c = c
         self.network = MSFSNet(
             c.width,
             c.encoder_blocks,
@@ -100,12 +89,9 @@ class MSFSRecipe(Recipe):
             c.cross_scale,
         )
         if c.identity_start:
-            for parameter in self.network.tail_.parameters():
-                torch.nn.init.zeros_(parameter)
+            zero(self.network.tail_)
         self.networks = {"deblur": self.network}
-        optimizer = self.adam(self.network)
-        optimizer.param_groups[0]["weight_decay"] = c.weight_decay
-        self.optimizers = {"deblur": optimizer}
+        self.optimizers = {"deblur": self.adam(self.network, weight_decay=c.weight_decay)}
 
     def learning_rate(self, optimizer: str, step: int) -> float:
         """Return the rate, halved every `halve_every` steps, or the cosine if that is 0."""
@@ -116,7 +102,7 @@ class MSFSRecipe(Recipe):
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return the weighted sum of Eq. 7 and its terms."""
         c, blur, sharp = self.c, batch["blur"], batch["sharp"]
-        image_loss = IMAGE_LOSSES[c.image_loss]
+        image_loss = PIXEL_LOSSES[c.image_loss]
         images, encoder, decoder = self.network.restore(blur)
         restored = images[0]
         losses: Losses = {c.image_loss: image_loss(restored, sharp)}

@@ -36,7 +36,6 @@ class LayerNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         wide = x.permute(0, 2, 3, 1).to(self.weight.dtype)
         sides = (self.weight.numel(),)  # a plain number, which ONNX needs
         normalised = F.layer_norm(wide, sides, self.weight, self.bias, LAYER_EPSILON)
@@ -65,7 +64,6 @@ class NAFBlock(Recomputable):
         self.norm2 = LayerNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape of `x` (N, C, H, W)."""
         gated = gate(self.conv2(self.conv1(self.norm1(x))))
         y = x + self.beta * self.conv3(gated * self.sca(gated))
         return y + self.gamma * self.conv5(gate(self.conv4(self.norm2(y))))
@@ -153,15 +151,15 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
     """Return the options of the NAFNet whose state dict has these shapes."""
     width, channels = shapes["intro.weight"][:2]
-    levels = len(shapes.numbers(r"downs\.(\d+)\.weight"))
+    levels = shapes.count(r"downs\.\d+\.weight")
     counts = {
-        part: [len(shapes.numbers(rf"{part}\.{n}\.(\d+)\.beta")) for n in range(levels)]
+        part: [shapes.count(rf"{part}\.{n}\.\d+\.beta") for n in range(levels)]
         for part in ("encoders", "decoders")
     }
     return {
         "width": width,
         "encoder_blocks": counts["encoders"],
-        "middle_blocks": len(shapes.numbers(r"middle_blks\.(\d+)\.beta")),
+        "middle_blocks": shapes.count(r"middle_blks\.\d+\.beta"),
         "decoder_blocks": counts["decoders"],
         "channels": channels,
     }
@@ -191,13 +189,11 @@ class GuidedNAFNet(NAFNet):
         self.net_prior = encoder.requires_grad_(False)
         self.prior_upsampling = prior_upsampling.requires_grad_(False)
         wide, own = int(prior_upsampling.options["width"]), self.intro.out_channels
-        self.modulations = nn.ModuleList(
-            PaperModulation(own << level, hidden, wide << level)
-            for level in range(len(self.downs) + 1)
-        )
-        for modulation in self.modulations:  # starts as the identity, like the blocks
-            assert isinstance(modulation, PaperModulation)
+        levels = range(len(self.downs) + 1)
+        modulations = [PaperModulation(own << n, hidden, wide << n) for n in levels]
+        for modulation in modulations:  # starts as the identity, like the blocks
             modulation.start_at_identity()
+        self.modulations = nn.ModuleList(modulations)
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:

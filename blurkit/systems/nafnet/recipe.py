@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import psnr_loss
@@ -16,7 +16,7 @@ from blurkit.systems.nafnet.config import BLOCKS, NAFNetConfiguration, NAFNetInp
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.registry import load_networks
 from blurkit.training.configuration import Run, TrainingInputs
-from blurkit.training.recipe import Batch, Losses, Plan, Recipe, trainable
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 
 
 class NAFNetRecipe(Recipe):
@@ -29,12 +29,12 @@ class NAFNetRecipe(Recipe):
 
     def __init__(
         self,
-        configuration: NAFNetConfiguration,
+        c: NAFNetConfiguration,
         pretrained: dict[str, nn.Module] | None = None,
         where: str = "",
     ) -> None:
-        super().__init__(configuration)
-        c = self.c = configuration
+        super().__init__(c)
+        self.c = c
         parts = ("encoder_blocks", "middle_blocks", "decoder_blocks")
         options: dict[str, Any] = dict(zip(parts, BLOCKS[c.blocks], strict=True), width=c.width)
         if pretrained:
@@ -43,12 +43,8 @@ class NAFNetRecipe(Recipe):
         else:
             self.network = NAFNet(**options)
         self.networks = {"deblur": self.network}
-        betas = c.beta1, c.beta2
-        self.optimizers = {
-            "deblur": torch.optim.AdamW(
-                trainable(self.network), c.learning_rate, betas, weight_decay=c.weight_decay
-            )
-        }
+        optimizer = self.adam(self.network, kind=AdamW, weight_decay=c.weight_decay)
+        self.optimizers = {"deblur": optimizer}
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return minus the PSNR in dB."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, one_line
+from blurkit.nn.blocks import Wrapper
 from blurkit.options import Protocol
 from blurkit.systems.registry import Undrawn
 
@@ -27,7 +28,7 @@ LICENCES = {
 """Licences of the architectures, as the two packages state them; weights may have others."""
 
 
-class SpandrelNetwork(nn.Module):
+class SpandrelNetwork(Wrapper):
     """A network with spandrel's description of it, a `spandrel.ModelDescriptor`.
 
     `name` is its architecture's. It maps RGB images (N, 3, H, W) in [0, 1] to the same shape and
@@ -129,14 +130,6 @@ class SpandrelNetwork(nn.Module):
             else:  # spandrel allows one image at a time
                 result = torch.cat([self.descriptor(one.contiguous()) for one in given.split(1)])
         return result.reshape(image.shape)
-
-    def state_dict(self, *arguments: Any, **named: Any) -> Any:
-        """Return the state dict of the network alone, with its official keys."""
-        return self.model.state_dict(*arguments, **named)
-
-    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
-        """Load a state dict into the network alone."""
-        return self.model.load_state_dict(*arguments, **named)
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> SpandrelNetwork | None:

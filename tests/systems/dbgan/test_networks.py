@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint
+from blurkit.nn.blocks import initialise
 from blurkit.systems.dbgan.networks import (
     BGAN,
     DBGAN,
     CropDiscriminator,
     SpectralVGGDiscriminator,
     VGGDiscriminator,
-    initialise,
 )
 from blurkit.systems.registry import from_state_dict
 from blurkit.systems.uses import network_for

@@ -17,7 +17,6 @@ from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
 from blurkit.systems.dbgan.networks import BGAN, DBGAN
 from blurkit.systems.dbgan.recipe import (
     ADVERSARIAL,
-    CRITERIA,
     AdversarialRecipe,
     BGANRecipe,
     DBGANRecipe,
@@ -64,7 +63,7 @@ def drawn(seed: int, count: int = 5) -> Tensor:
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_adversarial_losses(name: str) -> None:
-    assert {"relativistic", *CRITERIA} == ORACLES.keys() == ADVERSARIAL.keys()
+    assert ORACLES.keys() == ADVERSARIAL.keys()
     real, fake = drawn(1), drawn(2, count=3)
     losses = ADVERSARIAL[name]
     found = losses.discriminator(real, fake).item(), losses.generator(real, fake).item()
@@ -158,7 +157,7 @@ def test_each_opponent_learns_from_its_own_loss_alone(crops: dict[str, Tensor]) 
     assert touched == {"deblur": (True, False), "discriminator": (False, True)}
 
 
-@pytest.mark.parametrize("loss", CRITERIA)
+@pytest.mark.parametrize("loss", ["vanilla", "lsgan", "wgan-gp"])
 def test_minus_has_a_traditional_loss(loss: str, crops: dict[str, Tensor]) -> None:
     made = dbgan(variant="minus", traditional_loss=loss)
     restored = made.generator(crops["blur"]).detach()

@@ -15,7 +15,7 @@ from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.inference import search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped
@@ -53,7 +53,7 @@ def context(
     chosen = SearchOptions.resolve(operator=operator, start_estimate=True, **small | options)
     checkpoint = kernel_checkpoint() if operator == "kernel-space" else None
     network = None if checkpoint is None else network_for("search", checkpoint)
-    return make_context(chosen, network, device="cpu", precision="fp32", estimator=estimator)
+    return SearchContext(chosen, network, device="cpu", precision="fp32", estimator=estimator)
 
 
 def job(image: np.ndarray, shared: SearchContext) -> TiledSearch:
@@ -165,7 +165,7 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
     options = {"prior_width": 8, "warm_up": 0, "iterations": 4, "kernel_size": SIDE}
     usual = SearchOptions.resolve(operator="convolution", **options)
-    plain = job(image, make_context(usual, device="cpu", precision="fp32"))
+    plain = job(image, SearchContext(usual, device="cpu", precision="fp32"))
     (finished,) = run_searches([plain])
     assert torch.equal(finished.searches[0].found.picture, done.searches[0].found.picture)
     assert "blind_started" not in finished.result("test").attrs

@@ -13,7 +13,7 @@ from blurkit.io.checkpoints import Checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.networks import KernelSpace
-from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.search_options import SearchOptions
@@ -64,7 +64,7 @@ def context(operator: str = "convolution", preset: str = "small", **options: Any
     chosen = SearchOptions.resolve(preset, operator=operator, **small | options)
     checkpoint = None if operator == "convolution" else kernel_checkpoint()
     network = None if checkpoint is None else network_for("search", checkpoint)
-    return make_context(chosen, network, style, None, "cpu", PRECISION)
+    return SearchContext(chosen, network, style, None, "cpu", PRECISION)
 
 
 def photo(height: int = 64, width: int = 64, top: int = 0) -> np.ndarray:

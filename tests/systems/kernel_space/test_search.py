@@ -17,7 +17,7 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.blind_search import TiledSearch, run_searches
-from blurkit.systems.kernel_space.objective import SearchContext, make_context
+from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.operators import EncodedOperator
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.search_options import SearchOptions
@@ -613,7 +613,7 @@ def test_a_search_makes_an_image_that_is_like_the_photo_once_small() -> None:
 )
 def test_what_a_setting_lacks_is_told(preset: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        make_context(SearchOptions.resolve(preset, **options))
+        SearchContext(SearchOptions.resolve(preset, **options))
 
 
 def test_tiles_are_of_a_size_that_f_takes() -> None:

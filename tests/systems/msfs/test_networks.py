@@ -2,14 +2,15 @@
 
 import torch
 
-from blurkit.systems.msfs.networks import FrequencySeparation, OctaveConv, PlainConvolution
+from blurkit.systems.msfs.networks import FrequencySeparation, OctaveLayer, PlainConvolution
 
 
 @torch.no_grad()
 def test_without_low_frequencies_on_either_side_parts_are_missing() -> None:
-    first, last = OctaveConv(6, 6, 1, 0, 0.5), OctaveConv(6, 4, 1, 0.5, 0)
-    assert list(first.state_dict()) == ["conv_h2l.weight", "conv_h2h.weight"]
-    assert list(last.state_dict()) == ["conv_l2h.weight", "conv_h2h.weight"]
+    first = OctaveLayer(6, 6, 1, 0, 0.5, "paper")
+    last = OctaveLayer(6, 4, 1, 0.5, 0, "paper")
+    assert list(first.conv.state_dict()) == ["conv_h2l.weight", "conv_h2h.weight"]
+    assert list(last.conv.state_dict()) == ["conv_l2h.weight", "conv_h2h.weight"]
     high, low = first(torch.rand(2, 6, 10, 8))
     assert high.shape == (2, 3, 10, 8) and low is not None and low.shape == (2, 3, 5, 4)
     fused, nothing = last(high, low)
