@@ -7,11 +7,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import typer
 
@@ -43,7 +43,7 @@ from blurkit.io.images import pixels_in, read_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_shard
-from blurkit.io.sinks import ShardSink, Sink, part_shards, unfinished_stream
+from blurkit.io.sinks import ShardSink, Sink, part_shards, source_change, unfinished_stream
 from blurkit.io.writing import keep_first, last_change, writing_errors
 from blurkit.reports.pictures import Panels, before_after, film_sheet
 from blurkit.reports.progress import duration, rough_duration, say, say_warning, track
@@ -143,69 +143,39 @@ def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
         say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
-def refuse_hopeless(
-    inputs: Sequence[str],
-    sink: Sink,
-    problems: Problems,
-    verb: str,
-    image: str = "blur",
-    blur: str = "blur",
-    same_names: bool = True,
-    times: int = 1,
-    reported: bool = False,
-) -> None:
-    """End the command, before networks are loaded, if it can read no input or write no result.
-
-    `same_names` means that a result has the name of its image, so that its file is known; `times`
-    is the number of results of each image. `image` and `blur` are as for `find_items`. What is
-    finished already is enough if it is `reported`. The part of the `problems` becomes an even one.
-    Raises UsageError for several results in one file.
-    """
-    found = find_items(inputs, image=image, blur=blur)
-    if found.results:
-        say(summary_of_results(found.results), problems.quiet)
-    problems.part = part_among(problems.part, found.items)
-    if sink.only:
-        sink.refuse_several(times * RecordStream(found.items, problems.part).results)
-    reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
-    already = 0
-    for item in found.items:
-        if isinstance(item, ShardSource) or not same_names:
-            return
-        if item.name not in problems.part:
-            continue
-        try:
-            if not sink.is_done(without_images(item)):
-                sink.claim(without_images(item))
-                return
-            already += 1
-        except BlurkitError as error:
-            reasons.append((item.name, error))
-    problems.already = already
-    if reported and already:
-        return
-    for where, problem in reasons:
-        problems.add(where, problem)
-    sink.finish()
-    problems.finish(0, verb)
-    leave("", 0)
-
-
 class RecordBatch(Problems):
     """A command's way from records to a sink, which makes a result of each record.
 
     `label` is the name of the command, `verb` what it does to a record, as in `deblurred`: names of
-    results have it, too. The `sink` is what `open` opens, unless the command chooses another one.
+    results have it, too. The `sink` is what `open` opens, unless the command chooses another one
+    with `use`. Leaving the block with an error abandons a sink that no `run` has completed.
     """
 
     sink: Sink
 
-    def __init__(self, inputs: Iterable[str], options: Resumable, label: str, verb: str) -> None:
+    def __init__(
+        self, inputs: Iterable[str], options: Any, label: str, verb: str, summary: bool = True
+    ) -> None:
         super().__init__(inputs, part=parse_part(options.part), quiet=options.quiet)
-        self._summary = not options.quiet
+        self._summary = summary and not options.quiet
         self._options, self._label, self._verb = options, label, verb
         self._names: set[str] = set()
         self._kept: dict[str, Path] = {}
+        self._unfinished = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._unfinished.__exit__(*error)
+
+    def use(self, sink: Sink) -> None:
+        """Write the results to `sink`."""
+        self.sink = self._unfinished.enter_context(sink)
+
+    def completing(self) -> ExitStack:
+        """Return the block at whose end the sink is completed, or abandoned after an error."""
+        return self._unfinished.pop_all()
 
     def open(
         self, show: Sequence[str], panels: Panels | None = None, only: range | None = None
@@ -223,12 +193,53 @@ class RecordBatch(Problems):
             if panels is not None and options.compare:
                 shown = partial(before_after, panels=panels)
                 files = replace(files, compare=shown, sheet=film_sheet)
-        self.sink = open_sink(options.output, show, self._verb, files)
-        try:
-            remember_options(options)
-        except BlurkitError:
-            self.sink.abandon()
-            raise
+        self.use(open_sink(options.output, show, self._verb, files))
+        remember_options(options)
+
+    def refuse_hopeless(
+        self,
+        inputs: Sequence[str],
+        image: str = "blur",
+        blur: str = "blur",
+        same_names: bool = True,
+        times: int = 1,
+        reported: bool = False,
+    ) -> None:
+        """End the command, before networks are loaded, if it can read or write nothing.
+
+        `same_names` means that a result has the name of its image, so that its file is known;
+        `times` is the number of results of each image. `image` and `blur` are as for `find_items`.
+        What is finished already is enough if it is `reported`. The part becomes an even one. Raises
+        UsageError for several results in one file.
+        """
+        sink, found = self.sink, find_items(inputs, image=image, blur=blur)
+        if found.results:
+            self.say(summary_of_results(found.results))
+        self.part = part_among(self.part, found.items)
+        if sink.only:
+            sink.refuse_several(times * RecordStream(found.items, self.part).results)
+        reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
+        already = 0
+        for item in found.items:
+            if isinstance(item, ShardSource) or not same_names:
+                return
+            if item.name not in self.part:
+                continue
+            try:
+                if not sink.is_done(without_images(item)):
+                    sink.claim(without_images(item))
+                    return
+                already += 1
+            except BlurkitError as error:
+                reasons.append((item.name, error))
+        self.already = already
+        if reported and already:
+            return
+        for where, problem in reasons:
+            self.add(where, problem)
+        self.completing().close()
+        self.finish(0, self._verb)
+        leave("", 0)
 
     def remaining(self, jobs: Iterable[RecordTask], part: WorkPart = WHOLE) -> Iterator[RecordTask]:
         """Yield the jobs in `part` whose records a resumed run has not found finished."""
@@ -266,7 +277,7 @@ class RecordBatch(Problems):
         ahead = not any(map(is_stream, self._inputs))
         forecast = Forecast(() if quiet else items)
         try:
-            with sink, Background() as background:
+            with self.completing(), Background() as background:
                 started = _started(_claimed(jobs, sink, self), background, ahead)
                 for record, result in track(started, self._label, total, unit, quiet):
                     if sink.is_dropped(record):
@@ -499,9 +510,7 @@ def _finished(
         for file in shards
         for record in outlines([ShardSource(str(file))])
     }
-    return lambda record: (
-        times.get(result_name(record), -1) >= last_change(Path(str(record.attrs.get("source", ""))))
-    )
+    return lambda record: times.get(result_name(record), -1) >= source_change(record)
 
 
 # ---- Resumed batches -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,9 +37,8 @@ from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.systems.search_options import PRESETS, SearchOptions
 
 if TYPE_CHECKING:
-    from blurkit.data.places import WorkPart
+    from blurkit.cli.batch import RecordBatch
     from blurkit.io.records import Record
-    from blurkit.io.sinks import Sink
     from blurkit.systems.blind_search import Search, TiledSearch
 
 SAVE_MINUTES = 10
@@ -149,27 +148,22 @@ def blind_deblur(
         status_of(inputs, run, "deblurred", blur=run.blur)
     run = at_hand(run, "checkpoint", "generator")
 
-    from blurkit.cli.batch import Problems, refuse_hopeless
-    from blurkit.data.places import parse_part
+    from blurkit.cli.batch import RecordBatch
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
 
-    part, output = parse_part(run.part), run.output
-    fills_shard = (
-        output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
-    )
-    if run.save_every and run.save_to is None and (output == "-" or fills_shard):
+    output = run.output
+    streamed = output == "-"
+    holds_records = streamed or (output and not is_folder(output) and is_shard(Path(output)))
+    if run.save_every and run.save_to is None and holds_records:
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
-    force = run.force or (run.resume and fills_shard)  # the shard to resume is rewritten
-    kept = run.resume and output != "-" and not fills_shard
-    files = FileOptions(force, kept, format=run.format, quality=run.quality, warn=say_warning)
-    sink = open_sink(output, ("restored",), "deblurred", files)
-    fresh = not run.resume
-    problems = Problems(inputs, part=part, quiet=run.quiet)
-    refuse_hopeless(inputs, sink, problems, "deblurred", blur=run.blur, same_names=fresh)
-
-    # Torch is imported only now, so that wrong usage is refused at once.
-    SearchBatch(inputs, run, options, sink).deblur(part)
+    files = FileOptions(run.force, run.resume and not streamed, run.format, run.quality)
+    files = replace(files, warn=say_warning)
+    with RecordBatch(inputs, run, "blind-deblur", "deblurred", summary=False) as batch:
+        batch.use(open_sink(output, ("restored",), "deblurred", files))
+        batch.refuse_hopeless(inputs, blur=run.blur, same_names=not run.resume)
+        # Torch is imported only now, so that wrong usage is refused at once.
+        SearchBatch(inputs, run, options, batch).deblur()
 
 
 # ---- Searches ------------------------------------------------------------------------------------
@@ -182,16 +176,14 @@ class SearchBatch:
     """
 
     def __init__(
-        self, inputs: list[str], run: BlindDeblurOptions, options: SearchOptions, sink: Sink
+        self, inputs: list[str], run: BlindDeblurOptions, options: SearchOptions, batch: RecordBatch
     ) -> None:
-        from blurkit.cli.batch import Problems
         from blurkit.systems.blind_search import SavedSearches
         from blurkit.training.state import TrainingLog
 
-        self.inputs, self.run, self.sink = inputs, run, sink
+        self.inputs, self.run, self.batch, self.sink = inputs, run, batch, batch.sink
         model = model_of(Networks(run.checkpoint), run)
         self.context, self.by = model.searching(options, run.generator, run.features)
-        self.problems = Problems(inputs)
         about = options.as_dict() | {"restored_by": self.by, "precision": str(self.context.dtype)}
         place = run.placement
         about |= {"tile": place.tile, "overlap": place.overlap, "region": run.region}
@@ -200,22 +192,23 @@ class SearchBatch:
         self._already = 0
         self._log = TrainingLog(run.log or Path(), run.log is not None)
 
-    def deblur(self, part: WorkPart) -> None:
-        """Deblur the records of a part of the inputs."""
+    def deblur(self) -> None:
+        """Deblur the records of the inputs that are in the batch's part."""
         from blurkit.data.sources import read_records
 
-        run = self.run
+        run, batch = self.run, self.batch
         if run.log is not None:
             refuse_output(run.log, run.force or run.resume)
         if not run.resume:
             self._log.start()
         done = 0
         stop: BaseException | None = None
-        with self.sink:
+        with batch.completing():
             try:
-                self._adopt()
+                if run.resume and run.state is not None:
+                    self.finished = self.saved.load(run.state).finished
                 records = read_records(
-                    self.inputs, blur=run.blur, part=part, on_error=self.problems.add
+                    self.inputs, blur=run.blur, part=batch.part, on_error=batch.add
                 )
                 pending = filter(self._is_pending, records)
                 while group := list(islice(pending, run.batch)):
@@ -228,36 +221,16 @@ class SearchBatch:
             run.state.unlink(missing_ok=True)
         if self._already:
             say(f"{self._already} records were finished already", run.quiet)
-        self.problems.finish(done + self._already, "deblurred")
+        batch.finish(done + self._already, "deblurred")
 
     # ---- finished records and saved states -------------------------------------------------------
 
-    def _adopt(self) -> None:
-        """With --resume, take over the finished records of a shard, or their names for a stream."""
-        from blurkit.io.records import Record
-        from blurkit.io.shards import read_shard
-        from blurkit.io.sinks import ShardSink
-
-        if not self.run.resume:
-            return
-        if isinstance(self.sink, ShardSink):
-            shard = self.sink.path(Record(""))
-            with deferred():  # an interrupted copy would lose the rest
-                for record in read_shard(shard) if shard.is_file() else ():
-                    self.sink.write(record)
-                    self.finished.append(record.name)
-        elif self.run.state is not None:
-            self.finished = self.saved.load(self.run.state).finished
-
     def _is_pending(self, record: Record) -> bool:
         """Return whether a record is to be searched; count it if a resumed run finished it."""
-        from blurkit.io.sinks import ShardSink, StreamSink
+        from blurkit.io.sinks import StreamSink
 
-        finished = False
-        if self.run.resume and isinstance(self.sink, (ShardSink, StreamSink)):
-            finished = record.name in self.finished
-        elif self.run.resume:
-            finished = self.sink.is_done(record)
+        streamed = self.run.resume and isinstance(self.sink, StreamSink)
+        finished = record.name in self.finished if streamed else self.sink.is_done(record)
         self._already += finished
         return not finished
 
@@ -296,7 +269,7 @@ class SearchBatch:
 
         searches: list[TiledSearch] = []
         for record in group:
-            with self.problems.guard(record.name):
+            with self.batch.guard(record.name):
                 self.sink.claim(record)
                 place = self.run.placement
                 search = TiledSearch(
@@ -306,7 +279,7 @@ class SearchBatch:
                     search.check_one_blur()
                 searches.append(search)
         done = 0
-        with self.problems.guard(", ".join(search.record.name for search in searches)):
+        with self.batch.guard(", ".join(search.record.name for search in searches)):
             path = self._state_path(searches[0].record) if searches else None
             self._resume(path, searches)
             with deferred() as stopped, self._watching(searches, path, stopped) as watch:
@@ -327,7 +300,7 @@ class SearchBatch:
         self.sink.write(record)
         self.finished.append(record.name)
         if "kernel" in record.attrs and (folder := self._folder(search)):
-            with self.problems.guard(str(folder)):
+            with self.batch.guard(str(folder)):
                 write_image(folder / "kernel.png", search.kernel_picture())
         attrs = record.attrs
         if run.json:
@@ -342,7 +315,7 @@ class SearchBatch:
             )
         diverged = attrs.get("blind_diverged")
         if diverged is not None:
-            self.problems.add(
+            self.batch.add(
                 record.name,
                 BlurkitError(
                     f"{record.name}: the search diverged at iteration {diverged}; the picture of "
@@ -394,7 +367,7 @@ class SearchBatch:
                     folder = self._folder(search)
                     assert folder is not None
                     file = folder / f"{search.iteration:05d}.png"
-                    with self.problems.guard(str(file)):
+                    with self.batch.guard(str(file)):
                         write_image(file, search.picture(), attrs=search.record.attrs)
                 shown[id(search)] = search.iteration
                 for number, tile in enumerate(search.searches):

@@ -160,7 +160,7 @@ def with_networks(
             one,
             network=options.network if one.checkpoint else "",
             **how,
-            **(tiles if one.way == "network" else {}),
+            **(tiles if one.way() == "network" else {}),
         )
         for name, one in chosen.items()
     }

@@ -152,18 +152,23 @@ def reblur(
         status_of(inputs, options, "reblurred", "sharp", dataset=options.swaps)
     options = at_hand(options)
 
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless
-    from blurkit.data.collection import refuse_unpaired
+    from blurkit.cli.batch import RecordBatch
     from blurkit.data.films import check_film_output
+
+    with RecordBatch([*inputs, *options.like], options, "reblur", "reblurred") as batch:
+        check_film_output(inputs, options.output)
+        _open(inputs, batch, options)
+        _blur(inputs, options, batch)
+    batch.end()
+
+
+def _blur(inputs: list[str], options: ReblurOptions, batch: RecordBatch) -> None:
+    """Blur the records of the inputs and print what their blur is worth."""
+    from blurkit.data.collection import refuse_unpaired
     from blurkit.data.sources import is_stream, read_records
 
-    batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
-    check_film_output(inputs, options.output)
-    _open(inputs, batch, options)
     alone = options.copies == 1 and not options.swaps
-    refuse_hopeless(
-        inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone, times=options.copies
-    )
+    batch.refuse_hopeless(inputs, "sharp", same_names=alone, times=options.copies)
     if options.way in ("like", "search") and not options.like:
         remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
@@ -181,10 +186,8 @@ def reblur(
     if not any(map(is_stream, inputs)) and not options.resume and options.part == "1/1":
         photos = read_records(inputs, on_error=lambda *_: None).total
         total = photos and photos * options.copies
-    jobs = batch.remaining(jobs, batch.part)
-    with closing(batch.run(jobs, total)) as finished:
+    with closing(batch.run(batch.remaining(jobs, batch.part), total)) as finished:
         _measure(finished, options, engine)
-    batch.end()
 
 
 def _check_networks(options: ReblurOptions) -> None:
@@ -313,7 +316,7 @@ def _open(inputs: list[str], batch: RecordBatch, options: ReblurOptions) -> None
             changed = last_changes(items, Preparation(copies=options.copies))
         path, force, resume = Path(output), options.force, options.resume
         part = batch.part.prefix
-        batch.sink = ShardFolder(path, force=force, resume=resume, part=part, changed=changed)
+        batch.use(ShardFolder(path, force=force, resume=resume, part=part, changed=changed))
     else:
         batch.open(("reblurred", "blur"), REBLURRED)
 

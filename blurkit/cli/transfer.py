@@ -22,7 +22,7 @@ from blurkit.cli.options import (
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems, RecordTask
+    from blurkit.cli.batch import Problems, RecordBatch, RecordTask
     from blurkit.data.collection import RecordList
     from blurkit.io.records import Record
 
@@ -64,17 +64,25 @@ def transfer(
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
     options = at_hand(options)
 
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
-    from blurkit.data.collection import collect_pairs, refuse_unpaired
+    from blurkit.cli.batch import RecordBatch
     from blurkit.data.films import check_film_output
+    from blurkit.reports.pictures import REBLURRED
+
+    with RecordBatch(inputs, options, "transfer", "transferred") as batch:
+        check_film_output(inputs[:1], options.output)
+        batch.open(("reblurred",), REBLURRED)
+        _transfer(inputs, options, batch)
+    batch.end()
+
+
+def _transfer(inputs: list[str], options: TransferOptions, batch: RecordBatch) -> None:
+    """Blur every photo like every pair, and print how well the pairs' own blur is reproduced."""
+    from blurkit.cli.batch import warn
+    from blurkit.data.collection import collect_pairs, refuse_unpaired
     from blurkit.data.places import WHOLE
     from blurkit.data.sources import read_records
-    from blurkit.reports.pictures import REBLURRED
     from blurkit.reports.tables import print_table
 
-    batch = RecordBatch(inputs, options, "transfer", "transferred")
-    check_film_output(inputs[:1], options.output)
-    batch.open(("reblurred",), REBLURRED)
     if len(inputs) == 2:
         refuse_unpaired(inputs[1:], "sharp", "blur", "")
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), batch.add)
@@ -84,11 +92,7 @@ def transfer(
         raise UsageError(
             f"{len(pairs)} pairs give several results: name a folder/, a shard (.h5) or - with -o"
         )
-
-    alone = len(pairs) == 1
-    refuse_hopeless(
-        inputs[:1], batch.sink, batch, "transferred", "sharp", same_names=alone, times=len(pairs)
-    )
+    batch.refuse_hopeless(inputs[:1], "sharp", same_names=len(pairs) == 1, times=len(pairs))
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
@@ -127,7 +131,6 @@ def transfer(
             [(name, *scores.values()) for name, scores in reproduced.values()],
             note="PSNR against the real blurry image, 8 bits",
         )
-    batch.end()
 
 
 def _jobs(
