@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
@@ -70,6 +71,17 @@ def is_out_of_memory(error: BaseException) -> bool:
         "could not create a primitive",  # oneDNN's, which knows no reason
     )
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
+@contextmanager
+def memory_errors(advice: str = "") -> Iterator[None]:
+    """Turn a lack of memory in a block into a BlurkitError, with advice after it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BlurkitError(f"out of memory{advice}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -17,25 +17,11 @@ import typer
 
 from blurkit.cli.common import leave, print_json
 from blurkit.cli.options import ImageTask, Resumable
+from blurkit.data import sources
 from blurkit.data.collection import are_two_sides, read_two_sides
 from blurkit.data.places import WHOLE, Scene, WorkPart, array_of, parse_part
-from blurkit.data.sources import (
-    RecordStream,
-    ShardSource,
-    find_items,
-    is_stream,
-    item_records,
-    outlines,
-    part_among,
-    read_records,
-    result_name,
-    summary_of_results,
-    summary_of_unread,
-    unread_files,
-    without_images,
-)
 from blurkit.data.workers import Background
-from blurkit.errors import BlurkitError, NoOutput, UsageError, is_out_of_memory
+from blurkit.errors import BlurkitError, NoOutput, UsageError, memory_errors
 from blurkit.io.films import FILM_SUFFIXES, FilmOptions
 from blurkit.io.formats import ending
 from blurkit.io.image_sinks import FileOptions, open_sink
@@ -83,42 +69,39 @@ class Problems:
         """Report a bad item. UsageError and NoOutput are raised instead and end the command."""
         if isinstance(error, (UsageError, NoOutput)):
             raise error
-        say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
+        say_error(where, str(error))
         self.failed.append(where)
 
     def say(self, text: str) -> None:
         """Print a line on standard error, unless quiet."""
         say(text, self.quiet)
 
-    def pairs(self, inputs: list[str], first: str) -> RecordStream:
+    def pairs(self, inputs: list[str], first: str) -> sources.RecordStream:
         """Return the inputs' records in the part; of two folders, the first has images `first`."""
         if are_two_sides(inputs):
             roles = (first, "sharp")
             return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles, self.say)
-        return read_records(inputs, part=self.part, on_error=self.add)
+        return sources.read_records(inputs, part=self.part, on_error=self.add)
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
         """Run a block in which a BlurkitError, or too little memory, counts as one bad item."""
         try:
-            yield
+            with memory_errors("; try a smaller --tile"):
+                yield
         except BlurkitError as error:
             self.add(where, error)
         except RecursionError:
             self.add(where, BlurkitError("damaged: what it says is nested too deeply"))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
     def finish(self, done: int, verb: str, what: str = "image") -> None:
         """End with a summary, in which a result is a `what`.
 
         The exit status is 1 if items failed or were not read, or if none was done.
         """
-        unread = unread_files(self._inputs, self._also_read)
+        unread = sources.unread_files(self._inputs, self._also_read)
         if unread:
-            say(summary_of_unread(unread))
+            say(sources.summary_of_unread(unread))
         already = f", {self.already} finished before" if self.already else ""
         if self.failed:
             names = ", ".join(self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
@@ -130,6 +113,11 @@ class Problems:
             say(f"{verb} {counted(done, what)} in {duration(seconds)}{already}")
         if unread:
             leave("", 1)
+
+
+def say_error(where: str, reason: str) -> None:
+    """Print what is wrong with an item, which is named if the reason does not name it."""
+    say(f"error: {reason}" if where in reason else f"error: {where}: {reason}")
 
 
 def counted(number: int, what: str = "image") -> str:
@@ -185,14 +173,13 @@ class RecordBatch(Problems):
         With `--compare`, `panels` are shown beside each result. Films get `only` these frames.
         """
         options = self._options
-        files = FileOptions(options.force, options.resume, warn=say_warning)
-        files = replace(files, guard=self.guard, failed=self.failed)
+        how: dict[str, Any] = {"guard": self.guard, "failed": self.failed, "warn": say_warning}
         if isinstance(options, ImageTask):
-            films = FilmOptions(options.frames, options.crf, only, say_warning)
-            files = replace(files, format=options.format, quality=options.quality, films=films)
+            how["films"] = FilmOptions(options.frames, options.crf, only, say_warning)
+            how |= {"format": options.format, "quality": options.quality}
             if panels is not None and options.compare:
-                shown = partial(before_after, panels=panels)
-                files = replace(files, compare=shown, sheet=film_sheet)
+                how |= {"compare": partial(before_after, panels=panels), "sheet": film_sheet}
+        files = FileOptions(options.force, options.resume, **how)
         self.use(open_sink(options.output, show, self._verb, files))
         remember_options(options)
 
@@ -212,22 +199,22 @@ class RecordBatch(Problems):
         What is finished already is enough if it is `reported`. The part becomes an even one. Raises
         UsageError for several results in one file.
         """
-        sink, found = self.sink, find_items(inputs, image=image, blur=blur)
+        sink, found = self.sink, sources.find_items(inputs, image=image, blur=blur)
         if found.results:
-            self.say(summary_of_results(found.results))
-        self.part = part_among(self.part, found.items)
+            self.say(sources.summary_of_results(found.results))
+        self.part = sources.part_among(self.part, found.items)
         if sink.only:
-            sink.refuse_several(times * RecordStream(found.items, self.part).results)
+            sink.refuse_several(times * sources.RecordStream(found.items, self.part).results)
         reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
         already = 0
         for item in found.items:
-            if isinstance(item, ShardSource) or not same_names:
+            if isinstance(item, sources.ShardSource) or not same_names:
                 return
             if item.name not in self.part:
                 continue
             try:
-                if not sink.is_done(without_images(item)):
-                    sink.claim(without_images(item))
+                if not sink.is_done(sources.without_images(item)):
+                    sink.claim(sources.without_images(item))
                     return
                 already += 1
             except BlurkitError as error:
@@ -245,7 +232,7 @@ class RecordBatch(Problems):
         """Yield the jobs in `part` whose records a resumed run has not found finished."""
         last = None
         for record, work in jobs:
-            if result_name(record) not in part:
+            if sources.result_name(record) not in part:
                 continue
             if not self.sink.is_done(record):
                 yield record, work
@@ -260,7 +247,7 @@ class RecordBatch(Problems):
         self,
         jobs: Iterable[RecordTask],
         total: int | None = None,
-        items: Iterable[Scene | ShardSource] = (),
+        items: Iterable[Scene | sources.ShardSource] = (),
         unit: str = "image",
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
@@ -274,7 +261,7 @@ class RecordBatch(Problems):
         """
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
-        ahead = not any(map(is_stream, self._inputs))
+        ahead = not any(map(sources.is_stream, self._inputs))
         forecast = Forecast(() if quiet else items)
         try:
             with self.completing(), Background() as background:
@@ -306,7 +293,7 @@ class RecordBatch(Problems):
         self.finish(self.sink.done if done is None else done, self._verb, what)
 
     def finished_before(
-        self, scenes: Iterable[Scene], records: RecordStream, made: str
+        self, scenes: Iterable[Scene], records: sources.RecordStream, made: str
     ) -> Iterator[Record]:
         """Yield the records that a resumed run has found finished, with the image `made`.
 
@@ -319,17 +306,16 @@ class RecordBatch(Problems):
             yield from (record for record in finished if record.name not in self._names)
             return
         for scene in scenes:
-            result = self.sink.path(without_images(scene))
-            files = {**scene.files, **({made: result} if result else {})}
-            yield from item_records([replace(scene, files=files)], on_error=self.add)
-        shards = [
-            i for i in records.items if isinstance(i, ShardSource) and not is_stream(i.source)
-        ]
-        for record in (
-            item_records(shards, on_error=lambda where, error: None) if self._kept else ()
-        ):
+            result = self.sink.path(sources.without_images(scene))
+            paths = scene.files | ({made: result} if result else {})
+            yield from sources.item_records([replace(scene, files=paths)], on_error=self.add)
+        if not self._kept:
+            return
+        shards = (item for item in records.items if isinstance(item, sources.ShardSource))
+        files = [item for item in shards if not sources.is_stream(item.source)]
+        for record in sources.item_records(files, on_error=lambda where, error: None):
             if path := self._kept.get(record.name):
-                images = {**record.images, made: read_image(path).pixels}
+                images = record.images | {made: read_image(path).pixels}
                 yield Record(record.name, images, record.attrs)
 
 
@@ -341,10 +327,11 @@ class Forecast:
     films or shards, nothing is said: how many records follow is not known.
     """
 
-    def __init__(self, items: Iterable[Scene | ShardSource]) -> None:
+    def __init__(self, items: Iterable[Scene | sources.ShardSource]) -> None:
         items = list(items)
         files = [item.paths[0] for item in items if isinstance(item, Scene)]
-        known = len(files) == len(items) > FIRST and not any(map(_may_be_film, files))
+        films = any(ending(file) in FILM_SUFFIXES for file in files)
+        known = len(files) == len(items) > FIRST and not films
         self._files = files if known else []
         self._done, self._pixels, self._started = 0, 0, time.monotonic()
 
@@ -376,10 +363,6 @@ SOON = 10.0
 
 MOST_HEADS = 1000
 """Of so many files at most, the heads are read."""
-
-
-def _may_be_film(file: Path) -> bool:
-    return ending(file) in FILM_SUFFIXES
 
 
 def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
@@ -446,15 +429,15 @@ def status_of(
     `image` and `blur` are as for `find_items`. Raises UsageError for streams, and for frames of
     films that are results of their own.
     """
-    found = find_items(inputs, image=image, blur=blur)
-    if any(isinstance(item, ShardSource) and is_stream(item.source) for item in found.items):
+    if any(map(sources.is_stream, inputs)):
         raise UsageError("--status requires files as inputs, not a stream")
+    found = sources.find_items(inputs, image=image, blur=blur)
     if getattr(options, "frames", False):
         raise UsageError("--status cannot count frames; leave out --frames")
     for where, reason in found.left_out:
-        say(f"error: {reason}" if where in reason else f"error: {where}: {reason}")
-    part = part_among(parse_part(options.part), found.items)
-    show_status(outlines(found.items), part, options, verb, dataset)
+        say_error(where, reason)
+    part = sources.part_among(parse_part(options.part), found.items)
+    show_status(sources.outlines(found.items), part, options, verb, dataset)
 
 
 def show_status(
@@ -473,7 +456,7 @@ def show_status(
     """
     if options.output == "-":
         raise UsageError("--status requires files as output, not a stream")
-    names = {result_name(record): record for record in results}
+    names = {sources.result_name(record): record for record in results}
     quiet, missing, total = options.quiet or options.json, [], 0
     for number in range(1, whole.count + 1):
         part = replace(whole, number=number)
@@ -506,11 +489,11 @@ def _finished(
         files = FileOptions(resume=True, format=getattr(options, "format", None))
         return open_sink(output, (), verb, files).is_done
     times = {
-        origin(result_name(record)): last_change(file)
+        origin(sources.result_name(record)): last_change(file)
         for file in shards
-        for record in outlines([ShardSource(str(file))])
+        for record in sources.outlines([sources.ShardSource(str(file))])
     }
-    return lambda record: times.get(result_name(record), -1) >= source_change(record)
+    return lambda record: times.get(sources.result_name(record), -1) >= source_change(record)
 
 
 # ---- Resumed batches -----------------------------------------------------------------------------

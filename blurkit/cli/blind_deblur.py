@@ -12,27 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    BLUR,
-    CHECKPOINT,
-    SHA256,
-    Given,
-    InputPaths,
-    Networks,
-    Tiling,
-    Tracked,
-    WritingImages,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, refuse_two_streams, result_values
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import Terminated, deferred
 from blurkit.io.paths import STEPS, is_folder
 from blurkit.io.writing import refuse_output
-from blurkit.options import ANY, check_strength, option
+from blurkit.options import check_strength, option, rare
 from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.systems.search_options import PRESETS, SearchOptions
 
@@ -44,17 +30,18 @@ if TYPE_CHECKING:
 SAVE_MINUTES = 10
 """Minutes between saves of the state."""
 
+FOUND = ("iterations", "kept", "objective", "reproduced", "diverged")
+"""What `--json` prints about a search."""
+
 
 @dataclass(frozen=True)
-class BlindDeblurOptions(Tiling, Tracked, WritingImages):
+class BlindDeblurOptions(shared.Tiling, shared.Tracked, shared.WritingImages):
     """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
-    checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
-    sha256: tuple[str, ...] = SHA256
-    output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
-    )
-    strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
+    checkpoint: str | None = option(None, shared.CHECKPOINT, flags=("--checkpoint", "-c"))
+    sha256: tuple[str, ...] = shared.SHA256
+    output: str | None = shared.output_option("NAME.deblurred next to each image", "Image, folder/")
+    strength: float = shared.STRENGTH
     generator: tuple[str, ...] = option(
         (), "StyleGAN file for --prior stylegan; two files for version 1."
     )
@@ -66,16 +53,14 @@ class BlindDeblurOptions(Tiling, Tracked, WritingImages):
         False, "Store the blur as attribute `kernel`, and its picture in NAME.blind/."
     )
     save_every: int | None = option(None, "Iterations between saved pictures.")
-    save_to: Path | None = option(
-        None, "Folder for these pictures; default: NAME.blind/ next to the output.", rare=True
+    save_to: Path | None = rare(
+        None, "Folder for these pictures; default: NAME.blind/ next to the output."
     )
     log: Path | None = option(None, "Log the terms of the objective to this file as JSON lines.")
     resume: bool = option(False, "Keep finished results and continue with the rest.")
-    state: Path | None = option(
-        None, "State file of a stopped search; default: next to the output.", rare=True
-    )
-    batch: int = option(1, "Photos or tiles that are searched together.", 1, rare=True)
-    blur: str = BLUR
+    state: Path | None = rare(None, "State file of a stopped search; default: next to the output.")
+    batch: int = rare(1, "Photos or tiles that are searched together.", 1)
+    blur: str = shared.BLUR
 
     @property
     def rectangle(self) -> tuple[int, int, int, int] | None:
@@ -111,9 +96,9 @@ class BlindDeblurOptions(Tiling, Tracked, WritingImages):
 
 
 def blind_deblur(
-    inputs: InputPaths,
+    inputs: shared.InputPaths,
     run: BlindDeblurOptions,
-    search: Annotated[Given, SearchOptions],
+    search: Annotated[shared.Given, SearchOptions],
     preset: Annotated[
         str,
         typer.Option(
@@ -137,7 +122,7 @@ def blind_deblur(
     Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution
     --region 800,600,256,256; blurkit blind-deblur photos/ -o sharp/ --resume
     """
-    run = settled(run, inputs)
+    run = shared.settled(run, inputs)
     refuse_two_streams(inputs, [run.checkpoint])
     options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
@@ -146,7 +131,7 @@ def blind_deblur(
         from blurkit.cli.batch import status_of
 
         status_of(inputs, run, "deblurred", blur=run.blur)
-    run = at_hand(run, "checkpoint", "generator")
+    run = shared.at_hand(run, "checkpoint", "generator")
 
     from blurkit.cli.batch import RecordBatch
     from blurkit.io.image_sinks import FileOptions, open_sink
@@ -182,7 +167,7 @@ class SearchBatch:
         from blurkit.training.state import TrainingLog
 
         self.inputs, self.run, self.batch, self.sink = inputs, run, batch, batch.sink
-        model = model_of(Networks(run.checkpoint), run)
+        model = shared.model_of(shared.Networks(run.checkpoint), run)
         self.context, self.by = model.searching(options, run.generator, run.features)
         about = options.as_dict() | {"restored_by": self.by, "precision": str(self.context.dtype)}
         place = run.placement
@@ -302,28 +287,20 @@ class SearchBatch:
         if "kernel" in record.attrs and (folder := self._folder(search)):
             with self.batch.guard(str(folder)):
                 write_image(folder / "kernel.png", search.kernel_picture())
-        attrs = record.attrs
+        found = {key: record.attrs.get(f"blind_{key}") for key in FOUND}
         if run.json:
-            height, width = record.images["restored"].shape[:2]
-            print_json(
-                {"name": record.name, "width": width, "height": height}
-                | {"seconds": attrs["restored_seconds"], "strength": run.strength}
-                | {"iterations": attrs["blind_iterations"], "kept": attrs["blind_kept"]}
-                | {"objective": attrs["blind_objective"]}
-                | {"reproduced": attrs.get("blind_reproduced")}
-                | {"diverged": attrs.get("blind_diverged"), "with": attrs["restored_with"]}
-            )
-        diverged = attrs.get("blind_diverged")
-        if diverged is not None:
-            self.batch.add(
-                record.name,
-                BlurkitError(
-                    f"{record.name}: the search diverged at iteration {diverged}; the picture of "
-                    f"iteration {attrs['blind_iterations']} was written; "
-                    "try a smaller image_rate or kernel_rate in a --config file"
-                ),
-            )
-        return diverged is None
+            size = result_values(record, record.images["restored"], "restored")
+            how = {"with": record.attrs["restored_with"]}
+            print_json(size | {"strength": run.strength} | found | how)
+        if found["diverged"] is None:
+            return True
+        reason = (
+            f"{record.name}: the search diverged at iteration {found['diverged']}; the picture of "
+            f"iteration {found['iterations']} was written; "
+            "try a smaller image_rate or kernel_rate in a --config file"
+        )
+        self.batch.add(record.name, BlurkitError(reason))
+        return False
 
     def _leave(self, path: Path | None, searches: Sequence[TiledSearch], stopped: bool) -> None:
         """Save the state of a stopped group, or delete the state of a finished one."""
@@ -344,8 +321,6 @@ class SearchBatch:
         self, searches: Sequence[TiledSearch], path: Path | None, stopped: Callable[[], int]
     ) -> Iterator[Callable[[Sequence[Search]], bool]]:
         """Yield the function to call after every step: progress, log, pictures and saves."""
-        from blurkit.io.images import write_image
-
         run = self.run
         total = self.context.options.iterations * sum(len(s.searches) for s in searches)
         label = searches[0].record.name if len(searches) == 1 else f"{len(searches)} pictures"
@@ -364,22 +339,14 @@ class SearchBatch:
             for search in searches:
                 every = run.save_every
                 if every and search.iteration // every > shown[id(search)] // every:
-                    folder = self._folder(search)
-                    assert folder is not None
-                    file = folder / f"{search.iteration:05d}.png"
-                    with self.batch.guard(str(file)):
-                        write_image(file, search.picture(), attrs=search.record.attrs)
+                    self._show(search)
                 shown[id(search)] = search.iteration
                 for number, tile in enumerate(search.searches):
-                    if tile.last.iteration > logged[id(tile)]:
-                        logged[id(tile)] = tile.last.iteration
-                        self._log.write(
-                            tile.last.iteration,
-                            name=search.record.name,
-                            tile=number,
-                            objective=tile.last.objective,
-                            **(tile.last.terms or {}),
-                        )
+                    last, about = tile.last, {"name": search.record.name, "tile": number}
+                    if last.iteration > logged[id(tile)]:
+                        logged[id(tile)] = last.iteration
+                        about |= {"objective": last.objective, **(last.terms or {})}
+                        self._log.write(last.iteration, **about)
             if path is not None and time.monotonic() - saved > 60 * SAVE_MINUTES:
                 self.saved.save(path, searches, self.finished)
                 saved = time.monotonic()
@@ -389,6 +356,16 @@ class SearchBatch:
             yield watch
         finally:
             progress.close()
+
+    def _show(self, search: TiledSearch) -> None:
+        """Write the picture that a search has reached."""
+        from blurkit.io.images import write_image
+
+        folder = self._folder(search)
+        assert folder is not None
+        file = folder / f"{search.iteration:05d}.png"
+        with self.batch.guard(str(file)):
+            write_image(file, search.picture(), attrs=search.record.attrs)
 
     def _folder(self, search: TiledSearch) -> Path | None:
         """Return the folder of a search's pictures, or None if its record goes into a shard."""
@@ -402,6 +379,7 @@ class SearchBatch:
 
 def _objective(tile: Search) -> str:
     """Return the objective and its terms for the progress bar."""
-    terms = tile.last.terms or {}
-    parts = [f"{name} {value:.4f}" for name, value in terms.items()]
-    return ", ".join([f"objective {tile.last.objective:.4f}", *parts]) if parts else "warm-up"
+    if not tile.last.terms:
+        return "warm-up"
+    values = {"objective": tile.last.objective, **tile.last.terms}
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    BLUR,
-    NETWORK,
-    ImageTask,
-    InputPaths,
-    Networks,
-    Tracked,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
-from blurkit.errors import BlurkitError, UsageError, without_secrets
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, refuse_two_streams, result_values
+from blurkit.errors import UsageError, without_secrets
 from blurkit.io.paths import is_folder
-from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
+from blurkit.options import (
+    Method,
+    Placement,
+    Protocol,
+    check_strength,
+    choose_method,
+    option,
+    rare,
+)
 from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
@@ -48,19 +45,17 @@ FOUND = (
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, ImageTask, Tracked):
+class DeblurOptions(shared.Networks, shared.ImageTask, shared.Tracked):
     """The options of `blurkit deblur`."""
 
-    output: str | None = output_option(
-        "Image, film, folder/, shard (.h5) or -; default: NAME.deblurred next to each file."
-    )
+    output: str | None = shared.output_option("NAME.deblurred next to each file")
     method: Method | None = option(
         None,
         "shake: estimate and invert the blur of each part; network: restore any blur; auto: use "
         "whichever should be better for each part.  [auto; network with -c, --encoder, "
         "--protocol, --tile or --overlap]",
     )
-    strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
+    strength: float = shared.STRENGTH
     kernel: Path | None = option(
         None,
         "Invert this blur instead of an estimate: a kernel (.mat .npz .npy .png), or what "
@@ -98,13 +93,12 @@ class DeblurOptions(Networks, ImageTask, Tracked):
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
         "with local statistics (NAFNet, MSFS-Net-Local); own: the network's paper's.",
     )
-    value_range: Literal["auto", "0..1", "0..255", "-1..1"] = option(
+    value_range: Literal["auto", "0..1", "0..255", "-1..1"] = rare(
         "auto",
         "Pixel values that another program's ONNX file takes; auto: found by trying a photo.",
-        rare=True,
     )
-    network: str = NETWORK
-    blur: str = BLUR
+    network: str = shared.NETWORK
+    blur: str = shared.BLUR
 
     def way(self, sheet: bool = False) -> Method:
         """Return the named method, or the one that the other options imply.
@@ -121,7 +115,7 @@ class DeblurOptions(Networks, ImageTask, Tracked):
         return replace(super().placement, protocol=self.protocol)
 
 
-def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
+def deblur(inputs: shared.InputPaths, options: DeblurOptions) -> None:
     """Remove blur from photos, films, folders, datasets and streams.
 
     Size, depth, transparency and metadata are kept; of films also timing, sound and subtitles. With
@@ -132,7 +126,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     blurkit deblur film.mp4 -o sharp.mp4;
     blurkit deblur photo.jpg --method shake
     """
-    options = settled(options, inputs)
+    options = shared.settled(options, inputs)
     refuse_two_streams(inputs, options.files)
     _check(options)
     options = _previewing(options)
@@ -141,7 +135,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
 
         status_of(inputs, options, "deblurred", blur=options.blur)
     only = clipped_frames(options, inputs)
-    options = at_hand(options)
+    options = shared.at_hand(options)
 
     from blurkit.cli.batch import RecordBatch
 
@@ -163,8 +157,8 @@ def _restore(
     from blurkit.synthesis.kernels import KernelSheet
     from blurkit.tasks import deblur as tasks
 
-    kernel = read_known_blur(options.kernel) if options.kernel is not None else None
-    mask_of = read_masks(options.mask)
+    kernel = tasks.read_known_blur(options.kernel) if options.kernel is not None else None
+    mask_of = tasks.read_masks(options.mask)
     check_film_output(inputs, options.output)
     batch.open(("preview",) if options.preview else ("restored",), RESTORED, only)
     replaced = options.force or options.resume
@@ -173,7 +167,7 @@ def _restore(
 
     records = read_records(inputs, blur=options.blur, part=batch.part, on_error=batch.add)
     kept = options.keep_kernel
-    pictures = KernelPictures(kept, replaced, records.total) if kept is not None else None
+    pictures = tasks.KernelPictures(kept, replaced, records.total) if kept is not None else None
     work, engine = deblurring(options, kernel)
     results = Results(options, engine, options.way(isinstance(kernel, KernelSheet)) == "auto")
     finished = records.drop(batch.sink.is_done)
@@ -243,7 +237,7 @@ class Results:
         left = otherwise and tasks.is_left(record)
         self._photos, self._sharp = self._photos + 1, self._sharp + left
         found = "" if self._engine else f"{tasks.kernel_summary(record, otherwise)}; "
-        whole = record.attrs["part_of"] if options.preview else None
+        whole = record.attrs["part_of"] if options.preview else ()
         line = tasks.result_line(record, found, whole)
         say(line, options.quiet or (options.json and not found))
         if not left:
@@ -266,18 +260,17 @@ def _described(record: Record, options: DeblurOptions) -> dict[str, Any]:
     from blurkit.tasks.deblur import restoration_warnings
 
     attrs = record.attrs
-    height, width = record.images["restored"].shape[:2]
     kept = options.keep_kernel is not None and "kernel" in attrs
     return (
-        {"name": record.name, "width": width, "height": height}
-        | {"seconds": attrs["restored_seconds"], "strength": options.strength}
+        result_values(record, record.images["restored"], "restored")
+        | {"strength": options.strength}
         | {key: attrs[key] for key in FOUND if key in attrs}
         | ({"kernel": attrs["kernel"].tolist()} if kept else {})
         | {"warnings": restoration_warnings(record)}
     )
 
 
-def clipped_frames(options: DeblurOptions, inputs: InputPaths) -> range | None:
+def clipped_frames(options: DeblurOptions, inputs: shared.InputPaths) -> range | None:
     """Return the frames that `--clip` names, None without it.
 
     Raises UsageError if they are no frames, or the input is not one film that has them.
@@ -343,117 +336,11 @@ def deblurring(
     from blurkit.synthesis.kernels import KernelSheet
 
     values = None if options.value_range == "auto" else options.value_range
-    model = model_of(options, options, None, values, options.network)
+    model = shared.model_of(options, options, None, values, options.network)
     gamma = options.gamma or 2.2
     way = options.way(isinstance(kernel, KernelSheet))
     keep = way != "network"  # for records, and for the inset of comparisons
     return model.deblurring(way, kernel, gamma, options.strength, keep)
-
-
-def read_known_blur(path: Path) -> np.ndarray | KernelSheet:
-    """Return the kernel (h, w) in a file, or the sheet that `--keep-kernel` wrote.
-
-    Raises UsageError if another file holds several kernels, or values below 0.
-    """
-    from blurkit.synthesis.kernels import read_kernels, read_sheet
-
-    if sheet := read_sheet(path):
-        return sheet
-    kernels = read_kernels(path)
-    if len(kernels) > 1:
-        names = ", ".join(name for name, _ in kernels[:3])
-        raise UsageError(
-            f"--kernel {path}: holds {len(kernels)} kernels ({names}, ...); name a file with one"
-        )
-    kernel = kernels[0][1]
-    if (kernel < 0).any():
-        raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
-    return kernel
-
-
-def read_masks(path: Path | None) -> Callable[[Record], np.ndarray | None]:
-    """Return the function that returns a record's mask (H, W, C), white where it is restored.
-
-    A file is the mask of every photo; a folder has one for each, of its name, or that of its film.
-    What is transparent in a mask is black. Raises BlurkitError for a file that is no picture, and
-    the function for a record without a mask; without a `path`, it returns None.
-    """
-    if path is None:
-        return lambda record: None
-    from blurkit.data.sources import result_name
-    from blurkit.io.formats import IMAGE_SUFFIXES
-    from blurkit.io.images import read_image
-    from blurkit.io.paths import composed, walk
-    from blurkit.io.records import to_float
-
-    def read(file: Path) -> np.ndarray:
-        picture = read_image(file)
-        pixels = to_float(picture.pixels)
-        return pixels if picture.alpha is None else pixels * to_float(picture.alpha)
-
-    if not path.is_dir():
-        only = read(path)
-        return lambda record: only
-    files = {
-        composed(file.relative_to(path).with_suffix("").as_posix()): file
-        for file in walk(path, IMAGE_SUFFIXES)
-    }
-
-    def mask_of(record: Record) -> np.ndarray:
-        for name in (record.name, result_name(record)):
-            if name in files:
-                return read(files[name])
-        raise BlurkitError(f"--mask {path}: holds no picture named {record.name}")
-
-    return mask_of
-
-
-class KernelPictures:
-    """Writes the kernels that were found in photos to a picture, or to folder/NAME.png for each.
-
-    Raises UsageError if the `total` number of photos is more than one and `output` is a file, and
-    BlurkitError if that exists and `force` is off.
-    """
-
-    def __init__(self, output: Path, force: bool, total: int | None) -> None:
-        from blurkit.io.writing import refuse_output
-
-        self._output, self._force = output, force
-        self._is_file = output.suffix.lower() == ".png"
-        self._claimed: set[str] = set()
-        self._refuse_several(total or 1)
-        if self._is_file:
-            refuse_output(output, force)
-
-    def _refuse_several(self, photos: int) -> None:
-        if self._is_file and photos > 1:
-            raise UsageError(
-                f"--keep-kernel {self._output} is one picture, but there are several photos; "
-                "name a folder/"
-            )
-
-    def _path(self, record: Record) -> Path:
-        from blurkit.io.records import safe_name
-
-        return self._output if self._is_file else self._output / f"{safe_name(record.name)}.png"
-
-    def claim(self, record: Record) -> None:
-        """Raise UsageError for a second photo in a file, BlurkitError for an existing picture."""
-        from blurkit.io.writing import refuse_existing
-
-        self._claimed.add(record.name)
-        self._refuse_several(len(self._claimed))
-        refuse_existing(self._path(record), self._force)
-
-    def write(self, record: Record, quiet: bool) -> None:
-        """Write the picture of a restored record, or say that there is none."""
-        from blurkit.synthesis.kernels import KernelSheet
-
-        if sheet := KernelSheet.of(record.attrs):
-            sheet.write(self._path(record), self._force)
-            say(f"wrote {self._path(record)}", quiet)
-        else:
-            say(f"{record.name}: no kernel was found, and none is written")
 
 
 def _previewing(options: DeblurOptions) -> DeblurOptions:

@@ -104,7 +104,6 @@ WITH_NETWORKS = ("protocol", "tile", "precision")
 
 
 def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> None:
-    """Raise UsageError if one of the options `names` is given; "{}" in `reason` is its name."""
     for name in names:
         if getattr(options, name) != getattr(EvaluationOptions, name):
             raise UsageError(reason.format(f"--{name.replace('_', '-')}"))
@@ -154,13 +153,9 @@ def with_networks(
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
     same = ("device", "precision", "max_pixels")
     how: dict[str, Any] = {name: getattr(options, name) for name in same} | {"quiet": True}
-    tiles: dict[str, Any] = {"protocol": options.protocol, "tile": options.tile}
-    return pairs, {  # estimated blur has tiles of its own
-        name: replace(
-            one,
-            network=options.network if one.checkpoint else "",
-            **how,
-            **(tiles if one.way() == "network" else {}),
-        )
-        for name, one in chosen.items()
-    }
+    for name, one in chosen.items():
+        own = how | ({"network": options.network} if one.checkpoint else {})
+        if one.way() == "network":  # estimated blur has tiles of its own
+            own |= {"protocol": options.protocol, "tile": options.tile}
+        chosen[name] = replace(one, **own)
+    return pairs, chosen

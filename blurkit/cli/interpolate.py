@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blurkit.cli import options as shared
 from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    Networks,
-    Resumable,
-    Tiling,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
 from blurkit.errors import UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
@@ -34,12 +26,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InterpolateOptions(Networks, Tiling, Resumable):
+class InterpolateOptions(shared.Networks, shared.Tiling, shared.Resumable):
     """The options of `blurkit interpolate`."""
 
-    output: str | None = output_option(
-        "Folder/ for frames, animation (.gif .png .webp), shard (.h5) or -; default: "
-        "BLURRY.interpolated-N next to the image."
+    output: str | None = shared.output_option(
+        "BLURRY.interpolated-N next to the image", "Folder/ for frames, animation (.gif .png .webp)"
     )
     steps: int = option(7, "Number of frames.", 1)
     first: float = option(
@@ -74,9 +65,9 @@ def interpolate(
     Examples: blurkit interpolate blurry.png sharp.png --steps 7 -o blur.gif;
     blurkit interpolate shards/test-*.h5 --sheet sheets/ -o frames/
     """
-    options = settled(options, inputs)
+    options = shared.settled(options, inputs)
     refuse_two_streams(inputs, options.files)
-    options = at_hand(options)
+    options = shared.at_hand(options)
 
     from blurkit.cli.batch import RecordBatch
 
@@ -97,7 +88,9 @@ def _interpolate(inputs: list[str], options: InterpolateOptions, batch: RecordBa
 
     o = options
     sheets = ContactSheets(o.sheet, shown, o.force) if o.sheet else None
-    mixed, engine = model_of(o, o).interpolating(o.steps, o.first, o.last, o.deblur, o.spherical)
+    mixed, engine = shared.model_of(o, o).interpolating(
+        o.steps, o.first, o.last, o.deblur, o.spherical
+    )
     energies = defaultdict[str, list[float]](list)
     blurrier: set[str] = set()
     jobs = (job for record in records for job in _frames(record, partial(mixed, record), batch))

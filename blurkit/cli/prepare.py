@@ -11,22 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from blurkit.cli import options as shared
 from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    CHECKPOINT,
-    SEED,
-    SHA256,
-    Hardware,
-    Networks,
-    Tracked,
-    Writing,
-    at_hand,
-    model_of,
-    settled,
-)
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
-from blurkit.options import ANY, option
+from blurkit.options import ANY, option, rare
 from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.synthesis import BlurKind
 
@@ -39,11 +28,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Selection(Tracked):
+class Selection(shared.Tracked):
     """Which scenes are prepared, and how they are cut."""
 
-    blur: str = option(
-        "blur", "Name of the dataset's blur folder: blur, blur_gamma, train_blur_jpeg...", rare=True
+    blur: str = rare(
+        "blur", "Name of the dataset's blur folder: blur, blur_gamma, train_blur_jpeg..."
     )
     lists: tuple[Path, ...] = option(
         (), "File that lists the pairs to use; two files for aligned lists.", flags=("--list",)
@@ -57,9 +46,7 @@ class Selection(Tracked):
     )
     limit: int = option(0, "Maximum number of scenes; 0: all.")
     crop: int = option(0, "Cut tiles with this side, pixels.")
-    crop_stride: int = option(
-        0, "Pixels from tile to tile; default: --stride, or else --crop.", rare=True
-    )
+    crop_stride: int = rare(0, "Pixels from tile to tile; default: --stride, or else --crop.")
 
 
 @dataclass(frozen=True)
@@ -73,11 +60,10 @@ class Frames:
     interpolate: int = option(
         0, "With --average: steps from frame to frame, interpolated by optical flow (OpenCV)."
     )
-    agreement: float = option(
+    agreement: float = rare(
         0.5,
         "With --interpolate: smallest fraction of pixels where the flow is consistent.",
         maximum=1,
-        rare=True,
     )
 
 
@@ -99,50 +85,42 @@ class Drawing:
         "Smallest and largest extent of the blur, pixels.  [default: 9, 41; realistic: 1, 60]",
         ANY,
     )
-    scale: tuple[float, float] = option(
-        (1.0, 1.0), "First resize each photo by a random factor in this range.", ANY, rare=True
+    scale: tuple[float, float] = rare(
+        (1.0, 1.0), "First resize each photo by a random factor in this range.", ANY
     )
-    highlights: float | None = option(
-        None, "Factor by which saturated pixels are brighter than their values.", 1, rare=True
+    highlights: float | None = rare(
+        None, "Factor by which saturated pixels are brighter than their values.", 1
     )
-    noise: float | None = option(
-        None, "Standard deviation of the noise in linear light.", maximum=1, rare=True
+    noise: float | None = rare(None, "Standard deviation of the noise in linear light.", maximum=1)
+    shot: float | None = rare(
+        None, "Variance of the shot noise per unit of linear light.", maximum=1
     )
-    shot: float | None = option(
-        None, "Variance of the shot noise per unit of linear light.", maximum=1, rare=True
-    )
-    jpeg: tuple[int, int] | None = option(
-        None, "Lowest and highest JPEG quality of the blurred images.", ANY, rare=True
+    jpeg: tuple[int, int] | None = rare(
+        None, "Lowest and highest JPEG quality of the blurred images.", ANY
     )
 
 
 @dataclass(frozen=True)
-class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
+class PrepareOptions(Selection, Frames, Drawing, shared.Hardware, shared.Writing):
     """The options of `blurkit prepare`."""
 
     output: str = option(
         "shards/", "Folder of shards, one shard (.h5) or -.", flags=("--output", "-o")
     )
-    gamma: float = option(2.2, "Gamma between pixels and linear light.", rare=True)
-    response: Path | None = option(
-        None, "Camera response file to use instead of the gamma.", rare=True
-    )
+    gamma: float = rare(2.2, "Gamma between pixels and linear light.")
+    response: Path | None = rare(None, "Camera response file to use instead of the gamma.")
     transfer_from: tuple[str, ...] = option(
         (), "Blur sharp photos like pairs drawn from this dataset or shard; repeatable."
     )
     checkpoint: str | None = option(
-        None, f"With --transfer-from: {CHECKPOINT}", flags=("--checkpoint", "-c")
+        None, f"With --transfer-from: {shared.CHECKPOINT}", flags=("--checkpoint", "-c")
     )
-    sha256: tuple[str, ...] = SHA256
+    sha256: tuple[str, ...] = shared.SHA256
     sheet: Path | None = option(None, "Image file for a contact sheet of the first pairs.")
-    shard_size: int = option(
-        512, "Megabytes of images after which a shard is closed.", 1, rare=True
-    )
-    compress: bool = option(
-        False, "Compress the shards, which makes training on them slower.", rare=True
-    )
+    shard_size: int = rare(512, "Megabytes of images after which a shard is closed.", 1)
+    compress: bool = rare(False, "Compress the shards, which makes training on them slower.")
     jobs: int = option(0, "Number of processes; 0: one per processor.")
-    seed: int = SEED
+    seed: int = shared.SEED
     resume: bool = option(False, "Keep complete shards and prepare what is missing.")
 
     @property
@@ -166,10 +144,10 @@ def prepare(
     blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
-    options = settled(options, inputs)
+    options = shared.settled(options, inputs)
     refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
     _check(options)
-    options = at_hand(options, "checkpoint")
+    options = shared.at_hand(options, "checkpoint")
 
     from blurkit.cli.batch import Problems
     from blurkit.data.films import VIDEO_SUFFIXES
@@ -329,9 +307,9 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.reblur import transferred
 
-    model = model_of(Networks(options.checkpoint), options)
-    engine, name = model.engine("reblurring", shipped="coding")
-    return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
+    model = shared.model_of(shared.Networks(options.checkpoint), options)
+    engine = model.engine("reblurring", shipped="coding")
+    return partial(transferred, pairs=donors, engine=engine, seed=options.seed)
 
 
 def _open(

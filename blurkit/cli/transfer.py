@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    ImageTask,
-    Reblurring,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, refuse_two_streams, result_values
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
@@ -28,12 +21,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, ImageTask):
+class TransferOptions(shared.Reblurring, shared.ImageTask):
     """The options of `blurkit transfer`."""
 
-    output: str | None = output_option(
-        "Image, film, folder/, shard (.h5) or -; default: A.transferred next to each file."
-    )
+    output: str | None = shared.output_option("A.transferred next to each file")
 
 
 def transfer(
@@ -58,11 +49,11 @@ def transfer(
     blurkit transfer photos/ pairs.h5 -o blurred/
     """
     others = [text for text in inputs if not Path(text).is_file()]
-    options = settled(options, others or inputs[:1])
+    options = shared.settled(options, others or inputs[:1])
     refuse_two_streams(inputs, options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
-    options = at_hand(options)
+    options = shared.at_hand(options)
 
     from blurkit.cli.batch import RecordBatch
     from blurkit.data.films import check_film_output
@@ -98,7 +89,7 @@ def _transfer(inputs: list[str], options: TransferOptions, batch: RecordBatch) -
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import reproduce
 
-    reblur, engine = model_of(options, options, options.system).transferring()
+    reblur, engine = shared.model_of(options, options, options.system).transferring()
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
@@ -113,11 +104,9 @@ def _transfer(inputs: list[str], options: TransferOptions, batch: RecordBatch) -
     jobs = batch.remaining(_jobs(photos, pairs, work, batch), batch.part)
     for record in batch.run(jobs, total):
         if options.json:
-            like = record.attrs["reblurred_like"]
-            height, width = record.images["reblurred"].shape[:2]
+            image, like = record.images["reblurred"], record.attrs["reblurred_like"]
             print_json(
-                {"name": record.name, "like": like, "width": width, "height": height}
-                | {"seconds": record.attrs["reblurred_seconds"]}
+                result_values(record, image, "reblurred", like=like)
                 | {key: record.attrs[key] for key in SCORES}
                 | {"warnings": reblurring_warnings(record.attrs)}
                 | engine.describe()

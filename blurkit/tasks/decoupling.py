@@ -79,7 +79,7 @@ def decouple(
     )
     sharp_a, blur_a, sharp_b, blur_b = (central_crop(image, height, width) for image in images)
     like = Record(b.name, {"sharp": sharp_b, "blur": blur_b})
-    reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine, "").images["reblurred"]
+    reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine).images["reblurred"]
     content = {"same": contextual.features(sharp_a), "other": contextual.features(sharp_b)}
     results = {}
     for kind, image in (("blurred", blur_a), ("reblurred", reblurred)):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,30 +42,30 @@ which begin with `blur_`, do so too."""
 # ---- like another --------------------------------------------------------------------------------
 
 
-def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
+def reblur(record: Record, like: Record, engine: Engine) -> Record:
     """Return `record` with `reblurred`: its `sharp` with the blur of the `blur` of `like` (Eq. 3).
 
     A blur kernel space uses the `sharp` of `like` too. The result has the photo's own size and
-    depth; the two records may differ in size. The attributes `reblurred_like`, `reblurred_by`,
-    `reblurred_with` and `reblurred_seconds` describe the result. If `like` is `record` itself,
-    `reblurred_psnr` is the PSNR of the reblurred image against its `blur`, and
-    `reblurred_psnr_sharp` that of the sharp one, in dB on 8-bit values. Raises BlurkitError if an
-    image is missing, the images of a pair differ in size, or the network fails.
+    depth; the two records may differ in size. The attributes of `with_reblurred` describe it, and
+    if `like` is `record` itself, the PSNRs of `reproduction`. Raises BlurkitError if an image is
+    missing, the images of a pair differ in size, or the network fails.
     """
     sharp = record.image("sharp", "restored")
-    given = guides(like, engine)
     started = time.perf_counter()
-    reblurred = from_float(engine(to_float(sharp), *given), sharp.dtype)
-    finished = with_reblurred(record, reblurred, like.name, checkpoint, engine.summary(), started)
+    reblurred = with_guides(sharp, sharp.dtype, like, engine)
+    finished = with_reblurred(record, reblurred, like.name, engine.name, engine.summary(), started)
     if like is record:
         finished.attrs |= reproduction(reblurred, sharp, like.image("blur"))
     return finished
 
 
-def guides(like: Record, engine: Engine) -> list[np.ndarray]:
-    """Return the images of `like`, floats in [0, 1], from which an engine's network takes the blur.
+def with_guides(
+    sharp: Image, dtype: np.dtype[Any], like: Record, engine: Engine, **drawn: Any
+) -> Image:
+    """Return an image, of another depth, with the blur that a network takes from those of `like`.
 
-    Raises BlurkitError if one is missing or they differ in size.
+    `drawn` are random values for the network. Raises BlurkitError if an image of `like` is missing
+    or they differ in size, or if the network fails.
     """
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
@@ -75,7 +76,8 @@ def guides(like: Record, engine: Engine) -> list[np.ndarray]:
             f"a pair, {' and '.join(roles)}"
         )
     like.check_one_size(*roles)
-    return [to_float(like.image(role)) for role in roles]
+    images = (sharp, *(like.image(role) for role in roles))
+    return from_float(engine(*map(to_float, images), **drawn), dtype)
 
 
 def with_reblurred(
@@ -85,22 +87,22 @@ def with_reblurred(
 
     `like` names the source of the blur, `by` the checkpoint or operation, `settings` how it ran.
     """
-    attrs = {
-        **{key: value for key, value in record.attrs.items() if key not in SCORES},
+    about = {
         "reblurred_like": like,
         "reblurred_by": by,
         "reblurred_with": settings,
         "reblurred_seconds": round(time.perf_counter() - started, 4),
     }
-    return Record(record.name, {**record.images, "reblurred": reblurred}, attrs)
+    kept = {key: value for key, value in record.attrs.items() if key not in SCORES}
+    return Record(record.name, record.images | {"reblurred": reblurred}, kept | about)
 
 
-def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
+def reblurred_like(record: Record, like: Record, engine: Engine) -> Record:
     """Return `reblur`'s record, appraised; `sharpness_like` is that of the other record's `blur`.
 
     If both show one scene at one size, the PSNRs of `reproduction` are measured, too.
     """
-    finished = _beside(reblur(record, like, engine, checkpoint), record, like)
+    finished = _beside(reblur(record, like, engine), record, like)
     finished.attrs["sharpness_like"] = rounded_sharpness(like.image("blur"))
     return finished
 
@@ -119,15 +121,14 @@ class EstimatedBlur:
         otherwise: Callable[[Record, Record], Record] | None = None,
     ) -> None:
         self._estimate, self._otherwise = estimate, otherwise
-        self._last: tuple[Record, Attributes] | None = None
+        self._last: tuple[Record | None, Attributes] = None, {}
 
     def __call__(self, record: Record, like: Record) -> Record:
         """Return `record` with `reblurred`: its `sharp` with the blur estimated in that of `like`.
 
-        The attributes `reblurred_length` in pixels, `reblurred_angle` in degrees and
-        `reblurred_trust`, 0 to 1, describe the kernel; the others are those of `reblurred_like`.
+        The `ESTIMATED` attributes describe the kernel; the others are those of `reblurred_like`.
         """
-        if self._last is None or self._last[0] is not like:
+        if self._last[0] is not like:
             self._last = like, self._estimate(like.image("blur"))
         found = self._last[1]
         if found:
@@ -154,9 +155,9 @@ def _beside(finished: Record, record: Record, like: Record) -> Record:
 def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a blur found to produce its `blur`.
 
-    Random values depend only on the seed of `context` and the record's name. Attributes are those
-    of `reblur` for a record and itself. Raises BlurkitError if an image is missing, the two differ
-    in size, memory runs out or the search diverges.
+    Random values depend only on the seed of `context` and the record's name. Attributes are as for
+    `reblur`. Raises BlurkitError if an image is missing, the two differ in size, memory runs out or
+    the search diverges.
     """
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
@@ -175,8 +176,7 @@ def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
     Raises BlurkitError if an image is missing or the network fails.
     """
     sharp, blur = pair.image("sharp"), pair.image("blur")
-    reblurred = from_float(engine(to_float(sharp), *guides(pair, engine)), sharp.dtype)
-    return reproduction(reblurred, sharp, blur)
+    return reproduction(with_guides(sharp, sharp.dtype, pair, engine), sharp, blur)
 
 
 def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float]:
@@ -207,7 +207,6 @@ def apply_kernel(
     kernel: np.ndarray,
     name: str = "kernel",
     engine: Engine | None = None,
-    checkpoint: str = "",
     gamma: float = 1.0,
 ) -> Record:
     """Return `record` with `reblurred`: its `sharp` blurred by `kernel`, whose name is `name`.
@@ -234,11 +233,11 @@ def apply_kernel(
         reblurred = from_float(engine(to_float(sharp), **condition), sharp.dtype)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
-    return with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
+    return with_reblurred(record, reblurred, name, engine.name, engine.summary(), started)
 
 
 def random_blur(
-    record: Record, engine: Engine, checkpoint: str, seed: int = 0, scale: float | None = None
+    record: Record, engine: Engine, seed: int = 0, scale: float | None = None
 ) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a random blur.
 
@@ -258,8 +257,8 @@ def random_blur(
     else:
         drawn = network.drawn(image, generator, scale)
     reblurred = from_float(engine(image, **drawn), sharp.dtype)
-    name = network.use
-    finished = with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
+    how = network.use, engine.name, engine.summary()
+    finished = with_reblurred(record, reblurred, *how, started)
     finished.attrs |= {"reblurred_seed": seed, **network.kept(drawn)}
     if scale is not None:
         finished.attrs["reblurred_scale"] = scale
@@ -278,40 +277,31 @@ def versions(record: Record, copies: int) -> Iterator[Record]:
 
 
 def transferred(
-    record: Record,
-    copy: int,
-    pairs: Sequence[Record],
-    engine: Engine,
-    checkpoint: str,
-    seed: int = 0,
+    record: Record, copy: int, pairs: Sequence[Record], engine: Engine, seed: int
 ) -> Record:
     """Return `record` as a training pair: its `sharp` gets the blur of one of `pairs`.
 
     The choice depends only on `seed`, the record's name and `copy`, its version. So do the random
     values of a variational kernel space: k = mean + deviation * N(0, 1), as in the released code
-    (Section 4.4). The attributes `blur_from`, `transferred_by`, `transferred_with` and `seed`
-    describe the new blur; those of an older blur are left out. Raises as `reblur` does.
+    (Section 4.4). The attributes of an older blur are left out. Raises as `reblur` does.
     """
     sharp = record.image("sharp")
     generator = np.random.default_rng(seeds(seed, record.name, copy))
     pair = pairs[int(generator.integers(len(pairs)))]
-    given = guides(pair, engine)
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
-    drawn = network.drawn(sharp, generator)
-    blur = from_float(engine(to_float(sharp), *given, **drawn), sharp.dtype)
-    attrs = {
-        **_without_blur(record.attrs),
+    blur = with_guides(sharp, sharp.dtype, pair, engine, **network.drawn(sharp, generator))
+    about = {
         "blur_from": pair.name,
-        "transferred_by": checkpoint,
+        "transferred_by": engine.name,
         "transferred_with": engine.summary(),
         "seed": seed,
     }
-    return Record(name_of_copy(record.name, copy), {"blur": blur, "sharp": sharp}, attrs)
+    images = {"blur": blur, "sharp": sharp}
+    return Record(name_of_copy(record.name, copy), images, _without_blur(record.attrs) | about)
 
 
 def _without_blur(attrs: Attributes) -> Attributes:
-    """Return attributes without those that describe how a record's blur was made."""
     return {k: v for k, v in attrs.items() if k not in OF_THE_BLUR and not k.startswith("blur_")}
 
 
@@ -369,7 +359,6 @@ def frames(
     record: Record,
     engine: Engine,
     path: Sequence[float],
-    checkpoint: str,
     deblur: bool = False,
     spherical: bool = False,
 ) -> Iterator[tuple[Record, Callable[[], Record]]]:
@@ -387,24 +376,22 @@ def frames(
         name = f"{record.name}/{number:0{digits}d}"
         attrs = {**record.attrs, "frame": number, "amount": amount}
         frame = Record(name, record.images, attrs)
-        yield frame, partial(_frame, frame, engine, checkpoint, deblur, spherical)
+        yield frame, partial(_frame, frame, engine, deblur, spherical)
 
 
-def _frame(frame: Record, engine: Engine, checkpoint: str, deblur: bool, spherical: bool) -> Record:
-    sharp, blur = frame.images["sharp"], frame.images["blur"]
+def _frame(frame: Record, engine: Engine, deblur: bool, spherical: bool) -> Record:
+    sharp, blur, amount = frame.images["sharp"], frame.images["blur"], frame.attrs["amount"]
     source, key = (blur, "restored") if deblur else (sharp, "reblurred")
-    images = map(to_float, (source, sharp, blur))
-    made = engine(*images, amount=frame.attrs["amount"], spherical=spherical)
+    made = engine(*map(to_float, (source, sharp, blur)), amount=amount, spherical=spherical)
     image = from_float(made, source.dtype)
-    reached = frame.attrs["amount"] == 1 and not deblur
-    attrs = {
-        **frame.attrs,
+    reached = amount == 1 and not deblur
+    about = {
         **(reproduction(image, sharp, blur) if reached else {}),
         "gradient_energy": gradient_energy(image),
-        f"{key}_by": checkpoint,
+        f"{key}_by": engine.name,
         f"{key}_with": engine.summary(),
     }
-    return Record(frame.name, {**frame.images, key: image}, attrs)
+    return Record(frame.name, frame.images | {key: image}, frame.attrs | about)
 
 
 # ---- Blurs ---------------------------------------------------------------------------------------
