@@ -60,10 +60,7 @@ CODE_RATE = 5e-4
 class Model:
     """Networks and the tasks that they do; a file is read when a call first needs it.
 
-    `source` is a checkpoint or a file (None: the weights that come with blurkit for each task, or
-    those of `system`), `encoders` are files whose encoder or latents replace the checkpoint's.
-    `value_range` is that of an ONNX file of another program (None: found by trying a photo).
-    `network` names the code of the checkpoint's network, if it is one of your own. `say`
+    `source`, `encoders`, `system`, `value_range` and `network` are as for `blurkit.load`. `say`
     receives what is worth knowing, `warn` warnings, and `watch` the progress in a photo.
 
     `deblur` and its like take an image or a record. For many records, `deblurring` and its like

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SAVE_MINUTES = 10
 """Minutes between saves of the state."""
 
-FOUND = ("iterations", "kept", "objective", "reproduced", "diverged")
+OF_SEARCHES = ("iterations", "kept", "objective", "reproduced", "diverged")
 """What `--json` prints about a search."""
 
 
@@ -41,7 +41,7 @@ class BlindDeblurOptions(shared.Tiling, shared.Tracked, shared.WritingImages):
     checkpoint: str | None = option(None, shared.CHECKPOINT, flags=("--checkpoint", "-c"))
     sha256: tuple[str, ...] = shared.SHA256
     output: str | None = shared.output_option("NAME.deblurred next to each image", "Image, folder/")
-    strength: float = shared.STRENGTH
+    strength: float = shared.RESTORED_AMOUNT
     generator: tuple[str, ...] = option(
         (), "StyleGAN file for --prior stylegan; two files for version 1."
     )
@@ -287,7 +287,7 @@ class SearchBatch:
         if "kernel" in record.attrs and (folder := self._folder(search)):
             with self.batch.guard(str(folder)):
                 write_image(folder / "kernel.png", search.kernel_picture())
-        found = {key: record.attrs.get(f"blind_{key}") for key in FOUND}
+        found = {key: record.attrs.get(f"blind_{key}") for key in OF_SEARCHES}
         if run.json:
             size = result_values(record, record.images["restored"], "restored")
             how = {"with": record.attrs["restored_with"]}

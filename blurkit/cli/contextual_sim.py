@@ -104,9 +104,6 @@ def contextual_sim(
 TABLE_ROWS = 50
 """Most rows in a table; of longer sets, it shows the images with the largest distances."""
 
-X, Y = ("restored", "reblurred", "blur"), "sharp"
-"""The images of a record that are compared by default; X is the first of its names present."""
-
 
 def _compare(
     inputs: list[str], contextual: ContextualSimilarity, part: WorkPart, options: SimilarityOptions
@@ -117,7 +114,8 @@ def _compare(
     from blurkit.reports.tables import print_table
 
     crop, json = options.crop or 0, options.json
-    first, second = ((options.images[0],), options.images[1]) if options.images else (X, Y)
+    default = ("restored", "reblurred", "blur"), "sharp"  # X is the first that is present
+    first, second = ((options.images[0],), options.images[1]) if options.images else default
     problems = Problems(inputs, part=part)
     rows = []
     records = _read(inputs, (first[-1], second), part, problems)

@@ -9,21 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from blurkit.cli import options as shared
 from blurkit.cli.common import print_json, refuse_two_streams, result_values
 from blurkit.errors import UsageError, without_secrets
 from blurkit.io.paths import is_folder
-from blurkit.options import (
-    Method,
-    Placement,
-    Protocol,
-    check_strength,
-    choose_method,
-    option,
-    rare,
-)
+from blurkit.options import Method, Placement, Protocol, check_strength, choose_method, option, rare
 from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
@@ -55,7 +47,7 @@ class DeblurOptions(shared.Networks, shared.ImageTask, shared.Tracked):
         "whichever should be better for each part.  [auto; network with -c, --encoder, "
         "--protocol, --tile or --overlap]",
     )
-    strength: float = shared.STRENGTH
+    strength: float = shared.RESTORED_AMOUNT
     kernel: Path | None = option(
         None,
         "Invert this blur instead of an estimate: a kernel (.mat .npz .npy .png), or what "
@@ -220,14 +212,23 @@ class Results:
 
     def describe(self, record: Record) -> None:
         """Print a line on a photo, or a JSON line on any record."""
+        from blurkit.tasks.deblur import restoration_warnings
+
         options, attrs = self._options, record.attrs
         if "film" not in attrs:
             self._say_line(record)
         elif "restored_windows" in attrs:
             self._lengths[attrs["film"]].append(attrs.get("blur_length", 0.0))
         if options.json:
-            how = self._engine.describe() if self._engine else {}
-            print_json(_described(record, options) | how)
+            kept = options.keep_kernel is not None and "kernel" in attrs
+            print_json(
+                result_values(record, record.images["restored"], "restored")
+                | {"strength": options.strength}
+                | {key: attrs[key] for key in FOUND if key in attrs}
+                | ({"kernel": attrs["kernel"].tolist()} if kept else {})
+                | {"warnings": restoration_warnings(record)}
+                | (self._engine.describe() if self._engine else {})
+            )
 
     def _say_line(self, record: Record) -> None:
         from blurkit.cli.batch import warn
@@ -236,7 +237,7 @@ class Results:
         options, otherwise = self._options, self._otherwise
         left = otherwise and tasks.is_left(record)
         self._photos, self._sharp = self._photos + 1, self._sharp + left
-        found = "" if self._engine else f"{tasks.kernel_summary(record, otherwise)}; "
+        found = "" if self._engine else f"{tasks.inversion().windows_summary(record, otherwise)}; "
         whole = record.attrs["part_of"] if options.preview else ()
         line = tasks.result_line(record, found, whole)
         say(line, options.quiet or (options.json and not found))
@@ -253,21 +254,6 @@ class Results:
         if sharp:
             what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
             say(f"{sharp} of {self._photos} {what}", quiet or self._options.json)
-
-
-def _described(record: Record, options: DeblurOptions) -> dict[str, Any]:
-    """Return what `--json` prints about a restored record."""
-    from blurkit.tasks.deblur import restoration_warnings
-
-    attrs = record.attrs
-    kept = options.keep_kernel is not None and "kernel" in attrs
-    return (
-        result_values(record, record.images["restored"], "restored")
-        | {"strength": options.strength}
-        | {key: attrs[key] for key in FOUND if key in attrs}
-        | ({"kernel": attrs["kernel"].tolist()} if kept else {})
-        | {"warnings": restoration_warnings(record)}
-    )
 
 
 def clipped_frames(options: DeblurOptions, inputs: shared.InputPaths) -> range | None:

@@ -47,7 +47,7 @@ InputPaths = Annotated[
 ]
 BLUR = rare("blur", "Name of a dataset's blur folder: blur, blur_gamma.")
 SEED = option(0, "Seed of the random numbers.")
-STRENGTH = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
+RESTORED_AMOUNT = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
 CHECKPOINT = "Trained networks: a file, an address or -; default: those that come with blurkit."
 NETWORK = rare(
     "",

@@ -100,8 +100,8 @@ class TrainingCommand:
         flags = {k: flags_of(c, given=True) | flags_of(i) for k, (c, i) in choices.items()}
         foreign = set().union(*flags.values()) - flags[system]
         foreign -= flags_of(Run) | flags_of(Augmentations)
-        for argument in filter(foreign.__contains__, given_flags):
-            raise UsageError(f"{argument} is not an option of --system {system}")
+        if wrong := [name for name in given_flags if name in foreign]:
+            raise UsageError(f"{wrong[0]} is not an option of --system {system}")
 
         def train(
             shards: Shards = ["shards/"],  # noqa: B006

@@ -75,18 +75,13 @@ def window_deblurring(checkpoint: Checkpoint, placement: Placement, **options: A
     network = network_for("deconvolving", checkpoint, networks=own)
     about = {"estimator": own.get("estimator"), "checkpoint": checkpoint.name}
     hardware = placement.device, placement.precision
-    return _inversion().photo_restorer(network, *hardware, **about, **options)
+    return inversion().photo_restorer(network, *hardware, **about, **options)
 
 
-def _inversion() -> Any:
-    """Return how the system that inverts estimated blurs runs on images."""
+def inversion() -> Any:
+    """Return the module of the system that inverts estimated blurs."""
     (folder,) = providers("deconvolving")
     return inference(folder)
-
-
-def kernel_summary(record: Record, otherwise: bool = False) -> str:
-    """Return which blur of a record was inverted; `otherwise`, a network restored the rest."""
-    return str(_inversion().windows_summary(record, otherwise))
 
 
 def masked(record: Record, mask: Image) -> Record:
@@ -114,7 +109,7 @@ def preview_part(record: Record) -> Record:
     """Return the middle of a record's images, to be restored as in the whole photo but sooner."""
     if "film" in record.attrs:
         raise BlurkitError("--preview is for photos; --clip A:B restores a part of a film")
-    middle: Record = _inversion().window_in_the_middle(record)
+    middle: Record = inversion().window_in_the_middle(record)
     return middle
 
 
