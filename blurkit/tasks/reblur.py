@@ -52,7 +52,7 @@ def reblur(record: Record, like: Record, engine: Engine) -> Record:
     """
     sharp = record.image("sharp", "restored")
     started = time.perf_counter()
-    reblurred = with_guides(sharp, sharp.dtype, like, engine)
+    reblurred = with_guides(sharp, like, engine)
     finished = with_reblurred(record, reblurred, like.name, engine.name, engine.summary(), started)
     if like is record:
         finished.attrs |= reproduction(reblurred, sharp, like.image("blur"))
@@ -60,12 +60,12 @@ def reblur(record: Record, like: Record, engine: Engine) -> Record:
 
 
 def with_guides(
-    sharp: Image, dtype: np.dtype[Any], like: Record, engine: Engine, **drawn: Any
+    sharp: Image, like: Record, engine: Engine, dtype: np.dtype[Any] | None = None, **drawn: Any
 ) -> Image:
-    """Return an image, of another depth, with the blur that a network takes from those of `like`.
+    """Return an image with the blur that a network takes from the images of `like`.
 
-    `drawn` are random values for the network. Raises BlurkitError if an image of `like` is missing
-    or they differ in size, or if the network fails.
+    Its depth stays, unless a `dtype` is given; `drawn` are random values for the network. Raises
+    BlurkitError if an image of `like` is missing or they differ in size, or if the network fails.
     """
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
@@ -77,7 +77,8 @@ def with_guides(
         )
     like.check_one_size(*roles)
     images = (sharp, *(like.image(role) for role in roles))
-    return from_float(engine(*map(to_float, images), **drawn), dtype)
+    blurred = engine(*map(to_float, images), **drawn)
+    return from_float(blurred, sharp.dtype if dtype is None else dtype)
 
 
 def with_reblurred(
@@ -176,7 +177,7 @@ def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
     Raises BlurkitError if an image is missing or the network fails.
     """
     sharp, blur = pair.image("sharp"), pair.image("blur")
-    return reproduction(with_guides(sharp, sharp.dtype, pair, engine), sharp, blur)
+    return reproduction(with_guides(sharp, pair, engine), sharp, blur)
 
 
 def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float]:
@@ -290,7 +291,7 @@ def transferred(
     pair = pairs[int(generator.integers(len(pairs)))]
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
-    blur = with_guides(sharp, sharp.dtype, pair, engine, **network.drawn(sharp, generator))
+    blur = with_guides(sharp, pair, engine, **network.drawn(sharp, generator))
     about = {
         "blur_from": pair.name,
         "transferred_by": engine.name,

@@ -321,7 +321,7 @@ def _reblurred(engine: Engine, scene: sampler.StoredScene) -> SceneScores:
     """Return the scores of the sharp image with the blur of its own pair against the blurry one."""
     blur, sharp = _images(scene)
     pair = Record(scene.name, {"sharp": sharp, "blur": blur})
-    return _compared(sharp, with_guides(sharp, blur.dtype, pair, engine), blur)
+    return _compared(sharp, with_guides(sharp, pair, engine, blur.dtype), blur)
 
 
 def _compared(start: Image, made: Image, target: Image) -> SceneScores:
