@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +22,11 @@ from blurkit.synthesis import BlurKind
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
     from blurkit.data.places import WorkPart
-    from blurkit.data.prepare import Preparation
+    from blurkit.data.prepare import Preparation, WorkItem
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
+    from blurkit.reports.pictures import PairSheet
+    from blurkit.reports.tables import PrepareSummary
 
 
 @dataclass(frozen=True)
@@ -152,21 +154,18 @@ def prepare(
     from blurkit.cli.batch import Problems
     from blurkit.data.films import VIDEO_SUFFIXES
     from blurkit.data.places import WHOLE, parse_part
-    from blurkit.data.prepare import find, known_count, last_changes, prepare_items, unfinished
+    from blurkit.data.prepare import find, last_changes
     from blurkit.data.sources import summary_of_results
-    from blurkit.data.workers import processors
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
-    from blurkit.reports.tables import PrepareSummary
 
-    part = parse_part(options.part)
+    o, part = options, parse_part(options.part)
     preparation = preparation_of(options, part)
     if options.status:
         _show_status(inputs, options, replace(preparation, part=WHOLE), part)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
     films = VIDEO_SUFFIXES if options.average else ()
     problems = Problems([*inputs, *options.transfer_from], films, part)
-    o = options
     work_list, preparation = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)
     for layout in work_list.layouts:
         say(layout, options.quiet)
@@ -175,29 +174,9 @@ def prepare(
     for where, reason in work_list.left_out:
         problems.add(where, BlurkitError(reason))
     resumed = options.resume and is_folder(options.output)
-    sink = _open(options, part, last_changes(work_list.items, preparation) if resumed else None)
-    sink.refuse_several(len(work_list.items))
-    finished = sink.finished if isinstance(sink, ShardFolder) else {}
-    items = unfinished(work_list.items, preparation, finished.values())
-    if options.transfer_from:
-        preparation = replace(preparation, transfer=_transfer(options, problems))
-    done = {name for names in finished.values() for name in names}
-    already = len(work_list.items) - len(items)
-    progress = Progress("prepare", known_count(work_list.items), "scene", already, options.quiet)
-    table = PrepareSummary(len(done), options.split)
-    jobs = options.jobs or processors()
-    ready = prepare_items(items, preparation, jobs, problems.add, lambda: progress.advance())
-    with sink, closing(ready):
-        for record in ready:
-            if record.name in done:
-                continue
-            with problems.guard(record.name):
-                sink.claim(record)
-                sink.write(record)
-                table.add(record)
-                if pictures:
-                    pictures.add(record)
-        progress.close()
+    changed = last_changes(work_list.items, preparation) if resumed else None
+    with _open(options, part, changed) as sink:
+        table = _fill(sink, work_list.items, preparation, options, problems, pictures)
     if pictures:
         with problems.guard(str(options.sheet)):
             pictures.finish()
@@ -209,6 +188,44 @@ def prepare(
     if written and not options.quiet:
         table.print(options.output, problems.failed)
     problems.finish(written, "prepared")
+
+
+def _fill(
+    sink: Sink,
+    items: Sequence[WorkItem],
+    preparation: Preparation,
+    options: PrepareOptions,
+    problems: Problems,
+    pictures: PairSheet | None,
+) -> PrepareSummary:
+    """Write what is prepared of the unfinished items to a sink, and count it."""
+    from blurkit.data.prepare import known_count, prepare_items, unfinished
+    from blurkit.data.workers import processors
+    from blurkit.io.sinks import ShardFolder
+    from blurkit.reports.tables import PrepareSummary
+
+    sink.refuse_several(len(items))
+    finished = sink.finished if isinstance(sink, ShardFolder) else {}
+    left = unfinished(items, preparation, finished.values())
+    if options.transfer_from:
+        preparation = replace(preparation, transfer=_transfer(options, problems))
+    already = len(items) - len(left)
+    progress = Progress("prepare", known_count(items), "scene", already, options.quiet)
+    table = PrepareSummary(sum(map(len, finished.values())), options.split)
+    jobs = options.jobs or processors()
+    ready = prepare_items(left, preparation, jobs, problems.add, lambda: progress.advance())
+    with closing(ready):
+        for record in ready:
+            if sink.is_done(record):
+                continue
+            with problems.guard(record.name):
+                sink.claim(record)
+                sink.write(record)
+                table.add(record)
+                if pictures:
+                    pictures.add(record)
+    progress.close()
+    return table
 
 
 def _show_status(

@@ -259,6 +259,17 @@ def test_a_refusal_behind_the_opened_output_leaves_nothing(command: str) -> None
     assert files().keys() - before.keys() <= {".out.h5.options.json"}
 
 
+def test_a_refusal_behind_the_opened_folder_of_shards_leaves_nothing() -> None:
+    plant(Path("in"), 2)
+    Path("bad.pt").write_text("no checkpoint")
+    done("prepare", "in", "-o", "out/", "-q")
+    changed = Path("out/train-00000.h5").stat().st_mtime_ns + 1
+    os.utime("in/1.png", ns=(changed, changed))
+    command = ["prepare", "in", "-o", "out/", "-q", "--resume", "--transfer-from", "in"]
+    assert_refused(invoke(*command, "-c", "bad.pt"), "bad.pt: is not a checkpoint")
+    assert [path.name for path in Path("out").iterdir()] == ["train-00000.h5"]
+
+
 # ---- resuming ------------------------------------------------------------------------------------
 
 
