@@ -246,12 +246,12 @@ class Model:
         from blurkit.tasks import reblur as tasks
 
         if method == "shake":
-            return tasks.EstimatedBlur(self._windows.estimated), None
+            return tasks.with_estimated_blur(self._windows.estimated), None
         engine = (self if method == "network" else self._shipped).engine("reblurring")
         work = partial(tasks.reblurred_like if appraise else tasks.reblur, engine=engine)
         if method == "network":
             return work, engine
-        return tasks.EstimatedBlur(self._windows.estimated, work), engine
+        return tasks.with_estimated_blur(self._windows.estimated, work), engine
 
     def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
         """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.

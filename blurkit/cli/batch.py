@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import deque
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import typer
@@ -262,7 +264,7 @@ class RecordBatch(Problems):
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
         ahead = not any(map(sources.is_stream, self._inputs))
-        forecast = Forecast(() if quiet else items)
+        expected = forecast(() if quiet else items)
         try:
             with self.completing(), Background() as background:
                 started = _started(_claimed(jobs, sink, self), background, ahead)
@@ -271,7 +273,7 @@ class RecordBatch(Problems):
                         continue
                     with self.guard(record.name):
                         finished = result()
-                        if line := forecast.after(finished):
+                        if line := expected(finished):
                             say(line)
                         sink.write(finished)
                         self._names.add(record.name)
@@ -319,38 +321,36 @@ class RecordBatch(Problems):
                 yield Record(record.name, images, record.attrs)
 
 
-class Forecast:
-    """Says how long the photos among the items of a batch will take, from the first ones.
+def forecast(items: Iterable[Scene | sources.ShardSource]) -> Callable[[Record], str]:
+    """Return the function that says after one of the first photos how long all items will take.
 
-    The time of a photo is taken to be in proportion to its pixels, of which a file's head tells the
-    number; of formats that other readers decode, it is the mean of the others. Where there are
-    films or shards, nothing is said: how many records follow is not known.
+    For any other record, it returns "". The time of a photo is taken to be in proportion to its
+    pixels, of which a file's head tells the number; of formats that other readers decode, it is the
+    mean of the others. Where there are films or shards, nothing is said: how many records follow is
+    not known.
     """
+    items = list(items)
+    files = [item.paths[0] for item in items if isinstance(item, Scene)]
+    films = any(ending(file) in FILM_SUFFIXES for file in files)
+    said = films or not len(files) == len(items) > FIRST
+    pixels, started = list[int](), time.monotonic()
 
-    def __init__(self, items: Iterable[Scene | sources.ShardSource]) -> None:
-        items = list(items)
-        files = [item.paths[0] for item in items if isinstance(item, Scene)]
-        films = any(ending(file) in FILM_SUFFIXES for file in files)
-        known = len(files) == len(items) > FIRST and not films
-        self._files = files if known else []
-        self._done, self._pixels, self._started = 0, 0, time.monotonic()
-
-    def after(self, record: Record) -> str:
-        """Return what to say after `record`: "" but once."""
-        if not self._files:
+    def after(record: Record) -> str:
+        nonlocal said
+        if said:
             return ""
-        height, width = next(iter(record.images.values())).shape[:2]
-        self._done, self._pixels = self._done + 1, self._pixels + height * width
-        seconds = time.monotonic() - self._started
-        if self._done < FIRST and seconds < LONG:
+        pixels.append(math.prod(next(iter(record.images.values())).shape[:2]))
+        seconds = time.monotonic() - started
+        if len(pixels) < FIRST and seconds < LONG:
             return ""
-        files, self._files = self._files, []
+        said = True
         sizes = [size for file in files[:MOST_HEADS] if (size := pixels_in(file))]
-        mean = sum(sizes) / len(sizes) if sizes else self._pixels / self._done
-        total = seconds * mean * len(files) / self._pixels
+        total = seconds * fmean(sizes or pixels) * len(files) / sum(pixels)
         if total < SOON:
             return ""
         return f"{counted(len(files), 'photo')}, about {rough_duration(total)}"
+
+    return after
 
 
 FIRST = 3

@@ -108,39 +108,33 @@ def reblurred_like(record: Record, like: Record, engine: Engine) -> Record:
     return finished
 
 
-class EstimatedBlur:
-    """Blurs photos by the kernel that is estimated in another one, which keeps its direction.
+def with_estimated_blur(
+    estimate: Callable[[Image], Attributes],
+    otherwise: Callable[[Record, Record], Record] | None = None,
+) -> Callable[[Record, Record], Record]:
+    """Return the function of `record` and `like` that blurs the first like the second.
 
-    `estimate` returns `kernel` (h, w), `blur_gamma`, `blur_length`, `blur_angle` and `blur_trust`
-    of an image, or {} if it believes none; `otherwise` then blurs the record (None: BlurkitError is
-    raised). The last estimate is kept.
+    `record` gets `reblurred`: its `sharp` with the kernel that is estimated in the `blur` of
+    `like`, whose direction it keeps. `ESTIMATED` attributes describe the kernel, the others are
+    those of `reblurred_like`. `estimate` returns `kernel` (h, w), `blur_gamma`, `blur_length`,
+    `blur_angle` and `blur_trust` of an image, or {} if it believes none; `otherwise` then blurs the
+    record (None: BlurkitError is raised). The last estimate is kept.
     """
+    last: tuple[Record | None, Attributes] = None, {}
 
-    def __init__(
-        self,
-        estimate: Callable[[Image], Attributes],
-        otherwise: Callable[[Record, Record], Record] | None = None,
-    ) -> None:
-        self._estimate, self._otherwise = estimate, otherwise
-        self._last: tuple[Record | None, Attributes] = None, {}
-
-    def __call__(self, record: Record, like: Record) -> Record:
-        """Return `record` with `reblurred`: its `sharp` with the blur estimated in that of `like`.
-
-        The `ESTIMATED` attributes describe the kernel; the others are those of `reblurred_like`.
-        """
-        if self._last[0] is not like:
-            self._last = like, self._estimate(like.image("blur"))
-        found = self._last[1]
-        if found:
+    def blurred(record: Record, like: Record) -> Record:
+        nonlocal last
+        if last[0] is not like:
+            last = like, estimate(like.image("blur"))
+        if found := last[1]:
             made = apply_kernel(record, found["kernel"], like.name, gamma=found["blur_gamma"])
             made.attrs |= {f"reblurred_{key}": found[f"blur_{key}"] for key in ESTIMATED}
             return _beside(made, record, like)
-        if self._otherwise is None:
-            raise BlurkitError(
-                f"no uniform blur is found in {like.name}; --method network needs none"
-            )
-        return self._otherwise(record, like)
+        if otherwise is not None:
+            return otherwise(record, like)
+        raise BlurkitError(f"no uniform blur is found in {like.name}; --method network needs none")
+
+    return blurred
 
 
 def _beside(finished: Record, record: Record, like: Record) -> Record:
