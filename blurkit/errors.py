@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,19 @@ def one_line(error: BaseException) -> str:
     """Return a library's exception as a single line, without traceback, line breaks and colours."""
     text = " ".join(COLOUR.sub("", str(error)).split())
     return text or type(error).__name__
+
+
+@contextmanager
+def silenced(descriptor: int) -> Iterator[None]:
+    """Discard what libraries write to standard output (1) or standard error (2) in a block."""
+    kept, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def without_secrets(text: str) -> str:
