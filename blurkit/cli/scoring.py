@@ -56,12 +56,9 @@ class Evaluation:
     """
 
     def __init__(
-        self,
-        inputs: list[str],
-        options: EvaluationOptions,
-        networks: Mapping[str, DeblurOptions] | None = None,
+        self, inputs: list[str], options: EvaluationOptions, networks: Mapping[str, DeblurOptions]
     ) -> None:
-        self.inputs, self.options, self.networks = inputs, options, networks or {}
+        self.inputs, self.options, self.networks = inputs, options, networks
         folders = [*inputs, options.reference or "", options.blurry or ""]
         part = parse_part(options.part)
         self.problems = Problems(folders, part=part, quiet=options.quiet)
