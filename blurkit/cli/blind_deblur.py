@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_two_streams, result_values
+from blurkit.cli.common import print_json, result_values
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import Terminated, deferred
 from blurkit.io.paths import STEPS, is_folder
@@ -122,8 +122,7 @@ def blind_deblur(
     Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution
     --region 800,600,256,256; blurkit blind-deblur photos/ -o sharp/ --resume
     """
-    run = shared.settled(run, inputs)
-    refuse_two_streams(inputs, [run.checkpoint])
+    run = shared.settled(run, inputs, [run.checkpoint])
     options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
     check_strength(run.strength)

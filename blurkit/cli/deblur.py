@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_two_streams, result_values
+from blurkit.cli.common import print_json, result_values
 from blurkit.errors import UsageError, without_secrets
 from blurkit.io.paths import is_folder
 from blurkit.options import Method, Placement, Protocol, check_strength, choose_method, option, rare
@@ -118,8 +118,7 @@ def deblur(inputs: shared.InputPaths, options: DeblurOptions) -> None:
     blurkit deblur film.mp4 -o sharp.mp4;
     blurkit deblur photo.jpg --method shake
     """
-    options = shared.settled(options, inputs)
-    refuse_two_streams(inputs, options.files)
+    options = shared.settled(options, inputs, options.files)
     _check(options)
     options = _previewing(options)
     if options.status:

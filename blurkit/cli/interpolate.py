@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_two_streams
+from blurkit.cli.common import print_json
 from blurkit.errors import UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
@@ -65,8 +65,7 @@ def interpolate(
     Examples: blurkit interpolate blurry.png sharp.png --steps 7 -o blur.gif;
     blurkit interpolate shards/test-*.h5 --sheet sheets/ -o frames/
     """
-    options = shared.settled(options, inputs)
-    refuse_two_streams(inputs, options.files)
+    options = shared.settled(options, inputs, options.files)
     options = shared.at_hand(options)
 
     from blurkit.cli.batch import RecordBatch

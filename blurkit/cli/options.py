@@ -21,7 +21,7 @@ from typing import (
 
 import typer
 
-from blurkit.cli.common import local_files, with_part
+from blurkit.cli.common import local_files, refuse_two_streams, with_part
 from blurkit.errors import UsageError
 from blurkit.io import paths
 from blurkit.options import (
@@ -253,10 +253,11 @@ class Reblurring(Networks):
     )
 
 
-def settled(options: _Options, inputs: Sequence[str]) -> _Options:
+def settled(options: _Options, inputs: Sequence[str], *files: Sequence[str | None]) -> _Options:
     """Return options `with_part` whose output, if it has no ending, is a folder.
 
-    For a single file, it is not. Raises UsageError as their `check` does.
+    For a single file, it is not. Raises UsageError as their `check` does, and if several of the
+    inputs and `files` are standard input.
     """
     options = with_part(options)
     output = options.output or "-"
@@ -268,6 +269,7 @@ def settled(options: _Options, inputs: Sequence[str]) -> _Options:
         if len(inputs) > 1 or is_shard(first) or not first.is_file():
             options = replace(options, output=f"{output}/")
     options.check(options.output)
+    refuse_two_streams(inputs, *files)
     return options
 
 

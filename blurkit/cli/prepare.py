@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_two_streams
+from blurkit.cli.common import print_json
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option, rare
@@ -146,8 +146,7 @@ def prepare(
     blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
-    options = shared.settled(options, inputs)
-    refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
+    options = shared.settled(options, inputs, options.transfer_from, [options.checkpoint])
     _check(options)
     options = shared.at_hand(options, "checkpoint")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams, result_values
+from blurkit.cli.common import print_json, refuse_missing, result_values
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, Method, choose_reblurring, option, rare
@@ -123,8 +123,7 @@ def reblur(
     blurkit reblur photos/ --noise -c bgan.pt --copies 4 --pairs -o pairs/;
     blurkit reblur pairs.h5 --search
     """
-    options = shared.settled(options, inputs)
-    refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
+    options = shared.settled(options, inputs, options.like, [options.kernel, *options.files])
     refuse_missing([*options.like, options.kernel], "file or folder")
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
