@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -44,28 +44,23 @@ RecordTask = tuple[Record, Callable[[], Record]]
 """A record, and the function that returns it finished."""
 
 
+@dataclass(eq=False)
 class Problems:
     """The bad items of a batch: each is reported at once, and all are listed again at the end.
 
     `already` counts the items that a resumed run has found finished. Pictures and films in folders
     among `inputs` that no command reads, except those with a suffix in `also_read`, are counted at
-    the end.
+    the end. With `summary`, a line says then how much was done in what time.
     """
 
-    def __init__(
-        self,
-        inputs: Iterable[str] = (),
-        also_read: Iterable[str] = (),
-        part: WorkPart = WHOLE,
-        quiet: bool = False,
-    ) -> None:
-        self.quiet = quiet
-        self.failed: list[str] = []
-        self.already = 0
-        self.part = part
-        self._inputs, self._also_read = tuple(inputs), tuple(also_read)
-        self._summary = False
-        self._started = time.monotonic()
+    inputs: Sequence[str] = ()
+    also_read: Sequence[str] = ()
+    part: WorkPart = WHOLE
+    quiet: bool = False
+    summary: bool = False
+    already: int = field(default=0, init=False)
+    failed: list[str] = field(default_factory=list, init=False)
+    _started: float = field(default_factory=time.monotonic, init=False)
 
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and NoOutput are raised instead and end the command."""
@@ -101,7 +96,7 @@ class Problems:
 
         The exit status is 1 if items failed or were not read, or if none was done.
         """
-        unread = sources.unread_files(self._inputs, self._also_read)
+        unread = sources.unread_files(self.inputs, self.also_read)
         if unread:
             say(sources.summary_of_unread(unread))
         already = f", {self.already} finished before" if self.already else ""
@@ -110,7 +105,7 @@ class Problems:
             leave(f"{len(self.failed)} failed, {done} {verb}{already}: {names}", 1)
         if not done and not self.already and self.part == WHOLE:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
-        if self._summary and (done != 1 or already):
+        if self.summary and (done != 1 or already):
             seconds = time.monotonic() - self._started
             say(f"{verb} {counted(done, what)} in {duration(seconds)}{already}")
         if unread:
@@ -144,10 +139,10 @@ class RecordBatch(Problems):
     sink: Sink
 
     def __init__(
-        self, inputs: Iterable[str], options: Any, label: str, verb: str, summary: bool = True
+        self, inputs: Sequence[str], options: Any, label: str, verb: str, summary: bool = True
     ) -> None:
-        super().__init__(inputs, part=parse_part(options.part), quiet=options.quiet)
-        self._summary = summary and not options.quiet
+        part, quiet = parse_part(options.part), options.quiet
+        super().__init__(inputs, (), part, quiet, summary and not quiet)
         self._options, self._label, self._verb = options, label, verb
         self._names: set[str] = set()
         self._kept: dict[str, Path] = {}
@@ -263,7 +258,7 @@ class RecordBatch(Problems):
         """
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
-        ahead = not any(map(sources.is_stream, self._inputs))
+        ahead = not any(map(sources.is_stream, self.inputs))
         expected = forecast(() if quiet else items)
         try:
             with self.completing(), Background() as background:
