@@ -505,6 +505,7 @@ def as_image(array: np.ndarray, where: str) -> np.ndarray:
 
 def _as_given(given: Photo, record: Record, role: str) -> Photo:
     """Return the result in the form of the input: a record, or an array of the input's shape."""
-    as_record = isinstance(given, Record)
-    result: Any = record if as_record else record.images[role].reshape(np.shape(given))
+    result: Any = record
+    if not isinstance(given, Record):
+        result = record.images[role].reshape(np.shape(given))
     return result

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -54,7 +54,7 @@ class Problems:
     """
 
     inputs: Sequence[str] = ()
-    also_read: Sequence[str] = ()
+    also_read: Collection[str] = ()
     part: WorkPart = WHOLE
     quiet: bool = False
     summary: bool = False

@@ -62,8 +62,7 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
 def describe_state(state: Mapping[str, Any], where: str, height: int, width: int) -> dict[str, Any]:
     """Return the saved state of a running training as JSON values, like a checkpoint's.
 
-    `step` of `iterations` is where the training is; `metrics` are those of the last validation.
-    `where` names the file in messages.
+    `metrics` are those of the last validation. `where` names the file in messages.
     """
     about = describe_checkpoint(state_checkpoint(state, where), height, width)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,15 @@ def reblur(record: Record, like: Record, engine: Engine) -> Record:
 
 
 def with_guides(
-    sharp: Image, like: Record, engine: Engine, dtype: np.dtype[Any] | None = None, **drawn: Any
+    sharp: Image,
+    like: Record,
+    engine: Engine,
+    drawn: Mapping[str, Any] | None = None,
+    dtype: np.dtype[Any] | None = None,
 ) -> Image:
     """Return an image with the blur that a network takes from the images of `like`.
 
-    Its depth stays, unless a `dtype` is given; `drawn` are random values for the network. Raises
+    `drawn` are random values for the network. The depth stays, unless a `dtype` is given. Raises
     BlurkitError if an image of `like` is missing or they differ in size, or if the network fails.
     """
     network = engine.runner.network
@@ -77,7 +81,7 @@ def with_guides(
         )
     like.check_one_size(*roles)
     images = (sharp, *(like.image(role) for role in roles))
-    blurred = engine(*map(to_float, images), **drawn)
+    blurred = engine(*map(to_float, images), **(drawn or {}))
     return from_float(blurred, sharp.dtype if dtype is None else dtype)
 
 
@@ -150,9 +154,8 @@ def _beside(finished: Record, record: Record, like: Record) -> Record:
 def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a blur found to produce its `blur`.
 
-    Random values depend only on the seed of `context` and the record's name. Attributes are as for
-    `reblur`. Raises BlurkitError if an image is missing, the two differ in size, memory runs out or
-    the search diverges.
+    Random values depend only on the seed of `context` and the record's name. Raises BlurkitError if
+    an image is missing, the two differ in size, memory runs out or the search diverges.
     """
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
@@ -238,8 +241,7 @@ def random_blur(
 
     `engine` runs a `Drawer`, whose noise is normal with standard deviation `scale` (None: as the
     network draws by default). Random values depend only on `seed` and the record's name, or that of
-    the film whose frame it is. Attributes are those of `reblur`, `reblurred_seed`,
-    `reblurred_scale` if it is known, and the random values that the network keeps.
+    the film whose frame it is; the record keeps them where the network can.
     """
     network = engine.runner.network
     assert isinstance(network, Drawer)
@@ -285,7 +287,7 @@ def transferred(
     pair = pairs[int(generator.integers(len(pairs)))]
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
-    blur = with_guides(sharp, pair, engine, **network.drawn(sharp, generator))
+    blur = with_guides(sharp, pair, engine, network.drawn(sharp, generator))
     about = {
         "blur_from": pair.name,
         "transferred_by": engine.name,
@@ -303,8 +305,7 @@ def _without_blur(attrs: Attributes) -> Attributes:
 def swapped(record: Record) -> Record:
     """Return a reblurred record as a training pair: its `blur` is the reblurred image.
 
-    It holds only `sharp` and `blur`; `blur_from` names the record that the blur comes from. The
-    attributes of its own blur are left out.
+    `blur_from` names the record that the blur comes from; attributes of its own are left out.
     """
     images = {"blur": record.images["reblurred"], "sharp": record.image("sharp", "restored")}
     own = _without_blur(record.attrs).items()
@@ -362,8 +363,8 @@ def frames(
     Frame k is named RECORD/k and gets `reblurred`, the sharp image with that amount of its blur, or
     with `deblur`, `restored` from the blurry one; its attributes include `amount` and
     `gradient_energy`, and for a reblurred frame of amount 1 the PSNRs of `reproduction`. `engine`
-    runs a network for interpolation of that kind; `spherical` mixes along a circle. Images are (H,
-    W, C), with the size and depth of their source. Raises BlurkitError if an image is missing.
+    runs a network for interpolation of that kind; `spherical` mixes along a circle. Size and depth
+    are those of the source. Raises BlurkitError if an image is missing.
     """
     record.image("sharp"), record.image("blur")
     digits = len(str(len(path) - 1))
@@ -397,7 +398,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
 
     In a shard, or in a stream (`-`), the blur is each record's attribute `kernel`, (height, width)
     for a kernel and (code, rows, columns) for a code. Any other source is read by `read_kernels`.
-    Raises BlurkitError as `read_kernels` does, if a record has no blur, and if there is no record.
+    Raises BlurkitError as that does, if a record has no blur, and if there is no record.
     """
     if not is_stream(source) and not is_shard(Path(source)):
         return list(read_kernels(Path(source)))

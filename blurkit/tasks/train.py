@@ -77,10 +77,7 @@ def train(
 
 
 def needs_of(plan: Plan, run: Run, processes: int = 1, measure_steps: int = 0) -> dict[str, Any]:
-    """Return the needs of a plan in one of so many processes: `estimate` of `training.memory`.
-
-    With `measure_steps`, as many steps run on the device, and `measure` adds `measured`.
-    """
+    """Return `estimate` for one of so many processes; `measure_steps` steps add `measured`."""
     needs = estimate(plan.build, processes, run.accumulate, run.checkpointing == "on")
     if measure_steps:
         needs["measured"] = measure(plan.build(), run, measure_steps, processes)
@@ -237,8 +234,7 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
 def _states_by_role(
     checkpoint: Checkpoint, trained: Mapping[str, nn.Module]
 ) -> Mapping[str, StateDict]:
-    """Return the state dicts of a checkpoint by role; one of a file without roles may be that of a
-    network in training, or else it is recognised."""
+    """Return a checkpoint's state dicts by role; one without a role is compared or recognised."""
     if "network" not in checkpoint.networks:
         return checkpoint.networks
     for state in prefixed_forms(checkpoint.networks["network"]):
@@ -321,7 +317,7 @@ def _reblurred(engine: Engine, scene: sampler.StoredScene) -> SceneScores:
     """Return the scores of the sharp image with the blur of its own pair against the blurry one."""
     blur, sharp = _images(scene)
     pair = Record(scene.name, {"sharp": sharp, "blur": blur})
-    return _compared(sharp, with_guides(sharp, pair, engine, blur.dtype), blur)
+    return _compared(sharp, with_guides(sharp, pair, engine, dtype=blur.dtype), blur)
 
 
 def _compared(start: Image, made: Image, target: Image) -> SceneScores:
