@@ -237,7 +237,7 @@ class Results:
         left = otherwise and tasks.is_left(record)
         self._photos, self._sharp = self._photos + 1, self._sharp + left
         found = "" if self._engine else f"{tasks.inversion().windows_summary(record, otherwise)}; "
-        whole = record.attrs["part_of"] if options.preview else ()
+        whole = record.attrs["part_of"] if options.preview else None
         line = tasks.result_line(record, found, whole)
         say(line, options.quiet or (options.json and not found))
         if not left:

@@ -347,14 +347,16 @@ def restoration_warnings(record: Record) -> list[str]:
     return []
 
 
-def result_line(record: Record, found: str, whole: Sequence[int] = ()) -> str:
+def result_line(record: Record, found: str, whole: Sequence[int] | None = None) -> str:
     """Return a line on a restored and appraised record; `found` says what blur it had.
 
     `whole` is the height and width of the photo of which it is a part.
     """
     before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
-    rows, columns = record.image("restored").shape[:2]
-    part = f"the middle {columns}x{rows} pixels of {whole[1]}x{whole[0]}: " if whole else ""
+    part = ""
+    if whole is not None:
+        rows, columns = record.image("restored").shape[:2]
+        part = f"the middle {columns}x{rows} pixels of {whole[1]}x{whole[0]}: "
     return f"{record.name}: {part}{found}sharpness {before:.2f} -> {after:.2f}"
 
 
