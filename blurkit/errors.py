@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
@@ -72,10 +74,34 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
+@contextmanager
+def memory_errors(advice: str = "") -> Iterator[None]:
+    """Turn a lack of memory in a block into a BlurkitError, with advice after it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BlurkitError(f"out of memory{advice}") from error
+
+
 def one_line(error: BaseException) -> str:
     """Return a library's exception as a single line, without traceback, line breaks and colours."""
     text = " ".join(COLOUR.sub("", str(error)).split())
     return text or type(error).__name__
+
+
+@contextmanager
+def silenced(descriptor: int) -> Iterator[None]:
+    """Discard what libraries write to standard output (1) or standard error (2) in a block."""
+    kept, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def without_secrets(text: str) -> str:

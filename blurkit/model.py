@@ -60,10 +60,7 @@ CODE_RATE = 5e-4
 class Model:
     """Networks and the tasks that they do; a file is read when a call first needs it.
 
-    `source` is a checkpoint or a file (None: the weights that come with blurkit for each task, or
-    those of `system`), `encoders` are files whose encoder or latents replace the checkpoint's.
-    `value_range` is that of an ONNX file of another program (None: found by trying a photo).
-    `network` names the code of the checkpoint's network, if it is one of your own. `say`
+    `source`, `encoders`, `system`, `value_range` and `network` are as for `blurkit.load`. `say`
     receives what is worth knowing, `warn` warnings, and `watch` the progress in a photo.
 
     `deblur` and its like take an image or a record. For many records, `deblurring` and its like
@@ -79,7 +76,7 @@ class Model:
     say: Say = lambda text: None
     warn: Say = warnings.warn
     watch: Callable[[str, int, int], None] = lambda stage, done, total: None
-    _engines: dict[Any, tuple[Engine, str]] = field(default_factory=dict, init=False, repr=False)
+    _engines: dict[Any, Engine] = field(default_factory=dict, init=False, repr=False)
     _restorer: tuple[Any, Work] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,9 +113,8 @@ class Model:
         and `KernelSheet.of` its attributes that of every window. Raises BlurkitError if the
         checkpoint lacks the networks, or if the image or the mask is invalid.
         """
-        record = _record(image, "blur")
         work, _ = self.deblurring(method, kernel, gamma, strength, keep_kernel)
-        restored = work(record)
+        restored = work(_record(image, "blur"))
         if mask is not None:
             restored = masked(restored, as_image(mask, "mask"))
         if isinstance(image, Record):  # an array would not show the appraisal
@@ -148,9 +144,8 @@ class Model:
             return self._deconvolving(method, array, settings), None
         if keep_kernel:
             raise UsageError("keep_kernel requires the method auto or shake, or a kernel")
-        engine, name = self._by_onnx() or self.engine("deblurring")
-        work = partial(deblur_record, engine=engine, checkpoint=name, strength=strength)
-        return work, engine
+        engine = self._by_onnx() or self.engine("deblurring")
+        return partial(deblur_record, engine=engine, strength=strength), engine
 
     def _deconvolving(self, method: Method, kernel: Any, settings: dict[str, Any]) -> Work:
         """Return the function that deblurs records by their blur; the last one is kept."""
@@ -159,10 +154,9 @@ class Model:
         key = method, known, settings
         if self._restorer is None or self._restorer[0] != key:
             checkpoint = self.checkpoint("deconvolving")
-            otherwise = self._shipped.engine("deblurring")[0] if method == "auto" else None
-            more = {"kernel": kernel, "otherwise": otherwise}
-            told = {"watch": self.watch, "warn": self.warn}
-            work = window_deblurring(checkpoint, self.placement, **settings, **more, **told)
+            otherwise = self._shipped.engine("deblurring") if method == "auto" else None
+            more = {"otherwise": otherwise, "watch": self.watch, "warn": self.warn}
+            work = window_deblurring(checkpoint, self.placement, kernel=kernel, **settings, **more)
             self._restorer = key, work
         return self._restorer[1]
 
@@ -252,13 +246,12 @@ class Model:
         from blurkit.tasks import reblur as tasks
 
         if method == "shake":
-            return tasks.EstimatedBlur(self._windows.estimated), None
-        engine, name = (self if method == "network" else self._shipped).engine("reblurring")
-        blur = tasks.reblurred_like if appraise else tasks.reblur
-        work = partial(blur, engine=engine, checkpoint=name)
+            return tasks.with_estimated_blur(self._windows.estimated), None
+        engine = (self if method == "network" else self._shipped).engine("reblurring")
+        work = partial(tasks.reblurred_like if appraise else tasks.reblur, engine=engine)
         if method == "network":
             return work, engine
-        return tasks.EstimatedBlur(self._windows.estimated, work), engine
+        return tasks.with_estimated_blur(self._windows.estimated, work), engine
 
     def transfer(self, image: Photo, pair: Record | Mapping[str, np.ndarray]) -> Photo:
         """Return `image` with the blur of another scene's `pair` of `sharp` and `blur`.
@@ -281,8 +274,8 @@ class Model:
         """Return the function that gives records the blur of a pair, and its engine."""
         from blurkit.tasks.reblur import reblur
 
-        engine, name = self.engine("reblurring", shipped_for_pairs(bool(self.encoders)))
-        return partial(reblur, engine=engine, checkpoint=name), engine
+        engine = self.engine("reblurring", shipped_for_pairs(bool(self.encoders)))
+        return partial(reblur, engine=engine), engine
 
     def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:
         """Return a sharp `image` with a new blur, or a record with `reblurred`.
@@ -294,8 +287,8 @@ class Model:
         """
         from blurkit.tasks.reblur import random_blur
 
-        engine, name = self.engine(("noise", "random"))
-        record = random_blur(_record(image, "sharp"), engine, name, seed, scale)
+        engine = self.engine(("noise", "random"))
+        record = random_blur(_record(image, "sharp"), engine, seed, scale)
         return _as_given(image, record, "reblurred")
 
     def apply_kernel(self, image: Photo, kernel: ArrayLike, *, gamma: float = 1.0) -> Photo:
@@ -308,8 +301,8 @@ class Model:
         from blurkit.tasks.reblur import apply_kernel
 
         array = np.asarray(kernel)
-        engine, name = self.engine("coding") if array.ndim != 2 else (None, "")
-        record = apply_kernel(_record(image, "sharp"), array, "kernel", engine, name, gamma)
+        engine = self.engine("coding") if array.ndim != 2 else None
+        record = apply_kernel(_record(image, "sharp"), array, "kernel", engine, gamma)
         return _as_given(image, record, "reblurred")
 
     def retrieve(
@@ -369,10 +362,8 @@ class Model:
         from blurkit.tasks.reblur import amounts, frames
 
         path = amounts(steps, first, last)
-        engine, name = self.engine("interpolation", deblur=deblur)
-        mixed = partial(
-            frames, engine=engine, path=path, checkpoint=name, deblur=deblur, spherical=spherical
-        )
+        engine = self.engine("interpolation", deblur=deblur)
+        mixed = partial(frames, engine=engine, path=path, deblur=deblur, spherical=spherical)
         return mixed, engine
 
     # ---- files and engines -----------------------------------------------------------------------
@@ -390,8 +381,8 @@ class Model:
 
     def engine(
         self, use: Use | tuple[Use, ...], shipped: Use | None = None, **options: Any
-    ) -> tuple[Engine, str]:
-        """Return the engine that runs a network for `use`, and the name of its checkpoint.
+    ) -> Engine:
+        """Return the engine that runs a network for `use`.
 
         It is created only once. Without a source, the checkpoint is the one that comes with blurkit
         for the use `shipped`, by default `use`. Raises as `start_engine` does.
@@ -414,7 +405,7 @@ class Model:
             )
             if first.code is not None and getattr(engine.runner.network, "code", None) is None:
                 self.warn(f"{first.name}: is not of {self.network}, which is not used")
-            self._engines[key] = engine, first.name
+            self._engines[key] = engine
         return self._engines[key]
 
     @cached_property
@@ -424,7 +415,6 @@ class Model:
 
     @cached_property
     def _windows(self) -> Any:
-        """What estimates the blur of images."""
         checkpoint = self.checkpoint("deconvolving")
         return window_deblurring(checkpoint, self.placement, watch=self.watch)
 
@@ -442,8 +432,8 @@ class Model:
         exact = place.precision in ("auto", "fp32") and place.protocol != "local"
         return exact and not self.encoders
 
-    def _by_onnx(self) -> tuple[Engine, str] | None:
-        """Return the engine of the ONNX file that deblurs, and its name; None if torch is to do it.
+    def _by_onnx(self) -> Engine | None:
+        """Return the engine of the ONNX file that deblurs, None if torch is to do it.
 
         Without a source, it is the file that comes with blurkit, where that gives the same result
         sooner: on a processor without bfloat16. Raises BlurkitError if the file is damaged or its
@@ -467,7 +457,7 @@ class Model:
                 self.say(f"{file.name}: {engine.runner.layout.summary()}")
             if self.source is None:
                 self.say(introduction(engine.runner.about.title, engine.runner.about.date))
-            self._engines[file] = engine, file.name
+            self._engines[file] = engine
         return self._engines[file]
 
 

@@ -51,6 +51,7 @@ def option(
 
 
 constant = partial(option, constant=True)
+rare = partial(option, rare=True)
 
 
 def flag(f: Field[Any]) -> str:

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import typer
 
 from blurkit.cli.common import leave, print_json
 from blurkit.cli.options import ImageTask, Resumable
+from blurkit.data import sources
 from blurkit.data.collection import are_two_sides, read_two_sides
 from blurkit.data.places import WHOLE, Scene, WorkPart, array_of, parse_part
-from blurkit.data.sources import (
-    RecordStream,
-    ShardSource,
-    find_items,
-    is_stream,
-    item_records,
-    outlines,
-    part_among,
-    read_records,
-    result_name,
-    summary_of_results,
-    summary_of_unread,
-    unread_files,
-    without_images,
-)
 from blurkit.data.workers import Background
-from blurkit.errors import BlurkitError, NoOutput, UsageError, is_out_of_memory
+from blurkit.errors import BlurkitError, NoOutput, UsageError, memory_errors
 from blurkit.io.films import FILM_SUFFIXES, FilmOptions
 from blurkit.io.formats import ending
 from blurkit.io.image_sinks import FileOptions, open_sink
@@ -43,7 +31,7 @@ from blurkit.io.images import pixels_in, read_image
 from blurkit.io.paths import is_folder
 from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_shard
-from blurkit.io.sinks import ShardSink, Sink, part_shards, unfinished_stream
+from blurkit.io.sinks import ShardSink, Sink, part_shards, source_change, unfinished_stream
 from blurkit.io.writing import keep_first, last_change, writing_errors
 from blurkit.reports.pictures import Panels, before_after, film_sheet
 from blurkit.reports.progress import duration, rough_duration, say, say_warning, track
@@ -56,80 +44,77 @@ RecordTask = tuple[Record, Callable[[], Record]]
 """A record, and the function that returns it finished."""
 
 
+@dataclass(eq=False)
 class Problems:
     """The bad items of a batch: each is reported at once, and all are listed again at the end.
 
     `already` counts the items that a resumed run has found finished. Pictures and films in folders
     among `inputs` that no command reads, except those with a suffix in `also_read`, are counted at
-    the end.
+    the end. With `summary`, a line says then how much was done in what time.
     """
 
-    def __init__(
-        self,
-        inputs: Iterable[str] = (),
-        also_read: Iterable[str] = (),
-        part: WorkPart = WHOLE,
-        quiet: bool = False,
-    ) -> None:
-        self.quiet = quiet
-        self.failed: list[str] = []
-        self.already = 0
-        self.part = part
-        self._inputs, self._also_read = tuple(inputs), tuple(also_read)
-        self._summary = False
-        self._started = time.monotonic()
+    inputs: Sequence[str] = ()
+    also_read: Collection[str] = ()
+    part: WorkPart = WHOLE
+    quiet: bool = False
+    summary: bool = False
+    already: int = field(default=0, init=False)
+    failed: list[str] = field(default_factory=list, init=False)
+    _started: float = field(default_factory=time.monotonic, init=False)
 
     def add(self, where: str, error: BlurkitError) -> None:
         """Report a bad item. UsageError and NoOutput are raised instead and end the command."""
         if isinstance(error, (UsageError, NoOutput)):
             raise error
-        say(f"error: {error}" if where in str(error) else f"error: {where}: {error}")
+        say_error(where, str(error))
         self.failed.append(where)
 
     def say(self, text: str) -> None:
         """Print a line on standard error, unless quiet."""
         say(text, self.quiet)
 
-    def pairs(self, inputs: list[str], first: str) -> RecordStream:
+    def pairs(self, inputs: list[str], first: str) -> sources.RecordStream:
         """Return the inputs' records in the part; of two folders, the first has images `first`."""
         if are_two_sides(inputs):
             roles = (first, "sharp")
             return read_two_sides(inputs[0], inputs[1], self.part, self.add, roles, self.say)
-        return read_records(inputs, part=self.part, on_error=self.add)
+        return sources.read_records(inputs, part=self.part, on_error=self.add)
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
         """Run a block in which a BlurkitError, or too little memory, counts as one bad item."""
         try:
-            yield
+            with memory_errors("; try a smaller --tile"):
+                yield
         except BlurkitError as error:
             self.add(where, error)
         except RecursionError:
             self.add(where, BlurkitError("damaged: what it says is nested too deeply"))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.add(where, BlurkitError("out of memory; try a smaller --tile"))
 
     def finish(self, done: int, verb: str, what: str = "image") -> None:
         """End with a summary, in which a result is a `what`.
 
         The exit status is 1 if items failed or were not read, or if none was done.
         """
-        unread = unread_files(self._inputs, self._also_read)
+        unread = sources.unread_files(self.inputs, self.also_read)
         if unread:
-            say(summary_of_unread(unread))
+            say(sources.summary_of_unread(unread))
         already = f", {self.already} finished before" if self.already else ""
         if self.failed:
             names = ", ".join(self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
             leave(f"{len(self.failed)} failed, {done} {verb}{already}: {names}", 1)
         if not done and not self.already and self.part == WHOLE:
             leave(f"error: nothing was {verb}: the input holds no suitable record", 1)
-        if self._summary and (done != 1 or already):
+        if self.summary and (done != 1 or already):
             seconds = time.monotonic() - self._started
             say(f"{verb} {counted(done, what)} in {duration(seconds)}{already}")
         if unread:
             leave("", 1)
+
+
+def say_error(where: str, reason: str) -> None:
+    """Print what is wrong with an item, which is named if the reason does not name it."""
+    say(f"error: {reason}" if where in reason else f"error: {where}: {reason}")
 
 
 def counted(number: int, what: str = "image") -> str:
@@ -143,69 +128,39 @@ def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
         say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
-def refuse_hopeless(
-    inputs: Sequence[str],
-    sink: Sink,
-    problems: Problems,
-    verb: str,
-    image: str = "blur",
-    blur: str = "blur",
-    same_names: bool = True,
-    times: int = 1,
-    reported: bool = False,
-) -> None:
-    """End the command, before networks are loaded, if it can read no input or write no result.
-
-    `same_names` means that a result has the name of its image, so that its file is known; `times`
-    is the number of results of each image. `image` and `blur` are as for `find_items`. What is
-    finished already is enough if it is `reported`. The part of the `problems` becomes an even one.
-    Raises UsageError for several results in one file.
-    """
-    found = find_items(inputs, image=image, blur=blur)
-    if found.results:
-        say(summary_of_results(found.results), problems.quiet)
-    problems.part = part_among(problems.part, found.items)
-    if sink.only:
-        sink.refuse_several(times * RecordStream(found.items, problems.part).results)
-    reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
-    already = 0
-    for item in found.items:
-        if isinstance(item, ShardSource) or not same_names:
-            return
-        if item.name not in problems.part:
-            continue
-        try:
-            if not sink.is_done(without_images(item)):
-                sink.claim(without_images(item))
-                return
-            already += 1
-        except BlurkitError as error:
-            reasons.append((item.name, error))
-    problems.already = already
-    if reported and already:
-        return
-    for where, problem in reasons:
-        problems.add(where, problem)
-    sink.finish()
-    problems.finish(0, verb)
-    leave("", 0)
-
-
 class RecordBatch(Problems):
     """A command's way from records to a sink, which makes a result of each record.
 
     `label` is the name of the command, `verb` what it does to a record, as in `deblurred`: names of
-    results have it, too. The `sink` is what `open` opens, unless the command chooses another one.
+    results have it, too. The `sink` is what `open` opens, unless the command chooses another one
+    with `use`. Leaving the block with an error abandons a sink that no `run` has completed.
     """
 
     sink: Sink
 
-    def __init__(self, inputs: Iterable[str], options: Resumable, label: str, verb: str) -> None:
-        super().__init__(inputs, part=parse_part(options.part), quiet=options.quiet)
-        self._summary = not options.quiet
+    def __init__(
+        self, inputs: Sequence[str], options: Any, label: str, verb: str, summary: bool = True
+    ) -> None:
+        part, quiet = parse_part(options.part), options.quiet
+        super().__init__(inputs, (), part, quiet, summary and not quiet)
         self._options, self._label, self._verb = options, label, verb
         self._names: set[str] = set()
         self._kept: dict[str, Path] = {}
+        self._unfinished = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._unfinished.__exit__(*error)
+
+    def use(self, sink: Sink) -> None:
+        """Write the results to `sink`."""
+        self.sink = self._unfinished.enter_context(sink)
+
+    def completing(self) -> ExitStack:
+        """Return the block at whose end the sink is completed, or abandoned after an error."""
+        return self._unfinished.pop_all()
 
     def open(
         self, show: Sequence[str], panels: Panels | None = None, only: range | None = None
@@ -215,26 +170,66 @@ class RecordBatch(Problems):
         With `--compare`, `panels` are shown beside each result. Films get `only` these frames.
         """
         options = self._options
-        files = FileOptions(options.force, options.resume, warn=say_warning)
-        files = replace(files, guard=self.guard, failed=self.failed)
+        how: dict[str, Any] = {"guard": self.guard, "failed": self.failed, "warn": say_warning}
         if isinstance(options, ImageTask):
-            films = FilmOptions(options.frames, options.crf, only, say_warning)
-            files = replace(files, format=options.format, quality=options.quality, films=films)
+            how["films"] = FilmOptions(options.frames, options.crf, only, say_warning)
+            how |= {"format": options.format, "quality": options.quality}
             if panels is not None and options.compare:
-                shown = partial(before_after, panels=panels)
-                files = replace(files, compare=shown, sheet=film_sheet)
-        self.sink = open_sink(options.output, show, self._verb, files)
-        try:
-            remember_options(options)
-        except BlurkitError:
-            self.sink.abandon()
-            raise
+                how |= {"compare": partial(before_after, panels=panels), "sheet": film_sheet}
+        files = FileOptions(options.force, options.resume, **how)
+        self.use(open_sink(options.output, show, self._verb, files))
+        remember_options(options)
+
+    def refuse_hopeless(
+        self,
+        inputs: Sequence[str],
+        image: str = "blur",
+        blur: str = "blur",
+        same_names: bool = True,
+        times: int = 1,
+        reported: bool = False,
+    ) -> None:
+        """End the command, before networks are loaded, if it can read or write nothing.
+
+        `same_names` means that a result has the name of its image, so that its file is known;
+        `times` is the number of results of each image. `image` and `blur` are as for `find_items`.
+        What is finished already is enough if it is `reported`. The part becomes an even one. Raises
+        UsageError for several results in one file.
+        """
+        sink, found = self.sink, sources.find_items(inputs, image=image, blur=blur)
+        if found.results:
+            self.say(sources.summary_of_results(found.results))
+        self.part = sources.part_among(self.part, found.items)
+        if sink.only:
+            sink.refuse_several(times * sources.RecordStream(found.items, self.part).results)
+        reasons = [(where, BlurkitError(reason)) for where, reason in found.left_out]
+        already = 0
+        for item in found.items:
+            if isinstance(item, sources.ShardSource) or not same_names:
+                return
+            if item.name not in self.part:
+                continue
+            try:
+                if not sink.is_done(sources.without_images(item)):
+                    sink.claim(sources.without_images(item))
+                    return
+                already += 1
+            except BlurkitError as error:
+                reasons.append((item.name, error))
+        self.already = already
+        if reported and already:
+            return
+        for where, problem in reasons:
+            self.add(where, problem)
+        self.completing().close()
+        self.finish(0, self._verb)
+        leave("", 0)
 
     def remaining(self, jobs: Iterable[RecordTask], part: WorkPart = WHOLE) -> Iterator[RecordTask]:
         """Yield the jobs in `part` whose records a resumed run has not found finished."""
         last = None
         for record, work in jobs:
-            if result_name(record) not in part:
+            if sources.result_name(record) not in part:
                 continue
             if not self.sink.is_done(record):
                 yield record, work
@@ -249,7 +244,7 @@ class RecordBatch(Problems):
         self,
         jobs: Iterable[RecordTask],
         total: int | None = None,
-        items: Iterable[Scene | ShardSource] = (),
+        items: Iterable[Scene | sources.ShardSource] = (),
         unit: str = "image",
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
@@ -263,17 +258,17 @@ class RecordBatch(Problems):
         """
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
-        ahead = not any(map(is_stream, self._inputs))
-        forecast = Forecast(() if quiet else items)
+        ahead = not any(map(sources.is_stream, self.inputs))
+        expected = forecast(() if quiet else items)
         try:
-            with sink, Background() as background:
+            with self.completing(), Background() as background:
                 started = _started(_claimed(jobs, sink, self), background, ahead)
                 for record, result in track(started, self._label, total, unit, quiet):
                     if sink.is_dropped(record):
                         continue
                     with self.guard(record.name):
                         finished = result()
-                        if line := forecast.after(finished):
+                        if line := expected(finished):
                             say(line)
                         sink.write(finished)
                         self._names.add(record.name)
@@ -295,7 +290,7 @@ class RecordBatch(Problems):
         self.finish(self.sink.done if done is None else done, self._verb, what)
 
     def finished_before(
-        self, scenes: Iterable[Scene], records: RecordStream, made: str
+        self, scenes: Iterable[Scene], records: sources.RecordStream, made: str
     ) -> Iterator[Record]:
         """Yield the records that a resumed run has found finished, with the image `made`.
 
@@ -308,51 +303,49 @@ class RecordBatch(Problems):
             yield from (record for record in finished if record.name not in self._names)
             return
         for scene in scenes:
-            result = self.sink.path(without_images(scene))
-            files = {**scene.files, **({made: result} if result else {})}
-            yield from item_records([replace(scene, files=files)], on_error=self.add)
-        shards = [
-            i for i in records.items if isinstance(i, ShardSource) and not is_stream(i.source)
-        ]
-        for record in (
-            item_records(shards, on_error=lambda where, error: None) if self._kept else ()
-        ):
+            result = self.sink.path(sources.without_images(scene))
+            paths = scene.files | ({made: result} if result else {})
+            yield from sources.item_records([replace(scene, files=paths)], on_error=self.add)
+        if not self._kept:
+            return
+        shards = (item for item in records.items if isinstance(item, sources.ShardSource))
+        files = [item for item in shards if not sources.is_stream(item.source)]
+        for record in sources.item_records(files, on_error=lambda where, error: None):
             if path := self._kept.get(record.name):
-                images = {**record.images, made: read_image(path).pixels}
+                images = record.images | {made: read_image(path).pixels}
                 yield Record(record.name, images, record.attrs)
 
 
-class Forecast:
-    """Says how long the photos among the items of a batch will take, from the first ones.
+def forecast(items: Iterable[Scene | sources.ShardSource]) -> Callable[[Record], str]:
+    """Return the function that says after one of the first photos how long all items will take.
 
-    The time of a photo is taken to be in proportion to its pixels, of which a file's head tells the
-    number; of formats that other readers decode, it is the mean of the others. Where there are
-    films or shards, nothing is said: how many records follow is not known.
+    For any other record, it returns "". The time of a photo is taken to be in proportion to its
+    pixels, of which a file's head tells the number; of formats that other readers decode, it is the
+    mean of the others. Where there are films or shards, nothing is said: how many records follow is
+    not known.
     """
+    items = list(items)
+    files = [item.paths[0] for item in items if isinstance(item, Scene)]
+    films = any(ending(file) in FILM_SUFFIXES for file in files)
+    said = films or not len(files) == len(items) > FIRST
+    pixels, started = list[int](), time.monotonic()
 
-    def __init__(self, items: Iterable[Scene | ShardSource]) -> None:
-        items = list(items)
-        files = [item.paths[0] for item in items if isinstance(item, Scene)]
-        known = len(files) == len(items) > FIRST and not any(map(_may_be_film, files))
-        self._files = files if known else []
-        self._done, self._pixels, self._started = 0, 0, time.monotonic()
-
-    def after(self, record: Record) -> str:
-        """Return what to say after `record`: "" but once."""
-        if not self._files:
+    def after(record: Record) -> str:
+        nonlocal said
+        if said:
             return ""
-        height, width = next(iter(record.images.values())).shape[:2]
-        self._done, self._pixels = self._done + 1, self._pixels + height * width
-        seconds = time.monotonic() - self._started
-        if self._done < FIRST and seconds < LONG:
+        pixels.append(math.prod(next(iter(record.images.values())).shape[:2]))
+        seconds = time.monotonic() - started
+        if len(pixels) < FIRST and seconds < LONG:
             return ""
-        files, self._files = self._files, []
+        said = True
         sizes = [size for file in files[:MOST_HEADS] if (size := pixels_in(file))]
-        mean = sum(sizes) / len(sizes) if sizes else self._pixels / self._done
-        total = seconds * mean * len(files) / self._pixels
+        total = seconds * fmean(sizes or pixels) * len(files) / sum(pixels)
         if total < SOON:
             return ""
         return f"{counted(len(files), 'photo')}, about {rough_duration(total)}"
+
+    return after
 
 
 FIRST = 3
@@ -365,10 +358,6 @@ SOON = 10.0
 
 MOST_HEADS = 1000
 """Of so many files at most, the heads are read."""
-
-
-def _may_be_film(file: Path) -> bool:
-    return ending(file) in FILM_SUFFIXES
 
 
 def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
@@ -435,15 +424,15 @@ def status_of(
     `image` and `blur` are as for `find_items`. Raises UsageError for streams, and for frames of
     films that are results of their own.
     """
-    found = find_items(inputs, image=image, blur=blur)
-    if any(isinstance(item, ShardSource) and is_stream(item.source) for item in found.items):
+    if any(map(sources.is_stream, inputs)):
         raise UsageError("--status requires files as inputs, not a stream")
+    found = sources.find_items(inputs, image=image, blur=blur)
     if getattr(options, "frames", False):
         raise UsageError("--status cannot count frames; leave out --frames")
     for where, reason in found.left_out:
-        say(f"error: {reason}" if where in reason else f"error: {where}: {reason}")
-    part = part_among(parse_part(options.part), found.items)
-    show_status(outlines(found.items), part, options, verb, dataset)
+        say_error(where, reason)
+    part = sources.part_among(parse_part(options.part), found.items)
+    show_status(sources.outlines(found.items), part, options, verb, dataset)
 
 
 def show_status(
@@ -462,7 +451,7 @@ def show_status(
     """
     if options.output == "-":
         raise UsageError("--status requires files as output, not a stream")
-    names = {result_name(record): record for record in results}
+    names = {sources.result_name(record): record for record in results}
     quiet, missing, total = options.quiet or options.json, [], 0
     for number in range(1, whole.count + 1):
         part = replace(whole, number=number)
@@ -495,13 +484,11 @@ def _finished(
         files = FileOptions(resume=True, format=getattr(options, "format", None))
         return open_sink(output, (), verb, files).is_done
     times = {
-        origin(result_name(record)): last_change(file)
+        origin(sources.result_name(record)): last_change(file)
         for file in shards
-        for record in outlines([ShardSource(str(file))])
+        for record in sources.outlines([sources.ShardSource(str(file))])
     }
-    return lambda record: (
-        times.get(result_name(record), -1) >= last_change(Path(str(record.attrs.get("source", ""))))
-    )
+    return lambda record: times.get(sources.result_name(record), -1) >= source_change(record)
 
 
 # ---- Resumed batches -----------------------------------------------------------------------------

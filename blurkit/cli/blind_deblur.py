@@ -5,57 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    BLUR,
-    CHECKPOINT,
-    SHA256,
-    Given,
-    InputPaths,
-    Networks,
-    Tiling,
-    Tracked,
-    WritingImages,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, result_values
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.interrupts import Terminated, deferred
 from blurkit.io.paths import STEPS, is_folder
 from blurkit.io.writing import refuse_output
-from blurkit.options import ANY, check_strength, option
+from blurkit.options import check_strength, option, rare
 from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.systems.search_options import PRESETS, SearchOptions
 
 if TYPE_CHECKING:
-    from blurkit.data.places import WorkPart
+    from blurkit.cli.batch import RecordBatch
     from blurkit.io.records import Record
-    from blurkit.io.sinks import Sink
     from blurkit.systems.blind_search import Search, TiledSearch
 
 SAVE_MINUTES = 10
 """Minutes between saves of the state."""
 
+OF_SEARCHES = ("iterations", "kept", "objective", "reproduced", "diverged")
+"""What `--json` prints about a search."""
+
 
 @dataclass(frozen=True)
-class BlindDeblurOptions(Tiling, Tracked, WritingImages):
+class BlindDeblurOptions(shared.Tiling, shared.Tracked, shared.WritingImages):
     """The options of `blurkit blind-deblur` that do not belong to the search itself."""
 
-    checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
-    sha256: tuple[str, ...] = SHA256
-    output: str | None = output_option(
-        "Image, folder/, shard (.h5) or -; default: NAME.deblurred next to each image."
-    )
-    strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
+    checkpoint: str | None = option(None, shared.CHECKPOINT, flags=("--checkpoint", "-c"))
+    sha256: tuple[str, ...] = shared.SHA256
+    output: str | None = shared.output_option("NAME.deblurred next to each image", "Image, folder/")
+    strength: float = shared.RESTORED_AMOUNT
     generator: tuple[str, ...] = option(
         (), "StyleGAN file for --prior stylegan; two files for version 1."
     )
@@ -67,16 +53,14 @@ class BlindDeblurOptions(Tiling, Tracked, WritingImages):
         False, "Store the blur as attribute `kernel`, and its picture in NAME.blind/."
     )
     save_every: int | None = option(None, "Iterations between saved pictures.")
-    save_to: Path | None = option(
-        None, "Folder for these pictures; default: NAME.blind/ next to the output.", rare=True
+    save_to: Path | None = rare(
+        None, "Folder for these pictures; default: NAME.blind/ next to the output."
     )
     log: Path | None = option(None, "Log the terms of the objective to this file as JSON lines.")
     resume: bool = option(False, "Keep finished results and continue with the rest.")
-    state: Path | None = option(
-        None, "State file of a stopped search; default: next to the output.", rare=True
-    )
-    batch: int = option(1, "Photos or tiles that are searched together.", 1, rare=True)
-    blur: str = BLUR
+    state: Path | None = rare(None, "State file of a stopped search; default: next to the output.")
+    batch: int = rare(1, "Photos or tiles that are searched together.", 1)
+    blur: str = shared.BLUR
 
     @property
     def rectangle(self) -> tuple[int, int, int, int] | None:
@@ -112,9 +96,9 @@ class BlindDeblurOptions(Tiling, Tracked, WritingImages):
 
 
 def blind_deblur(
-    inputs: InputPaths,
+    inputs: shared.InputPaths,
     run: BlindDeblurOptions,
-    search: Annotated[Given, SearchOptions],
+    search: Annotated[shared.Given, SearchOptions],
     preset: Annotated[
         str,
         typer.Option(
@@ -138,8 +122,7 @@ def blind_deblur(
     Examples: blurkit blind-deblur photo.jpg; blurkit blind-deblur photo.jpg --operator convolution
     --region 800,600,256,256; blurkit blind-deblur photos/ -o sharp/ --resume
     """
-    run = settled(run, inputs)
-    refuse_two_streams(inputs, [run.checkpoint])
+    run = shared.settled(run, inputs, [run.checkpoint])
     options = SearchOptions.resolve(preset, config, **search)
     run.check_with(options)
     check_strength(run.strength)
@@ -147,29 +130,24 @@ def blind_deblur(
         from blurkit.cli.batch import status_of
 
         status_of(inputs, run, "deblurred", blur=run.blur)
-    run = at_hand(run, "checkpoint", "generator")
+    run = shared.at_hand(run, "checkpoint", "generator")
 
-    from blurkit.cli.batch import Problems, refuse_hopeless
-    from blurkit.data.places import parse_part
+    from blurkit.cli.batch import RecordBatch
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
 
-    part, output = parse_part(run.part), run.output
-    fills_shard = (
-        output is not None and output != "-" and not is_folder(output) and is_shard(Path(output))
-    )
-    if run.save_every and run.save_to is None and (output == "-" or fills_shard):
+    output = run.output
+    streamed = output == "-"
+    holds_records = streamed or (output and not is_folder(output) and is_shard(Path(output)))
+    if run.save_every and run.save_to is None and holds_records:
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
-    force = run.force or (run.resume and fills_shard)  # the shard to resume is rewritten
-    kept = run.resume and output != "-" and not fills_shard
-    files = FileOptions(force, kept, format=run.format, quality=run.quality, warn=say_warning)
-    sink = open_sink(output, ("restored",), "deblurred", files)
-    fresh = not run.resume
-    problems = Problems(inputs, part=part, quiet=run.quiet)
-    refuse_hopeless(inputs, sink, problems, "deblurred", blur=run.blur, same_names=fresh)
-
-    # Torch is imported only now, so that wrong usage is refused at once.
-    SearchBatch(inputs, run, options, sink).deblur(part)
+    files = FileOptions(run.force, run.resume and not streamed, run.format, run.quality)
+    files = replace(files, warn=say_warning)
+    with RecordBatch(inputs, run, "blind-deblur", "deblurred", summary=False) as batch:
+        batch.use(open_sink(output, ("restored",), "deblurred", files))
+        batch.refuse_hopeless(inputs, blur=run.blur, same_names=not run.resume)
+        # Torch is imported only now, so that wrong usage is refused at once.
+        SearchBatch(inputs, run, options, batch).deblur()
 
 
 # ---- Searches ------------------------------------------------------------------------------------
@@ -182,16 +160,14 @@ class SearchBatch:
     """
 
     def __init__(
-        self, inputs: list[str], run: BlindDeblurOptions, options: SearchOptions, sink: Sink
+        self, inputs: list[str], run: BlindDeblurOptions, options: SearchOptions, batch: RecordBatch
     ) -> None:
-        from blurkit.cli.batch import Problems
         from blurkit.systems.blind_search import SavedSearches
         from blurkit.training.state import TrainingLog
 
-        self.inputs, self.run, self.sink = inputs, run, sink
-        model = model_of(Networks(run.checkpoint), run)
+        self.inputs, self.run, self.batch, self.sink = inputs, run, batch, batch.sink
+        model = shared.model_of(shared.Networks(run.checkpoint), run)
         self.context, self.by = model.searching(options, run.generator, run.features)
-        self.problems = Problems(inputs)
         about = options.as_dict() | {"restored_by": self.by, "precision": str(self.context.dtype)}
         place = run.placement
         about |= {"tile": place.tile, "overlap": place.overlap, "region": run.region}
@@ -200,22 +176,23 @@ class SearchBatch:
         self._already = 0
         self._log = TrainingLog(run.log)
 
-    def deblur(self, part: WorkPart) -> None:
-        """Deblur the records of a part of the inputs."""
+    def deblur(self) -> None:
+        """Deblur the records of the inputs that are in the batch's part."""
         from blurkit.data.sources import read_records
 
-        run = self.run
+        run, batch = self.run, self.batch
         if run.log is not None:
             refuse_output(run.log, run.force or run.resume)
         if not run.resume:
             self._log.start()
         done = 0
         stop: BaseException | None = None
-        with self.sink:
+        with batch.completing():
             try:
-                self._adopt()
+                if run.resume and run.state is not None:
+                    self.finished = self.saved.load(run.state).finished
                 records = read_records(
-                    self.inputs, blur=run.blur, part=part, on_error=self.problems.add
+                    self.inputs, blur=run.blur, part=batch.part, on_error=batch.add
                 )
                 pending = filter(self._is_pending, records)
                 while group := list(islice(pending, run.batch)):
@@ -228,36 +205,16 @@ class SearchBatch:
             run.state.unlink(missing_ok=True)
         if self._already:
             say(f"{self._already} records were finished already", run.quiet)
-        self.problems.finish(done + self._already, "deblurred")
+        batch.finish(done + self._already, "deblurred")
 
     # ---- finished records and saved states -------------------------------------------------------
 
-    def _adopt(self) -> None:
-        """With --resume, take over the finished records of a shard, or their names for a stream."""
-        from blurkit.io.records import Record
-        from blurkit.io.shards import read_shard
-        from blurkit.io.sinks import ShardSink
-
-        if not self.run.resume:
-            return
-        if isinstance(self.sink, ShardSink):
-            shard = self.sink.path(Record(""))
-            with deferred():  # an interrupted copy would lose the rest
-                for record in read_shard(shard) if shard.is_file() else ():
-                    self.sink.write(record)
-                    self.finished.append(record.name)
-        elif self.run.state is not None:
-            self.finished = self.saved.load(self.run.state).finished
-
     def _is_pending(self, record: Record) -> bool:
         """Return whether a record is to be searched; count it if a resumed run finished it."""
-        from blurkit.io.sinks import ShardSink, StreamSink
+        from blurkit.io.sinks import StreamSink
 
-        finished = False
-        if self.run.resume and isinstance(self.sink, (ShardSink, StreamSink)):
-            finished = record.name in self.finished
-        elif self.run.resume:
-            finished = self.sink.is_done(record)
+        streamed = self.run.resume and isinstance(self.sink, StreamSink)
+        finished = record.name in self.finished if streamed else self.sink.is_done(record)
         self._already += finished
         return not finished
 
@@ -296,7 +253,7 @@ class SearchBatch:
 
         searches: list[TiledSearch] = []
         for record in group:
-            with self.problems.guard(record.name):
+            with self.batch.guard(record.name):
                 self.sink.claim(record)
                 place = self.run.placement
                 search = TiledSearch(
@@ -306,7 +263,7 @@ class SearchBatch:
                     search.check_one_blur()
                 searches.append(search)
         done = 0
-        with self.problems.guard(", ".join(search.record.name for search in searches)):
+        with self.batch.guard(", ".join(search.record.name for search in searches)):
             path = self._state_path(searches[0].record) if searches else None
             self._resume(path, searches)
             with deferred() as stopped, self._watching(searches, path, stopped) as watch:
@@ -327,30 +284,22 @@ class SearchBatch:
         self.sink.write(record)
         self.finished.append(record.name)
         if "kernel" in record.attrs and (folder := self._folder(search)):
-            with self.problems.guard(str(folder)):
+            with self.batch.guard(str(folder)):
                 write_image(folder / "kernel.png", search.kernel_picture())
-        attrs = record.attrs
+        found = {key: record.attrs.get(f"blind_{key}") for key in OF_SEARCHES}
         if run.json:
-            height, width = record.images["restored"].shape[:2]
-            print_json(
-                {"name": record.name, "width": width, "height": height}
-                | {"seconds": attrs["restored_seconds"], "strength": run.strength}
-                | {"iterations": attrs["blind_iterations"], "kept": attrs["blind_kept"]}
-                | {"objective": attrs["blind_objective"]}
-                | {"reproduced": attrs.get("blind_reproduced")}
-                | {"diverged": attrs.get("blind_diverged"), "with": attrs["restored_with"]}
-            )
-        diverged = attrs.get("blind_diverged")
-        if diverged is not None:
-            self.problems.add(
-                record.name,
-                BlurkitError(
-                    f"{record.name}: the search diverged at iteration {diverged}; the picture of "
-                    f"iteration {attrs['blind_iterations']} was written; "
-                    "try a smaller image_rate or kernel_rate in a --config file"
-                ),
-            )
-        return diverged is None
+            size = result_values(record, record.images["restored"], "restored")
+            how = {"with": record.attrs["restored_with"]}
+            print_json(size | {"strength": run.strength} | found | how)
+        if found["diverged"] is None:
+            return True
+        reason = (
+            f"{record.name}: the search diverged at iteration {found['diverged']}; the picture of "
+            f"iteration {found['iterations']} was written; "
+            "try a smaller image_rate or kernel_rate in a --config file"
+        )
+        self.batch.add(record.name, BlurkitError(reason))
+        return False
 
     def _leave(self, path: Path | None, searches: Sequence[TiledSearch], stopped: bool) -> None:
         """Save the state of a stopped group, or delete the state of a finished one."""
@@ -371,8 +320,6 @@ class SearchBatch:
         self, searches: Sequence[TiledSearch], path: Path | None, stopped: Callable[[], int]
     ) -> Iterator[Callable[[Sequence[Search]], bool]]:
         """Yield the function to call after every step: progress, log, pictures and saves."""
-        from blurkit.io.images import write_image
-
         run = self.run
         total = self.context.options.iterations * sum(len(s.searches) for s in searches)
         label = searches[0].record.name if len(searches) == 1 else f"{len(searches)} pictures"
@@ -391,22 +338,14 @@ class SearchBatch:
             for search in searches:
                 every = run.save_every
                 if every and search.iteration // every > shown[id(search)] // every:
-                    folder = self._folder(search)
-                    assert folder is not None
-                    file = folder / f"{search.iteration:05d}.png"
-                    with self.problems.guard(str(file)):
-                        write_image(file, search.picture(), attrs=search.record.attrs)
+                    self._show(search)
                 shown[id(search)] = search.iteration
                 for number, tile in enumerate(search.searches):
-                    if tile.last.iteration > logged[id(tile)]:
-                        logged[id(tile)] = tile.last.iteration
-                        self._log.write(
-                            tile.last.iteration,
-                            name=search.record.name,
-                            tile=number,
-                            objective=tile.last.objective,
-                            **(tile.last.terms or {}),
-                        )
+                    last, about = tile.last, {"name": search.record.name, "tile": number}
+                    if last.iteration > logged[id(tile)]:
+                        logged[id(tile)] = last.iteration
+                        about |= {"objective": last.objective, **(last.terms or {})}
+                        self._log.write(last.iteration, **about)
             if path is not None and time.monotonic() - saved > 60 * SAVE_MINUTES:
                 self.saved.save(path, searches, self.finished)
                 saved = time.monotonic()
@@ -416,6 +355,16 @@ class SearchBatch:
             yield watch
         finally:
             progress.close()
+
+    def _show(self, search: TiledSearch) -> None:
+        """Write the picture that a search has reached."""
+        from blurkit.io.images import write_image
+
+        folder = self._folder(search)
+        assert folder is not None
+        file = folder / f"{search.iteration:05d}.png"
+        with self.batch.guard(str(file)):
+            write_image(file, search.picture(), attrs=search.record.attrs)
 
     def _folder(self, search: TiledSearch) -> Path | None:
         """Return the folder of a search's pictures, or None if its record goes into a shard."""
@@ -429,6 +378,7 @@ class SearchBatch:
 
 def _objective(tile: Search) -> str:
     """Return the objective and its terms for the progress bar."""
-    terms = tile.last.terms or {}
-    parts = [f"{name} {value:.4f}" for name, value in terms.items()]
-    return ", ".join([f"objective {tile.last.objective:.4f}", *parts]) if parts else "warm-up"
+    if not tile.last.terms:
+        return "warm-up"
+    values = {"objective": tile.last.objective, **tile.last.terms}
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())

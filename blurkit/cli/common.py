@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 from blurkit.data.places import parse_part, part_of_job
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory, one_line, printable
+from blurkit.errors import BlurkitError, UsageError, memory_errors, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
 from blurkit.reports.progress import say
 from blurkit.reports.values import to_json
 from blurkit.tasks.addresses import is_address, local_file, refuse_unused
+
+if TYPE_CHECKING:
+    from blurkit.io.records import Image, Record
 
 INTERRUPTED = 130
 CLOSED_PIPE = 128 + 13
@@ -36,7 +39,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         raise_signals()
         try:
-            function(*args, **kwargs)
+            with memory_errors("; try a smaller --tile, --batch or --crop"):
+                function(*args, **kwargs)
             sys.stdout.flush()
             return
         except BlurkitError as error:
@@ -47,10 +51,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             line, status = "interrupted", INTERRUPTED
         except Terminated as stop:
             line, status = "terminated", 128 + stop.signal
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            line, status = "error: out of memory; try a smaller --tile, --batch or --crop", 1
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             line, status = f"error: {where}{error.strerror or one_line(error)}", 1
@@ -135,6 +135,16 @@ def local_files(
 def print_json(line: dict[str, Any]) -> None:
     """Print one JSON line on standard output; numbers that are not finite become null."""
     typer.echo(to_json(line))
+
+
+def result_values(record: Record, image: Image, made: str, **named: Any) -> dict[str, Any]:
+    """Return what `--json` prints of every result first: its name, what is `named`, size and time.
+
+    `made` is what was done, as in the names of attributes, and `image` shows it.
+    """
+    height, width = image.shape[:2]
+    size = {"width": width, "height": height, "seconds": record.attrs[f"{made}_seconds"]}
+    return {"name": record.name, **named, **size}
 
 
 _Options = TypeVar("_Options", bound=Any)

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from blurkit.cli import options as shared
 from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams, with_part
-from blurkit.cli.options import (
-    SEED,
-    Divided,
-    Hardware,
-    Networks,
-    Writing,
-    at_hand,
-    model_of,
-)
 from blurkit.errors import UsageError
 from blurkit.options import ANY, option
 from blurkit.reports.progress import track
@@ -31,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SimilarityOptions(Networks, Hardware, Divided, Writing):
+class SimilarityOptions(shared.Networks, shared.Hardware, shared.Divided, shared.Writing):
     """The options of `blurkit contextual-sim`."""
 
     images: tuple[str, str] | None = option(
@@ -59,7 +51,7 @@ class SimilarityOptions(Networks, Hardware, Divided, Writing):
     pairing: Literal["halves", "neighbours", "shuffled"] = option(
         "halves", "How --decoupling divides the records into pairs A, B."
     )
-    seed: int = SEED
+    seed: int = shared.SEED
     pictures: Path | None = option(
         None, "Folder for pictures of A, blur A, blur B and reblurred A side by side (Fig. 6)."
     )
@@ -93,7 +85,7 @@ def contextual_sim(
     refuse_missing([options.features], "file (from --features)")
     if len(inputs) < 3:  # of more, the others are still compared
         refuse_missing(inputs, "file or folder")
-    options = with_part(at_hand(options))
+    options = with_part(shared.at_hand(options))
 
     from blurkit.data.places import parse_part
     from blurkit.engine.torch_runner import choose_device
@@ -112,9 +104,6 @@ def contextual_sim(
 TABLE_ROWS = 50
 """Most rows in a table; of longer sets, it shows the images with the largest distances."""
 
-X, Y = ("restored", "reblurred", "blur"), "sharp"
-"""The images of a record that are compared by default; X is the first of its names present."""
-
 
 def _compare(
     inputs: list[str], contextual: ContextualSimilarity, part: WorkPart, options: SimilarityOptions
@@ -125,7 +114,8 @@ def _compare(
     from blurkit.reports.tables import print_table
 
     crop, json = options.crop or 0, options.json
-    first, second = ((options.images[0],), options.images[1]) if options.images else (X, Y)
+    default = ("restored", "reblurred", "blur"), "sharp"  # X is the first that is present
+    first, second = ((options.images[0],), options.images[1]) if options.images else default
     problems = Problems(inputs, part=part)
     rows = []
     records = _read(inputs, (first[-1], second), part, problems)
@@ -139,29 +129,22 @@ def _compare(
             if json:
                 print_json({"name": record.name, **asdict(result)})
     if rows:
-        distance, similarity = (
-            sum(getattr(result, key) for _, result in rows) / len(rows)
+        means = {
+            key: sum(getattr(result, key) for _, result in rows) / len(rows)
             for key in ("distance", "similarity")
-        )
+        }
         protocol = contextual.protocol(crop, " or ".join(first), second)
-        total = {"images": len(rows), "distance": distance, "similarity": similarity}
         if json:
-            print_json({"total": total, "protocol": protocol})
+            print_json({"total": {"images": len(rows), **means}, "protocol": protocol})
         if not options.quiet:
             title, shown = "contextual similarity", rows
             if len(rows) > TABLE_ROWS:
                 title += f": the {TABLE_ROWS} least similar (--json prints all)"
                 shown = sorted(rows, key=lambda row: -row[1].distance)[:TABLE_ROWS]
-            lines = [
-                (name, row.distance, row.similarity, "{}, {}".format(*row.positions))
-                for name, row in shown
-            ]
-            print_table(
-                title,
-                ["image", "distance", "CX", "positions of X, Y"],
-                [*lines, (f"mean of {len(rows)}", distance, similarity, "")],
-                note=in_words(protocol),
-            )
+            lines = [(n, r.distance, r.similarity, "{}, {}".format(*r.positions)) for n, r in shown]
+            lines.append((f"mean of {len(rows)}", *means.values(), ""))
+            columns = ["image", "distance", "CX", "positions of X, Y"]
+            print_table(title, columns, lines, note=in_words(protocol))
     problems.finish(len(rows), "compared")
 
 
@@ -207,14 +190,14 @@ def decouple_records(
     from blurkit.tasks.decoupling import CROP, PAPER, SHOWN, decouple, indicators, pair_up, summary
 
     pairing, seed = options.pairing, options.seed
-    engine, name = model_of(options, options).engine("reblurring")
+    engine = shared.model_of(options, options).engine("reblurring")
     size = CROP if options.crop is None else options.crop
     problems = Problems(inputs)
     records = collect(inputs, on_error=problems.add)
     pairs = pair_up(len(records), pairing, seed)[part.number - 1 :: part.count]
     protocol = contextual.protocol(size, "blur, reblurred", "sharp") | {
         "pairs": f"{pairing}, seed {seed}" if pairing == "shuffled" else pairing,
-        "reblurred by": f"{name}, {engine.describe()['precision']}",
+        "reblurred by": f"{engine.name}, {engine.describe()['precision']}",
     }
     rows = []
     for first, second in track(pairs, "decoupling", len(pairs), "pair", options.quiet):
@@ -226,8 +209,8 @@ def decouple_records(
                     write_comparison(options.pictures, result.pictures, options.force, SHOWN)
                 rows.append((f"{a.name}, {b.name}", result.distances))
                 if options.json:
-                    line = {"a": a.name, "b": b.name, **result.distances}
-                    print_json(line | {"positions": result.positions})
+                    found = result.distances | {"positions": result.positions}
+                    print_json({"a": a.name, "b": b.name, **found})
     if rows:
         total = summary([distances for _, distances in rows])
         if options.json:

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    BLUR,
-    NETWORK,
-    ImageTask,
-    InputPaths,
-    Networks,
-    Tracked,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
-from blurkit.errors import BlurkitError, UsageError, without_secrets
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, result_values
+from blurkit.errors import UsageError, without_secrets
 from blurkit.io.paths import is_folder
-from blurkit.options import ANY, Method, Placement, Protocol, check_strength, choose_method, option
+from blurkit.options import Method, Placement, Protocol, check_strength, choose_method, option, rare
 from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from blurkit.cli.batch import RecordBatch
     from blurkit.engine.engine import Engine
     from blurkit.io.records import Record
     from blurkit.model import Work
-    from blurkit.reports.page import RestorationReport
     from blurkit.synthesis.kernels import KernelSheet
 
 
@@ -48,19 +37,17 @@ FOUND = (
 
 
 @dataclass(frozen=True)
-class DeblurOptions(Networks, ImageTask, Tracked):
+class DeblurOptions(shared.Networks, shared.ImageTask, shared.Tracked):
     """The options of `blurkit deblur`."""
 
-    output: str | None = output_option(
-        "Image, film, folder/, shard (.h5) or -; default: NAME.deblurred next to each file."
-    )
+    output: str | None = shared.output_option("NAME.deblurred next to each file")
     method: Method | None = option(
         None,
         "shake: estimate and invert the blur of each part; network: restore any blur; auto: use "
         "whichever should be better for each part.  [auto; network with -c, --encoder, "
         "--protocol, --tile or --overlap]",
     )
-    strength: float = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
+    strength: float = shared.RESTORED_AMOUNT
     kernel: Path | None = option(
         None,
         "Invert this blur instead of an estimate: a kernel (.mat .npz .npy .png), or what "
@@ -98,21 +85,18 @@ class DeblurOptions(Networks, ImageTask, Tracked):
         "Tiles, or a paper's protocol in float32: slices (MSDI-Net), whole images, or whole images "
         "with local statistics (NAFNet, MSFS-Net-Local); own: the network's paper's.",
     )
-    value_range: Literal["auto", "0..1", "0..255", "-1..1"] = option(
+    value_range: Literal["auto", "0..1", "0..255", "-1..1"] = rare(
         "auto",
         "Pixel values that another program's ONNX file takes; auto: found by trying a photo.",
-        rare=True,
     )
-    network: str = NETWORK
-    blur: str = BLUR
+    network: str = shared.NETWORK
+    blur: str = shared.BLUR
 
-    @property
-    def way(self) -> Method:
-        """The method: the named one, or else the one that the other options imply."""
-        return self.way_with(False)
+    def way(self, sheet: bool = False) -> Method:
+        """Return the named method, or the one that the other options imply.
 
-    def way_with(self, sheet: bool) -> Method:
-        """The method, if `--kernel` names the `sheet` of the windows of a photo."""
+        `sheet` means that `--kernel` names the sheet of the windows of a photo.
+        """
         named, known = self.checkpoint is not None, self.kernel is not None
         tiled = self.placement.tiled or self.protocol != "tiles"
         return choose_method(self.method, named, known, tiled or bool(self.encoder), sheet)
@@ -123,7 +107,7 @@ class DeblurOptions(Networks, ImageTask, Tracked):
         return replace(super().placement, protocol=self.protocol)
 
 
-def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
+def deblur(inputs: shared.InputPaths, options: DeblurOptions) -> None:
     """Remove blur from photos, films, folders, datasets and streams.
 
     Size, depth, transparency and metadata are kept; of films also timing, sound and subtitles. With
@@ -134,8 +118,7 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
     blurkit deblur film.mp4 -o sharp.mp4;
     blurkit deblur photo.jpg --method shake
     """
-    options = settled(options, inputs)
-    refuse_two_streams(inputs, options.files)
+    options = shared.settled(options, inputs, options.files)
     _check(options)
     options = _previewing(options)
     if options.status:
@@ -143,119 +126,136 @@ def deblur(inputs: InputPaths, options: DeblurOptions) -> None:
 
         status_of(inputs, options, "deblurred", blur=options.blur)
     only = clipped_frames(options, inputs)
-    options = at_hand(options)
+    options = shared.at_hand(options)
 
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
+    from blurkit.cli.batch import RecordBatch
+
+    verb = "previewed" if options.preview or only is not None else "deblurred"
+    with RecordBatch(inputs, options, "deblur", verb) as batch:
+        _restore(inputs, options, batch, only)
+    batch.end()
+
+
+def _restore(
+    inputs: list[str], options: DeblurOptions, batch: RecordBatch, only: range | None
+) -> None:
+    """Restore the records of the inputs; of a film, the frames `only` if they are given."""
     from blurkit.data.films import check_film_output
     from blurkit.data.sources import read_records
     from blurkit.io.films import is_film
     from blurkit.reports.page import RestorationReport
     from blurkit.reports.pictures import RESTORED
     from blurkit.synthesis.kernels import KernelSheet
-    from blurkit.tasks.deblur import (
-        film_summary,
-        is_left,
-        kernel_summary,
-        masked,
-        preview_part,
-        restoration_warnings,
-        result_line,
-        with_preview,
-        with_sharpness,
-    )
+    from blurkit.tasks import deblur as tasks
 
-    verb = "previewed" if options.preview or only is not None else "deblurred"
-    batch = RecordBatch(inputs, options, "deblur", verb)
-    kernel = read_known_blur(options.kernel) if options.kernel is not None else None
-    mask_of = read_masks(options.mask)
+    kernel = tasks.read_known_blur(options.kernel) if options.kernel is not None else None
+    mask_of = tasks.read_masks(options.mask)
     check_film_output(inputs, options.output)
     batch.open(("preview",) if options.preview else ("restored",), RESTORED, only)
     replaced = options.force or options.resume
     page = RestorationReport(options.html, replaced, only) if options.html else None
-    refuse_hopeless(inputs, batch.sink, batch, verb, blur=options.blur, reported=bool(page))
+    batch.refuse_hopeless(inputs, blur=options.blur, reported=bool(page))
 
     records = read_records(inputs, blur=options.blur, part=batch.part, on_error=batch.add)
-    pictures = KernelPictures(options.keep_kernel, replaced, records.total)
-    otherwise = options.way_with(isinstance(kernel, KernelSheet)) == "auto"
+    kept = options.keep_kernel
+    pictures = tasks.KernelPictures(kept, replaced, records.total) if kept is not None else None
     work, engine = deblurring(options, kernel)
+    results = Results(options, engine, options.way(isinstance(kernel, KernelSheet)) == "auto")
     finished = records.drop(batch.sink.is_done)
-    batch.already, photos, sharp = len(finished), 0, 0
-    shown = page is not None or options.json or options.compare
+    batch.already = len(finished)
 
     def restored(record: Record) -> Record:
-        pictures.claim(record)
-        record.attrs.pop("blur_kernels", None)  # of an earlier result
-        record.attrs.pop("restored_masked", None)
-        if options.preview:
-            record = preview_part(record)
-        finished = work(record)
+        if pictures:
+            pictures.claim(record)
+        for of_an_earlier_result in ("blur_kernels", "restored_masked"):
+            record.attrs.pop(of_an_earlier_result, None)
+        made = work(tasks.preview_part(record) if options.preview else record)
         if (mask := mask_of(record)) is not None:
-            finished = masked(finished, mask)
-        if shown or "film" not in record.attrs:  # of a frame, nothing is shown otherwise
-            finished = with_sharpness(finished)
-        return with_preview(finished) if options.preview else finished
+            made = tasks.masked(made, mask)
+        # Of a frame, nothing is shown otherwise.
+        if page or options.json or options.compare or "film" not in record.attrs:
+            made = tasks.with_sharpness(made)
+        return tasks.with_preview(made) if options.preview else made
 
-    lengths = defaultdict[str, list[float]](list)
     chosen, total = clipped(records, records.total, only)
     jobs = ((record, partial(restored, record)) for record in chosen)
     unit = "frame" if all(is_film(Path(text)) for text in inputs) else "image"
     for record in batch.run(batch.remaining(jobs), total, records.items, unit):
-        with batch.guard(record.name):
-            pictures.write(record, options.quiet)
-        if page is not None:
+        if pictures:
+            with batch.guard(record.name):
+                pictures.write(record, options.quiet)
+        if page:
             with batch.guard(str(options.html)):
                 page.add(record)
-        if "film" in record.attrs and "restored_windows" in record.attrs:
-            lengths[record.attrs["film"]].append(record.attrs.get("blur_length", 0.0))
-        if "film" not in record.attrs:
-            left = otherwise and is_left(record)
-            photos, sharp = photos + 1, sharp + left
-            found = "" if engine else f"{kernel_summary(record, otherwise)}; "
-            whole = record.attrs["part_of"] if options.preview else None
-            line = result_line(record, found, whole)
-            say(line, options.quiet or (options.json and not found))
-            if not left:
-                warn(record.name, restoration_warnings(record), options)
-        if options.json:
-            print_json(_described(record, options) | (engine.describe() if engine else {}))
-    for name, own in lengths.items():
-        say(f"{name}: {film_summary(own)}", options.quiet)
-    if sharp:
-        what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
-        say(f"{sharp} of {photos} {what}", options.quiet or options.json)
-    if page is not None:
+        results.describe(record)
+    results.sum_up()
+    if page:
         with batch.guard(str(options.html)):
-            _write_page(page, batch.finished_before(finished, records, "restored"), options.quiet)
-    batch.end()
+            for record in batch.finished_before(finished, records, "restored"):
+                page.add(tasks.with_sharpness(record))
+            if written := page.write():
+                say(f"wrote {written}", options.quiet)
 
 
-def _write_page(page: RestorationReport, before: Iterable[Record], quiet: bool) -> None:
-    """Write a report that also has the records that were finished before."""
-    from blurkit.tasks.deblur import with_sharpness
+class Results:
+    """Says what was found in records and done to them.
 
-    for record in before:
-        page.add(with_sharpness(record))
-    if written := page.write():
-        say(f"wrote {written}", quiet)
+    `engine` restores any blur; without one, blur is estimated, and where it is not believed, a
+    network restores `otherwise`.
+    """
+
+    def __init__(self, options: DeblurOptions, engine: Engine | None, otherwise: bool) -> None:
+        self._options, self._engine, self._otherwise = options, engine, otherwise
+        self._lengths = defaultdict[str, list[float]](list)
+        self._photos = self._sharp = 0
+
+    def describe(self, record: Record) -> None:
+        """Print a line on a photo, or a JSON line on any record."""
+        from blurkit.tasks.deblur import restoration_warnings
+
+        options, attrs = self._options, record.attrs
+        if "film" not in attrs:
+            self._say_line(record)
+        elif "restored_windows" in attrs:
+            self._lengths[attrs["film"]].append(attrs.get("blur_length", 0.0))
+        if options.json:
+            kept = options.keep_kernel is not None and "kernel" in attrs
+            print_json(
+                result_values(record, record.images["restored"], "restored")
+                | {"strength": options.strength}
+                | {key: attrs[key] for key in FOUND if key in attrs}
+                | ({"kernel": attrs["kernel"].tolist()} if kept else {})
+                | {"warnings": restoration_warnings(record)}
+                | (self._engine.describe() if self._engine else {})
+            )
+
+    def _say_line(self, record: Record) -> None:
+        from blurkit.cli.batch import warn
+        from blurkit.tasks import deblur as tasks
+
+        options, otherwise = self._options, self._otherwise
+        left = otherwise and tasks.is_left(record)
+        self._photos, self._sharp = self._photos + 1, self._sharp + left
+        found = "" if self._engine else f"{tasks.inversion().windows_summary(record, otherwise)}; "
+        whole = record.attrs["part_of"] if options.preview else None
+        line = tasks.result_line(record, found, whole)
+        say(line, options.quiet or (options.json and not found))
+        if not left:
+            warn(record.name, tasks.restoration_warnings(record), options)
+
+    def sum_up(self) -> None:
+        """Print a line on each film, and how many photos were left as they are."""
+        from blurkit.tasks.deblur import film_summary
+
+        quiet, sharp = self._options.quiet, self._sharp
+        for name, lengths in self._lengths.items():
+            say(f"{name}: {film_summary(lengths)}", quiet)
+        if sharp:
+            what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
+            say(f"{sharp} of {self._photos} {what}", quiet or self._options.json)
 
 
-def _described(record: Record, options: DeblurOptions) -> dict[str, Any]:
-    """Return what `--json` prints about a restored record."""
-    from blurkit.tasks.deblur import restoration_warnings
-
-    attrs = record.attrs
-    height, width = record.images["restored"].shape[:2]
-    kept = options.keep_kernel is not None and "kernel" in attrs
-    return (
-        {"name": record.name, "width": width, "height": height}
-        | {"seconds": attrs["restored_seconds"], "strength": options.strength}
-        | {key: attrs[key] for key in FOUND if key in attrs}
-        | ({"kernel": attrs["kernel"].tolist()} if kept else {})
-        | {"warnings": restoration_warnings(record)}
-    )
-
-
-def clipped_frames(options: DeblurOptions, inputs: InputPaths) -> range | None:
+def clipped_frames(options: DeblurOptions, inputs: shared.InputPaths) -> range | None:
     """Return the frames that `--clip` names, None without it.
 
     Raises UsageError if they are no frames, or the input is not one film that has them.
@@ -294,7 +294,7 @@ def _check(options: DeblurOptions) -> None:
     ):
         raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
-    kept, estimated = options.keep_kernel, options.way != "network" and options.kernel is None
+    kept, estimated = options.keep_kernel, options.way() != "network" and options.kernel is None
     if kept is not None and not estimated:
         raise UsageError("--keep-kernel requires --method shake or auto, and no --kernel")
     if kept is not None and kept.suffix.lower() not in ("", ".png") and not kept.is_dir():
@@ -321,126 +321,11 @@ def deblurring(
     from blurkit.synthesis.kernels import KernelSheet
 
     values = None if options.value_range == "auto" else options.value_range
-    model = model_of(options, options, None, values, options.network)
+    model = shared.model_of(options, options, None, values, options.network)
     gamma = options.gamma or 2.2
-    way = options.way_with(isinstance(kernel, KernelSheet))
+    way = options.way(isinstance(kernel, KernelSheet))
     keep = way != "network"  # for records, and for the inset of comparisons
     return model.deblurring(way, kernel, gamma, options.strength, keep)
-
-
-def read_known_blur(path: Path) -> np.ndarray | KernelSheet:
-    """Return the kernel (h, w) in a file, or the sheet that `--keep-kernel` wrote.
-
-    Raises UsageError if another file holds several kernels, or values below 0.
-    """
-    from blurkit.synthesis.kernels import read_kernels, read_sheet
-
-    if sheet := read_sheet(path):
-        return sheet
-    kernels = read_kernels(path)
-    if len(kernels) > 1:
-        names = ", ".join(name for name, _ in kernels[:3])
-        raise UsageError(
-            f"--kernel {path}: holds {len(kernels)} kernels ({names}, ...); name a file with one"
-        )
-    kernel = kernels[0][1]
-    if (kernel < 0).any():
-        raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
-    return kernel
-
-
-def read_masks(path: Path | None) -> Callable[[Record], np.ndarray | None]:
-    """Return the function that returns a record's mask (H, W, C), white where it is restored.
-
-    A file is the mask of every photo; a folder has one for each, of its name, or that of its film.
-    What is transparent in a mask is black. Raises BlurkitError for a file that is no picture, and
-    the function for a record without a mask; without a `path`, it returns None.
-    """
-    if path is None:
-        return lambda record: None
-    from blurkit.data.sources import result_name
-    from blurkit.io.formats import IMAGE_SUFFIXES
-    from blurkit.io.images import read_image
-    from blurkit.io.paths import composed, walk
-    from blurkit.io.records import to_float
-
-    def read(file: Path) -> np.ndarray:
-        picture = read_image(file)
-        pixels = to_float(picture.pixels)
-        return pixels if picture.alpha is None else pixels * to_float(picture.alpha)
-
-    if not path.is_dir():
-        only = read(path)
-        return lambda record: only
-    files = {
-        composed(file.relative_to(path).with_suffix("").as_posix()): file
-        for file in walk(path, IMAGE_SUFFIXES)
-    }
-
-    def mask_of(record: Record) -> np.ndarray:
-        for name in (record.name, result_name(record)):
-            if name in files:
-                return read(files[name])
-        raise BlurkitError(f"--mask {path}: holds no picture named {record.name}")
-
-    return mask_of
-
-
-class KernelPictures:
-    """Writes the kernels that were found in photos to a picture, or to folder/NAME.png for each.
-
-    Without an `output`, it does nothing.
-
-    Raises UsageError if the `total` number of photos is more than one and `output` is a file, and
-    BlurkitError if that exists and `force` is off.
-    """
-
-    def __init__(self, output: Path | None, force: bool, total: int | None) -> None:
-        from blurkit.io.writing import refuse_output
-
-        self._output, self._force = output, force
-        self._folder = output is not None and output.suffix.lower() != ".png"
-        self._claimed: set[str] = set()
-        if output is not None and not self._folder:
-            self._refuse_several(total or 1)
-            refuse_output(output, force)
-
-    def _refuse_several(self, photos: int) -> None:
-        if photos > 1:
-            raise UsageError(
-                f"--keep-kernel {self._output} is one picture, but there are several photos; "
-                "name a folder/"
-            )
-
-    def _path(self, record: Record) -> Path:
-        from blurkit.io.records import safe_name
-
-        assert self._output is not None
-        return self._output / f"{safe_name(record.name)}.png" if self._folder else self._output
-
-    def claim(self, record: Record) -> None:
-        """Raise UsageError for a second photo in a file, BlurkitError for an existing picture."""
-        from blurkit.io.writing import refuse_existing
-
-        if self._output is None:
-            return
-        self._claimed.add(record.name)
-        if not self._folder:
-            self._refuse_several(len(self._claimed))
-        refuse_existing(self._path(record), self._force)
-
-    def write(self, record: Record, quiet: bool) -> None:
-        """Write the picture of a restored record, or say that there is none."""
-        from blurkit.synthesis.kernels import KernelSheet
-
-        if self._output is None:
-            return
-        sheet = KernelSheet.of(record.attrs)
-        if sheet is None:
-            say(f"{record.name}: no kernel was found, and none is written")
-            return
-        sheet.write(self._path(record), self._force)
-        say(f"wrote {self._path(record)}", quiet)
 
 
 def _previewing(options: DeblurOptions) -> DeblurOptions:

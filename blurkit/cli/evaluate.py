@@ -50,18 +50,27 @@ def evaluate(
     blurkit eval --merge part1.json part2.json -o all.json
     """
     options = with_part(options)
+    width_and_height("--input-size", options.input_size)
+    networks: dict[str, DeblurOptions] = {}
     if options.networks:
         _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
-        width_and_height("--input-size", options.input_size)
-        pairs, networks = with_networks(inputs, options)
+        inputs, networks = with_networks(inputs, options)
+    else:
+        _check(inputs, options)
+        options = at_hand(options)
 
-        from blurkit.cli.scoring import Evaluation  # imports numpy
+    from blurkit.cli.scoring import Evaluation, merge  # imports numpy
 
-        Evaluation(pairs, options, networks).run()
-        return
+    if options.merge:
+        merge(inputs, options)
+    else:
+        Evaluation(inputs, options, networks).run()
+
+
+def _check(inputs: list[str], options: EvaluationOptions) -> None:
+    """Raise UsageError for options that exclude each other or require others."""
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
-        width_and_height("--input-size", options.input_size)
     _refuse(options, WITH_NETWORKS, "{} requires --networks")
     if options.checkpoint is None and (options.encoder or options.network):
         raise UsageError("--encoder and --network require --checkpoint or --networks")
@@ -72,18 +81,8 @@ def evaluate(
     if options.merge:
         others = [field.name for field in fields(options) if field.name not in FOR_REPORTS]
         _refuse(options, others, "--merge excludes {}; give it to parts")
-
-        from blurkit.cli.scoring import merge  # imports numpy
-
-        merge(inputs, options)
-        return
-    if options.resume and (options.force or options.frequency or not options.output):
+    elif options.resume and (options.force or options.frequency or not options.output):
         raise UsageError("--resume requires -o and excludes --force and --frequency")
-    options = at_hand(options)
-
-    from blurkit.cli.scoring import Evaluation  # imports numpy
-
-    Evaluation(inputs, options).run()
 
 
 FOR_REPORTS = (
@@ -104,7 +103,6 @@ WITH_NETWORKS = ("protocol", "tile", "precision")
 
 
 def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> None:
-    """Raise UsageError if one of the options `names` is given; "{}" in `reason` is its name."""
     for name in names:
         if getattr(options, name) != getattr(EvaluationOptions, name):
             raise UsageError(reason.format(f"--{name.replace('_', '-')}"))
@@ -154,13 +152,9 @@ def with_networks(
     chosen = {name: known.get(path) or DeblurOptions(checkpoint=path) for name, path in named}
     same = ("device", "precision", "max_pixels")
     how: dict[str, Any] = {name: getattr(options, name) for name in same} | {"quiet": True}
-    tiles: dict[str, Any] = {"protocol": options.protocol, "tile": options.tile}
-    return pairs, {  # estimated blur has tiles of its own
-        name: replace(
-            one,
-            network="" if one in known.values() else options.network,
-            **how,
-            **(tiles if one.way == "network" else {}),
-        )
-        for name, one in chosen.items()
-    }
+    for name, one in chosen.items():
+        own = how | ({} if one in known.values() else {"network": options.network})
+        if one.way() == "network":  # estimated blur has tiles of its own
+            own |= {"protocol": options.protocol, "tile": options.tile}
+        chosen[name] = replace(one, **own)
+    return pairs, chosen

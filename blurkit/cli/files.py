@@ -16,7 +16,7 @@ from blurkit.cli.common import local_files, print_json, width_and_height
 from blurkit.cli.options import BLUR, NETWORK, SHA256, Printing
 from blurkit.errors import BlurkitError, UsageError, printable, without_secrets
 from blurkit.io.writing import refuse_output
-from blurkit.options import option
+from blurkit.options import option, rare
 from blurkit.reports.progress import say, track
 from blurkit.reports.values import outline
 from blurkit.systems.system import shipped_file
@@ -37,9 +37,7 @@ class InfoOptions(Printing):
         None, "Plot the training logs over their steps: a .png, .pdf or .svg file (matplotlib)."
     )
     force: bool = option(False, "Overwrite an existing figure.")
-    card: bool = option(
-        False, "Print checkpoints as model cards of the Hugging Face Hub.", rare=True
-    )
+    card: bool = rare(False, "Print checkpoints as model cards of the Hugging Face Hub.")
     system: bool = option(False, "Print versions and devices, for reports of problems.")
 
 
@@ -87,8 +85,7 @@ def info(
         check_plot(figure, options.force)
     logs: list[Path] = []
     watch = partial(track, label="info", total=None, unit="record", quiet=options.quiet)
-    problems = Problems(files)
-    done = 0
+    problems, done = Problems(files), 0
     for text in files or [str(shipped_file())]:
         told = without_secrets(text)
         with problems.guard(told):
@@ -104,15 +101,13 @@ def info(
                 continue  # nothing in it could be read, which is said already
             if options.card:
                 _print_card(description, text, options.json)
-            done += 1
-            logs += [Path(text)] if description["kind"] == "log" else []
-            if options.card:
-                continue
-            if options.json:
+            elif options.json:
                 print_json({"file": told, **description})
             else:
                 del description["problems"]  # these are already on standard error
                 typer.echo("\n".join([printable(told), *outline(description, indent=2)]))
+            done += 1
+            logs += [Path(text)] if description["kind"] == "log" else []
     if figure is not None and logs:
         with problems.guard(str(figure)):
             draw_logs(figure, logs)
@@ -121,7 +116,6 @@ def info(
 
 
 def _print_system(options: InfoOptions, inputs: Sequence[str]) -> None:
-    """Print what blurkit runs on. Raises UsageError for options and inputs that are about files."""
     if inputs or options.card:
         raise UsageError("--system describes this machine: name no files, and no --card")
     from blurkit.tasks.inspect import system_report  # imports torch
@@ -172,12 +166,11 @@ class ExportOptions(Printing):
     )
     role: str = option("", "Export this network as it is, with all its outputs; see info.")
     network: str = NETWORK
-    program: Literal["", "darktable"] = option(
+    program: Literal["", "darktable"] = rare(
         "",
         "Write a package for this program, net.dtmodel: darktable takes tiles of 768x768 pixels.",
         flags=("--for",),
         metavar="darktable",
-        rare=True,
     )
     half: bool = option(False, "Store weights in 16 bits; computing stays in float32.")
     force: bool = option(False, "Overwrite existing output.")

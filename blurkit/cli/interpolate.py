@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -11,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    Networks,
-    Resumable,
-    Tiling,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json
 from blurkit.errors import UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option
@@ -28,16 +21,16 @@ from blurkit.reports.progress import say
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import RecordBatch, RecordTask
+    from blurkit.data.sources import RecordStream
     from blurkit.io.records import Record
 
 
 @dataclass(frozen=True)
-class InterpolateOptions(Networks, Tiling, Resumable):
+class InterpolateOptions(shared.Networks, shared.Tiling, shared.Resumable):
     """The options of `blurkit interpolate`."""
 
-    output: str | None = output_option(
-        "Folder/ for frames, animation (.gif .png .webp), shard (.h5) or -; default: "
-        "BLURRY.interpolated-N next to the image."
+    output: str | None = shared.output_option(
+        "BLURRY.interpolated-N next to the image", "Folder/ for frames, animation (.gif .png .webp)"
     )
     steps: int = option(7, "Number of frames.", 1)
     first: float = option(
@@ -72,51 +65,46 @@ def interpolate(
     Examples: blurkit interpolate blurry.png sharp.png --steps 7 -o blur.gif;
     blurkit interpolate shards/test-*.h5 --sheet sheets/ -o frames/
     """
-    options = settled(options, inputs)
-    refuse_two_streams(inputs, options.files)
-    options = at_hand(options)
+    options = shared.settled(options, inputs, options.files)
+    options = shared.at_hand(options)
 
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
-    from blurkit.data.collection import are_two_sides, refuse_unpaired
-    from blurkit.io.formats import is_image
-    from blurkit.reports.pictures import ANIMATIONS, Animation, ContactSheets
+    from blurkit.cli.batch import RecordBatch
+
+    with RecordBatch(inputs, options, "interpolate", "interpolated") as batch:
+        pairs = _interpolate(inputs, options, batch)
+    batch.end(pairs)
+
+
+def _interpolate(inputs: list[str], options: InterpolateOptions, batch: RecordBatch) -> int:
+    """Make the frames of the inputs' pairs, and return the number of the pairs."""
+    from blurkit.cli.batch import warn
+    from blurkit.reports.pictures import ContactSheets
 
     shown = ("restored" if options.deblur else "reblurred",)
-    batch = RecordBatch(inputs, options, "interpolate", "interpolated")
-    file = Path(options.output) if options.output and not is_folder(options.output) else None
-    if file and (is_image(file) or file.suffix.lower() in ANIMATIONS):
-        if options.resume:
-            raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
-        batch.sink = Animation(file, shown, options.fps, options.force)
-    else:
-        batch.open(shown)
-    if not are_two_sides(inputs):
-        refuse_hopeless(inputs, batch.sink, batch, "interpolated", same_names=False)
-        refuse_unpaired(inputs, "blur", "sharp", "")
-    records = batch.pairs(inputs, "blur")
-    if batch.sink.only:
-        batch.sink.refuse_several(records.results)
+    records = _open(inputs, options, batch, shown)
 
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
 
-    model, o = model_of(options, options), options
-    sheets = ContactSheets(options.sheet, shown, options.force) if options.sheet else None
-    mixed, engine = model.interpolating(o.steps, o.first, o.last, o.deblur, o.spherical)
-    energies: dict[str, list[float]] = {}
+    o = options
+    sheets = ContactSheets(o.sheet, shown, o.force) if o.sheet else None
+    mixed, engine = shared.model_of(o, o).interpolating(
+        o.steps, o.first, o.last, o.deblur, o.spherical
+    )
+    energies = defaultdict[str, list[float]](list)
     blurrier: set[str] = set()
     jobs = (job for record in records for job in _frames(record, partial(mixed, record), batch))
     for frame in batch.run(jobs):
         energy = frame.attrs["gradient_energy"]
         pair = frame.name.rpartition("/")[0]
-        energies.setdefault(pair, []).append(energy)
+        energies[pair].append(energy)
         if too_blurry := _blurrier(frame):
             blurrier.add(pair)
         warnings = [*too_blurry, *reblurring_warnings(frame.attrs)]
-        warn(frame.name, warnings, options)
+        warn(frame.name, warnings, o)
         if sheets:
-            with batch.guard(str(options.sheet)):
+            with batch.guard(str(o.sheet)):
                 sheets.add(frame)
-        if options.json:
+        if o.json:
             print_json(
                 {"name": frame.name, "amount": frame.attrs["amount"], "gradient_energy": energy}
                 | {key: frame.attrs[key] for key in SCORES if key in frame.attrs}
@@ -124,17 +112,40 @@ def interpolate(
                 | engine.describe()
             )
     if sheets:
-        with batch.guard(str(options.sheet)):
+        with batch.guard(str(o.sheet)):
             sheets.finish()
     pairs = len(energies)
     sharp = (frames for pair, frames in energies.items() if pair not in blurrier)
     falling = sum(all(a > b for a, b in pairwise(frames)) for frames in sharp)
-    if options.json:
+    if o.json:
         print_json({"total": {"pairs": pairs, "falling": falling}})
-    if options.steps > 1:
-        line = f"gradient energy falls at every step for {falling} of {pairs} pairs"
-        say(line, options.quiet)
-    batch.end(pairs)
+    if o.steps > 1:
+        say(f"gradient energy falls at every step for {falling} of {pairs} pairs", o.quiet)
+    return pairs
+
+
+def _open(
+    inputs: list[str], options: InterpolateOptions, batch: RecordBatch, shown: Sequence[str]
+) -> RecordStream:
+    """Open the sink for `-o`, an animation if it names one, and return the pairs of the inputs."""
+    from blurkit.data.collection import are_two_sides, refuse_unpaired
+    from blurkit.io.formats import is_image
+    from blurkit.reports.pictures import ANIMATIONS, Animation
+
+    file = Path(options.output) if options.output and not is_folder(options.output) else None
+    if file and (is_image(file) or file.suffix.lower() in ANIMATIONS):
+        if options.resume:
+            raise UsageError("--resume requires a folder/ or a shard (.h5) as output")
+        batch.use(Animation(file, shown, options.fps, options.force))
+    else:
+        batch.open(shown)
+    if not are_two_sides(inputs):
+        batch.refuse_hopeless(inputs, same_names=False)
+        refuse_unpaired(inputs, "blur", "sharp", "")
+    records = batch.pairs(inputs, "blur")
+    if batch.sink.only:
+        batch.sink.refuse_several(records.results)
+    return records
 
 
 def _blurrier(frame: Record) -> list[str]:

@@ -21,7 +21,7 @@ from typing import (
 
 import typer
 
-from blurkit.cli.common import local_files, with_part
+from blurkit.cli.common import local_files, refuse_two_streams, with_part
 from blurkit.errors import UsageError
 from blurkit.io import paths
 from blurkit.options import (
@@ -33,6 +33,7 @@ from blurkit.options import (
     check_options,
     flag,
     option,
+    rare,
 )
 from blurkit.reports.progress import Stages, say, say_warning
 from blurkit.systems.system import paper_tables, providers
@@ -44,18 +45,16 @@ if TYPE_CHECKING:
 InputPaths = Annotated[
     list[str], typer.Argument(help="Images, films, folders, datasets, shards or - (a stream).")
 ]
-BLUR = option("blur", "Name of a dataset's blur folder: blur, blur_gamma.", rare=True)
+BLUR = rare("blur", "Name of a dataset's blur folder: blur, blur_gamma.")
 SEED = option(0, "Seed of the random numbers.")
+RESTORED_AMOUNT = option(1.0, "How much to restore, from 0 (unchanged) to 1 (fully).", ANY)
 CHECKPOINT = "Trained networks: a file, an address or -; default: those that come with blurkit."
-NETWORK = option(
+NETWORK = rare(
     "",
     "Code of the checkpoint's network, if it is your own: FILE.py:CLASS, as in train-deblur.",
     metavar="CODE",
-    rare=True,
 )
-SHA256 = option(
-    (), "SHA-256 that files from addresses must have; repeatable.", metavar="DIGEST", rare=True
-)
+SHA256 = rare((), "SHA-256 that files from addresses must have; repeatable.", metavar="DIGEST")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class Common:
     """The options of every command: a field added here is an option of each of them."""
 
     quiet: bool = option(False, "Print errors only.", flags=("--quiet", "-q"))
-    max_pixels: int = option(
-        paths.MOST_PIXELS, "Refuse images that claim more pixels.", 1, rare=True
-    )
+    max_pixels: int = rare(paths.MOST_PIXELS, "Refuse images that claim more pixels.", 1)
 
     def __post_init__(self) -> None:
         paths.most_pixels = self.max_pixels
@@ -82,12 +79,11 @@ class Printing(Common):
 class Divided(Common):
     """The options of a command whose work several machines can divide."""
 
-    part: str = option(
+    part: str = rare(
         "1/1",
         "Process only part I of N of the inputs; auto or auto/N: that of this task of a cluster's "
         "job. {part} in a name of an output becomes IofN.",
         metavar="I/N",
-        rare=True,
     )
 
 
@@ -97,10 +93,9 @@ class Tracked(Divided, Printing):
 
     output: str | None = None
 
-    status: bool = option(
+    status: bool = rare(
         False,
         "Only print how much each of the parts has done, and those that lack results as --array=.",
-        rare=True,
     )
 
 
@@ -121,11 +116,8 @@ class Filming:
     """How a command writes films."""
 
     frames: bool = option(False, "Write the frames of films as images, folder/FILM/000000.png.")
-    crf: int | None = option(
-        None,
-        "Constant rate factor of videos: 0 to 63, lower is better.  [17]",
-        maximum=63,
-        rare=True,
+    crf: int | None = rare(
+        None, "Constant rate factor of videos: 0 to 63, lower is better.  [17]", maximum=63
     )
 
 
@@ -133,15 +125,9 @@ class Filming:
 class WritingImages(Writing):
     """The options of a command that writes images."""
 
-    format: str | None = option(
-        None, "Format of images: png, jpg, tif...; with -o -: one image.", rare=True
-    )
-    quality: int | None = option(
-        None,
-        "Quality of lossy images, 1 to 100; default: a JPEG's own, else 95.",
-        1,
-        maximum=100,
-        rare=True,
+    format: str | None = rare(None, "Format of images: png, jpg, tif...; with -o -: one image.")
+    quality: int | None = rare(
+        None, "Quality of lossy images, 1 to 100; default: a JPEG's own, else 95.", 1, maximum=100
     )
 
 
@@ -150,8 +136,7 @@ class Comparable(WritingImages):
     """The options of a command whose results can be compared with their inputs."""
 
     compare: bool = option(
-        False,
-        "Also write before and after side by side: NAME.compare.jpg; of a film, six frames.",
+        False, "Also write before and after side by side: NAME.compare.jpg; of a film, six frames."
     )
 
 
@@ -186,9 +171,7 @@ class Device(Common):
 class Hardware(Device):
     """Where and how a network runs."""
 
-    precision: Precision = option(
-        "auto", "Number format; auto: bf16 if the hardware supports it.", rare=True
-    )
+    precision: Precision = rare("auto", "Number format; auto: bf16 if the hardware supports it.")
 
     @property
     def placement(self) -> Placement:
@@ -203,10 +186,8 @@ class Tiling(Hardware):
     tile: str = option(
         "auto", "Tile side in pixels; auto: the size used in training.", metavar="PIXELS"
     )
-    overlap: int | None = option(
-        None,
-        "Pixels by which tiles overlap and are blended; default: 32 or half the tile.",
-        rare=True,
+    overlap: int | None = rare(
+        None, "Pixels by which tiles overlap and are blended; default: 32 or half the tile."
     )
 
     def __post_init__(self) -> None:
@@ -237,8 +218,8 @@ class Networks:
     """The files that hold a command's networks."""
 
     checkpoint: str | None = option(None, CHECKPOINT, flags=("--checkpoint", "-c"))
-    encoder: tuple[str, ...] = option(
-        (), "Encoder or latents that replace the checkpoint's; repeatable.", rare=True
+    encoder: tuple[str, ...] = rare(
+        (), "Encoder or latents that replace the checkpoint's; repeatable."
     )
     sha256: tuple[str, ...] = SHA256
 
@@ -272,10 +253,11 @@ class Reblurring(Networks):
     )
 
 
-def settled(options: _Options, inputs: Sequence[str]) -> _Options:
+def settled(options: _Options, inputs: Sequence[str], *files: Sequence[str | None]) -> _Options:
     """Return options `with_part` whose output, if it has no ending, is a folder.
 
-    For a single file, it is not. Raises UsageError as their `check` does.
+    For a single file, it is not. Raises UsageError as their `check` does, and if several of the
+    inputs and `files` are standard input.
     """
     options = with_part(options)
     output = options.output or "-"
@@ -287,11 +269,13 @@ def settled(options: _Options, inputs: Sequence[str]) -> _Options:
         if len(inputs) > 1 or is_shard(first) or not first.is_file():
             options = replace(options, output=f"{output}/")
     options.check(options.output)
+    refuse_two_streams(inputs, *files)
     return options
 
 
-def output_option(help: str) -> Any:
-    """Return the field of `-o` with the help text `help`."""
+def output_option(default: str, files: str = "Image, film, folder/") -> Any:
+    """Return the field of `-o`, which takes `files` and records; by default, it is a `default`."""
+    help = f"{files}, shard (.h5) or -; default: {default}."
     return option(None, help, flags=("--output", "-o"))
 
 
@@ -351,11 +335,11 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
         "Also report LPIPS with this file: torchvision's AlexNet, VGG-16 or SqueezeNet 1.1; "
         "default: BLURKIT_LPIPS.",
     )
-    lpips_heads: Path | None = option(
-        None, "File of LPIPS's linear layers; default: BLURKIT_LPIPS_HEADS.", rare=True
+    lpips_heads: Path | None = rare(
+        None, "File of LPIPS's linear layers; default: BLURKIT_LPIPS_HEADS."
     )
-    crop_border: int = option(
-        0, "Pixels at each side that do not count, as in BasicSR.", metavar="PIXELS", rare=True
+    crop_border: int = rare(
+        0, "Pixels at each side that do not count, as in BasicSR.", metavar="PIXELS"
     )
     no_reference: tuple[str, ...] = option(
         (),
@@ -366,11 +350,11 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
     frequency: bool = option(
         False, "Also report how entropies of high and low frequencies diverge at three scales."
     )
-    patch: int | None = option(
-        None, "Side of the squares for --frequency, pixels; default: whole images.", ANY, rare=True
+    patch: int | None = rare(
+        None, "Side of the squares for --frequency, pixels; default: whole images.", ANY
     )
-    figure: Path | None = option(
-        None, "Plot the results of --frequency: a .png, .pdf or .svg file (matplotlib).", rare=True
+    figure: Path | None = rare(
+        None, "Plot the results of --frequency: a .png, .pdf or .svg file (matplotlib)."
     )
     by_sequence: bool = option(False, "Also report the means of each sequence.")
     confidence: float | None = option(
@@ -388,14 +372,12 @@ class EvaluationOptions(Networks, Device, Divided, Writing):
     tile: str = option(
         "auto", "With --networks: tile side in pixels; auto: of their training.", metavar="PIXELS"
     )
-    precision: Precision = option("fp32", "With --networks: number format.", rare=True)
+    precision: Precision = rare("fp32", "With --networks: number format.")
     checkpoint: str | None = option(
         None, "Checkpoint whose parameters and MACs to report.", flags=("--checkpoint", "-c")
     )
     network: str = NETWORK
-    input_size: str = option(
-        "256x256", "Image size in pixels for the MACs.", metavar="WxH", rare=True
-    )
+    input_size: str = rare("256x256", "Image size in pixels for the MACs.", metavar="WxH")
     output: tuple[Path, ...] = option(
         (), "Report file: .csv, .json, .md or .tex; repeatable.", flags=("--output", "-o")
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,39 +11,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    CHECKPOINT,
-    SEED,
-    SHA256,
-    Hardware,
-    Networks,
-    Tracked,
-    Writing,
-    at_hand,
-    model_of,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
-from blurkit.options import ANY, option
+from blurkit.options import ANY, option, rare
 from blurkit.reports.progress import Progress, say, say_warning
 from blurkit.synthesis import BlurKind
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
     from blurkit.data.places import WorkPart
-    from blurkit.data.prepare import Preparation
+    from blurkit.data.prepare import Preparation, WorkItem
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
+    from blurkit.reports.pictures import PairSheet
+    from blurkit.reports.tables import PrepareSummary
 
 
 @dataclass(frozen=True)
-class Selection(Tracked):
+class Selection(shared.Tracked):
     """Which scenes are prepared, and how they are cut."""
 
-    blur: str = option(
-        "blur", "Name of the dataset's blur folder: blur, blur_gamma, train_blur_jpeg...", rare=True
+    blur: str = rare(
+        "blur", "Name of the dataset's blur folder: blur, blur_gamma, train_blur_jpeg..."
     )
     lists: tuple[Path, ...] = option(
         (), "File that lists the pairs to use; two files for aligned lists.", flags=("--list",)
@@ -57,9 +48,7 @@ class Selection(Tracked):
     )
     limit: int = option(0, "Maximum number of scenes; 0: all.")
     crop: int = option(0, "Cut tiles with this side, pixels.")
-    crop_stride: int = option(
-        0, "Pixels from tile to tile; default: --stride, or else --crop.", rare=True
-    )
+    crop_stride: int = rare(0, "Pixels from tile to tile; default: --stride, or else --crop.")
 
 
 @dataclass(frozen=True)
@@ -73,11 +62,10 @@ class Frames:
     interpolate: int = option(
         0, "With --average: steps from frame to frame, interpolated by optical flow (OpenCV)."
     )
-    agreement: float = option(
+    agreement: float = rare(
         0.5,
         "With --interpolate: smallest fraction of pixels where the flow is consistent.",
         maximum=1,
-        rare=True,
     )
 
 
@@ -99,50 +87,42 @@ class Drawing:
         "Smallest and largest extent of the blur, pixels.  [default: 9, 41; realistic: 1, 60]",
         ANY,
     )
-    scale: tuple[float, float] = option(
-        (1.0, 1.0), "First resize each photo by a random factor in this range.", ANY, rare=True
+    scale: tuple[float, float] = rare(
+        (1.0, 1.0), "First resize each photo by a random factor in this range.", ANY
     )
-    highlights: float | None = option(
-        None, "Factor by which saturated pixels are brighter than their values.", 1, rare=True
+    highlights: float | None = rare(
+        None, "Factor by which saturated pixels are brighter than their values.", 1
     )
-    noise: float | None = option(
-        None, "Standard deviation of the noise in linear light.", maximum=1, rare=True
+    noise: float | None = rare(None, "Standard deviation of the noise in linear light.", maximum=1)
+    shot: float | None = rare(
+        None, "Variance of the shot noise per unit of linear light.", maximum=1
     )
-    shot: float | None = option(
-        None, "Variance of the shot noise per unit of linear light.", maximum=1, rare=True
-    )
-    jpeg: tuple[int, int] | None = option(
-        None, "Lowest and highest JPEG quality of the blurred images.", ANY, rare=True
+    jpeg: tuple[int, int] | None = rare(
+        None, "Lowest and highest JPEG quality of the blurred images.", ANY
     )
 
 
 @dataclass(frozen=True)
-class PrepareOptions(Selection, Frames, Drawing, Hardware, Writing):
+class PrepareOptions(Selection, Frames, Drawing, shared.Hardware, shared.Writing):
     """The options of `blurkit prepare`."""
 
     output: str = option(
         "shards/", "Folder of shards, one shard (.h5) or -.", flags=("--output", "-o")
     )
-    gamma: float = option(2.2, "Gamma between pixels and linear light.", rare=True)
-    response: Path | None = option(
-        None, "Camera response file to use instead of the gamma.", rare=True
-    )
+    gamma: float = rare(2.2, "Gamma between pixels and linear light.")
+    response: Path | None = rare(None, "Camera response file to use instead of the gamma.")
     transfer_from: tuple[str, ...] = option(
         (), "Blur sharp photos like pairs drawn from this dataset or shard; repeatable."
     )
     checkpoint: str | None = option(
-        None, f"With --transfer-from: {CHECKPOINT}", flags=("--checkpoint", "-c")
+        None, f"With --transfer-from: {shared.CHECKPOINT}", flags=("--checkpoint", "-c")
     )
-    sha256: tuple[str, ...] = SHA256
+    sha256: tuple[str, ...] = shared.SHA256
     sheet: Path | None = option(None, "Image file for a contact sheet of the first pairs.")
-    shard_size: int = option(
-        512, "Megabytes of images after which a shard is closed.", 1, rare=True
-    )
-    compress: bool = option(
-        False, "Compress the shards, which makes training on them slower.", rare=True
-    )
+    shard_size: int = rare(512, "Megabytes of images after which a shard is closed.", 1)
+    compress: bool = rare(False, "Compress the shards, which makes training on them slower.")
     jobs: int = option(0, "Number of processes; 0: one per processor.")
-    seed: int = SEED
+    seed: int = shared.SEED
     resume: bool = option(False, "Keep complete shards and prepare what is missing.")
 
     @property
@@ -166,29 +146,25 @@ def prepare(
     blurkit prepare video.mp4 --average 3 --interpolate 8;
     blurkit prepare faces/ --transfer-from shards/ -c kernel.pt -o faces.h5
     """
-    options = settled(options, inputs)
-    refuse_two_streams(inputs, options.transfer_from, [options.checkpoint])
+    options = shared.settled(options, inputs, options.transfer_from, [options.checkpoint])
     _check(options)
-    options = at_hand(options, "checkpoint")
+    options = shared.at_hand(options, "checkpoint")
 
     from blurkit.cli.batch import Problems
     from blurkit.data.films import VIDEO_SUFFIXES
     from blurkit.data.places import WHOLE, parse_part
-    from blurkit.data.prepare import find, known_count, last_changes, prepare_items, unfinished
+    from blurkit.data.prepare import find, last_changes
     from blurkit.data.sources import summary_of_results
-    from blurkit.data.workers import processors
     from blurkit.io.sinks import ShardFolder
     from blurkit.reports.pictures import PairSheet
-    from blurkit.reports.tables import PrepareSummary
 
-    part = parse_part(options.part)
+    o, part = options, parse_part(options.part)
     preparation = preparation_of(options, part)
     if options.status:
         _show_status(inputs, options, replace(preparation, part=WHOLE), part)
     pictures = PairSheet(options.sheet, options.force) if options.sheet else None
     films = VIDEO_SUFFIXES if options.average else ()
     problems = Problems([*inputs, *options.transfer_from], films, part)
-    o = options
     work_list, preparation = find(inputs, preparation, o.role, o.blur, o.lists, o.limit)
     for layout in work_list.layouts:
         say(layout, options.quiet)
@@ -197,29 +173,9 @@ def prepare(
     for where, reason in work_list.left_out:
         problems.add(where, BlurkitError(reason))
     resumed = options.resume and is_folder(options.output)
-    sink = _open(options, part, last_changes(work_list.items, preparation) if resumed else None)
-    sink.refuse_several(len(work_list.items))
-    finished = sink.finished if isinstance(sink, ShardFolder) else {}
-    items = unfinished(work_list.items, preparation, finished.values())
-    if options.transfer_from:
-        preparation = replace(preparation, transfer=_transfer(options, problems))
-    done = {name for names in finished.values() for name in names}
-    already = len(work_list.items) - len(items)
-    progress = Progress("prepare", known_count(work_list.items), "scene", already, options.quiet)
-    table = PrepareSummary(len(done), options.split)
-    jobs = options.jobs or processors()
-    ready = prepare_items(items, preparation, jobs, problems.add, lambda: progress.advance())
-    with sink, closing(ready):
-        for record in ready:
-            if record.name in done:
-                continue
-            with problems.guard(record.name):
-                sink.claim(record)
-                sink.write(record)
-                table.add(record)
-                if pictures:
-                    pictures.add(record)
-        progress.close()
+    changed = last_changes(work_list.items, preparation) if resumed else None
+    with _open(options, part, changed) as sink:
+        table = _fill(sink, work_list.items, preparation, options, problems, pictures)
     if pictures:
         with problems.guard(str(options.sheet)):
             pictures.finish()
@@ -231,6 +187,44 @@ def prepare(
     if written and not options.quiet:
         table.print(options.output, problems.failed)
     problems.finish(written, "prepared")
+
+
+def _fill(
+    sink: Sink,
+    items: Sequence[WorkItem],
+    preparation: Preparation,
+    options: PrepareOptions,
+    problems: Problems,
+    pictures: PairSheet | None,
+) -> PrepareSummary:
+    """Write what is prepared of the unfinished items to a sink, and count it."""
+    from blurkit.data.prepare import known_count, prepare_items, unfinished
+    from blurkit.data.workers import processors
+    from blurkit.io.sinks import ShardFolder
+    from blurkit.reports.tables import PrepareSummary
+
+    sink.refuse_several(len(items))
+    finished = sink.finished if isinstance(sink, ShardFolder) else {}
+    left = unfinished(items, preparation, finished.values())
+    if options.transfer_from:
+        preparation = replace(preparation, transfer=_transfer(options, problems))
+    already = len(items) - len(left)
+    progress = Progress("prepare", known_count(items), "scene", already, options.quiet)
+    table = PrepareSummary(sum(map(len, finished.values())), options.split)
+    jobs = options.jobs or processors()
+    ready = prepare_items(left, preparation, jobs, problems.add, lambda: progress.advance())
+    with closing(ready):
+        for record in ready:
+            if sink.is_done(record):
+                continue
+            with problems.guard(record.name):
+                sink.claim(record)
+                sink.write(record)
+                table.add(record)
+                if pictures:
+                    pictures.add(record)
+    progress.close()
+    return table
 
 
 def _show_status(
@@ -329,9 +323,9 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.reblur import transferred
 
-    model = model_of(Networks(options.checkpoint), options)
-    engine, name = model.engine("reblurring", shipped="coding")
-    return partial(transferred, pairs=donors, engine=engine, checkpoint=name, seed=options.seed)
+    model = shared.model_of(shared.Networks(options.checkpoint), options)
+    engine = model.engine("reblurring", shipped="coding")
+    return partial(transferred, pairs=donors, engine=engine, seed=options.seed)
 
 
 def _open(

@@ -12,22 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams
-from blurkit.cli.options import (
-    SEED,
-    ImageTask,
-    Reblurring,
-    Tracked,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, refuse_missing, result_values
 from blurkit.errors import BlurkitError, UsageError, raise_error
 from blurkit.io.paths import is_folder
-from blurkit.options import ANY, Method, choose_reblurring, option
+from blurkit.options import ANY, Method, choose_reblurring, option, rare
 from blurkit.reports.progress import say
-from blurkit.systems.system import providers
+from blurkit.systems.system import Use, providers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,12 +35,10 @@ WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 
 
 @dataclass(frozen=True)
-class ReblurOptions(Reblurring, ImageTask, Tracked):
+class ReblurOptions(shared.Reblurring, shared.ImageTask, shared.Tracked):
     """The options of `blurkit reblur`."""
 
-    output: str | None = output_option(
-        "Image, film, folder/, shard (.h5) or -; default: NAME.reblurred next to each file."
-    )
+    output: str | None = shared.output_option("NAME.reblurred next to each file")
     like: tuple[str, ...] = option(
         (), "Blurry image to take the blur from; a folder, a shard or several: one per input."
     )
@@ -77,20 +66,17 @@ class ReblurOptions(Reblurring, ImageTask, Tracked):
         False, "Write training pairs with the result as blur, as --shuffle without --like does."
     )
     copies: int = option(1, "With --random or --noise: blurred versions of each photo.", 1)
-    random_scale: float | None = option(
+    random_scale: float | None = rare(
         None,
         "Standard deviation of normal random input; default 1 with --noise and, with --random, "
         "1.2 for networks that come without codes.",
-        rare=True,
     )
     gamma: float | None = option(
         None, "With --kernel: gamma between pixels and linear light; default 1.", ANY
     )
     iterations: int | None = option(None, "With --search: number of steps; default 200.", ANY)
-    kernel_rate: float | None = option(
-        None, "With --search: learning rate; default 0.0005.", ANY, rare=True
-    )
-    seed: int = SEED
+    kernel_rate: float | None = rare(None, "With --search: learning rate; default 0.0005.", ANY)
+    seed: int = shared.SEED
 
     @property
     def ways(self) -> list[Way]:
@@ -137,8 +123,7 @@ def reblur(
     blurkit reblur photos/ --noise -c bgan.pt --copies 4 --pairs -o pairs/;
     blurkit reblur pairs.h5 --search
     """
-    options = settled(options, inputs)
-    refuse_two_streams(inputs, options.like, [options.kernel, *options.files])
+    options = shared.settled(options, inputs, options.like, [options.kernel, *options.files])
     refuse_missing([*options.like, options.kernel], "file or folder")
     if len(options.ways) > 1:
         raise UsageError("use only one of --like, --kernel, --random, --noise and --search")
@@ -150,20 +135,25 @@ def reblur(
         if options.copies > 1:
             raise UsageError("--status counts results that are named after photos, not --copies")
         status_of(inputs, options, "reblurred", "sharp", dataset=options.swaps)
-    options = at_hand(options)
+    options = shared.at_hand(options)
 
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless
-    from blurkit.data.collection import refuse_unpaired
+    from blurkit.cli.batch import RecordBatch
     from blurkit.data.films import check_film_output
+
+    with RecordBatch([*inputs, *options.like], options, "reblur", "reblurred") as batch:
+        check_film_output(inputs, options.output)
+        _open(inputs, batch, options)
+        _blur(inputs, options, batch)
+    batch.end()
+
+
+def _blur(inputs: list[str], options: ReblurOptions, batch: RecordBatch) -> None:
+    """Blur the records of the inputs and print what their blur is worth."""
+    from blurkit.data.collection import refuse_unpaired
     from blurkit.data.sources import is_stream, read_records
 
-    batch = RecordBatch([*inputs, *options.like], options, "reblur", "reblurred")
-    check_film_output(inputs, options.output)
-    _open(inputs, batch, options)
     alone = options.copies == 1 and not options.swaps
-    refuse_hopeless(
-        inputs, batch.sink, batch, "reblurred", "sharp", same_names=alone, times=options.copies
-    )
+    batch.refuse_hopeless(inputs, "sharp", same_names=alone, times=options.copies)
     if options.way in ("like", "search") and not options.like:
         remedy = "" if options.way == "search" else "; name what to take the blur from with --like"
         refuse_unpaired(inputs, "sharp", "blur", remedy)
@@ -181,10 +171,8 @@ def reblur(
     if not any(map(is_stream, inputs)) and not options.resume and options.part == "1/1":
         photos = read_records(inputs, on_error=lambda *_: None).total
         total = photos and photos * options.copies
-    jobs = batch.remaining(jobs, batch.part)
-    with closing(batch.run(jobs, total)) as finished:
+    with closing(batch.run(batch.remaining(jobs, batch.part), total)) as finished:
         _measure(finished, options, engine)
-    batch.end()
 
 
 def _check_networks(options: ReblurOptions) -> None:
@@ -244,9 +232,8 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
             diversity.add(record.name, image, record.image("sharp", "restored"))
         if options.json:
             print_json(
-                {"name": record.name, "like": like}
-                | {"width": image.shape[1], "height": image.shape[0]}
-                | {"seconds": record.attrs["reblurred_seconds"], **score}
+                result_values(record, image, "reblurred", like=like)
+                | score
                 | {key: record.attrs[key] for key in WORTH if key in record.attrs}
                 | {"warnings": warnings}
                 | (found or (engine.describe() if engine is not None else {}))
@@ -313,7 +300,7 @@ def _open(inputs: list[str], batch: RecordBatch, options: ReblurOptions) -> None
             changed = last_changes(items, Preparation(copies=options.copies))
         path, force, resume = Path(output), options.force, options.resume
         part = batch.part.prefix
-        batch.sink = ShardFolder(path, force=force, resume=resume, part=part, changed=changed)
+        batch.use(ShardFolder(path, force=force, resume=resume, part=part, changed=changed))
     else:
         batch.open(("reblurred", "blur"), REBLURRED)
 
@@ -330,7 +317,7 @@ def _like(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jobs
     from blurkit.data.sources import read_records
     from blurkit.tasks.reblur import draw, exchange
 
-    model = model_of(options, options, options.system)
+    model = shared.model_of(options, options, options.system)
     # A dataset needs no appraisal.
     blurred, engine = model.reblurring(options.by, appraise=not options.swaps)
     like, shuffle, seed = options.like, options.shuffle, options.seed
@@ -387,10 +374,10 @@ def _kernel(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
     if not coded and options.checkpoint is not None:
         raise UsageError(f"--kernel {options.kernel}: a convolution, which takes no checkpoint")
     gamma = 1.0 if options.gamma is None else options.gamma
-    engine, name = model_of(options, options).engine("coding") if coded else (None, "")
+    engine = shared.model_of(options, options).engine("coding") if coded else None
 
     def blurred(record: Record, blur: tuple[str, np.ndarray]) -> Record:
-        return apply_kernel(record, blur[1], blur[0], engine, name, gamma)
+        return apply_kernel(record, blur[1], blur[0], engine, gamma)
 
     if len(blurs) == 1:
         records = read_records(inputs, image="sharp", on_error=problems.add)
@@ -406,10 +393,9 @@ def _drawn(inputs: list[str], options: ReblurOptions, problems: Problems) -> Job
     from blurkit.data.sources import read_records
     from blurkit.tasks.reblur import random_blur, versions
 
-    engine, name = model_of(options, options).engine(
-        "noise" if options.way == "noise" else "random"
-    )
-    more = engine, name, options.seed, options.random_scale
+    use: Use = "noise" if options.way == "noise" else "random"
+    engine = shared.model_of(options, options).engine(use)
+    more = engine, options.seed, options.random_scale
     records = read_records(inputs, image="sharp", on_error=problems.add)
     copies = (copy for record in records for copy in versions(record, options.copies))
     return ((copy, partial(random_blur, copy, *more)) for copy in copies), engine
@@ -422,6 +408,6 @@ def _search(inputs: list[str], options: ReblurOptions, problems: Problems) -> Jo
 
     steps = CODE_STEPS if options.iterations is None else options.iterations
     rate = CODE_RATE if options.kernel_rate is None else options.kernel_rate
-    retrieve = model_of(options, options).retrieving(steps, rate, options.seed)
+    retrieve = shared.model_of(options, options).retrieving(steps, rate, options.seed)
     pairs = read_records(inputs, on_error=problems.add)
     return ((pair, partial(retrieve, pair)) for pair in pairs), None

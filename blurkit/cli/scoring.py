@@ -22,7 +22,7 @@ from blurkit.cli.options import EvaluationOptions
 from blurkit.data.collection import RestorationRuns, are_two_sides, side_by_side_record
 from blurkit.data.places import WHOLE, parse_part
 from blurkit.engine.engine import Engine, SizeRequirement
-from blurkit.errors import BlurkitError, UsageError, is_out_of_memory
+from blurkit.errors import BlurkitError, UsageError, memory_errors
 from blurkit.io.records import Record
 from blurkit.io.writing import locked, writing_errors
 from blurkit.metrics.evaluation import (
@@ -56,33 +56,25 @@ class Evaluation:
     """
 
     def __init__(
-        self,
-        inputs: list[str],
-        options: EvaluationOptions,
-        networks: Mapping[str, DeblurOptions] | None = None,
+        self, inputs: list[str], options: EvaluationOptions, networks: Mapping[str, DeblurOptions]
     ) -> None:
-        self.inputs, self.options, self.networks = inputs, options, networks or {}
-        self.problems = Problems(
-            [*inputs, options.reference or "", options.blurry or ""],
-            part=parse_part(options.part),
-            quiet=options.quiet,
-        )
+        self.inputs, self.options, self.networks = inputs, options, networks
+        folders = [*inputs, options.reference or "", options.blurry or ""]
+        part = parse_part(options.part)
+        self.problems = Problems(folders, part=part, quiet=options.quiet)
         _check(inputs, options)
         replaced = options.force or options.resume
         self.page = ReportFolder(options.html, replaced) if options.html is not None else None
-        lpips = None
-        if options.lpips or options.lpips_heads or os.environ.get("BLURKIT_LPIPS"):
+        o, lpips, alone = options, None, None
+        by_lpips = o.lpips or o.lpips_heads or os.environ.get("BLURKIT_LPIPS")
+        if by_lpips or o.alone:
             from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.lpips import load_lpips
-
-            lpips = load_lpips(options.lpips, options.lpips_heads, choose_device(options.device))
-        alone = None
-        if options.alone:
-            from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.scores import NoReference
 
-            alone = NoReference(options.alone, str(choose_device(options.device)))
-        o = options
+            device = choose_device(o.device)
+            lpips = load_lpips(o.lpips, o.lpips_heads, device) if by_lpips else None
+            alone = NoReference(o.alone, str(device)) if o.alone else None
         self.measures = Measures(o.ssim, o.metrics, lpips, o.image, o.target, o.crop_border, alone)
         self.log = ScoreLog(options.output[0], inputs, options) if options.resume else None
         self.runs = self._runs()
@@ -95,8 +87,8 @@ class Evaluation:
         options, problems, log = self.options, self.problems, self.log
         network = None if options.checkpoint is None else network_cost(options)
         size = width_and_height("--input-size", options.input_size)
-        alone = bool(options.alone)
-        with NetworkRuns(self.networks, problems, size, alone) as networks:
+        costs = {name: text.format(options.input_size) for name, text in NETWORK_COSTS.items()}
+        with NetworkRuns(self.networks, problems, size, bool(options.alone)) as networks:
             scenes = self._scenes(networks)
             names = networks.running or (self.runs.runs if self.runs else [""])
             self.rows = {run: [] for run in names}
@@ -112,17 +104,10 @@ class Evaluation:
             self.rows = {name: self.rows[name] for name in networks.running} or {"": []}
         if log is not None:
             log.close()
-        result = make_report(
-            self.rows,
-            self.measures,
-            options.by_sequence,
-            options.level_for(len(next(iter(self.rows.values())))),
-            options.seed,
-            network,
-            self.spectrum,
-            "" if problems.part == WHOLE else str(problems.part),
-            network_costs_for(options.input_size) if self.networks else None,
-        )
+        level = options.level_for(len(next(iter(self.rows.values()))))
+        part = "" if problems.part == WHOLE else str(problems.part)
+        how = options.by_sequence, level, options.seed, network, self.spectrum, part
+        result = make_report(self.rows, self.measures, *how, costs if self.networks else None)
         result = _beside(result, options, self._seeds())
         if self._sharper and fmean(self._sharper) > MUCH:
             say_warning(BLURRIER.format(options.reference or self.inputs[1]))
@@ -154,11 +139,12 @@ class Evaluation:
         separate = self.runs is not None or are_two_sides(self.inputs)
         if separate and len(self._sharper) < ENOUGH:
             self._sharper.append(sharper("restored", "sharp", scene.values()))
-        scores = {run: measures.score(r) | network_costs(r) for run, r in scene.items()}
+        scored = {
+            run: Scored.of(r, measures.score(r) | network_costs(r), options.blurry or "")
+            for run, r in scene.items()
+        }
         if self.spectrum is not None:
             self.spectrum.add(scene)
-        folder = options.blurry or ""
-        scored = {run: Scored.of(r, scores[run], folder) for run, r in scene.items()}
         if self.log is not None:
             self.log.add(ImageScores.of(scored, measures))
         self._add(scored)
@@ -169,16 +155,17 @@ class Evaluation:
         if self.page is not None:
             with self.problems.guard(str(options.html)):
                 self.page.add(first.name, *scene_pictures(scene, self.measures))
-        if options.pictures is not None and self.spectrum is not None:
+        if (folder := options.pictures) is None:
+            return
+        if self.spectrum is not None:
             captioned, _ = scene_pictures(scene, self.measures)
-            write_bands(options.pictures, first.name, captioned, options.force)
-        if options.pictures is not None and len(scene) == 1:
-            write_comparison(options.pictures, first, options.force)
-        elif options.pictures is not None and self.networks:
-            self._show_side_by_side(scene, options.pictures)
+            write_bands(folder, first.name, captioned, options.force)
+        if len(scene) == 1:
+            write_comparison(folder, first, options.force)
+        elif self.networks:
+            self._show_side_by_side(scene, folder)
 
     def _add(self, scored: Mapping[str, Scored]) -> None:
-        """Add the scores of one scene to the rows of its runs, and print them with `--json`."""
         for run, row in scored.items():
             self.rows[run].append(row)
         if self.options.json:
@@ -268,11 +255,13 @@ def _beside(
     known = {score for run in result.runs.values() for score in run.total}
     printed = paper_tables()[table] if table else {}
     rows = {f"{name} ({table})": s for name, s in printed.items() if known.intersection(s)}
-    lines = {
-        "seeds": "mean and standard deviation (n - 1) of runs that differ in their seed alone",
-        "paper": f"rows with ({table}) are numbers of that table, as printed",
-    }
-    told = {name: lines[name] for name, used in (("seeds", seeds), ("paper", rows)) if used}
+    told = {}
+    if seeds:
+        told["seeds"] = (
+            "mean and standard deviation (n - 1) of runs that differ in their seed alone"
+        )
+    if rows:
+        told["paper"] = f"rows with ({table}) are numbers of that table, as printed"
     return replace(result, seeds=seeds, paper=rows, protocol=result.protocol | told)
 
 
@@ -333,13 +322,13 @@ class ScoreLog:
         compare_options(options_file(report), options, inputs=inputs)
         self.path = score_log(report)
         self.scored: dict[str, dict[str, Scored]] = {}
-        self._lock = locked(self.path)
-        with writing_errors(self.path):
-            self._lock.__enter__()
+        with ExitStack() as stack, writing_errors(self.path):
+            stack.enter_context(locked(self.path))
             text = self.path.read_text() if self.path.exists() else ""
             whole = text[: text.rfind("\n") + 1]
-            self._file = self.path.open("a")
+            self._file = stack.enter_context(self.path.open("a"))
             self._file.truncate(len(whole.encode()))
+            self._stack = stack.pop_all()
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
@@ -355,8 +344,7 @@ class ScoreLog:
 
     def close(self) -> None:
         """Let other processes write the log."""
-        self._file.close()
-        self._lock.__exit__(None, None, None)
+        self._stack.close()
 
 
 def score_log(report: Path) -> Path:
@@ -371,14 +359,12 @@ NETWORK_COSTS = {
     "memory": "MB, the most that the network's own process has had in memory, with Python and its "
     "libraries, or has reserved on a GPU",
     "parameters": "millions, of the network",
-    "gmacs": "10^9 multiply-accumulates of convolutions and matrix products, for an image of ",
+    "gmacs": "10^9 multiply-accumulates of convolutions and matrix products, for an image of {}",
 }
-"""The costs of networks, and how they are measured; estimates of blur have no parameters."""
+"""The costs of networks, and how they are measured, with {} for the size of the image, WxH.
 
-
-def network_costs_for(input_size: str) -> dict[str, str]:
-    """Return `NETWORK_COSTS` for an image of this size in words, WxH."""
-    return {**NETWORK_COSTS, "gmacs": NETWORK_COSTS["gmacs"] + input_size}
+Estimates of blur have no parameters.
+"""
 
 
 Sizes = dict[str, float]
@@ -488,14 +474,11 @@ class _Process:
 
     def send(self, question: tuple[DeblurOptions, tuple[int, int]] | Record) -> None:
         """Send the options of the network and a width and height, or a record to restore."""
-        try:
+        with suppress(OSError):  # it has ended, which `receive` reports
             pickle.dump(question, self._process.stdin)
             self._process.stdin.flush()
-        except OSError:  # it has ended, which `receive` reports
-            pass
 
     def receive(self) -> Answer:
-        """Return the next answer."""
         try:
             return pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
@@ -504,7 +487,6 @@ class _Process:
             return BlurkitError(f"its process ended with status {status}; is memory too small?")
 
     def ask(self, record: Record) -> Record | BlurkitError:
-        """Return a record restored, or the problem."""
         self.send(record)
         answer = self.receive()
         assert not isinstance(answer, dict)
@@ -562,15 +544,11 @@ def _restored(work: Work, record: Record) -> Record | BlurkitError:
     """Return a record with the restored image and what it took, or the problem."""
     started = time.perf_counter()
     try:
-        finished = work(record)
+        with memory_errors():
+            finished = work(record)
     except BlurkitError as error:
         return error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return BlurkitError("out of memory")
-    seconds = time.perf_counter() - started
-    costs = {"network_seconds": seconds}
+    costs = {"network_seconds": time.perf_counter() - started}
     if memory := _peak_memory():
         costs["network_memory"] = round(memory / 1e6)
     return Record(record.name, {"restored": finished.images["restored"]}, finished.attrs | costs)

@@ -12,8 +12,8 @@ import typer
 from blurkit.cli.common import local_files, print_json
 from blurkit.cli.options import SHA256, Common, Given, expand, flags_of
 from blurkit.errors import UsageError
-from blurkit.options import flag, option
-from blurkit.systems.system import augmentations, named, trainings
+from blurkit.options import flag, option, rare
+from blurkit.systems.system import Training, augmentations, named, trainings
 from blurkit.training.configuration import (
     Run,
     SavedConfiguration,
@@ -35,11 +35,11 @@ class TrainingOptions(Common):
     )
     dry_run: bool = option(False, "Print the configuration, sizes and memory use, then stop.")
     sha256: tuple[str, ...] = SHA256
-    processes: int = option(
-        1, "With --dry-run: devices that share the batch; print the needs of one.", 1, rare=True
+    processes: int = rare(
+        1, "With --dry-run: devices that share the batch; print the needs of one.", 1
     )
-    measure_steps: int = option(
-        0, "With --dry-run: run so many steps on the device and print their time.", rare=True
+    measure_steps: int = rare(
+        0, "With --dry-run: run so many steps on the device and print their time."
     )
 
 
@@ -75,11 +75,10 @@ class TrainingCommand:
         """Return the help of the command: its purpose, systems, some of the presets, examples."""
         first, examples = self.about.split("\n\n")
         offered = trainings(self.name).items()
-        systems = (f"--system {name}: {training.about}" for name, (_, training) in offered)
-        uses = (
-            f"--preset {name} {use}." for name, use in USES_OF_PRESETS.items() if name in presets
-        )
-        return "\n\n".join([first, f"    {' '.join(systems)}", f"    {' '.join(uses)}", examples])
+        systems = " ".join(f"--system {name}: {training.about}" for name, (_, training) in offered)
+        known = {name: use for name, use in USES_OF_PRESETS.items() if name in presets}
+        uses = " ".join(f"--preset {name} {use}." for name, use in known.items())
+        return "\n\n".join([first, f"    {systems}", f"    {uses}", examples])
 
     def command(self, arguments: Sequence[str]) -> Callable[..., None]:
         """Return the command with the options of the system that `arguments` name.
@@ -87,28 +86,22 @@ class TrainingCommand:
         Raises UsageError if they contain an option of another system, or a `--config` that does not
         fit the command, `--system` or `--preset`.
         """
-        choices = {
-            name: (
-                named(folder, "config", training.configuration),
-                named(folder, "config", training.inputs) if training.inputs else TrainingInputs,
-            )
-            for name, (folder, training) in trainings(self.name).items()
-        }
+        offered, given_flags = trainings(self.name), _flags_in(arguments)
+        choices = {name: _classes(*training) for name, training in offered.items()}
         saved = self._saved(arguments)
         first = next(iter(choices))
-        offered, given_flags = trainings(self.name).items(), _flags_in(arguments)
-        implied = (name for name, (_, t) in offered if t.chosen_by in given_flags)
+        implied = (name for name, (_, t) in offered.items() if t.chosen_by in given_flags)
         system = _last(arguments, "--system") or (saved.system if saved else next(implied, first))
         system = system if system in choices else first  # typer refuses other names
         configuration, input_files = choices[system]
         named_files = {f.name: _last(arguments, flag(f)) for f in fields(input_files)}
-        choices[system] = configuration.for_inputs(named_files), input_files
-        configuration = choices[system][0]
+        configuration = configuration.for_inputs(named_files)
+        choices[system] = configuration, input_files
         flags = {k: flags_of(c, given=True) | flags_of(i) for k, (c, i) in choices.items()}
-        known = flags[system] | flags_of(Run) | flags_of(Augmentations)
-        for argument in _flags_in(arguments):
-            if argument in set().union(*flags.values()) - known:
-                raise UsageError(f"{argument} is not an option of --system {system}")
+        foreign = set().union(*flags.values()) - flags[system]
+        foreign -= flags_of(Run) | flags_of(Augmentations)
+        if wrong := [name for name in given_flags if name in foreign]:
+            raise UsageError(f"{wrong[0]} is not an option of --system {system}")
 
         def train(
             shards: Shards = ["shards/"],  # noqa: B006
@@ -154,10 +147,8 @@ class TrainingCommand:
             "changes": Augmentations,
             "overrides": Annotated[Given, configuration],
         }
-        train.__doc__, train.__name__ = (
-            self.help(configuration.presets),
-            self.name.replace("-", "_"),
-        )
+        train.__doc__ = self.help(configuration.presets)
+        train.__name__ = self.name.replace("-", "_")
         title = f"Options of --system {system}"
         return expand(train, {"inputs": title, "overrides": title})
 
@@ -174,8 +165,13 @@ class TrainingCommand:
         return saved
 
 
+def _classes(folder: str, training: Training) -> tuple[Any, Any]:
+    """Return the dataclasses of a training's configuration and of the files that it needs."""
+    inputs = named(folder, "config", training.inputs) if training.inputs else TrainingInputs
+    return named(folder, "config", training.configuration), inputs
+
+
 def _flags_in(arguments: Sequence[str]) -> list[str]:
-    """Return the names of options among the arguments of a command."""
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
     return [text.partition("=")[0] for text in arguments[:end] if text.startswith("--")]
 
@@ -206,22 +202,19 @@ def print_estimate(options: TrainingOptions, run: Run, chosen: Mapping[str, Any]
     print_json({"system": configuration.system, **configuration.as_dict(), "estimate": needs})
     if run.quiet:
         return
-    rows: list[Sequence[object]] = [(k, str(v)) for k, v in configuration.as_dict().items()]
+    rows = [(k, str(v)) for k, v in configuration.as_dict().items()]
     print_table("configuration", ["option", "value"], rows)
-    sizes: list[Sequence[object]] = [
-        ("crops", -(-configuration.batch // options.processes)),
-        ("parts", run.accumulate),
-        ("checkpointing", run.checkpointing),
-        *((f"{role} parameters", f"{n:,}") for role, n in needs["parameters"].items()),
-        ("trained parameters", f"{needs['trained']:,}"),
-        *((name, f"{needs[name]:.2f} GiB") for name in ("weights", "optimizer", "activations")),
-        ("total memory", f"{needs['total']:.2f} GiB"),
-        *(
-            (f"measured {name}", f"{value:.2f}")
-            for name, value in needs.get("measured", {}).items()
-        ),
-    ]
-    print_table("estimate for one process, float32", ["what", "size"], sizes)
+    sizes: dict[str, object] = {
+        "crops": -(-configuration.batch // options.processes),
+        "parts": run.accumulate,
+        "checkpointing": run.checkpointing,
+        **{f"{role} parameters": f"{n:,}" for role, n in needs["parameters"].items()},
+        "trained parameters": f"{needs['trained']:,}",
+        **{name: f"{needs[name]:.2f} GiB" for name in ("weights", "optimizer", "activations")},
+        "total memory": f"{needs['total']:.2f} GiB",
+        **{f"measured {k}": f"{value:.2f}" for k, value in needs.get("measured", {}).items()},
+    }
+    print_table("estimate for one process, float32", ["what", "size"], [*sizes.items()])
 
 
 def run_training(shards: list[str], run: Run, chosen: Mapping[str, Any]) -> None:

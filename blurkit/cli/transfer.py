@@ -10,30 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurkit.cli.common import print_json, refuse_two_streams
-from blurkit.cli.options import (
-    ImageTask,
-    Reblurring,
-    at_hand,
-    model_of,
-    output_option,
-    settled,
-)
+from blurkit.cli import options as shared
+from blurkit.cli.common import print_json, refuse_two_streams, result_values
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
-    from blurkit.cli.batch import Problems, RecordTask
+    from blurkit.cli.batch import Problems, RecordBatch, RecordTask
     from blurkit.data.collection import RecordList
     from blurkit.io.records import Record
 
 
 @dataclass(frozen=True)
-class TransferOptions(Reblurring, ImageTask):
+class TransferOptions(shared.Reblurring, shared.ImageTask):
     """The options of `blurkit transfer`."""
 
-    output: str | None = output_option(
-        "Image, film, folder/, shard (.h5) or -; default: A.transferred next to each file."
-    )
+    output: str | None = shared.output_option("A.transferred next to each file")
 
 
 def transfer(
@@ -58,23 +49,31 @@ def transfer(
     blurkit transfer photos/ pairs.h5 -o blurred/
     """
     others = [text for text in inputs if not Path(text).is_file()]
-    options = settled(options, others or inputs[:1])
+    options = shared.settled(options, others or inputs[:1])
     refuse_two_streams(inputs, options.files)
     if len(inputs) not in (2, 3):
         raise UsageError("transfer takes A B_SHARP B_BLUR, or A PAIRS")
-    options = at_hand(options)
+    options = shared.at_hand(options)
 
-    from blurkit.cli.batch import RecordBatch, refuse_hopeless, warn
-    from blurkit.data.collection import collect_pairs, refuse_unpaired
+    from blurkit.cli.batch import RecordBatch
     from blurkit.data.films import check_film_output
+    from blurkit.reports.pictures import REBLURRED
+
+    with RecordBatch(inputs, options, "transfer", "transferred") as batch:
+        check_film_output(inputs[:1], options.output)
+        batch.open(("reblurred",), REBLURRED)
+        _transfer(inputs, options, batch)
+    batch.end()
+
+
+def _transfer(inputs: list[str], options: TransferOptions, batch: RecordBatch) -> None:
+    """Blur every photo like every pair, and print how well the pairs' own blur is reproduced."""
+    from blurkit.cli.batch import warn
+    from blurkit.data.collection import collect_pairs, refuse_unpaired
     from blurkit.data.places import WHOLE
     from blurkit.data.sources import read_records
-    from blurkit.reports.pictures import REBLURRED
     from blurkit.reports.tables import print_table
 
-    batch = RecordBatch(inputs, options, "transfer", "transferred")
-    check_film_output(inputs[:1], options.output)
-    batch.open(("reblurred",), REBLURRED)
     if len(inputs) == 2:
         refuse_unpaired(inputs[1:], "sharp", "blur", "")
     pairs = collect_pairs(inputs[1:], ("sharp", "blur"), batch.add)
@@ -84,17 +83,13 @@ def transfer(
         raise UsageError(
             f"{len(pairs)} pairs give several results: name a folder/, a shard (.h5) or - with -o"
         )
-
-    alone = len(pairs) == 1
-    refuse_hopeless(
-        inputs[:1], batch.sink, batch, "transferred", "sharp", same_names=alone, times=len(pairs)
-    )
+    batch.refuse_hopeless(inputs[:1], "sharp", same_names=len(pairs) == 1, times=len(pairs))
 
     # Import torch only now, so that wrong usage is refused at once.
     from blurkit.tasks.deblur import SCORES, reblurring_warnings
     from blurkit.tasks.reblur import reproduce
 
-    reblur, engine = model_of(options, options, options.system).transferring()
+    reblur, engine = shared.model_of(options, options, options.system).transferring()
     reproduced: dict[str, tuple[str, dict[str, float]]] = {}
 
     def work(record: Record, pair: Record, place: str) -> Record:
@@ -109,11 +104,9 @@ def transfer(
     jobs = batch.remaining(_jobs(photos, pairs, work, batch), batch.part)
     for record in batch.run(jobs, total):
         if options.json:
-            like = record.attrs["reblurred_like"]
-            height, width = record.images["reblurred"].shape[:2]
+            image, like = record.images["reblurred"], record.attrs["reblurred_like"]
             print_json(
-                {"name": record.name, "like": like, "width": width, "height": height}
-                | {"seconds": record.attrs["reblurred_seconds"]}
+                result_values(record, image, "reblurred", like=like)
                 | {key: record.attrs[key] for key in SCORES}
                 | {"warnings": reblurring_warnings(record.attrs)}
                 | engine.describe()
@@ -127,7 +120,6 @@ def transfer(
             [(name, *scores.values()) for name, scores in reproduced.values()],
             note="PSNR against the real blurry image, 8 bits",
         )
-    batch.end()
 
 
 def _jobs(

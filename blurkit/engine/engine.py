@@ -73,7 +73,8 @@ class Engine:
     and are blended. The other protocols follow the papers' measurements: "slices" averages tiles
     uniformly; "whole" runs the image in one piece, reflected at the right and bottom to a valid
     size; "local" does the same with a network whose means are local, as for training crops of
-    `tile` pixels. `warn` is called for everything that has to be repeated.
+    `tile` pixels. `warn` is called for everything that has to be repeated. `name` is that of the
+    network's file.
     """
 
     runner: Runner
@@ -81,6 +82,7 @@ class Engine:
     overlap: int | None = None
     protocol: Protocol = "tiles"
     warn: Say = warnings.warn
+    name: str = ""
 
     def __post_init__(self) -> None:
         self.size = self.runner.size

@@ -121,7 +121,7 @@ def onnx_engine(
         raise UsageError(f"{path}: takes tiles of {about.tile} pixels only, no other --tile")
     if about.use != "deblurring":
         raise BlurkitError(f"{path}: holds a network for {about.use!r}, not one that deblurs")
-    return Engine(runner, tile or about.tile, placement.overlap, protocol, warn)
+    return Engine(runner, tile or about.tile, placement.overlap, protocol, warn, path.name)
 
 
 class OnnxRunner(Runner):

@@ -25,7 +25,7 @@ from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import comparison_path, composed, is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
-from blurkit.io.sinks import ShardSink, Sink, StreamSink
+from blurkit.io.sinks import ShardSink, Sink, StreamSink, source_change
 from blurkit.io.streams import standard_output
 from blurkit.io.writing import last_change, refuse_existing, refuse_unwritable, tidy
 
@@ -117,8 +117,7 @@ class _Images(Sink):
             return False
         if self._options.compare and not self._comparison(record).is_file():
             return False
-        changed = last_change(Path(str(record.attrs.get("source", ""))))
-        return path.stat().st_size > 0 and last_change(path) >= changed
+        return path.stat().st_size > 0 and last_change(path) >= source_change(record)
 
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata.

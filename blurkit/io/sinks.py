@@ -90,6 +90,12 @@ class Sink(ABC):
             self.abandon()
 
 
+def source_change(record: Record) -> int:
+    """Return when a record's file was last changed, in nanoseconds, 0 if it has none."""
+    source = record.attrs.get("source")
+    return last_change(Path(str(source))) if source else 0
+
+
 class StreamSink(Sink):
     """Writes every record as a separate shard to a binary stream and flushes it."""
 
@@ -316,8 +322,7 @@ class ResumedShard:
 
     def is_done(self, record: Record) -> bool:
         """Return whether a record of this name is finished, and its source is as it was."""
-        source = last_change(Path(str(record.attrs.get("source", ""))))
-        return source <= self._finished.get(record.name, -1)
+        return source_change(record) <= self._finished.get(record.name, -1)
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if that fails."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from blurkit.engine.engine import OVERLAP, Canvas, SizeRequirement, slices
 from blurkit.engine.torch_runner import Precision
-from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory
+from blurkit.errors import BlurkitError, Say, UsageError, is_out_of_memory, memory_errors
 from blurkit.io.checkpoints import Checkpoint, load_tensors, save_tensors
 from blurkit.io.records import Image, Record, from_float, to_float
 from blurkit.nn.features import find_features, load_features
@@ -427,15 +427,11 @@ def retrieve_blur(
     """
     operator = context.operator
     photo, target = (_padded(image, operator.size).to(context.device) for image in (sharp, blur))
-    try:
+    with memory_errors("; crop the pair (blurkit prepare --crop)"):
         with torch.enable_grad():
             found = find_blur(context, target, photo, seed)
         assert found.blur is not None
         made = operator.blur(photo, found.blur)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BlurkitError("out of memory; crop the pair (blurkit prepare --crop)") from error
     height, width, channels = sharp.shape
     pixels = made[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
     if channels == 1:

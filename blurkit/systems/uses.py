@@ -99,16 +99,17 @@ def network_for(
     checkpoint: Checkpoint,
     *others: Checkpoint,
     system: str | None = None,
+    networks: dict[str, nn.Module] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Return the network of a checkpoint for a use, or for the first of several, in eval mode.
 
-    Encoder and latents are taken from the `others` if any are given. `system`, if given, is the
-    system that the network must belong to. Raises BlurkitError, naming the checkpoint's networks,
-    if they do not suffice, and UsageError if the checkpoint belongs to another system or does not
-    accept another encoder.
+    Encoder and latents are taken from the `others` if any are given; `networks` are what `assemble`
+    has made of all, if that was called before. `system`, if given, is the system that the network
+    must belong to. Raises BlurkitError, naming the checkpoint's networks, if they do not suffice,
+    and UsageError if the checkpoint is of another system or does not accept another encoder.
     """
-    networks = assemble(checkpoint, *others)
+    networks = assemble(checkpoint, *others) if networks is None else networks
     uses = (use,) if isinstance(use, str) else use
     for name in uses:
         for folder, provider in providers(name).items():
@@ -187,7 +188,9 @@ def start_engine(
             warn(f"{network.name} is meant for whole images; tiles may differ from each other")
     if placement.tile is None:
         placement = replace(placement, tile=trained_tile(checkpoint, network))
-    return torch_engine(network, placement, warn)
+    engine = torch_engine(network, placement, warn)
+    engine.name = checkpoint.name
+    return engine
 
 
 # ---- Blind search --------------------------------------------------------------------------------

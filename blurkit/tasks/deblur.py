@@ -7,17 +7,25 @@ in an ONNX file does without.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blurkit.data.sources import result_name
 from blurkit.engine.engine import Engine
-from blurkit.errors import BlurkitError, Say
-from blurkit.io.records import Image, Record, from_float, to_float
+from blurkit.errors import BlurkitError, Say, UsageError
+from blurkit.io.formats import IMAGE_SUFFIXES
+from blurkit.io.images import read_image
+from blurkit.io.paths import composed, walk
+from blurkit.io.records import Image, Record, from_float, safe_name, to_float
+from blurkit.io.writing import refuse_existing, refuse_output
 from blurkit.metrics.sharpness import sharpness
 from blurkit.options import Placement, check_strength
 from blurkit.reports.pictures import RESTORED, before_after
+from blurkit.reports.progress import say
+from blurkit.synthesis.kernels import KernelSheet, read_kernels, read_sheet
 from blurkit.systems.system import inference, load_shipped, providers
 
 if TYPE_CHECKING:
@@ -25,13 +33,11 @@ if TYPE_CHECKING:
     from blurkit.systems.blind_search import TiledSearch
 
 
-def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.0) -> Record:
+def deblur(record: Record, engine: Engine, strength: float = 1.0) -> Record:
     """Return `record` with `restored`, made from its `blur` at the same size and depth.
 
-    `strength` is how much of the network's change is kept, from 0 (none) to 1 (all). The attributes
-    `restored_by`, `restored_with`, `restored_strength` and `restored_seconds` describe the result.
-    Raises BlurkitError if there is no `blur` or the network fails, UsageError if `strength` is not
-    between 0 and 1.
+    `strength` is how much of the network's change is kept, from 0 (none) to 1 (all). Raises
+    BlurkitError if there is no `blur` or the network fails, UsageError for another `strength`.
     """
     check_strength(strength)
     blur = record.image("blur")
@@ -42,15 +48,14 @@ def deblur(record: Record, engine: Engine, checkpoint: str, strength: float = 1.
         restored -= image
         restored *= strength
         restored += image
-    images = {**record.images, "restored": from_float(restored, blur.dtype)}
-    attrs = {
-        **record.attrs,
-        "restored_by": checkpoint,
+    about = {
+        "restored_by": engine.name,
         "restored_with": engine.summary(),
         "restored_strength": float(strength),
         "restored_seconds": round(time.perf_counter() - started, 4),
     }
-    return Record(record.name, images, attrs)
+    images = record.images | {"restored": from_float(restored, blur.dtype)}
+    return Record(record.name, images, record.attrs | about)
 
 
 def window_deblurring(checkpoint: Checkpoint, placement: Placement, **options: Any) -> Any:
@@ -62,25 +67,21 @@ def window_deblurring(checkpoint: Checkpoint, placement: Placement, **options: A
     `blur_length`, `blur_angle`, `blur_trust` and `blur_gamma` of an image (H, W, C), or {} where no
     estimate is believed. Raises BlurkitError if the checkpoint has no such network.
     """
-    from blurkit.systems.registry import load_networks  # imports torch
+    from blurkit.systems.registry import assemble  # imports torch
     from blurkit.systems.uses import network_for
 
     check_strength(options.get("strength", 1.0))
-    network, own = network_for("deconvolving", checkpoint), load_networks(checkpoint)
+    own = assemble(checkpoint)
+    network = network_for("deconvolving", checkpoint, networks=own)
     about = {"estimator": own.get("estimator"), "checkpoint": checkpoint.name}
     hardware = placement.device, placement.precision
-    return _inversion().photo_restorer(network, *hardware, **about, **options)
+    return inversion().photo_restorer(network, *hardware, **about, **options)
 
 
-def _inversion() -> Any:
-    """Return how the system that inverts estimated blurs runs on images."""
+def inversion() -> Any:
+    """Return the module of the system that inverts estimated blurs."""
     (folder,) = providers("deconvolving")
     return inference(folder)
-
-
-def kernel_summary(record: Record, otherwise: bool = False) -> str:
-    """Return which blur of a record was inverted; `otherwise`, a network restored the rest."""
-    return str(_inversion().windows_summary(record, otherwise))
 
 
 def masked(record: Record, mask: Image) -> Record:
@@ -90,8 +91,8 @@ def masked(record: Record, mask: Image) -> Record:
     1. Raises BlurkitError if the mask has another size or colours.
     """
     before, after = record.image("blur"), record.image("restored")
-    if mask.shape[:2] != before.shape[:2]:
-        (height, width), (rows, columns) = before.shape[:2], mask.shape[:2]
+    (height, width), (rows, columns) = before.shape[:2], mask.shape[:2]
+    if (height, width) != (rows, columns):
         raise BlurkitError(
             f"{record.name}: has {width}x{height} pixels, and its mask {columns}x{rows}"
         )
@@ -100,16 +101,16 @@ def masked(record: Record, mask: Image) -> Record:
     weight, own = to_float(mask[:, :, :1]), to_float(before)
     mixed = from_float(own + weight * (to_float(after) - own), before.dtype)
     mixed = np.where(weight == 1, after, np.where(weight == 0, before, mixed))
-    about = {**record.attrs, "restored_masked": round(float((weight == 0).mean()), 4)}
-    return Record(record.name, {**record.images, "restored": mixed}, about)
+    about = {"restored_masked": round(float((weight == 0).mean()), 4)}
+    return Record(record.name, record.images | {"restored": mixed}, record.attrs | about)
 
 
 def preview_part(record: Record) -> Record:
     """Return the middle of a record's images, to be restored as in the whole photo but sooner."""
     if "film" in record.attrs:
         raise BlurkitError("--preview is for photos; --clip A:B restores a part of a film")
-    part: Record = _inversion().window_in_the_middle(record)
-    return part
+    middle: Record = inversion().window_in_the_middle(record)
+    return middle
 
 
 def with_preview(record: Record) -> Record:
@@ -140,6 +141,100 @@ def film_summary(lengths: Sequence[float]) -> str:
     return f"blur undone in {undone} of {count} frames, over time up to {over_time} pixels"
 
 
+# ---- Files beside the photos ---------------------------------------------------------------------
+
+
+def read_known_blur(path: Path) -> np.ndarray | KernelSheet:
+    """Return the kernel (h, w) in a file, or the sheet that `--keep-kernel` wrote.
+
+    Raises UsageError if another file holds several kernels, or values below 0.
+    """
+    if sheet := read_sheet(path):
+        return sheet
+    kernels = read_kernels(path)
+    if len(kernels) > 1:
+        names = ", ".join(name for name, _ in kernels[:3])
+        raise UsageError(
+            f"--kernel {path}: holds {len(kernels)} kernels ({names}, ...); name a file with one"
+        )
+    kernel = kernels[0][1]
+    if (kernel < 0).any():
+        raise UsageError(f"--kernel {path}: holds values below 0, which is not a blur kernel")
+    return kernel
+
+
+def read_masks(path: Path | None) -> Callable[[Record], Image | None]:
+    """Return the function that returns a record's mask (H, W, C), white where it is restored.
+
+    A file is the mask of every photo; a folder has one for each, of its name, or that of its film.
+    What is transparent in a mask is black. Raises BlurkitError for a file that is no picture, and
+    the function for a record without a mask; without a `path`, it returns None.
+    """
+    if path is None:
+        return lambda record: None
+
+    def read(file: Path) -> Image:
+        picture = read_image(file)
+        pixels = to_float(picture.pixels)
+        return pixels if picture.alpha is None else pixels * to_float(picture.alpha)
+
+    if not path.is_dir():
+        only = read(path)
+        return lambda record: only
+    files = {
+        composed(file.relative_to(path).with_suffix("").as_posix()): file
+        for file in walk(path, IMAGE_SUFFIXES)
+    }
+
+    def mask_of(record: Record) -> Image:
+        for name in (record.name, result_name(record)):
+            if name in files:
+                return read(files[name])
+        raise BlurkitError(f"--mask {path}: holds no picture named {record.name}")
+
+    return mask_of
+
+
+class KernelPictures:
+    """Writes the kernels that were found in photos to a picture, or to folder/NAME.png for each.
+
+    Raises UsageError if the `total` number of photos is more than one and `output` is a file, and
+    BlurkitError if that exists and `force` is off.
+    """
+
+    def __init__(self, output: Path, force: bool, total: int | None) -> None:
+        self._output, self._force = output, force
+        self._is_file = output.suffix.lower() == ".png"
+        self._claimed: set[str] = set()
+        self._refuse_several(total or 1)
+        if self._is_file:
+            refuse_output(output, force)
+
+    def _refuse_several(self, photos: int) -> None:
+        if self._is_file and photos > 1:
+            raise UsageError(
+                f"--keep-kernel {self._output} is one picture, but there are several photos; "
+                "name a folder/"
+            )
+
+    def _path(self, record: Record) -> Path:
+        return self._output if self._is_file else self._output / f"{safe_name(record.name)}.png"
+
+    def claim(self, record: Record) -> None:
+        """Raise UsageError for a second photo in a file, BlurkitError for an existing picture."""
+        self._claimed.add(record.name)
+        self._refuse_several(len(self._claimed))
+        refuse_existing(self._path(record), self._force)
+
+    def write(self, record: Record, quiet: bool) -> None:
+        """Write the picture of a restored record, or say that there is none."""
+        if sheet := KernelSheet.of(record.attrs):
+            sheet.write(self._path(record), self._force)
+            say(f"wrote {self._path(record)}", quiet)
+        else:
+            say(f"{record.name}: no kernel was found, and none is written")
+
+
 # ---- The result of a blind search ---------------------------------------------------------------
 
 
@@ -155,12 +250,11 @@ def deblur_by_search(
 
     After the search of a region, the whole photo is restored by the deconvolution that comes with
     blurkit, with the kernel that was found, or the one nearest to the code that was found. If the
-    search diverged, the photo stays as it is. `blind_region` and `blind_kernel_reproduced` are then
-    stored, too: the PSNR in dB between the region and its picture blurred by the kernel. `warn` is
-    called with a message if that is low.
+    search diverged, the photo stays as it is. `blind_kernel_reproduced` is the PSNR in dB between
+    the region and its picture blurred by the kernel; `warn` is called with a message if it is low.
 
-    `by` is stored as the name of what restored the record, `strength`, 0 to 1, is the fraction of
-    the change that is kept, and `keep_kernel` stores the blur as the attribute `kernel`. Raises as
+    `by` names what restored the record, `strength`, 0 to 1, is the fraction of the change that is
+    kept, and `keep_kernel` stores the blur as the attribute `kernel`. Raises as
     `TiledSearch.result` does.
     """
     if search.region is None:
@@ -169,7 +263,7 @@ def deblur_by_search(
     about = search.result(by, 1.0, keep_kernel).attrs
     about |= {"blind_region": np.array(search.region), "restored_strength": float(strength)}
     if search.searches[0].diverged:
-        return Record(record.name, {**record.images, "restored": record.image("blur")}, about)
+        return Record(record.name, record.images | {"restored": record.image("blur")}, about)
     started = time.perf_counter()
     kernel, reproduced = search.nearest_kernel()
     least = search.context.options.warn_below
@@ -223,8 +317,8 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
     """
     before, after = record.image(source), record.image(made)
     attrs = {
-        "sharpness_before": rounded_sharpness(before),
-        "sharpness_after": rounded_sharpness(after),
+        f"sharpness_{when}": rounded_sharpness(image)
+        for when, image in (("before", before), ("after", after))
     }
     if made == "restored":
         change = to_float(after) - to_float(before)
@@ -261,9 +355,8 @@ def result_line(record: Record, found: str, whole: Sequence[int] | None = None) 
     before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
     part = ""
     if whole is not None:
-        height, width = whole
         rows, columns = record.image("restored").shape[:2]
-        part = f"the middle {columns}x{rows} pixels of {width}x{height}: "
+        part = f"the middle {columns}x{rows} pixels of {whole[1]}x{whole[0]}: "
     return f"{record.name}: {part}{found}sharpness {before:.2f} -> {after:.2f}"
 
 

@@ -79,7 +79,7 @@ def decouple(
     )
     sharp_a, blur_a, sharp_b, blur_b = (central_crop(image, height, width) for image in images)
     like = Record(b.name, {"sharp": sharp_b, "blur": blur_b})
-    reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine, "").images["reblurred"]
+    reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine).images["reblurred"]
     content = {"same": contextual.features(sharp_a), "other": contextual.features(sharp_b)}
     results = {}
     for kind, image in (("blurred", blur_a), ("reblurred", reblurred)):
@@ -97,9 +97,7 @@ def summary(distances: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Return averages over the pairs, and what they say about decoupling.
 
     For each key of `PAPER`, there are its mean and `KEY_std`, the standard deviation over pairs
-    (None for a single pair). `ratio_blurred` and `ratio_reblurred` are the mean distance to the
-    other content divided by that to the same content. `deviation_same` and `deviation_other` are
-    the relative excess of the reblurred mean over the blurred one.
+    (None for a single pair), and the `indicators` of the means.
     """
     columns = {key: np.array([row[key] for row in distances]) for key in PAPER}
     mean = {key: float(values.mean()) for key, values in columns.items()}
@@ -109,7 +107,11 @@ def summary(distances: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def indicators(mean: Mapping[str, float]) -> dict[str, float]:
-    """Return the ratios and deviations of `summary` for four averages, such as the paper's."""
+    """Return what four averages, such as the paper's, say about decoupling.
+
+    `ratio_blurred` and `ratio_reblurred` are the mean distance to the other content divided by that
+    to the same; `deviation_same` and `deviation_other` the relative excess of the reblurred mean.
+    """
     blurred_same, reblurred_same, blurred_other, reblurred_other = (mean[key] for key in PAPER)
     return {
         "ratio_blurred": _over(blurred_other, blurred_same),

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -27,7 +25,7 @@ from torch import Tensor, nn
 
 from blurkit.engine.engine import InputShapes, SizeRequirement
 from blurkit.engine.onnx_runner import ONNX_METADATA, PHOTO, Exported, open_session
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError, one_line, silenced
 from blurkit.io.checkpoints import Checkpoint, halved, load_checkpoint
 from blurkit.io.images import read_image
 from blurkit.io.records import to_float
@@ -193,8 +191,9 @@ def write_onnx(
         with torch.inference_mode():
             count = len(flat(*map(torch.from_numpy, inputs)))
         results = [f"output_{number}" for number in range(count)]
-    try:
-        with torch.inference_mode(), warnings.catch_warnings(), _silent():
+    sys.stdout.flush()
+    try:  # to standard output, torch prints a network that it fails to export
+        with torch.inference_mode(), warnings.catch_warnings(), silenced(1):
             warnings.simplefilter("ignore")  # about sizes that it takes for constants
             torch.onnx.export(
                 flat,
@@ -274,20 +273,6 @@ def _pictures(shapes: InputShapes) -> list[np.ndarray]:
         else:
             inputs.append(noise.standard_normal(shape, np.float32))
     return inputs
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Discard standard output, to which torch prints a network that it fails to export."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _leaves(nested: Any, kinds: tuple[type, ...] = (list, tuple)) -> Iterator[Any]:

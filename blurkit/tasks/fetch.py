@@ -10,18 +10,12 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import (
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    Request,
-    build_opener,
-)
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from platformdirs import user_cache_path
 
@@ -140,14 +134,11 @@ def _is_cached(file: Path) -> bool:
 
 def _verify(address: str, file: Path, wanted: Collection[str]) -> None:
     """Raise BlurkitError if a cached file has changed, or is not one that is wanted."""
-    digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:
-            while piece := stream.read(PIECE):
-                digest.update(piece)
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise BlurkitError(f"{file}: cannot be read ({error.strerror})") from error
-    found = digest.hexdigest()
     if found != _recorded(file):
         raise BlurkitError(f"{file}: has changed since it was fetched; remove it to fetch it again")
     if wanted and found not in wanted:
@@ -224,22 +215,16 @@ class _PacedAnswer(HTTPResponse):
         self.fp = io.BufferedReader(_PacedFile(self.fp))
 
 
-class _Http(HTTPConnection):
-    response_class = _PacedAnswer
-
-
-class _Https(HTTPSConnection):
-    response_class = _PacedAnswer
-
-
 class _Paced(HTTPSHandler, HTTPHandler):
     """Opens connections whose answers are paced: headers, bodies and all between them."""
 
-    def http_open(self, req: Request) -> Any:
-        return self.do_open(_Http, req)
+    def do_open(self, http_class: Any, *request: Any, **options: Any) -> HTTPResponse:
+        def connection(*arguments: Any, **named: Any) -> Any:
+            opened = http_class(*arguments, **named)
+            opened.response_class = _PacedAnswer
+            return opened
 
-    def https_open(self, req: Request) -> Any:
-        return self.do_open(_Https, req)
+        return super().do_open(connection, *request, **options)
 
 
 class _Redirects(HTTPRedirectHandler):

@@ -23,11 +23,7 @@ from blurkit.data.workers import processors
 from blurkit.engine.engine import InputShapes, Shape, SizeRequirement
 from blurkit.engine.torch_runner import choose_device, choose_precision
 from blurkit.errors import BlurkitError, one_line, printable
-from blurkit.io.checkpoints import (
-    CHECKPOINT_FORMAT,
-    Checkpoint,
-    load_checkpoint,
-)
+from blurkit.io.checkpoints import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint
 from blurkit.nn.blocks import meta_copy
 from blurkit.nn.features import features_from_state_dict
 from blurkit.reports.values import outline
@@ -66,8 +62,7 @@ def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict
 def describe_state(state: Mapping[str, Any], where: str, height: int, width: int) -> dict[str, Any]:
     """Return the saved state of a running training as JSON values, like a checkpoint's.
 
-    `step` of `iterations` is where the training is; `metrics` are those of the last validation.
-    `where` names the file in messages.
+    `metrics` are those of the last validation. `where` names the file in messages.
     """
     about = describe_checkpoint(state_checkpoint(state, where), height, width)
     return {
@@ -103,12 +98,11 @@ def _describe_state_dict(
 
 
 def _describe_network(network: nn.Module, height: int, width: int) -> dict[str, Any]:
-    inputs = input_shapes(network, height, width)
+    about, inputs = describe(network), input_shapes(network, height, width)
     try:
-        gmacs = round(macs(network, *inputs) / 1e9, 4)
+        return about | {"gmacs": round(macs(network, *inputs) / 1e9, 4), "inputs": inputs}
     except BlurkitError:  # it has no forward method, or one that takes more than an image
-        return {**describe(network), "gmacs": None}
-    return {**describe(network), "gmacs": gmacs, "inputs": inputs}
+        return about | {"gmacs": None}
 
 
 def _describe_features(
@@ -119,8 +113,8 @@ def _describe_features(
         features = features_from_state_dict(state)
     except BlurkitError:
         return None
-    description = _describe_network(features, height, width)
-    return {**description, "network": features.name, "layers": list(features.layers)}
+    own = {"network": features.name, "layers": list(features.layers)}
+    return _describe_network(features, height, width) | own
 
 
 def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -191,15 +185,14 @@ def model_card(about: Mapping[str, Any], file: str, licence: str = "other") -> s
     tags += [HUB_TAGS[role] for role in networks if role in HUB_TAGS]
     provenance = about["provenance"]
     runs = {k: v for k, v in provenance.items() if isinstance(v, Mapping) and "iterations" in v}
-    scores = dict.fromkeys(
-        name for run in (runs or {"": provenance}).values() for name in run.get("metrics") or {}
-    )
+    runs = runs or {"": provenance}
+    scores = dict.fromkeys(name for run in runs.values() for name in run.get("metrics") or {})
     rows = (
         f"| {role} | {network.get('network', 'unknown')} | {network.get('parameters', 0):,} "
         f"| {network.get('gmacs') or ''} |"
         for role, network in networks.items()
     )
-    made = [line for role, run in (runs or {"": provenance}).items() for line in _made(role, run)]
+    made = [line for role, run in runs.items() for line in _made(role, run)]
     data = [f"- trained on: {printable(str(text))}" for text in provenance.get("trained_on") or ()]
     return CARD.format(
         licence=licence,
@@ -214,7 +207,6 @@ def model_card(about: Mapping[str, Any], file: str, licence: str = "other") -> s
 
 
 def _made(role: str, run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a card on how a network was trained."""
     for name in ("date", "iterations", "records", "seed", "metrics", "blurkit", "torch"):
         if value := run.get(name):
             yield from outline({f"- {role}, {name}" if role else f"- {name}": value})
@@ -297,10 +289,7 @@ DEVELOPMENT = re.compile("extra == .(dev|docs|test)\\b")
 
 
 def system_report() -> dict[str, str]:
-    """Return what a report of a problem needs: versions and devices, and nothing private.
-
-    It has no names of users, machines or files, and no values of the environment.
-    """
+    """Return versions and devices for a report of a problem, and no names of users or files."""
     report = {
         "blurkit": f"{__version__} ({FORMAT_VERSIONS})",
         "python": f"{platform.python_version()} ({platform.python_implementation()})",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,30 +42,34 @@ which begin with `blur_`, do so too."""
 # ---- like another --------------------------------------------------------------------------------
 
 
-def reblur(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
+def reblur(record: Record, like: Record, engine: Engine) -> Record:
     """Return `record` with `reblurred`: its `sharp` with the blur of the `blur` of `like` (Eq. 3).
 
     A blur kernel space uses the `sharp` of `like` too. The result has the photo's own size and
-    depth; the two records may differ in size. The attributes `reblurred_like`, `reblurred_by`,
-    `reblurred_with` and `reblurred_seconds` describe the result. If `like` is `record` itself,
-    `reblurred_psnr` is the PSNR of the reblurred image against its `blur`, and
-    `reblurred_psnr_sharp` that of the sharp one, in dB on 8-bit values. Raises BlurkitError if an
-    image is missing, the images of a pair differ in size, or the network fails.
+    depth; the two records may differ in size. The attributes of `with_reblurred` describe it, and
+    if `like` is `record` itself, the PSNRs of `reproduction`. Raises BlurkitError if an image is
+    missing, the images of a pair differ in size, or the network fails.
     """
     sharp = record.image("sharp", "restored")
-    given = guides(like, engine)
     started = time.perf_counter()
-    reblurred = from_float(engine(to_float(sharp), *given), sharp.dtype)
-    finished = with_reblurred(record, reblurred, like.name, checkpoint, engine.summary(), started)
+    reblurred = with_guides(sharp, like, engine)
+    finished = with_reblurred(record, reblurred, like.name, engine.name, engine.summary(), started)
     if like is record:
         finished.attrs |= reproduction(reblurred, sharp, like.image("blur"))
     return finished
 
 
-def guides(like: Record, engine: Engine) -> list[np.ndarray]:
-    """Return the images of `like`, floats in [0, 1], from which an engine's network takes the blur.
+def with_guides(
+    sharp: Image,
+    like: Record,
+    engine: Engine,
+    drawn: Mapping[str, Any] | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> Image:
+    """Return an image with the blur that a network takes from the images of `like`.
 
-    Raises BlurkitError if one is missing or they differ in size.
+    `drawn` are random values for the network. The depth stays, unless a `dtype` is given. Raises
+    BlurkitError if an image of `like` is missing or they differ in size, or if the network fails.
     """
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
@@ -75,7 +80,9 @@ def guides(like: Record, engine: Engine) -> list[np.ndarray]:
             f"a pair, {' and '.join(roles)}"
         )
     like.check_one_size(*roles)
-    return [to_float(like.image(role)) for role in roles]
+    images = (sharp, *(like.image(role) for role in roles))
+    blurred = engine(*map(to_float, images), **(drawn or {}))
+    return from_float(blurred, sharp.dtype if dtype is None else dtype)
 
 
 def with_reblurred(
@@ -85,60 +92,53 @@ def with_reblurred(
 
     `like` names the source of the blur, `by` the checkpoint or operation, `settings` how it ran.
     """
-    attrs = {
-        **{key: value for key, value in record.attrs.items() if key not in SCORES},
+    about = {
         "reblurred_like": like,
         "reblurred_by": by,
         "reblurred_with": settings,
         "reblurred_seconds": round(time.perf_counter() - started, 4),
     }
-    return Record(record.name, {**record.images, "reblurred": reblurred}, attrs)
+    kept = {key: value for key, value in record.attrs.items() if key not in SCORES}
+    return Record(record.name, record.images | {"reblurred": reblurred}, kept | about)
 
 
-def reblurred_like(record: Record, like: Record, engine: Engine, checkpoint: str) -> Record:
+def reblurred_like(record: Record, like: Record, engine: Engine) -> Record:
     """Return `reblur`'s record, appraised; `sharpness_like` is that of the other record's `blur`.
 
     If both show one scene at one size, the PSNRs of `reproduction` are measured, too.
     """
-    finished = _beside(reblur(record, like, engine, checkpoint), record, like)
+    finished = _beside(reblur(record, like, engine), record, like)
     finished.attrs["sharpness_like"] = rounded_sharpness(like.image("blur"))
     return finished
 
 
-class EstimatedBlur:
-    """Blurs photos by the kernel that is estimated in another one, which keeps its direction.
+def with_estimated_blur(
+    estimate: Callable[[Image], Attributes],
+    otherwise: Callable[[Record, Record], Record] | None = None,
+) -> Callable[[Record, Record], Record]:
+    """Return the function of `record` and `like` that blurs the first like the second.
 
-    `estimate` returns `kernel` (h, w), `blur_gamma`, `blur_length`, `blur_angle` and `blur_trust`
-    of an image, or {} if it believes none; `otherwise` then blurs the record (None: BlurkitError is
-    raised). The last estimate is kept.
+    `record` gets `reblurred`: its `sharp` with the kernel that is estimated in the `blur` of
+    `like`, whose direction it keeps. `ESTIMATED` attributes describe the kernel, the others are
+    those of `reblurred_like`. `estimate` returns `kernel` (h, w), `blur_gamma`, `blur_length`,
+    `blur_angle` and `blur_trust` of an image, or {} if it believes none; `otherwise` then blurs the
+    record (None: BlurkitError is raised). The last estimate is kept.
     """
+    last: tuple[Record | None, Attributes] = None, {}
 
-    def __init__(
-        self,
-        estimate: Callable[[Image], Attributes],
-        otherwise: Callable[[Record, Record], Record] | None = None,
-    ) -> None:
-        self._estimate, self._otherwise = estimate, otherwise
-        self._last: tuple[Record, Attributes] | None = None
-
-    def __call__(self, record: Record, like: Record) -> Record:
-        """Return `record` with `reblurred`: its `sharp` with the blur estimated in that of `like`.
-
-        The attributes `reblurred_length` in pixels, `reblurred_angle` in degrees and
-        `reblurred_trust`, 0 to 1, describe the kernel; the others are those of `reblurred_like`.
-        """
-        if self._last is None or self._last[0] is not like:
-            self._last = like, self._estimate(like.image("blur"))
-        found = self._last[1]
-        if found:
+    def blurred(record: Record, like: Record) -> Record:
+        nonlocal last
+        if last[0] is not like:
+            last = like, estimate(like.image("blur"))
+        if found := last[1]:
             made = apply_kernel(record, found["kernel"], like.name, gamma=found["blur_gamma"])
             made.attrs |= {f"reblurred_{key}": found[f"blur_{key}"] for key in ESTIMATED}
             return _beside(made, record, like)
-        if self._otherwise is None:
-            raise BlurkitError(
-                f"no uniform blur is found in {like.name}; --method network needs none"
-            )
-        return self._otherwise(record, like)
+        if otherwise is not None:
+            return otherwise(record, like)
+        raise BlurkitError(f"no uniform blur is found in {like.name}; --method network needs none")
+
+    return blurred
 
 
 def _beside(finished: Record, record: Record, like: Record) -> Record:
@@ -154,9 +154,8 @@ def _beside(finished: Record, record: Record, like: Record) -> Record:
 def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a blur found to produce its `blur`.
 
-    Random values depend only on the seed of `context` and the record's name. Attributes are those
-    of `reblur` for a record and itself. Raises BlurkitError if an image is missing, the two differ
-    in size, memory runs out or the search diverges.
+    Random values depend only on the seed of `context` and the record's name. Raises BlurkitError if
+    an image is missing, the two differ in size, memory runs out or the search diverges.
     """
     sharp, blur = record.image("sharp"), record.image("blur")
     record.check_one_size("sharp", "blur")
@@ -175,8 +174,7 @@ def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
     Raises BlurkitError if an image is missing or the network fails.
     """
     sharp, blur = pair.image("sharp"), pair.image("blur")
-    reblurred = from_float(engine(to_float(sharp), *guides(pair, engine)), sharp.dtype)
-    return reproduction(reblurred, sharp, blur)
+    return reproduction(with_guides(sharp, pair, engine), sharp, blur)
 
 
 def reproduction(reblurred: Image, sharp: Image, blur: Image) -> dict[str, float]:
@@ -207,7 +205,6 @@ def apply_kernel(
     kernel: np.ndarray,
     name: str = "kernel",
     engine: Engine | None = None,
-    checkpoint: str = "",
     gamma: float = 1.0,
 ) -> Record:
     """Return `record` with `reblurred`: its `sharp` blurred by `kernel`, whose name is `name`.
@@ -234,18 +231,17 @@ def apply_kernel(
         reblurred = from_float(engine(to_float(sharp), **condition), sharp.dtype)
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
-    return with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
+    return with_reblurred(record, reblurred, name, engine.name, engine.summary(), started)
 
 
 def random_blur(
-    record: Record, engine: Engine, checkpoint: str, seed: int = 0, scale: float | None = None
+    record: Record, engine: Engine, seed: int = 0, scale: float | None = None
 ) -> Record:
     """Return `record` with `reblurred`: its `sharp` with a random blur.
 
     `engine` runs a `Drawer`, whose noise is normal with standard deviation `scale` (None: as the
     network draws by default). Random values depend only on `seed` and the record's name, or that of
-    the film whose frame it is. Attributes are those of `reblur`, `reblurred_seed`,
-    `reblurred_scale` if it is known, and the random values that the network keeps.
+    the film whose frame it is; the record keeps them where the network can.
     """
     network = engine.runner.network
     assert isinstance(network, Drawer)
@@ -258,8 +254,8 @@ def random_blur(
     else:
         drawn = network.drawn(image, generator, scale)
     reblurred = from_float(engine(image, **drawn), sharp.dtype)
-    name = network.use
-    finished = with_reblurred(record, reblurred, name, checkpoint, engine.summary(), started)
+    how = network.use, engine.name, engine.summary()
+    finished = with_reblurred(record, reblurred, *how, started)
     finished.attrs |= {"reblurred_seed": seed, **network.kept(drawn)}
     if scale is not None:
         finished.attrs["reblurred_scale"] = scale
@@ -278,48 +274,38 @@ def versions(record: Record, copies: int) -> Iterator[Record]:
 
 
 def transferred(
-    record: Record,
-    copy: int,
-    pairs: Sequence[Record],
-    engine: Engine,
-    checkpoint: str,
-    seed: int = 0,
+    record: Record, copy: int, pairs: Sequence[Record], engine: Engine, seed: int
 ) -> Record:
     """Return `record` as a training pair: its `sharp` gets the blur of one of `pairs`.
 
     The choice depends only on `seed`, the record's name and `copy`, its version. So do the random
     values of a variational kernel space: k = mean + deviation * N(0, 1), as in the released code
-    (Section 4.4). The attributes `blur_from`, `transferred_by`, `transferred_with` and `seed`
-    describe the new blur; those of an older blur are left out. Raises as `reblur` does.
+    (Section 4.4). The attributes of an older blur are left out. Raises as `reblur` does.
     """
     sharp = record.image("sharp")
     generator = np.random.default_rng(seeds(seed, record.name, copy))
     pair = pairs[int(generator.integers(len(pairs)))]
-    given = guides(pair, engine)
     network = engine.runner.network
     assert isinstance(network, Reblurrer)
-    drawn = network.drawn(sharp, generator)
-    blur = from_float(engine(to_float(sharp), *given, **drawn), sharp.dtype)
-    attrs = {
-        **_without_blur(record.attrs),
+    blur = with_guides(sharp, pair, engine, network.drawn(sharp, generator))
+    about = {
         "blur_from": pair.name,
-        "transferred_by": checkpoint,
+        "transferred_by": engine.name,
         "transferred_with": engine.summary(),
         "seed": seed,
     }
-    return Record(name_of_copy(record.name, copy), {"blur": blur, "sharp": sharp}, attrs)
+    images = {"blur": blur, "sharp": sharp}
+    return Record(name_of_copy(record.name, copy), images, _without_blur(record.attrs) | about)
 
 
 def _without_blur(attrs: Attributes) -> Attributes:
-    """Return attributes without those that describe how a record's blur was made."""
     return {k: v for k, v in attrs.items() if k not in OF_THE_BLUR and not k.startswith("blur_")}
 
 
 def swapped(record: Record) -> Record:
     """Return a reblurred record as a training pair: its `blur` is the reblurred image.
 
-    It holds only `sharp` and `blur`; `blur_from` names the record that the blur comes from. The
-    attributes of its own blur are left out.
+    `blur_from` names the record that the blur comes from; attributes of its own are left out.
     """
     images = {"blur": record.images["reblurred"], "sharp": record.image("sharp", "restored")}
     own = _without_blur(record.attrs).items()
@@ -369,7 +355,6 @@ def frames(
     record: Record,
     engine: Engine,
     path: Sequence[float],
-    checkpoint: str,
     deblur: bool = False,
     spherical: bool = False,
 ) -> Iterator[tuple[Record, Callable[[], Record]]]:
@@ -378,8 +363,8 @@ def frames(
     Frame k is named RECORD/k and gets `reblurred`, the sharp image with that amount of its blur, or
     with `deblur`, `restored` from the blurry one; its attributes include `amount` and
     `gradient_energy`, and for a reblurred frame of amount 1 the PSNRs of `reproduction`. `engine`
-    runs a network for interpolation of that kind; `spherical` mixes along a circle. Images are (H,
-    W, C), with the size and depth of their source. Raises BlurkitError if an image is missing.
+    runs a network for interpolation of that kind; `spherical` mixes along a circle. Size and depth
+    are those of the source. Raises BlurkitError if an image is missing.
     """
     record.image("sharp"), record.image("blur")
     digits = len(str(len(path) - 1))
@@ -387,24 +372,22 @@ def frames(
         name = f"{record.name}/{number:0{digits}d}"
         attrs = {**record.attrs, "frame": number, "amount": amount}
         frame = Record(name, record.images, attrs)
-        yield frame, partial(_frame, frame, engine, checkpoint, deblur, spherical)
+        yield frame, partial(_frame, frame, engine, deblur, spherical)
 
 
-def _frame(frame: Record, engine: Engine, checkpoint: str, deblur: bool, spherical: bool) -> Record:
-    sharp, blur = frame.images["sharp"], frame.images["blur"]
+def _frame(frame: Record, engine: Engine, deblur: bool, spherical: bool) -> Record:
+    sharp, blur, amount = frame.images["sharp"], frame.images["blur"], frame.attrs["amount"]
     source, key = (blur, "restored") if deblur else (sharp, "reblurred")
-    images = map(to_float, (source, sharp, blur))
-    made = engine(*images, amount=frame.attrs["amount"], spherical=spherical)
+    made = engine(*map(to_float, (source, sharp, blur)), amount=amount, spherical=spherical)
     image = from_float(made, source.dtype)
-    reached = frame.attrs["amount"] == 1 and not deblur
-    attrs = {
-        **frame.attrs,
+    reached = amount == 1 and not deblur
+    about = {
         **(reproduction(image, sharp, blur) if reached else {}),
         "gradient_energy": gradient_energy(image),
-        f"{key}_by": checkpoint,
+        f"{key}_by": engine.name,
         f"{key}_with": engine.summary(),
     }
-    return Record(frame.name, {**frame.images, key: image}, attrs)
+    return Record(frame.name, frame.images | {key: image}, frame.attrs | about)
 
 
 # ---- Blurs ---------------------------------------------------------------------------------------
@@ -415,7 +398,7 @@ def read_blurs(source: str) -> list[tuple[str, np.ndarray]]:
 
     In a shard, or in a stream (`-`), the blur is each record's attribute `kernel`, (height, width)
     for a kernel and (code, rows, columns) for a code. Any other source is read by `read_kernels`.
-    Raises BlurkitError as `read_kernels` does, if a record has no blur, and if there is no record.
+    Raises BlurkitError as that does, if a record has no blur, and if there is no record.
     """
     if not is_stream(source) and not is_shard(Path(source)):
         return list(read_kernels(Path(source)))

@@ -17,14 +17,7 @@ import torch
 import xxhash
 from torch import nn
 
-from blurkit.data.sampler import (
-    CropSampler,
-    StoredScene,
-    UnpairedSampler,
-    find_shards,
-    map_scenes,
-    training_shards,
-)
+from blurkit.data import sampler
 from blurkit.engine.engine import Engine
 from blurkit.errors import BlurkitError, UsageError, without_secrets
 from blurkit.io.checkpoints import Checkpoint, StateDict, load_checkpoint, prefixed_forms
@@ -41,7 +34,7 @@ from blurkit.synthesis.drawing import Synthesis
 from blurkit.systems.registry import differences, load_networks
 from blurkit.systems.system import Use, augmentations, named, trainings
 from blurkit.systems.uses import start_engine
-from blurkit.tasks.reblur import guides, random_blur
+from blurkit.tasks.reblur import random_blur, with_guides
 from blurkit.training.batches import BatchAugmentation, CropSamples
 from blurkit.training.configuration import (
     Configuration,
@@ -84,10 +77,7 @@ def train(
 
 
 def needs_of(plan: Plan, run: Run, processes: int = 1, measure_steps: int = 0) -> dict[str, Any]:
-    """Return the needs of a plan in one of so many processes: `estimate` of `training.memory`.
-
-    With `measure_steps`, as many steps run on the device, and `measure` adds `measured`.
-    """
+    """Return `estimate` for one of so many processes; `measure_steps` steps add `measured`."""
     needs = estimate(plan.build, processes, run.accumulate, run.checkpointing == "on")
     if measure_steps:
         needs["measured"] = measure(plan.build(), run, measure_steps, processes)
@@ -141,11 +131,11 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     paths, c = [Path(path) for path in inputs], plan.configuration
     if finished := finished_run(run, c):
         return finished
-    shards = training_shards(paths)
+    shards = sampler.training_shards(paths)
     # Whatever chooses the best checkpoint is no test of it.
-    held_out = find_shards(paths, "val") or find_shards(paths, "test")
+    held_out = sampler.find_shards(paths, "val") or sampler.find_shards(paths, "test")
     split = held_out[0].name.partition("-")[0] if held_out else ""
-    unpaired = training_shards(plan.unpaired) if plan.unpaired else []
+    unpaired = sampler.training_shards(plan.unpaired) if plan.unpaired else []
     if run.verify:
         for shard in [*shards, *unpaired, *held_out]:
             verify_shard(shard)
@@ -167,11 +157,15 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     else:
         synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
         share = c.synthetic_share
-        crops = CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, share)
-        others = CropSampler(unpaired, c.crop, ("blur",)) if unpaired else None
-        samples = CropSamples(crops if others is None else UnpairedSampler(crops, others), c)
+        crops = sampler.CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, share)
+        others = sampler.CropSampler(unpaired, c.crop, ("blur",)) if unpaired else None
+        samples = CropSamples(
+            crops if others is None else sampler.UnpairedSampler(crops, others), c
+        )
         # With synthesis, held-out records may lack blur; validation leaves them out.
-        scenes = map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
+        scenes = (
+            sampler.map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
+        )
         protocol = validation_protocol(recipe, run.validate_protocol)
         whole = [scene for scene in scenes if scene.whole]
         spread = np.linspace(0, len(whole) - 1, min(run.validate_on, len(whole)))
@@ -240,8 +234,7 @@ def begin_with(recipe: Recipe, checkpoint: Checkpoint) -> None:
 def _states_by_role(
     checkpoint: Checkpoint, trained: Mapping[str, nn.Module]
 ) -> Mapping[str, StateDict]:
-    """Return the state dicts of a checkpoint by role; one of a file without roles may be that of a
-    network in training, or else it is recognised."""
+    """Return a checkpoint's state dicts by role; one without a role is compared or recognised."""
     if "network" not in checkpoint.networks:
         return checkpoint.networks
     for state in prefixed_forms(checkpoint.networks["network"]):
@@ -286,7 +279,7 @@ def validation_protocol(recipe: Recipe, named: ValidationProtocol) -> Protocol:
 def validate(
     kind: ValidationKind,
     protocol: Protocol,
-    scenes: Sequence[StoredScene],
+    scenes: Sequence[sampler.StoredScene],
     checkpoint: Checkpoint,
     processes: Processes,
     pictures: Path | None,
@@ -314,18 +307,17 @@ def validate(
     return {name: float(np.mean(column.numpy())) for name, column in finite if len(column)}
 
 
-def _restored(engine: Engine, scene: StoredScene) -> SceneScores:
+def _restored(engine: Engine, scene: sampler.StoredScene) -> SceneScores:
     """Return the scores of the restored image and its input against the sharp one."""
     blur, sharp = _images(scene)
     return _compared(blur, from_float(engine(to_float(blur)), blur.dtype), sharp)
 
 
-def _reblurred(engine: Engine, scene: StoredScene) -> SceneScores:
+def _reblurred(engine: Engine, scene: sampler.StoredScene) -> SceneScores:
     """Return the scores of the sharp image with the blur of its own pair against the blurry one."""
     blur, sharp = _images(scene)
     pair = Record(scene.name, {"sharp": sharp, "blur": blur})
-    made = engine(to_float(sharp), *guides(pair, engine))
-    return _compared(sharp, from_float(made, blur.dtype), blur)
+    return _compared(sharp, with_guides(sharp, pair, engine, dtype=blur.dtype), blur)
 
 
 def _compared(start: Image, made: Image, target: Image) -> SceneScores:
@@ -334,7 +326,7 @@ def _compared(start: Image, made: Image, target: Image) -> SceneScores:
     return scores, [start, made, target]
 
 
-def _drawn(engine: Engine, scene: StoredScene) -> SceneScores:
+def _drawn(engine: Engine, scene: sampler.StoredScene) -> SceneScores:
     """Return the PSNR (dB) of blurred versions against their sharp image and against each other.
 
     There is no target, since the real blur is that of other photos. The noise is the same at every
@@ -342,18 +334,20 @@ def _drawn(engine: Engine, scene: StoredScene) -> SceneScores:
     """
     sharp = _images(scene)[-1]
     records = [Record(f"{scene.name} {n}", {"sharp": sharp}) for n in range(VERSIONS)]
-    versions = [random_blur(record, engine, "").images["reblurred"] for record in records]
+    versions = [random_blur(record, engine).images["reblurred"] for record in records]
     to_sharp = fmean(psnr(eight_bit(version), eight_bit(sharp)) for version in versions)
     return (to_sharp, pairwise_psnr(versions)), [sharp, *versions]
 
 
-def _images(scene: StoredScene) -> list[Image]:
+def _images(scene: sampler.StoredScene) -> list[Image]:
     return [np.ascontiguousarray(image[:]) for image in scene.images]
 
 
 KINDS: dict[
     ValidationKind,
-    tuple[Use | tuple[Use, ...], tuple[str, ...], Callable[[Engine, StoredScene], SceneScores]],
+    tuple[
+        Use | tuple[Use, ...], tuple[str, ...], Callable[[Engine, sampler.StoredScene], SceneScores]
+    ],
 ] = {
     "restores": ("deblurring", ("psnr_blur", "psnr", "ssim_matlab"), _restored),
     "reblurs": ("reblurring", ("psnr_sharp", "psnr", "ssim_matlab"), _reblurred),

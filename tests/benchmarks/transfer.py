@@ -22,7 +22,7 @@ from blurkit.options import Placement
 from blurkit.reports.tables import print_table
 from blurkit.systems.system import load_shipped
 from blurkit.tasks.deblur import window_deblurring
-from blurkit.tasks.reblur import EstimatedBlur, reproduction
+from blurkit.tasks.reblur import reproduction, with_estimated_blur
 from tests.benchmarks import levin, pages, shake
 from tests.benchmarks.measure import machine
 from tests.benchmarks.quality import DIRECTED, direction
@@ -60,7 +60,7 @@ def measure() -> dict[str, list[Numbers]]:
     blurry one, and the one blurred by the estimate.
     """
     models = {system: blurkit.load(system=system) for system in SYSTEMS}
-    estimated = EstimatedBlur(
+    estimated = with_estimated_blur(
         window_deblurring(load_shipped(use="deconvolving"), Placement()).estimated,
         lambda record, like: models["msdi"].transfer(record, like),
     )

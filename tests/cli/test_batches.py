@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blurkit import write_records
+from blurkit.io.records import Record
 from tests.cli.command import (
     ENVIRONMENT,
     assert_failed,
@@ -246,6 +248,28 @@ def test_an_output_that_cannot_be_opened_is_said_once(checkpoint: Path) -> None:
             assert_refused(invoke(*command, "-o", output), ": cannot be written")
 
 
+@pytest.mark.parametrize("command", ["deblur", "blind-deblur", "interpolate"])
+def test_a_refusal_behind_the_opened_output_leaves_nothing(command: str) -> None:
+    plant(Path("in"), 2)
+    Path("bad.pt").write_text("no checkpoint")
+    inputs = ("in/0.png", "in/1.png") if command == "interpolate" else ("in/0.png",)
+    before = files()
+    ran = invoke(command, *inputs, "-c", "bad.pt", "-o", "out.h5", "--resume")
+    assert_refused(ran, "bad.pt: is not a checkpoint")
+    assert files().keys() - before.keys() <= {".out.h5.options.json"}
+
+
+def test_a_refusal_behind_the_opened_folder_of_shards_leaves_nothing() -> None:
+    plant(Path("in"), 2)
+    Path("bad.pt").write_text("no checkpoint")
+    done("prepare", "in", "-o", "out/", "-q")
+    changed = Path("out/train-00000.h5").stat().st_mtime_ns + 1
+    os.utime("in/1.png", ns=(changed, changed))
+    command = ["prepare", "in", "-o", "out/", "-q", "--resume", "--transfer-from", "in"]
+    assert_refused(invoke(*command, "-c", "bad.pt"), "bad.pt: is not a checkpoint")
+    assert [path.name for path in Path("out").iterdir()] == ["train-00000.h5"]
+
+
 # ---- resuming ------------------------------------------------------------------------------------
 
 
@@ -305,6 +329,16 @@ def test_images_beside_and_other_commands_are_resumed(joint: Path) -> None:
         kept.unlink()
         done(*command, "--resume")
         assert files(folder) == before
+
+
+def test_records_that_come_from_no_file_are_resumed() -> None:
+    made = (Record(f"{n}", {"sharp": photo(n, 24, 24)}) for n in range(2))
+    write_records(made, "in.h5")
+    np.save("k.npy", np.full((1, 5), 0.2))
+    command = ["reblur", "in.h5", "--kernel", "k.npy", "--resume", "-o", "out.h5"]
+    assert "reblurred 2 images in " in done(*command).err
+    again = done(*command).lines[-1]
+    assert again.startswith("reblurred 0 ") and again.endswith(", 2 finished before")
 
 
 def test_pairs_of_an_interpolation_are_resumed(joint: Path, tree: Path) -> None:

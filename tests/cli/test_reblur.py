@@ -17,7 +17,7 @@ import blurkit
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
 from blurkit.io.records import Record
-from blurkit.tasks.reblur import EstimatedBlur, exchange
+from blurkit.tasks.reblur import exchange, with_estimated_blur
 from tests.cli import bgans, kernel_spaces
 from tests.cli.command import (
     assert_done,
@@ -289,7 +289,7 @@ def test_many_photos_like_one_take_one_estimate() -> None:
         return {"kernel": np.full((1, 3), 1 / 3)} | about
 
     like, other = (Record(name, {"blur": photo(4)}) for name in ("like", "other"))
-    blurred = EstimatedBlur(estimate)
+    blurred = with_estimated_blur(estimate)
     for number in range(3):
         sharp = photo(number)
         made = blurred(Record(f"{number}", {"sharp": sharp}), like).images["reblurred"]
@@ -299,7 +299,7 @@ def test_many_photos_like_one_take_one_estimate() -> None:
     blurred(Record("3", {"sharp": photo(3)}), other)
     assert len(estimates) == 2
     with pytest.raises(BlurkitError, match="no uniform blur"):
-        EstimatedBlur(lambda image: {})(Record("4", {"sharp": photo(4)}), like)
+        with_estimated_blur(lambda image: {})(Record("4", {"sharp": photo(4)}), like)
 
 
 # ---- references and records that do not serve ----------------------------------------------------

@@ -393,7 +393,9 @@ def test_deblur_keeps_depth_and_everything_else(dtype: type, channels: int) -> N
     top = 1 if dtype == np.float32 else np.iinfo(dtype).max
     blur = np.clip(np.rint(PHOTO[:40, :50, :channels] * top), 0, top).astype(dtype)
     record = Record("a", {"blur": blur, "sharp": blur[::-1]}, {"sequence": "s"})
-    again = deblur(record, engine(Identity()), "weights.pt")
+    run = engine(Identity())
+    run.name = "weights.pt"
+    again = deblur(record, run)
     assert again.images["restored"].dtype == dtype
     np.testing.assert_array_equal(again.images["restored"], blur)
     assert list(again.images) == ["blur", "sharp", "restored"]
@@ -410,7 +412,7 @@ def test_deblur_clamps() -> None:
             return image * 4 - 1
 
     blur = np.array([[[0, 100, 255]]], np.uint8)
-    restored = deblur(Record("a", {"blur": blur}), engine(Brighter()), "w").images["restored"]
+    restored = deblur(Record("a", {"blur": blur}), engine(Brighter())).images["restored"]
     np.testing.assert_array_equal(restored, [[[0, 145, 255]]])
 
 

@@ -31,7 +31,9 @@ class Mean(Reblurrer):
 
 @pytest.fixture
 def engine() -> Engine:
-    return torch_engine(Mean(), Placement("cpu", "fp32", 64), warn=pytest.fail)
+    run = torch_engine(Mean(), Placement("cpu", "fp32", 64), warn=pytest.fail)
+    run.name = "enc.pt"
+    return run
 
 
 def scene(name: str, number: int = 0, dtype: type = np.uint8, channels: int = 3) -> Record:
@@ -77,7 +79,7 @@ def test_size_depth_and_the_rest_are_the_photos_own(engine: Engine, dtype: type)
     if dtype == np.float32:
         record.images["sharp"] = (record.images["sharp"] / 255).astype(np.float32)
     record.attrs |= {"reblurred_psnr": 1.0, "reblurred_psnr_sharp": 2.0}
-    made = reblur(record, like, engine, "enc.pt")
+    made = reblur(record, like, engine)
     sharp, top = record.images["sharp"], 1 if dtype == np.float32 else np.iinfo(dtype).max
     expected = (sharp / top + like.images["blur"] / 255) / 2 * top
     assert made.images["reblurred"].dtype == dtype
@@ -92,20 +94,20 @@ def test_size_depth_and_the_rest_are_the_photos_own(engine: Engine, dtype: type)
 def test_a_restored_photo_stands_for_a_sharp_one(engine: Engine) -> None:
     record = scene("a")
     record.images["restored"] = record.images.pop("sharp")
-    made = reblur(record, scene("b", 3), engine, "enc.pt")
-    whole = reblur(scene("a"), scene("b", 3), engine, "enc.pt")
+    made = reblur(record, scene("b", 3), engine)
+    whole = reblur(scene("a"), scene("b", 3), engine)
     np.testing.assert_array_equal(made.images["reblurred"], whole.images["reblurred"])
     assert list(swapped(made).images) == ["blur", "sharp"]
     for first, second in ((Record("x", {"blur": PHOTO}), scene("b")),
                           (scene("b"), Record("x", {"sharp": PHOTO}))):  # fmt: skip
         with pytest.raises(BlurkitError, match=r"record 'x' holds .* is needed"):
-            reblur(first, second, engine, "enc.pt")
+            reblur(first, second, engine)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_how_near_its_own_blur_it_comes(engine: Engine, channels: int) -> None:
     record = scene("a", 2, channels=channels)
-    made = reblur(record, record, engine, "enc.pt")
+    made = reblur(record, record, engine)
     blur = record.images["blur"]
     for key, image in (
         ("reblurred_psnr", made.images["reblurred"]),
@@ -121,7 +123,7 @@ def test_a_swapped_pair_is_one_to_train_on(engine: Engine) -> None:
     record = scene("a", 1)
     record.images["alpha"] = record.images["sharp"][:, :, :1]
     record.attrs |= {"split": "train", "kernel": np.eye(3), "seed": 1, "psnr_blur": 20.0}
-    made = reblur(record, scene("t/b", 2), engine, "enc.pt")
+    made = reblur(record, scene("t/b", 2), engine)
     pair = swapped(made)
     assert list(pair.images) == ["blur", "sharp"] and "reblurred_like" not in pair.attrs
     np.testing.assert_array_equal(pair.images["blur"], made.images["reblurred"])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, silenced
 from blurkit.io.codecs.exif import (
     DIRECTORIES,
     EXIF_HEADER,
@@ -45,7 +42,7 @@ def read_raw(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
     """
     import rawpy
 
-    with _silent():
+    with silenced(2):  # LibRaw itself prints what it then raises
         try:
             raw = rawpy.imread(file)
         except rawpy.LibRawFileUnsupportedError as error:
@@ -105,19 +102,6 @@ def _of_canon(file: BinaryIO) -> tuple[Directory, str]:
             found, order = first_directory(io.BytesIO(data[place + 4 :]))
             directory |= {tag: found} if tag else found
     return directory, order
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Discard what is written to standard error: LibRaw itself prints what it then raises."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 # ---- HEIC and HEIF -------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_noise_is_the_same_whatever_the_tiles_and_batches(size: tuple[int, int])
     for tile in (64, 96, 160):
         one, three = engine(tile=tile), engine(tile=tile)
         three._batch = 3  # as on a GPU
-        first, second = (random_blur(sharp("x", image), each, "b.pt") for each in (one, three))
+        first, second = (random_blur(sharp("x", image), each) for each in (one, three))
         for record in (first, second):
             np.testing.assert_array_equal(record.attrs["reblurred_noise"], noise_of(0, "x"))
             assert record.images["reblurred"].shape == image.shape
