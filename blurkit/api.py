@@ -7,7 +7,6 @@ that the command would write: it also holds the new image and attributes that de
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from io import BufferedReader
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
+from blurkit.io.paths import refuse_missing
 from blurkit.io.records import Record
 from blurkit.options import Placement, Precision, Protocol, ValueRange
 from blurkit.systems.system import shipped_file
@@ -134,9 +134,7 @@ def load(
     digests = [sha256] if isinstance(sha256, str) else sha256
     refuse_unused(digests, [source, *files])
     source, files = local_file(source, digests), [local_file(file, digests) for file in files]
-    for file in (source, *files):
-        if isinstance(file, (str, Path)) and file != "-" and not os.path.lexists(file):
-            raise BlurkitError(f"{file}: no such checkpoint")
+    refuse_missing(file for file in (source, *files) if isinstance(file, (str, Path)))
     if source == "-":
         from blurkit.io.checkpoints import load_checkpoint
 

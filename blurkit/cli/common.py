@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 from blurkit.data.places import parse_part, part_of_job
 from blurkit.errors import BlurkitError, UsageError, memory_errors, one_line, printable
 from blurkit.interrupts import Terminated, raise_signals
+from blurkit.io.paths import refuse_missing
 from blurkit.reports.progress import say
 from blurkit.reports.values import to_json
 from blurkit.tasks.addresses import is_address, local_file, refuse_unused
@@ -101,13 +102,6 @@ def refuse_two_streams(*named: Sequence[str | None]) -> None:
     """Raise UsageError if more than one of the inputs and checkpoints is standard input."""
     if sum(list(files).count("-") for files in named) > 1:
         raise UsageError("standard input can be read only once, as an input or a checkpoint")
-
-
-def refuse_missing(files: Iterable[str | Path | None], what: str = "checkpoint") -> None:
-    """Raise BlurkitError for a file that does not exist, before torch is imported for it."""
-    for file in files:
-        if file not in (None, "-") and not os.path.lexists(str(file)):
-            raise BlurkitError(f"{file}: no such {what}")
 
 
 def local_files(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_missing, refuse_two_streams, with_part
+from blurkit.cli.common import print_json, refuse_two_streams, with_part
 from blurkit.errors import UsageError
+from blurkit.io.paths import refuse_missing
 from blurkit.options import ANY, option
 from blurkit.reports.progress import track
 

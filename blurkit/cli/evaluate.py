@@ -11,7 +11,6 @@ import typer
 
 from blurkit.cli.common import (
     local_files,
-    refuse_missing,
     refuse_two_streams,
     width_and_height,
     with_part,
@@ -19,6 +18,7 @@ from blurkit.cli.common import (
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.options import EvaluationOptions, at_hand
 from blurkit.errors import UsageError
+from blurkit.io.paths import refuse_missing
 from blurkit.options import Method
 from blurkit.systems.system import providers, shipped_file
 from blurkit.tasks.addresses import is_address

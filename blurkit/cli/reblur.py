@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from blurkit.cli import options as shared
-from blurkit.cli.common import print_json, refuse_missing, result_values
+from blurkit.cli.common import print_json, result_values
 from blurkit.errors import BlurkitError, UsageError, raise_error
-from blurkit.io.paths import is_folder
+from blurkit.io.paths import is_folder, refuse_missing
 from blurkit.options import ANY, Method, choose_reblurring, option, rare
 from blurkit.reports.progress import say
 from blurkit.systems.system import Use, providers

@@ -266,3 +266,18 @@ def check_claim(
             f"{where}: claims {width}x{height} pixels, which a file of {stored} bytes cannot hold; "
             "if it is whole, save it with less compression"
         )
+
+
+def refuse_missing(files: Iterable[str | Path | None], what: str = "checkpoint") -> None:
+    """Raise BlurkitError for a file that does not exist, before torch is imported for it.
+
+    Why another one cannot be looked at, whoever opens it will say.
+    """
+    for file in files:
+        try:
+            if file not in (None, "-"):
+                os.lstat(file)
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+            raise BlurkitError(f"{file}: no such {what}") from error
+        except OSError:
+            continue

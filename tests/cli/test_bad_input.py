@@ -1,5 +1,6 @@
 """Whatever is wrong is told in a clear line, the rest goes on, and no file is harmed."""
 
+import errno
 import os
 import pickle
 import pty
@@ -8,7 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import tifffile
+from pytest import MonkeyPatch
 
+from blurkit.io.paths import refuse_missing
 from tests.cli.command import (
     assert_done,
     assert_failed,
@@ -232,3 +235,11 @@ def test_helper_files_that_are_missing(tree: Path) -> None:
     assert_each_refused(cases, *command, status=1)
     assert_failed(invoke(*command, "--list", "none.txt"), tree.name, "none.txt: no such list file")
     assert files() == {}
+
+
+def test_what_cannot_be_looked_at_is_not_said_to_be_missing(monkeypatch: MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    refuse_missing(["net.pt"])  # opening it tells the reason
