@@ -11,10 +11,10 @@ the film, and in windows where this fails, the blur is estimated as that of a ph
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -49,9 +49,9 @@ from blurkit.systems.deconvolution.photo import (
     estimation_scale,
     helped,
     neighbours,
-    one_thread_each,
     rectangles,
     unchanged,
+    with_kernels,
 )
 
 SMOOTHED = 4.0
@@ -90,8 +90,6 @@ FIRST, FINE = 15, 29
 
 ROBUST = 0.5
 """Distance from the common movement of a window beyond which a pixel counts less, pixels."""
-
-_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -168,11 +166,8 @@ class FilmEstimate:
                 return self._as_photo(searched)
         self._search_lost(chosen, lost, before)
         self._kernels = [best.kernel for best in chosen]
-        windows = [
-            replace(place, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=sure)
-            for place, best, sure in zip(places, chosen, self._believed, strict=True)
-        ]
-        return enlarged(helped(windows, o.trust), image, self._factor, o)
+        windows = helped(with_kernels(places, chosen, self._believed), o.trust)
+        return enlarged(windows, image, self._factor, o)
 
     def _search_lost(
         self, chosen: list[SelectedKernel], lost: Sequence[bool], before: FilmFrame
@@ -234,7 +229,7 @@ class FilmEstimate:
         if self._light is not None:
             return self._explaining(places, before, gammas[self._light])
         found = [self._explaining(places, before, gamma) for gamma in gammas]
-        gains = np.array([np.mean([best.gain for best in kernels]) for kernels in found])
+        gains = [fmean(best.gain for best in kernels) for kernels in found]
         return found[self._photo.choice.light([gains])]
 
     def _explaining(
@@ -250,15 +245,15 @@ class FilmEstimate:
             common = self._moved(old, _common_flow(self._coarse_flow, place), place)
             return self._coarse(place.cut(half), (place.cut(guide), common), gamma, size)
 
-        coarse = self._each(first, halves)
+        coarse = self._photo.each(first, halves)
         height, width = self._small.shape[:2]
         canvas = Canvas(height, width, 3, self._options.overlap)
         brief = partial(self._briefly, gamma=gamma)
-        for place, picture in zip(places, self._each(brief, places, coarse), strict=True):
+        for place, picture in zip(places, self._photo.each(brief, places, coarse), strict=True):
             canvas.add(place.top, place.left, picture)
         guide = self._moved(before.restored, self._flow(canvas.image(), before.restored, SMOOTHED))
         fine = partial(self._fine, guide=guide, gamma=gamma, size=size)
-        return self._each(fine, places, before.kernels or [None] * len(places))
+        return self._photo.each(fine, places, before.kernels or [None] * len(places))
 
     def _coarse(
         self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
@@ -379,11 +374,6 @@ class FilmEstimate:
         cv2 = self._cv2
         moved: np.ndarray = cv2.remap(image, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
         return moved
-
-    def _each(self, work: Callable[..., _Result], *inputs: Sequence[Any]) -> list[_Result]:
-        """Return what `work` makes of the inputs of every window."""
-        with one_thread_each(self._photo.undo.device) as pool:
-            return list(pool.map(work, *inputs))
 
 
 def series_of(record: Record) -> tuple[str, int] | None:

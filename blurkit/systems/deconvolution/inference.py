@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from operator import or_
 from typing import Any
 
@@ -25,7 +27,7 @@ from blurkit.io.records import (
     to_float,
 )
 from blurkit.options import Precision
-from blurkit.synthesis.kernels import KernelSheet
+from blurkit.synthesis.kernels import NO_BLUR, KernelSheet
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.film import FilmEstimate, series_of
@@ -38,14 +40,15 @@ from blurkit.systems.deconvolution.photo import (
     estimation_scale,
     in_colour,
     known,
-    laid,
-    sheet_of,
     spared,
     typical,
     unchanged,
     unwatched,
 )
 from blurkit.systems.uses import Estimate, Estimator
+
+LEAST = 1e-9
+"""Least value of a kernel from a sheet, so that its size, on which results depend, stays."""
 
 PART_OF = "part_of"
 """The attribute of a part of a photo that is the height and width of the photo."""
@@ -319,6 +322,52 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
         return f"{found}{rest}left as it is"
     some = f", {left} of {windows} windows left as they are" if left else ""
     return f"{found}{rest}restored by the network{some}"
+
+
+# ---- Sheets of kernels ---------------------------------------------------------------------------
+
+
+def spaced(length: int, side: int, count: int) -> list[int]:
+    """Return where `count` windows start along a side of a photo, or as many as cover it."""
+    if length <= side:
+        return [0]
+    count = max(count, math.ceil(length / side))
+    step = math.ceil((length - side) / (count - 1))
+    return [min(number * step, length - side) for number in range(count)]
+
+
+def laid(image: np.ndarray, sheet: KernelSheet, options: WindowOptions) -> list[Window]:
+    """Return the windows of a photo (H, W, C) with the kernels of a sheet.
+
+    A photo that is covered by more windows has the kernel at its place in each. Kernels without
+    blur are not believed; the trust in one that is unknown is 0.
+    """
+    sides = [min(sheet.side or options.window, length) for length in image.shape[:2]]
+    counts = sheet.kernels.shape[:2]
+    rows, columns = map(spaced, image.shape[:2], sides, counts)
+    windows = []
+    for (row, top), (column, left) in product(enumerate(rows), enumerate(columns)):
+        down = int((row + 0.5) * counts[0] / len(rows))
+        right = int((column + 0.5) * counts[1] / len(columns))
+        kernel = torch.from_numpy(sheet.kernels[down, right])
+        trust, blurred = float(kernel.sum() > 0), 0 < float(kernel.max()) < NO_BLUR
+        place = top, left, sides[0], sides[1]
+        kernel = kernel.clamp_min(LEAST) if blurred else kernel
+        windows.append(Window(*place, kernel, sheet.gamma, trust, blurred))
+    return windows
+
+
+def sheet_of(windows: Sequence[Window], same: Sequence[bool]) -> Attributes:
+    """Return the attributes that `KernelSheet.of` reads, from which `laid` makes these windows.
+
+    Windows that stay the `same` have a kernel without blur, others that are not believed none.
+    """
+    kernels = trimmed(torch.stack([w.kernel * w.believed for w in windows])).cpu().numpy()
+    middle, rows = kernels.shape[-1] // 2, len({window.top for window in windows})
+    for kernel, window, stays in zip(kernels, windows, same, strict=True):
+        kernel[middle, middle] += stays and not window.believed
+    side = max(windows[0].height, windows[0].width)
+    return {"blur_kernels": kernels.reshape(rows, -1, *kernels.shape[1:]), "blur_side": side}
 
 
 # ---- The kernel of a photo as a start ------------------------------------------------------------

@@ -8,13 +8,11 @@ kernel that its neighbours agree on, or is left to another method.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -24,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas, starts
-from blurkit.io.records import Attributes, central_crop
+from blurkit.io.records import central_crop
 from blurkit.options import Precision
-from blurkit.synthesis.kernels import NO_BLUR, SMALLEST_SIDE, KernelSheet
+from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
     SAMPLED,
     Estimates,
@@ -67,9 +65,6 @@ enlarged as well: there, a size that cuts the blur may promise as much."""
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
-LEAST = 1e-9
-"""Least value of a kernel from a sheet, so that its size, on which results depend, stays."""
-
 FULL_SCALE = 250 / 255
 """Value from which a pixel may have been any brighter."""
 
@@ -77,6 +72,9 @@ LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""
 
 Result = TypeVar("Result")
+
+Finished = dict[tuple[int, int], SelectedKernel]
+"""The kernels of parts in full size, by the number of the part and of its estimate."""
 
 Watch = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of windows done, and their total number."""
@@ -141,8 +139,12 @@ class Deconvolution:
         precision = str(self.undo.dtype).removeprefix("torch.")
         return f"precision={precision} device={self.undo.device.type}"
 
-    def _worked(
-        self, stage: str, watch: Watch, work: Callable[..., Result], *inputs: Sequence[object]
+    def each(
+        self,
+        work: Callable[..., Result],
+        *inputs: Sequence[object],
+        stage: str = "",
+        watch: Watch = unwatched,
     ) -> list[Result]:
         """Return what `work` makes of the inputs of every window; tell `watch`."""
         results = []
@@ -181,13 +183,12 @@ class Deconvolution:
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
         starts = partial(self.choice.starts, light=light or 0)
-        found = self._worked("estimate blur", watch, starts, cuts)
-        if light is None:
-            found, light = self._in_light(cuts, found, watch)
+        found = self.each(starts, cuts, stage="estimate blur", watch=watch)
         near = neighbours(places)
-        finish = partial(self.choice.finished, light=light)
-        choices = self.choice.chosen(found, near)
-        chosen = supported(self._worked("refine blur", watch, finish, cuts, found, choices), near)
+        known: Finished = {}
+        if light is None:
+            found, light, known = self._in_light(cuts, found, watch)
+        chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
         alone = len(chosen) == 1  # has no neighbours to agree
@@ -196,19 +197,13 @@ class Deconvolution:
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
         believed = [self.believes(best) for best in chosen]
-        windows = [
-            replace(
-                place,
-                kernel=best.kernel,
-                gamma=best.gamma,
-                trust=best.trust,
-                believed=sure and best.trust >= o.trust,
-            )
-            for place, best, sure in zip(places, chosen, believed, strict=True)
+        trusted = [
+            sure and best.trust >= o.trust for best, sure in zip(chosen, believed, strict=True)
         ]
+        windows = helped(with_kernels(places, chosen, trusted), o.trust)
         windows = [
             replace(window, believed=window.believed or sure)
-            for window, sure in zip(helped(windows, o.trust), believed, strict=True)
+            for window, sure in zip(windows, believed, strict=True)
         ]
         return enlarged(windows, image, factor, o)
 
@@ -218,18 +213,43 @@ class Deconvolution:
         found: list[Estimates],
         watch: Watch = unwatched,
         sampled: int = SAMPLED,
-    ) -> tuple[list[Estimates], int]:
+    ) -> tuple[list[Estimates], int, Finished]:
         """Return the estimates of a photo's parts in its light, and the index of that gamma.
 
         `found` are those for the usual gamma; the `sampled` ones that promise most determine it.
+        What was finished for that is the third result.
         """
         best = sorted(range(len(parts)), key=lambda n: -found[n].better.max())[:sampled]
         inputs = ([every[n] for n in best] for every in (parts, found))
-        light = self.choice.light(self._worked("find light", watch, self.choice.lights, *inputs))
+        tried = self.each(self.choice.lights, *inputs, stage="find light", watch=watch)
+        light = self.choice.light([[end.gain for _, end in each] for each in tried])
+        known = {n: each[light] for n, each in zip(best, tried, strict=True)}
         if light:
+            left = [n for n in range(len(parts)) if n not in known]
             starts = partial(self.choice.starts, light=light)
-            found = self._worked("estimate blur", watch, starts, parts)
-        return found, light
+            again = self.each(starts, [parts[n] for n in left], stage="estimate blur", watch=watch)
+            own = {n: estimates for n, (estimates, _) in known.items()}
+            own |= dict(zip(left, again, strict=True))
+            found = [own[n] for n in range(len(parts))]
+        return found, light, {(n, int(e.better.argmax())): end for n, (e, end) in known.items()}
+
+    def _finished(
+        self,
+        parts: Sequence[np.ndarray],
+        found: Sequence[Estimates],
+        light: int,
+        near: Sequence[Sequence[int]],
+        known: Finished,
+        watch: Watch = unwatched,
+    ) -> list[SelectedKernel]:
+        """Return the kernel of every part in full size, without making the `known` ones again."""
+        choices = self.choice.chosen(found, near)
+        left = [n for n, choice in enumerate(choices) if (n, choice) not in known]
+        inputs = ([every[n] for n in left] for every in (parts, found, choices))
+        finish = partial(self.choice.finished, light=light)
+        ends = self.each(finish, *inputs, stage="refine blur", watch=watch)
+        made = dict(zip(left, ends, strict=True))
+        return [made[n] if n in made else known[n, choice] for n, choice in enumerate(choices)]
 
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
@@ -243,11 +263,10 @@ class Deconvolution:
             return None
         copies = [copied(photo, size) for size in sizes]
         starts = partial(choice.starts, light=0)
-        estimates = self._worked("estimate long blur", unwatched, starts, copies)
-        found, light = self._in_light(copies, estimates, sampled=1)
-        finish = partial(choice.finished, light=light)
-        chosen = choice.chosen(found, [[]] * len(found))  # sizes are no neighbours
-        ends = self._worked("estimate long blur", unwatched, finish, copies, found, chosen)
+        estimates = self.each(starts, copies)
+        found, light, known = self._in_light(copies, estimates, sampled=1)
+        alone: list[list[int]] = [[]] * len(found)  # sizes are no neighbours
+        ends = self._finished(copies, found, light, alone, known)
         pairs = list(zip(ends, sizes, strict=True))
         best, size = max(pairs, key=lambda pair: pair[0].gain)
         if shape(best.kernel).length * size / FULL <= HELD * FULL:
@@ -257,7 +276,7 @@ class Deconvolution:
         near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
         # one thread, as everywhere: more of them sum otherwise, and another kernel may win
         inputs = [photo] * len(near), *zip(*near, strict=True)
-        wholes = self._worked("refine long blur", unwatched, choice.enlarged, *inputs)
+        wholes = self.each(choice.enlarged, *inputs)
         if len(wholes) == 1:
             return wholes[0]
         return max(wholes, key=lambda whole: choice.gain(photo, whole.kernel, whole.gamma))
@@ -270,7 +289,8 @@ class Deconvolution:
         places = rectangles(photo.shape[0], photo.shape[1], options)
         windows = [Window(*place, *known) for place in places]
         inputs = zip(*((w.cut(photo), w.kernel, w.gamma) for w in windows), strict=True)
-        found = self._worked("estimate long blur", watch, self.choice.refined_long, *inputs)
+        refine = self.choice.refined_long
+        found = self.each(refine, *inputs, stage="estimate long blur", watch=watch)
         return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
 
     def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
@@ -467,6 +487,16 @@ def enlarged(
     return result
 
 
+def with_kernels(
+    places: Sequence[Window], chosen: Sequence[SelectedKernel], believed: Sequence[bool]
+) -> list[Window]:
+    """Return windows with the kernels that were chosen there, and whether these are believed."""
+    return [
+        replace(place, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=sure)
+        for place, best, sure in zip(places, chosen, believed, strict=True)
+    ]
+
+
 def helped(windows: list[Window], enough: float) -> list[Window]:
     """Return the windows; doubtful ones get their neighbours' kernel if these agree.
 
@@ -533,49 +563,6 @@ def known(
     blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
     places = rectangles(image.shape[0], image.shape[1], options)
     return [Window(*place, blur, gamma, centred=False) for place in places]
-
-
-def spaced(length: int, side: int, count: int) -> list[int]:
-    """Return where `count` windows start along a side of a photo, or as many as cover it."""
-    if length <= side:
-        return [0]
-    count = max(count, math.ceil(length / side))
-    step = math.ceil((length - side) / (count - 1))
-    return [min(number * step, length - side) for number in range(count)]
-
-
-def laid(image: np.ndarray, sheet: KernelSheet, options: WindowOptions) -> list[Window]:
-    """Return the windows of a photo (H, W, C) with the kernels of a sheet.
-
-    A photo that is covered by more windows has the kernel at its place in each. Kernels without
-    blur are not believed; the trust in one that is unknown is 0.
-    """
-    sides = [min(sheet.side or options.window, length) for length in image.shape[:2]]
-    counts = sheet.kernels.shape[:2]
-    rows, columns = map(spaced, image.shape[:2], sides, counts)
-    windows = []
-    for (row, top), (column, left) in product(enumerate(rows), enumerate(columns)):
-        down = int((row + 0.5) * counts[0] / len(rows))
-        right = int((column + 0.5) * counts[1] / len(columns))
-        kernel = torch.from_numpy(sheet.kernels[down, right])
-        trust, blurred = float(kernel.sum() > 0), 0 < float(kernel.max()) < NO_BLUR
-        place = top, left, sides[0], sides[1]
-        kernel = kernel.clamp_min(LEAST) if blurred else kernel
-        windows.append(Window(*place, kernel, sheet.gamma, trust, blurred))
-    return windows
-
-
-def sheet_of(windows: Sequence[Window], same: Sequence[bool]) -> Attributes:
-    """Return the attributes that `KernelSheet.of` reads, from which `laid` makes these windows.
-
-    Windows that stay the `same` have a kernel without blur, others that are not believed none.
-    """
-    kernels = trimmed(torch.stack([w.kernel * w.believed for w in windows])).cpu().numpy()
-    middle, rows = kernels.shape[-1] // 2, len({window.top for window in windows})
-    for kernel, window, stays in zip(kernels, windows, same, strict=True):
-        kernel[middle, middle] += stays and not window.believed
-    side = max(windows[0].height, windows[0].width)
-    return {"blur_kernels": kernels.reshape(rows, -1, *kernels.shape[1:]), "blur_side": side}
 
 
 def typical(windows: list[Window]) -> Window | None:

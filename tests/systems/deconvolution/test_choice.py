@@ -50,8 +50,9 @@ def test_photos_tell_together_in_which_light_they_were_blurred(
 ) -> None:
     choice = selection(undo)
     found = [choice.lights(window, choice.starts(window, 0)) for window in windows(light)]
-    assert all(promised.shape == (2,) for promised in found)
-    assert choice.o.gammas[choice.light(found)] == light
+    assert all([end.gamma for _, end in each] == [2.2, 1.0] for each in found)
+    gains = [[end.gain for _, end in each] for each in found]
+    assert choice.o.gammas[choice.light(gains)] == light
 
 
 def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(
@@ -60,7 +61,7 @@ def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(
     choice = selection(undo, doubt=0.2)
 
     def light(*others: float) -> float:
-        found = [np.array([1, 1 + other]) for other in others]
+        found = [[1, 1 + other] for other in others]
         return choice.o.gammas[choice.light(found)]
 
     assert light(0.19) == 2.2 and light(0.21) == 1

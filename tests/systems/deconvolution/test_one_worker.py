@@ -39,5 +39,6 @@ def test_windows_use_a_gpu_one_after_the_other(
     def watch(*words: object) -> None:
         told.append(words)
 
-    assert photo.Deconvolution._worked(owner, "stage", watch, work, range(6)) == [*range(6)]
+    done = photo.Deconvolution.each(owner, work, range(6), stage="stage", watch=watch)
+    assert done == [*range(6)]
     assert work.most == most and told[-1] == ("stage", 6, 6)
