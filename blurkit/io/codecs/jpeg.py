@@ -58,10 +58,8 @@ def read_jpegxl(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
     if not header.is_srgb():
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
-    if not decoded:
-        return header.hollow(), _jpegxl_metadata(data, header)
-    pixels = imagecodecs.jpegxl_decode(data, index=0)
-    if header.premultiplied and pixels.ndim == 3:
+    pixels = imagecodecs.jpegxl_decode(data, index=0) if decoded else header.hollow()
+    if decoded and header.premultiplied and pixels.ndim == 3:
         pixels = divided(pixels)
     return pixels, _jpegxl_metadata(data, header)
 
@@ -254,9 +252,8 @@ PREMULTIPLIED = 2
 OF_ENCODERS = (b"Created by ", b"Kakadu")
 """How the comments begin that encoders leave of themselves."""
 
-RESTRICTED, ANY_ICC = 2, 3
 PLAIN_SPACES = (16, 17)
-"""Methods of a `colr` box that give an ICC profile, and the codes of sRGB and its grays."""
+"""The codes of sRGB and its grays in a `colr` box."""
 
 
 def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
@@ -268,9 +265,10 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
 
     data = file.read()
     with opened(file, where, "JPEG2000") as claimed:
-        check_claim(*_size(data), 24, len(data), where)
+        height, width, depths = _stated(data)
+        check_claim(height, width, 24, len(data), where)
         metadata, plain = _metadata(data)
-        if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
+        if max(depths) <= 8:  # Pillow knows palettes and YCC as well
             if not decoded:
                 return plain_pixels(claimed, decoded), metadata
             claimed.load()
@@ -278,10 +276,9 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
     if not plain:
         raise BlurkitError(f"{where}: unsupported colour space; convert the file to RGB first")
     if not decoded:
-        (channels,) = struct.unpack_from(">H", data, data.index(JP2_CODESTREAM) + 40)
-        return hollow((*_size(data), channels), np.uint16), metadata
+        return hollow((height, width, len(depths)), np.uint16), metadata
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
-    pixels = full_range(imagecodecs.jpeg2k_decode(bare), _bits(data))
+    pixels = full_range(imagecodecs.jpeg2k_decode(bare), max(depths))
     return _straight(pixels, data), metadata
 
 
@@ -302,22 +299,26 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
             uuids = (uuid + text for uuid, text in described.items() if text)
             file.write(b"".join(box(b"uuid", text) for text in uuids))
             file.write(metadata.extras)
-            body = _commented(body, metadata.comment) if metadata.comment else body
+            if metadata.comment:
+                end = max(end for _, end in _markers(body))
+                comment = COMMENT + struct.pack(">HH", 4 + len(metadata.comment), 1)
+                body = body[:end] + comment + metadata.comment + body[end:]
         if kind == b"jp2h":
             parts = {part: body[first:last] for part, first, last in boxes(body)}
             if metadata.icc:
-                parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + metadata.icc
+                parts[b"colr"] = b"\2\0\0" + metadata.icc
             if metadata.resolution and metadata.resolution[2]:
                 parts[b"res "] = _density(metadata.resolution)
             body = b"".join(box(part, inner) for part, inner in parts.items())
         file.write(box(kind, body))
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    """Return the height and width that a codestream states, whatever the boxes around it do."""
+def _stated(data: bytes) -> tuple[int, int, list[int]]:
+    """Return the height, width and bits of each channel that a codestream states."""
     place = data.index(JP2_CODESTREAM) + 8
-    width, height, left, top = struct.unpack_from(">IIII", data, place)
-    return height - top, width - left
+    width, height, left, top, channels = struct.unpack_from(">IIII16xH", data, place)
+    depths = [(data[place + 34 + 3 * channel] & 0x7F) + 1 for channel in range(channels)]
+    return height - top, width - left, depths
 
 
 def _density(resolution: tuple[float, float, float]) -> bytes:
@@ -353,13 +354,6 @@ def _comment(codestream: bytes) -> bytes:
     return b""
 
 
-def _commented(codestream: bytes, comment: bytes) -> bytes:
-    """Return a codestream with a comment at the end of its header."""
-    end = max(end for _, end in _markers(codestream))
-    marker = COMMENT + struct.pack(">HH", 4 + len(comment), 1) + comment
-    return codestream[:end] + marker + codestream[end:]
-
-
 def _markers(codestream: bytes) -> Iterator[tuple[int, int]]:
     """Yield where the markers in the header of a codestream begin and end."""
     place = 2
@@ -375,16 +369,8 @@ def _straight(pixels: np.ndarray, data: bytes) -> np.ndarray:
     """Return pixels whose colours are not multiplied by alpha."""
     channels = content(content(data, b"jp2h"), b"cdef")[2:]
     kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", channels[: len(channels) // 6 * 6])]
-    return (
-        divided(pixels) if PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,)) else pixels
-    )
-
-
-def _bits(data: bytes) -> int:
-    """Return the bits of the deepest channel, as the codestream states them."""
-    place = data.index(JP2_CODESTREAM) + 40  # after the markers and the sizes of image and tiles
-    (channels,) = struct.unpack_from(">H", data, place)
-    return max((data[place + 2 + 3 * channel] & 0x7F) + 1 for channel in range(channels))
+    multiplied = PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,))
+    return divided(pixels) if multiplied else pixels
 
 
 def _metadata(data: bytes) -> tuple[Metadata, bool]:
@@ -393,7 +379,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
         return Metadata(comment=_comment(data)), True
     header = content(data, b"jp2h")
     colour = content(header, b"colr")
-    icc = colour[3:] if colour[:1] in (bytes((RESTRICTED,)), bytes((ANY_ICC,))) else b""
+    icc = colour[3:] if colour[:1] in (b"\2", b"\3") else b""  # restricted, and any other
     plain = bool(icc) or int.from_bytes(colour[3:7], "big") in PLAIN_SPACES
     described, extras = {EXIF_UUID: b"", XMP_UUID: b"", IPTC_UUID: b""}, b""
     for kind, start, end in boxes(data):
@@ -441,7 +427,6 @@ def content(data: bytes, kind: bytes) -> bytes:
 
 
 def box(kind: bytes, body: bytes) -> bytes:
-    """Return a box of one kind."""
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
