@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.codecs.metadata import HLG, PQ, PRIMARIES
 from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
 from blurkit.io.paths import check_claim, reading_error
@@ -359,15 +360,8 @@ def _chroma_location(frame: Any) -> str:
 
 # ---- Colour profiles -----------------------------------------------------------------------------
 
-WIDE = {
-    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-}
+WIDE = {9: PRIMARIES[9], 11: PRIMARIES[12], 12: PRIMARIES[12]}
 """Red, green and blue of BT.2020 and of P3, by FFmpeg's number of the primaries; others are few."""
-
-PQ, HLG = 16, 18
-"""FFmpeg's numbers of the transfer functions of high dynamic range, ITU-R BT.2100."""
 
 WHITE, PEAK = 203.0, 1000.0
 """Candelas per square metre of paper (ITU-R BT.2408) and of the brightest light that is kept."""
@@ -397,7 +391,8 @@ def _profile(wide: int, transfer: int) -> bytes:
     if transfer in (PQ, HLG):
         light = _light_of_pq(code) if transfer == PQ else PEAK * _scene_of_hlg(code) ** 1.2
         curve = _light_of_pq(_compressed(_pq_of_light(light))) / WHITE
-    points = [value for point in WIDE.get(wide, WIDE[9]) for value in (*point, 1.0)]
+    red_green_blue = WIDE.get(wide, WIDE[9])
+    points = [n for place in (0, 2, 4) for n in (*red_green_blue[place : place + 2], 1.0)]
     white = (0.314, 0.351, 1.0) if wide == 11 else (0.3127, 0.3290, 1.0)
     table = from_float(curve.clip(0, 1), np.uint16)
     return bytes(
