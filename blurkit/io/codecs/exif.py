@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable
 from typing import BinaryIO, Literal
 
 EXIF_HEADER = b"Exif\x00\x00"
@@ -113,11 +112,6 @@ def block(directory: Directory, order: str) -> bytes:
         return b""
     start = b"II*\0" if order == "<" else b"MM\0*"
     return EXIF_HEADER + start + struct.pack(f"{order}I", 8) + directory_bytes(directory, 8, order)
-
-
-def chosen(directory: Directory, tags: Iterable[int]) -> Directory:
-    """Return what a directory has of some tags."""
-    return {tag: directory[tag] for tag in tags if tag in directory}
 
 
 def content_of(directory: Directory, tag: int) -> bytes:

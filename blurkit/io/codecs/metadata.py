@@ -90,17 +90,18 @@ class Metadata:
                 stated[ATTRIBUTE_NAMES.get(field.name, field.name)] = value
         return stated
 
+    def lacking(self, *what: str) -> Metadata:
+        """Return the metadata of a file of which `what` was left out as well."""
+        return replace(self, lost=", ".join(filter(None, (self.lost, *what))))
+
     def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
         """Return what is true of a file that stores (height, width) pixels in this orientation.
 
         Thumbnails show the picture as it was, and are dropped.
         """
         exif = revised(self.exif, orientation, size) if self.exif else b""
-        kept = (
-            whole
-            for number, _, whole in blocks(self.photoshop)
-            if number not in THUMBNAIL_RESOURCES
-        )
+        resources = blocks(self.photoshop)
+        kept = (whole for number, _, whole in resources if number not in THUMBNAIL_RESOURCES)
         xmp = THUMBNAILS_IN_XMP.sub(b"", self.xmp)
         for name, number in zip(NUMBERS_IN_XMP, (orientation, *size, *size), strict=True):
             pattern = rb"(\b" + name + rb"(?:=[\"']|>\s*))\d+"

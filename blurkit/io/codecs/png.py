@@ -77,9 +77,8 @@ def read_png(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
             import imagecodecs  # only for these files, which a training machine may never read
 
             pixels = imagecodecs.png_decode(data)
-        metadata = metadata_of(image)
-        lost = ", ".join(filter(None, (metadata.lost, stated.pop("lost"))))
-        return pixels, replace(metadata, **stated, lost=lost)
+        lost = stated.pop("lost")
+        return pixels, replace(metadata_of(image), **stated).lacking(lost)
 
 
 def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:

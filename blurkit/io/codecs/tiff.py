@@ -237,15 +237,6 @@ def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
     return [page for page in _pages(file) if not (page.is_reduced or page.is_mask)]
 
 
-def _largest(page: Any, planes: int) -> tuple[int, int, int]:
-    """Return the height and width of a page, or of its tiles if these are larger, and its bits."""
-    height, width = page.imagelength * planes, page.imagewidth
-    if page.is_tiled:
-        height = max(height, page.tilelength * page.tiledepth)
-        width = max(width, page.tilewidth)
-    return height, width, page.samplesperpixel * page.bitspersample
-
-
 def _check_images(page: Any, compression: str, where: str) -> None:
     """Raise BlurkitError if a strip or tile, which is an image file itself, claims too many pixels.
 
@@ -290,8 +281,11 @@ def _read_page(
 ) -> Iterator[Page]:
     """Yield the planes of a page; of one that is not `decoded`, a `hollow` array of the first."""
     planes, stored = _planes(page, file), file.filehandle.size
-    height, width, bits = _largest(page, len(planes))
-    compression = _named(page.compression)
+    height, width = page.imagelength * len(planes), page.imagewidth
+    if page.is_tiled:  # and perhaps smaller than its tiles
+        height = max(height, page.tilelength * page.tiledepth)
+        width = max(width, page.tilewidth)
+    bits, compression = page.samplesperpixel * page.bitspersample, _named(page.compression)
     check_claim(height, width, bits, stored, where, compression in DEFLATED)
     if compression in FAX and height > 8 * stored:
         raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
@@ -330,7 +324,8 @@ def _metadata_of(page: Any) -> Metadata:
         if tag not in STRUCTURE
         and not (tag == DESCRIPTION_TAG and page.description.startswith(SHAPED))
     }
-    across, down = (_ratio(tags, tag) for tag in ("XResolution", "YResolution"))
+    ratios = (tags.valueof(name, default=(0, 1)) for name in ("XResolution", "YResolution"))
+    across, down = (r[0] / r[1] if isinstance(r, tuple) and r[1] else 0.0 for r in ratios)
     unit = RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
     stated = across and down and (unit or across != down)
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
@@ -345,21 +340,11 @@ def _metadata_of(page: Any) -> Metadata:
         photoshop=photoshop,
         resolution=(across, down, unit) if stated else None,
     )
-    return _lacking(metadata, "layers of Photoshop") if LAYERS_TAG in tags else metadata
-
-
-def _ratio(tags: Any, name: str) -> float:
-    value = tags.valueof(name, default=(0, 1))
-    return value[0] / value[1] if isinstance(value, tuple) and value[1] else 0.0
+    return metadata.lacking("layers of Photoshop") if LAYERS_TAG in tags else metadata
 
 
 def _without_masks(metadata: Metadata, file: tifffile.TiffFile) -> Metadata:
-    masked = any(page.is_mask for page in _pages(file))
-    return _lacking(metadata, "mask") if masked else metadata
-
-
-def _lacking(metadata: Metadata, what: str) -> Metadata:
-    return replace(metadata, lost=", ".join(filter(None, (metadata.lost, what))))
+    return metadata.lacking("mask") if any(page.is_mask for page in _pages(file)) else metadata
 
 
 def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Page:
@@ -368,7 +353,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
     extra = [_named(kind) for kind in page.extrasamples]
     if colours == "MINISBLACK" and extra == ["UNSPECIFIED"] * 2:
-        extra, metadata = [], _lacking(metadata, "gray planes (they are red, green and blue now)")
+        extra, metadata = [], metadata.lacking("gray planes (they are red, green and blue now)")
     elif colours == "MINISBLACK" and extra.count("UNSPECIFIED") > 1:
         reason = f"has {len(extra) + 1} planes whose meaning is not stated"
         raise BlurkitError(f"{where}: {reason}; make them pages, or RGB")
@@ -379,9 +364,9 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
             alpha = full_range(rest[:, :, number : number + 1], bits)
             premultiplied = kind == "ASSOCALPHA"
         else:
-            metadata = _lacking(metadata, "channel of unstated meaning")
+            metadata = metadata.lacking("channel of unstated meaning")
     if colours == "PALETTE":
-        pixels, metadata = _coloured(page.colormap, pixels), _lacking(metadata, "palette")
+        pixels, metadata = _coloured(page.colormap, pixels), metadata.lacking("palette")
     elif pixels.dtype.kind in "bu":
         pixels = full_range(pixels, bits)
     if colours == "MINISWHITE":
@@ -389,7 +374,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
         pixels = (top - pixels).astype(pixels.dtype, copy=False)
     elif colours == "SEPARATED" and pixels.shape[2] == 4:
         pixels = from_cmyk(pixels, metadata.icc)
-        metadata = _lacking(replace(metadata, icc=b""), "CMYK colours")
+        metadata = replace(metadata, icc=b"").lacking("CMYK colours")
     elif colours not in PLAIN_KINDS and not (
         colours == "YCBCR" and "JPEG" in _named(page.compression)  # decoding makes it RGB
     ):
