@@ -47,12 +47,6 @@ ENCODERS = {
 CRF = 17
 """The default constant rate factor: with h264, a film that is hard to tell from its frames."""
 
-MATRIX_FILTERS = {
-    **{"ITU709": "bt709", "FCC": "fcc", "ITU601": "bt601"},
-    **{"SMPTE240M": "smpte240m", "BT2020": "bt2020"},
-}
-"""The names of matrices of `matrix_of` in FFmpeg's filters."""
-
 OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
 """Metadata that muxers write themselves, in lower case."""
 
@@ -263,7 +257,7 @@ class VideoWriter:
                 flags=str(SCALING),
                 in_range="full",
                 out_range="full" if look.range == FULL_RANGE else "limited",
-                out_color_matrix=MATRIX_FILTERS[look.matrix],
+                out_color_matrix=look.matrix.lower().replace("itu", "bt"),
                 out_chroma_loc=look.chroma.replace("unspecified", "auto"),
             ),
             graph.add("format", pix_fmts=self._stream.codec_context.pix_fmt),
@@ -338,7 +332,9 @@ class Copies:
                 raise ValueError(kind)
             copy = self._output.add_stream_from_template(stream, opaque=True)
         except ValueError:  # of FFmpeg, too
-            if "timecode" not in stream.metadata and not self._is_text_of_chapters(stream):
+            # The names of chapters are a stream of MP4 and MOV.
+            named = kind == "data" and stream.name == "bin_data" and self._original.chapters()
+            if "timecode" not in stream.metadata and not named:
                 self._left_out.append(f"{kind} stream {stream.index}")
             return
         copy.metadata.update(stream.metadata)
@@ -352,10 +348,6 @@ class Copies:
         with av.open(io.BytesIO(), "w", format=self._output.format.name) as trial:
             trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
-
-    def _is_text_of_chapters(self, stream: Any) -> bool:
-        """Return whether a stream of MP4 or MOV holds but the names of chapters."""
-        return stream.type == "data" and stream.name == "bin_data" and self._original.chapters()
 
     def until(self, seconds: Fraction | None) -> None:
         """Copy the packets up to a time, or all that are left."""

@@ -23,7 +23,13 @@ import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, Say, one_line
 from blurkit.io.codecs.metadata import Metadata, to_srgb
-from blurkit.io.codecs.pillow import check_frame, check_gif_end, claims_limited, opened
+from blurkit.io.codecs.pillow import (
+    QUALITY,
+    check_frame,
+    check_gif_end,
+    claims_limited,
+    opened,
+)
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
 from blurkit.io.encoding import VideoWriter
@@ -66,7 +72,7 @@ def is_film(path: Path) -> bool:
         return False
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
-    if suffix not in ANIMATION_SUFFIXES:
+    if suffix not in ANIMATION_KINDS:
         return False
     try:
         with _animation(path) as image:
@@ -142,14 +148,8 @@ PILLOW_NAMES = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "comment": "
 STILLS = {".apng": ".png"}
 """The suffix of single pictures in the format of an animation, if it is another."""
 
-ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
-PILLOW_KINDS = tuple(ANIMATION_KINDS.values())
-
 TICKS = 1000
 """Ticks a second of the times of frames, which all these formats round to milliseconds or more."""
-
-LOSSY_QUALITY = 95
-"""The quality of WebP and AVIF on writing."""
 
 KEPT = ("loop", "default_image")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
@@ -158,7 +158,7 @@ KEPT = ("loop", "default_image")
 @contextmanager
 def _animation(path: Path) -> Iterator[PIL.Image.Image]:
     """Yield a file that may be an animation as Pillow opens it. Raises BlurkitError as `opened`."""
-    with path.open("rb") as file, opened(file, str(path), *PILLOW_KINDS) as image:
+    with path.open("rb") as file, opened(file, str(path), *ANIMATION_KINDS.values()) as image:
         yield image
 
 
@@ -235,7 +235,8 @@ class AnimationWriter:
 
     def __init__(self, path: Path, result: Path, source: Path, warn: Say) -> None:
         self._path, self._result, self._source, self._warn = path, result, source, warn
-        self._suffix = result.suffix.lower()
+        suffix = result.suffix.lower()
+        self._kind = BY_SUFFIX[STILLS.get(suffix, suffix)]
         self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
@@ -260,38 +261,37 @@ class AnimationWriter:
         frames: Iterable[np.ndarray] = self._frames
         if transparent:
             frames = map(_with_alpha, self._frames)
-        options = _options(self._source) | {"quality": LOSSY_QUALITY}
-        if self._suffix == ".gif":
+        options = _options(self._source) | {"quality": QUALITY}
+        if self._kind is BY_SUFFIX[".gif"]:
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
-        metadata, by_pillow = self._metadata()
-        by_chunks = STILLS.get(self._suffix, self._suffix) == ".png"
-        if metadata.icc and not by_chunks and "icc" not in by_pillow:
+        metadata = self._metadata()
+        if metadata.icc and "icc" not in self._kind.holds:
             frames = _srgb(frames, metadata.icc)
-        stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in by_pillow}
-        options |= {name: value for name, value in stated.items() if value}
-        if self._suffix == ".webp":
+        if self._kind is not BY_SUFFIX[".png"]:
+            names = self._kind.holds.intersection(PILLOW_NAMES)
+            stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in names}
+            options |= {name: value for name, value in stated.items() if value}
+        if self._kind is BY_SUFFIX[".webp"]:
             options["lossless"] = metadata.lossless
         write_animation(self._path, self._result, frames, self._durations, **options)
-        if by_chunks:
+        if self._kind is BY_SUFFIX[".png"]:
             self._path.write_bytes(described_png(self._path.read_bytes(), metadata))
 
-    def _metadata(self) -> tuple[Metadata, frozenset[str]]:
-        """Return the metadata of the source that the format holds, and what Pillow writes of it."""
-        kind = BY_SUFFIX[STILLS.get(self._suffix, self._suffix)]
-        holds, by_chunks = kind.holds, kind is BY_SUFFIX[".png"]
-        if not by_chunks:  # Pillow writes no codes of colours
-            kind = replace(kind, holds=holds - {"cicp"})
-        source = _metadata_of(self._source)
+    def _metadata(self) -> Metadata:
+        """Return the metadata of the source that the format holds, and report what is lost."""
+        kind, source = self._kind, _metadata_of(self._source)
+        if kind is not BY_SUFFIX[".png"]:  # Pillow writes no codes of colours
+            kind = replace(kind, holds=kind.holds - {"cicp"})
         try:
             metadata, lost = held(kind, source)
         except ValueError as error:
             raise BlurkitError(f"{self._source}: cannot be written ({error})") from error
-        if metadata.orientation > 1 and self._suffix == ".avif":  # on which Pillow 13 crashes
+        if metadata.orientation > 1 and kind.suffixes == (".avif",):  # on which Pillow 13 crashes
             metadata, lost = metadata.stored(1, self._frames[0].shape[:2]), [*lost, "orientation"]
         lost += [f"depth of {source.bits} bits"] if source.bits else []
         if lost:
             self._warn(f"{self._source}: {not_kept(lost)}")
-        return metadata, frozenset() if by_chunks else holds.intersection(PILLOW_NAMES)
+        return metadata
 
     def release(self) -> None:
         self._frames.clear()
@@ -443,7 +443,7 @@ def _writer(
     cut = options.only is not None
     if is_video(result):
         return VideoWriter(partial, result, source, options.crf, options.warn, cut)
-    if result.suffix.lower() in ANIMATION_SUFFIXES:
+    if result.suffix.lower() in ANIMATION_KINDS:
         about = describe_video(source) if is_video(source) else {}
         lost = [name for name in ("audio", "subtitles") if about.get(name)]
         if lost and not cut:
