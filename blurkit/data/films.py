@@ -117,6 +117,11 @@ class Clip:
     frames: tuple[Path, ...] = ()
     split: str | None = None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files."""
+        return self.frames or (self.source,)
+
 
 def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
     """Find every video and every folder of at least `average` images among and below `inputs`.
