@@ -34,8 +34,6 @@ from blurkit.io.streams import ShardWriter
 
 Fetch = Callable[[], Record]
 
-"""Called with a line for the user."""
-
 
 class RecordList(Sequence[Record]):
     """The records of some inputs, none of them held in memory.

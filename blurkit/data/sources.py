@@ -40,9 +40,6 @@ STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 OPEN_FILES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 """Folders of names for files that are open."""
 
-FindScenes = Callable[[Path], Found[Scene]]
-"""Finds the scenes below a folder."""
-
 
 @dataclass(frozen=True)
 class ShardSource:
@@ -312,7 +309,10 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
 
 
 def _find(
-    text: str, image: str, scenes: FindScenes, found: Found[Scene | ShardSource]
+    text: str,
+    image: str,
+    scenes: Callable[[Path], Found[Scene]],
+    found: Found[Scene | ShardSource],
 ) -> list[Scene] | list[ShardSource]:
     """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder

@@ -43,7 +43,13 @@ from blurkit.io.images import (
     not_kept,
     upright_picture,
 )
-from blurkit.io.paths import check_pixels, reading_error, reading_errors, system_failure
+from blurkit.io.paths import (
+    check_pixels,
+    decoding_errors,
+    reading_error,
+    reading_errors,
+    system_failure,
+)
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import (
     VIDEO_SUFFIXES,
@@ -172,10 +178,10 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     clock, stored = 0, path.stat().st_size
     # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
     with _animation(path) as image:
-        with _damaged(path, 0):
+        with decoding_errors(path, "damaged after frame 0"):
             count = int(getattr(image, "n_frames", 1))
         for number in range(count):
-            with _damaged(path, number):
+            with decoding_errors(path, f"damaged after frame {number}"):
                 with claims_limited(stored):
                     image.seek(number)
                 check_frame(image, stored, str(path))
@@ -187,20 +193,8 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
             yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
     if image.format == "GIF":
-        with path.open("rb") as file, _damaged(path, count):
+        with path.open("rb") as file, decoding_errors(path, f"damaged after frame {count}"):
             check_gif_end(file)
-
-
-@contextmanager
-def _damaged(path: Path, decoded: int) -> Iterator[None]:
-    """Turn an error of any kind into one that says how many frames come before the damage."""
-    try:
-        yield
-    except BlurkitError:
-        raise
-    except Exception as error:
-        reason = f"damaged after frame {decoded} ({one_line(error)})"
-        raise reading_error(path, reason, error) from error
 
 
 def write_animation(

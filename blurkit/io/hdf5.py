@@ -199,13 +199,9 @@ def _at(shard: h5py.File, address: int) -> h5py.Group:
 
 def _ends_by(group: h5py.Group, size: int) -> bool:
     """Return whether all images of a group, of which there are some, end by byte `size`."""
-    ends: list[int] = []
-
-    def visit(_: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            ends.append(_stored_end(item))
-
-    group.visititems(visit)
+    found: list[Any] = []
+    group.visititems(lambda _, item: found.append(item))
+    ends = [_stored_end(item) for item in found if isinstance(item, h5py.Dataset)]
     return bool(ends) and max(ends) <= size
 
 

@@ -239,8 +239,11 @@ def fitted(
     icc = metadata.icc
     if "icc" not in kind.holds:
         metadata = replace(metadata, icc=b"")
-    pixels, whole = _with_beyond(kind, pixels, attrs.get("beyond"))
-    lost += [] if whole else ["values beyond 0 and 1"]
+    beyond, is_float = attrs.get("beyond"), np.float32 in kind.depths and pixels.dtype == np.float32
+    if beyond is not None and is_float and beyond.shape == pixels.shape:
+        pixels = pixels + beyond
+    elif beyond is not None:
+        lost.append("values beyond 0 and 1")
     if alpha is not None and not kind.alpha:
         lost.append("transparency")
     orientation = metadata.orientation
@@ -283,15 +286,6 @@ def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Met
         lost += metadata.extras_names.split(", ") if metadata.extras_names else []
         metadata = replace(metadata, extras=b"")
     return metadata, lost
-
-
-def _with_beyond(kind: ImageFormat, pixels: Image, beyond: np.ndarray | None) -> tuple[Image, bool]:
-    """Return pixels with the parts of values that are not in [0, 1], and whether that is right."""
-    if beyond is None:
-        return pixels, True
-    if np.float32 not in kind.depths or pixels.dtype != np.float32 or beyond.shape != pixels.shape:
-        return pixels, False
-    return pixels + beyond, True
 
 
 def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:

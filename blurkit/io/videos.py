@@ -19,7 +19,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.metadata import HLG, PQ, PRIMARIES
 from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
-from blurkit.io.paths import check_claim, reading_error
+from blurkit.io.paths import check_claim, decoding_errors, reading_error
 from blurkit.io.records import Attributes, from_float
 
 MUXERS = {
@@ -65,11 +65,9 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """
     import av  # only for videos: it takes a tenth of a second
 
-    try:
+    damage = "is not a video that can be read, or its start is damaged"
+    with decoding_errors(path, damage, reason_of):
         container = av.open(address(path), metadata_errors="replace", options=READING)
-    except Exception as error:  # of any kind
-        reason = "is not a video that can be read, or its start is damaged"
-        raise reading_error(path, f"{reason} ({reason_of(error)})", error) from error
     with container:
         stream = next((s for s in container.streams.video if not is_cover(s)), None)
         if stream is None:
@@ -179,11 +177,8 @@ def video_times(path: Path) -> list[FrameTime]:
     Raises BlurkitError as `open_video` does, and if the file ends before a whole packet.
     """
     with open_video(path) as (container, stream):
-        try:
+        with decoding_errors(path, "cannot be read whole", reason_of):
             packets = [p for p in container.demux(stream) if p.pts is not None and not p.is_discard]
-        except Exception as error:  # of any kind
-            reason = f"cannot be read whole ({reason_of(error)})"
-            raise reading_error(path, reason, error) from error
         usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
         packets.sort(key=lambda packet: packet.pts)
         return [FrameTime(p.pts, p.duration or usual, p.time_base) for p in packets]
@@ -297,11 +292,8 @@ class Look:
     def of(cls, path: Path) -> Look:
         """Return the look of a video. Raises BlurkitError if it cannot be read."""
         with open_video(path) as (container, stream):
-            try:
+            with decoding_errors(path, "cannot be decoded", reason_of):
                 first = next(container.decode(stream))
-            except Exception as error:  # of any kind
-                reason = f"cannot be decoded ({reason_of(error)})"
-                raise reading_error(path, reason, error) from error
             return cls(
                 codec_of(stream),
                 first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import (
     EXIF_HEADER,
     EXIF_TAG,
@@ -39,7 +39,7 @@ from blurkit.io.codecs.metadata import (
 )
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
-from blurkit.io.paths import check_claim, reading_error, system_failure
+from blurkit.io.paths import check_claim, decoding_errors, reading_error, system_failure
 from blurkit.io.records import Image, full_range, hollow
 
 if TYPE_CHECKING:
@@ -137,14 +137,9 @@ def read_pages(path: Path) -> Generator[Page, None, None]:
 
     with tifffile.TiffFile(path) as file:
         for number, page in enumerate(_whole_pages(file)):
-            try:
+            with decoding_errors(path, f"damaged after page {number}"):
                 for pixels, metadata in _read_page(page, file, str(path)):
                     yield pixels, _without_masks(metadata, file)
-            except BlurkitError:
-                raise
-            except Exception as error:  # of any kind
-                reason = f"damaged after page {number} ({one_line(error)})"
-                raise reading_error(path, reason, error) from error
 
 
 def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
