@@ -362,7 +362,10 @@ def find_two_sides(
         scenes = [[s for s in side.items if isinstance(s, Scene)] for side in found]
         if _are_pairs(scenes[0], roles) and not _are_pairs(scenes[1], roles):
             first, second, scenes = second, first, scenes[::-1]
-        sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
+        sides = [
+            {scene.name: scene.files.get(role, scene.paths[0]) for scene in side}
+            for side, role in zip(scenes, roles, strict=True)
+        ]
         sides[0] = renamed(sides[0], sides[1], first, say)
     pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
     others = _other_splits(scenes, {path for files in pairs.values() for path in files})
@@ -394,10 +397,6 @@ RESTORED_ITSELF = "is the very picture that was restored; name the sharp one to 
 def _are_pairs(scenes: Sequence[Scene], roles: tuple[str, str]) -> bool:
     """Return whether these are pairs of a dataset that has images of the second role alone."""
     return any(len(s.files) > 1 and roles[1] in s.files and roles[0] not in s.files for s in scenes)
-
-
-def _by_name(scenes: Sequence[Scene], role: str) -> dict[str, Path]:
-    return {scene.name: scene.files.get(role, scene.paths[0]) for scene in scenes}
 
 
 def refuse_reference(source: str) -> None:

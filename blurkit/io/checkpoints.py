@@ -270,10 +270,10 @@ def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
 
 def _is_role(about: Any) -> bool:
     """Return whether an entry is a table of a class and its options, or empty."""
-    if not isinstance(about, dict):
-        return False
-    known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
-    return known or not about
+    kinds = {"class": str, "options": dict}
+    return isinstance(about, dict) and (
+        not about or all(isinstance(about.get(key), kind) for key, kind in kinds.items())
+    )
 
 
 def _state_dict(content: Any) -> StateDict | None:

@@ -253,8 +253,9 @@ class AnimationWriter:
         """
         transparent = any(frame.shape[2] == 4 for frame in self._frames)
         frames: Iterable[np.ndarray] = self._frames
-        if transparent:
-            frames = map(_with_alpha, self._frames)
+        if transparent:  # opaque where a frame had no alpha
+            opaque = np.full_like(self._frames[0][:, :, 0], 255)
+            frames = (f if f.shape[2] == 4 else np.dstack([f, opaque]) for f in self._frames)
         options = _options(self._source) | {"quality": QUALITY}
         if self._kind is BY_SUFFIX[".gif"]:
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
@@ -295,11 +296,6 @@ def rgb(image: Image) -> np.ndarray:
     """Return an image (H, W, 1 or 3) as (H, W, 3) uint8."""
     pixels = from_float(to_float(image), np.uint8)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-
-def _with_alpha(frame: np.ndarray) -> np.ndarray:
-    """Return a frame (H, W, 4), opaque where it had no alpha."""
-    return frame if frame.shape[2] == 4 else np.dstack([frame, np.full_like(frame[:, :, 0], 255)])
 
 
 def _srgb(frames: Iterable[np.ndarray], icc: bytes) -> Iterator[np.ndarray]:

@@ -182,7 +182,10 @@ class ShardFolder(Sink):
             for path, (split, number) in present.items():
                 self._adopt(path, split, number, changed)
             self._adopted = len(self.paths)
-            self._copy_unchanged(changed)
+            for path in self._outdated:
+                for record in read_shard(path):
+                    if changed(record.name) <= last_change(path):
+                        self._finished(self._append(record), [record.name])
         elif present and not force:
             ways = "" if resume is None else "--resume to continue them or "
             raise BlurkitError(
@@ -205,13 +208,6 @@ class ShardFolder(Sink):
         else:
             self._finished(split, names)
             self.paths.append(path)
-
-    def _copy_unchanged(self, changed: Callable[[str], int]) -> None:
-        """Write the records of outdated shards whose sources are as they were."""
-        for path in self._outdated:
-            for record in read_shard(path):
-                if changed(record.name) <= last_change(path):
-                    self._finished(self._append(record), [record.name])
 
     def _finished(self, split: str, names: list[str]) -> None:
         self.finished.setdefault(split, []).extend(names)

@@ -94,6 +94,11 @@ class Metadata:
         """Return the metadata of a file of which `what` was left out as well."""
         return replace(self, lost=", ".join(filter(None, (self.lost, *what))))
 
+    def per_metre(self) -> tuple[int, int]:
+        """Return the resolution across and down in whole numbers, 0 if none is stated."""
+        across, down, unit = self.resolution or (0, 0, 0)
+        return round(across / (unit or 1)), round(down / (unit or 1))
+
     def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
         """Return what is true of a file that stores (height, width) pixels in this orientation.
 

@@ -163,9 +163,7 @@ def read_bmp(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
 def write_bmp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write 8-bit pixels and their resolution."""
     data = bytearray(encoded(pixels, Metadata(), "BMP"))
-    across, down, unit = metadata.resolution or (0, 0, 0)
-    density = (round(number / (unit or 1)) for number in (across, down))
-    struct.pack_into("<II", data, HEADER_OF_BMP + 24, *density)
+    struct.pack_into("<II", data, HEADER_OF_BMP + 24, *metadata.per_metre())
     file.write(data)
 
 

@@ -106,9 +106,8 @@ def described_png(data: bytes, metadata: Metadata) -> bytes:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     chunks += metadata.extras
     if metadata.resolution:
-        across, down, unit = metadata.resolution
-        density = (round(number / (unit or 1)) for number in (across, down))
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", *density, bool(unit)))
+        density = struct.pack(">IIB", *metadata.per_metre(), bool(metadata.resolution[2]))
+        chunks += _chunk(b"pHYs", density)
     if metadata.exif:
         chunks += _chunk(b"eXIf", metadata.exif.removeprefix(EXIF_HEADER))
     if metadata.xmp:
