@@ -171,9 +171,8 @@ def _pair_roles(where: str, first: str, second: str) -> dict[str, str]:
             "name it in a folder (blur/, sharp/) or in the file names"
         )
     blurred = roles[0] == "blur" or roles[1] == "sharp"
-    return dict(
-        zip(("blur", "sharp"), (first, second) if blurred else (second, first), strict=True)
-    )
+    blur, sharp = (first, second) if blurred else (second, first)
+    return {"blur": blur, "sharp": sharp}
 
 
 def role_of(text: str) -> str | None:

@@ -109,19 +109,13 @@ class VideoWriter:
             self._look = Look.of(source)
         if is_video(source) and not cut:
             original, pictures = self._files.enter_context(open_video(source))
-        suffix = result.suffix.lower()
-        metadata = {} if original is None else original.metadata
-        self._output = self._files.enter_context(
-            av.open(
-                address(path),
-                "w",
-                format=MUXERS[suffix],
-                container_options=_muxing(MUXERS[suffix], metadata),
-            )
-        )
-        self._encoder = self._choose_encoder(suffix)
+        muxer = MUXERS[result.suffix.lower()]
+        options = _muxing(muxer, {} if original is None else original.metadata)
+        output = av.open(address(path), "w", format=muxer, container_options=options)
+        self._output = self._files.enter_context(output)
+        self._encoder = self._choose_encoder(result.suffix.lower())
         self._offset, self._cut = Fraction(0), cut
-        if original is not None and original.format.name == "mpegts" != MUXERS[suffix]:
+        if original is not None and original.format.name == "mpegts" != muxer:
             # A transport stream starts at any time, from which other films count.
             self._offset = Fraction(original.start_time or 0, 1_000_000)
         self._stream: Any = None
@@ -351,11 +345,8 @@ class Copies:
 
     def until(self, seconds: Fraction | None) -> None:
         """Copy the packets up to a time, or all that are left."""
-        while True:
-            self._next = self._next or next(self._packets, None)
-            packet = self._next
-            if packet is None:
-                return
+        while (packet := self._next or next(self._packets, None)) is not None:
+            self._next = packet
             if packet.size:  # the last packet of each stream is empty
                 start = packet.pts if packet.dts is None else packet.dts
                 if None not in (seconds, start) and start * packet.time_base > seconds:

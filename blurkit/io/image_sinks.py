@@ -243,15 +243,10 @@ class ImageStream(Sink):
         """Send the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         shown, options = _shown(record, self._show), self._options
-        encoded = encode_image(
-            str(options.suffix),
-            *shown,
-            record.attrs,
-            options.quality,
-            where=record.name,
-            warn=options.warn,
+        suffix, quality = str(options.suffix), options.quality
+        self._stream.write(
+            encode_image(suffix, *shown, record.attrs, quality, record.name, options.warn)
         )
-        self._stream.write(encoded)
         self._stream.flush()
         self.done += 1
 

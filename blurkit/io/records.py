@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -200,11 +201,7 @@ def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
         raise BlurkitError(f"{record.name}: crops need images of one size, these are {sizes_text}")
     height, width = sizes.pop()
     attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
-    corners = [
-        (top, left)
-        for top in crop_starts(height, size, stride)
-        for left in crop_starts(width, size, stride)
-    ]
+    corners = product(crop_starts(height, size, stride), crop_starts(width, size, stride))
     for number, (top, left) in enumerate(corners, 1):
         images = {
             key: image[top : top + size, left : left + size] for key, image in record.images.items()
