@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
@@ -80,28 +81,34 @@ EXTRAS = {
 """What frames may carry beside their pixels, by PyAV's names, and what it is called when lost."""
 
 
+@dataclass(frozen=True)
+class FilmOptions:
+    """How films are written: as files of `frames`, or as films.
+
+    `crf` is the constant rate factor of videos: lower is better, None the default. If `only` some
+    frames of each film are given, they begin at time 0, without its sound. What changes or is lost
+    is reported to `warn`.
+    """
+
+    frames: bool = False
+    crf: int | None = None
+    only: range | None = None
+    warn: Say = lambda text: None
+
+
 class VideoWriter:
     """Encodes every frame as it comes and writes a video to a file.
 
     Codec, pixel format, colours and aspect ratio are those of the film `source`, whose sound,
-    subtitles and metadata are copied. A film that is `cut` has none of these, and begins at time 0.
-    `crf` is the constant rate factor: lower is better, None the default. What changes or is lost is
-    reported to `warn`; errors name `result`, whose place `path` will take. The file is whole after
-    `close`; `release` closes all files, whether it is whole or not.
+    subtitles and metadata are copied, unless only a part of it is written. Errors name `result`,
+    whose place `path` will take. The file is whole after `close`; `release` closes all files,
+    whether it is whole or not.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        result: Path,
-        source: Path,
-        crf: int | None,
-        warn: Say,
-        cut: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, result: Path, source: Path, options: FilmOptions) -> None:
         import av  # only for videos: it takes a tenth of a second
 
-        self._crf, self._warn = CRF if crf is None else crf, warn
+        self._options, cut = options, options.only is not None
         self._path, self._result, self._source = path, result, source
         self._files = ExitStack()
         self._look, original, pictures = Look(), None, None
@@ -110,8 +117,8 @@ class VideoWriter:
         if is_video(source) and not cut:
             original, pictures = self._files.enter_context(open_video(source))
         muxer = MUXERS[result.suffix.lower()]
-        options = _muxing(muxer, {} if original is None else original.metadata)
-        output = av.open(address(path), "w", format=muxer, container_options=options)
+        muxing = _muxing(muxer, {} if original is None else original.metadata)
+        output = av.open(address(path), "w", format=muxer, container_options=muxing)
         self._output = self._files.enter_context(output)
         self._encoder = self._choose_encoder(result.suffix.lower())
         self._offset, self._cut = Fraction(0), cut
@@ -156,7 +163,7 @@ class VideoWriter:
             lost = [*self._dropped(), *self._copies.lost(self._path)]
             self.release()
         if lost:
-            self._warn(f"{self._source}: not kept in the new film: {', '.join(lost)}")
+            self._options.warn(f"{self._source}: not kept in the new film: {', '.join(lost)}")
 
     def release(self) -> None:
         """Close all files."""
@@ -217,7 +224,8 @@ class VideoWriter:
         if self._encoder == "hevc" and look.mastering():
             options = {"x265-params": f"{options['x265-params']}:{look.mastering()}"}
         place = {} if look.chroma == "unspecified" else {"chroma_sample_location": look.chroma}
-        context.options = options | place | {"crf": str(self._crf)}
+        crf = CRF if self._options.crf is None else self._options.crf
+        context.options = options | place | {"crf": str(crf)}
         return stream
 
     def _frame(self, pixels: Image, time: FrameTime) -> Any:

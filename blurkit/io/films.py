@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -32,7 +32,7 @@ from blurkit.io.codecs.pillow import (
 )
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
-from blurkit.io.encoding import VideoWriter
+from blurkit.io.encoding import FilmOptions, VideoWriter
 from blurkit.io.formats import BY_SUFFIX, TIFF, ending
 from blurkit.io.images import (
     FrameTime,
@@ -326,19 +326,6 @@ def _options(source: Path) -> dict[str, Any]:
 # ---- Writing films -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class FilmOptions:
-    """How films are written: as files of `frames`, or as films with `crf`; `warn` tells losses.
-
-    If `only` some frames of each are given, they begin at time 0, without its sound.
-    """
-
-    frames: bool = False
-    crf: int | None = None
-    only: range | None = None
-    warn: Say = lambda text: None
-
-
 class PageWriter:
     """Writes pages of any size and depth to a TIFF file."""
 
@@ -430,13 +417,12 @@ def _writer(
     partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
-    cut = options.only is not None
     if is_video(result):
-        return VideoWriter(partial, result, source, options.crf, options.warn, cut)
+        return VideoWriter(partial, result, source, options)
     if result.suffix.lower() in ANIMATION_KINDS:
         about = describe_video(source) if is_video(source) else {}
         lost = [name for name in ("audio", "subtitles") if about.get(name)]
-        if lost and not cut:
+        if lost and options.only is None:
             options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")
         return AnimationWriter(partial, result, source, options.warn)
     return PageWriter(partial, source, options.warn)

@@ -300,9 +300,7 @@ class ImagesBeside(_Images):
     Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
     """
 
-    def __init__(
-        self, show: Sequence[str], label: str, options: FileOptions = FileOptions()
-    ) -> None:
+    def __init__(self, show: Sequence[str], label: str, options: FileOptions) -> None:
         super().__init__(Path(), show, options)
         self._label = label
 
