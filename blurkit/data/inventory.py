@@ -182,8 +182,7 @@ def describe_records(records: Iterable[Record]) -> Description:
         if "sequence" in record.attrs:
             sequences.add(str(record.attrs["sequence"]))
         for role, image in record.images.items():
-            kind = *image.shape, str(image.dtype)
-            images[role][kind] += 1
+            images[role][(*image.shape, str(image.dtype))] += 1
         for key, value in record.attrs.items():
             attributes[key].add(value)
     return {

@@ -267,8 +267,7 @@ def _files_below(root: Path, on_skip: Callable[[Path, str], None]) -> list[Path]
 def members(archive: Path) -> list[Path]:
     """Return the paths of an archive's images. Raises BlurkitError if it cannot be read."""
     index = _tar_index(archive) if archive.suffix.lower() == ".tar" else _lmdb_index(archive)
-    paths = [archive / safe_name(name) for name in index]
-    return [path for path in paths if is_image(path)]
+    return [path for name in index if is_image(path := archive / safe_name(name))]
 
 
 def read_picture(path: Path, decoded: bool = True) -> Picture:

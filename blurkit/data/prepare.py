@@ -147,8 +147,7 @@ def find(
     if limit:
         found.items = found.items[:limit]
     if known_count(found.items) is not None:
-        even = preparation.part.among(map(_where, found.items))
-        preparation = replace(preparation, part=even)
+        preparation = replace(preparation, part=preparation.part.among(map(_where, found.items)))
     found.items = [i for i in found.items if isinstance(i, ShardSource) or preparation.wanted(i)]
     return found, preparation
 

@@ -166,8 +166,7 @@ def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
     for path in inputs:
         if path.is_dir():
             check_replaced(path)
-            inside = walk(path, SHARD_SUFFIXES)
-            shards += [p for p in inside if p.name.startswith(f"{split}-")]
+            shards += [p for p in walk(path, SHARD_SUFFIXES) if p.name.startswith(f"{split}-")]
         elif not path.exists():
             raise BlurkitError(f"{path}: no such shard or folder; make it with: blurkit prepare")
         elif split == "train":

@@ -335,8 +335,7 @@ def verify(content: Mapping[str, Any], where: str) -> None:
         return
     if not isinstance(stated, Mapping):
         raise BlurkitError(f"{where}: damaged, its checksums are missing")
-    places = [*found, *stated]
-    changed = next((p for p in places if stated.get(p) != found.get(p)), KEY)
+    changed = next((p for p in (*found, *stated) if stated.get(p) != found.get(p)), KEY)
     raise BlurkitError(f"{where}: damaged, {str(changed)[:100]!r} has changed")
 
 

@@ -398,8 +398,7 @@ class OpenFilm:
 
     def abandon(self) -> None:
         """Remove the unfinished film."""
-        unfinished = BlurkitError(f"{self.path}: is not finished")
-        self._stack.__exit__(BlurkitError, unfinished, None)
+        self._stack.__exit__(BlurkitError, BlurkitError(f"{self.path}: is not finished"), None)
 
 
 def can_write(suffix: str, source: Path) -> bool:

@@ -271,8 +271,7 @@ def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Met
     """
     lost = metadata.lost.split(", ") if metadata.lost else []
     if metadata.cicp and "cicp" not in kind.holds:
-        icc = metadata.icc or profile_of(metadata.cicp, gray)
-        metadata = replace(metadata, icc=icc, cicp=None)
+        metadata = replace(metadata, icc=metadata.icc or profile_of(metadata.cicp, gray), cicp=None)
     without: dict[str, Any] = {}
     for name, word in FIELD_NAMES.items():
         value = getattr(metadata, name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +27,7 @@ from blurkit.io.writing import (
 )
 
 
-class Sink(ABC):
+class Sink(AbstractContextManager["Sink"]):
     """A destination for records: call `claim` before the work on a record, and `write` after it.
 
     A sink is a context manager; leaving it without an error completes its output. It alone knows
@@ -73,9 +73,6 @@ class Sink(ABC):
     def path(self, record: Record) -> Path | None:
         """Return the file that `record` is written to, or None if there is no file."""
         return None
-
-    def __enter__(self) -> Sink:
-        return self
 
     def finish(self) -> None:
         """Complete the output."""
@@ -246,8 +243,7 @@ class ShardFolder(Sink):
         return split
 
     def _close(self, split: str) -> None:
-        writer = self._writers[split]
-        writer.close()  # a writer that fails stays, and fails again at the end
+        self._writers[split].close()  # a writer that fails stays, and fails again at the end
         self.paths.append(self._writers.pop(split).path)
 
     def finish(self) -> None:

@@ -158,7 +158,7 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
     }
     return pixels, Metadata(
         info.get("icc_profile") or b"",
-        revised(exif) if exif else b"",
+        revised(exif),
         xmp=info.get("xmp") or b"",
         cicp=codes,
         bits=bits if bits > 8 else None,

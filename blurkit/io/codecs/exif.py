@@ -139,7 +139,7 @@ def revised(exif: bytes, orientation: int = 1, size: tuple[int, int] | None = No
     """Return an EXIF block that is true of a picture with this orientation and (height, width).
 
     Its thumbnail, which shows the picture as it was, is dropped. All else stays where it is, since
-    the notes of makers refer to places in the block.
+    the notes of makers refer to places in the block. No block, b"", stays none.
     """
     start, changed = len(EXIF_HEADER), bytearray(exif)
     order = byte_order(exif[start:])

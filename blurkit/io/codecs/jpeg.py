@@ -135,7 +135,7 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
     exif = found.get(b"Exif", b"")
     exif = with_header(exif[4 + int.from_bytes(exif[:4], "big") :]) if len(exif) > 8 else b""
     return Metadata(
-        exif=revised(exif) if exif else b"",
+        exif=revised(exif),
         xmp=found.get(b"xml ", b""),
         lossless=not header.xyb and RECONSTRUCTION not in found,
         extras=extras,

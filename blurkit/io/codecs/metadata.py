@@ -104,7 +104,7 @@ class Metadata:
 
         Thumbnails show the picture as it was, and are dropped.
         """
-        exif = revised(self.exif, orientation, size) if self.exif else b""
+        exif = revised(self.exif, orientation, size)
         resources = blocks(self.photoshop)
         kept = (whole for number, _, whole in resources if number not in THUMBNAIL_RESOURCES)
         xmp = THUMBNAILS_IN_XMP.sub(b"", self.xmp)
@@ -170,8 +170,7 @@ def iptc_of(photoshop: bytes) -> bytes:
 
 def photoshop_of(iptc: bytes) -> bytes:
     """Return the block of image resources that holds IPTC data."""
-    head = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc))
-    return head + iptc + bytes(len(iptc) % 2)
+    return struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
 
 
 # ---- Orientation ---------------------------------------------------------------------------------

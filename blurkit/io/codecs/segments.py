@@ -76,8 +76,7 @@ def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     """Write 8-bit pixels with a quality, by default as `metadata` says that a JPEG was stored."""
     storage: dict[str, Any] = {"quality": quality or QUALITY, "subsampling": 0}
     if quality is None and metadata.tables is not None:
-        subsampling = metadata.subsampling or 0
-        storage = {"qtables": metadata.tables.tolist(), "subsampling": subsampling}
+        storage = {"qtables": metadata.tables.tolist(), "subsampling": metadata.subsampling or 0}
     storage["progressive"] = metadata.progressive
     data = bytearray(encoded(pixels, metadata, "JPEG", **storage))
     data[DENSITY] = _density(metadata.resolution)

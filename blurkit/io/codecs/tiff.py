@@ -183,10 +183,9 @@ def _extra_tags(
     """Yield the tags of a page beside those of its pixels; directories are written before it."""
     if metadata.orientation > 1:
         yield ORIENTATION_TAG, 3, 1, metadata.orientation, True
-    iptc = iptc_of(metadata.photoshop)
     for tag, kind, data in (
         (XMP_TAG, 1, metadata.xmp),
-        (IPTC_TAG, 7, iptc),
+        (IPTC_TAG, 7, iptc_of(metadata.photoshop)),
         (PHOTOSHOP_TAG, 1, metadata.photoshop),
     ):
         if data:
@@ -215,12 +214,11 @@ def link_directories(file: BinaryIO | Path) -> None:
     if not isinstance(file, Path):
         file.seek(0)
     with tifffile.TiffFile(file, mode="r+") as written:
-        order = written.byteorder
         for page in _pages(written):
             for tag, placeholder in PLACEHOLDERS.items():
                 if found := page.tags.get(placeholder):
                     written.filehandle.seek(found.offset)
-                    written.filehandle.write(struct.pack(f"{order}H", tag))
+                    written.filehandle.write(struct.pack(f"{written.byteorder}H", tag))
 
 
 def _pages(file: tifffile.TiffFile) -> Iterator[Any]:
