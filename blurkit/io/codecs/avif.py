@@ -117,9 +117,9 @@ def _described(data: bytes, metadata: Metadata) -> bytes:
     turns = [box(kind, bytes((n,))) for kind, n in TURNS.get(metadata.orientation, ())]
     if not texts and not profile and not turns:
         return data
-    whole = {kind: data[start:end] for kind, start, end in boxes(data)}
+    whole = dict(boxes(data))
     meta = whole[b"meta"]
-    parts = {kind: meta[FULL + start : FULL + end] for kind, start, end in boxes(meta[FULL:])}
+    parts = dict(boxes(meta[FULL:]))
     (known,) = struct.unpack_from(">H", parts[b"iinf"], FULL)
     numbers = range(known + 1, known + 1 + len(texts))
     items = parts[b"iinf"][:FULL] + struct.pack(">H", known + len(texts))

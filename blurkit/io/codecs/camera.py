@@ -153,7 +153,7 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         **dict.fromkeys(auxiliary, True),
         "depth map": info.get("depth_images"),
         "other pictures": len(opened) > 1,
-        "film": any(kind in (b"mpvd", b"moov") for kind, _, _ in boxes(file.read())),
+        "film": any(kind in (b"mpvd", b"moov") for kind, _ in boxes(file.read())),
         "light levels": any(name in info for name in LIGHT_LEVELS),
     }
     return pixels, Metadata(

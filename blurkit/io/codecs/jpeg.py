@@ -103,9 +103,9 @@ def _codestream(data: bytes) -> bytes:
     """Return the codestream or its first part, which begins with the header."""
     if data.startswith(JXL_CODESTREAM):
         return data
-    for kind, start, end in boxes(data):
+    for kind, body in boxes(data):
         if kind in (b"jxlc", b"jxlp"):
-            return data[start + (4 if kind == b"jxlp" else 0) : end]
+            return body[4:] if kind == b"jxlp" else body
     return data[-4096:]  # a last box without its end
 
 
@@ -120,8 +120,7 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
 
     found: dict[bytes, bytes] = {}
     extras, names, lost = b"", [], ["other frames"] if header.animated else []
-    for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
-        body = data[start:end]
+    for kind, body in boxes(data) if data.startswith(JXL_CONTAINER) else ():
         stated = body[:4] if kind == b"brob" else kind
         if stated == b"jumb":  # of the pixels that were
             lost.append("content credentials")
@@ -293,8 +292,7 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
         XMP_UUID: metadata.xmp,
         IPTC_UUID: iptc_of(metadata.photoshop),
     }
-    for kind, start, end in boxes(data):
-        body = data[start:end]
+    for kind, body in boxes(data):
         if kind == b"jp2c":
             uuids = (uuid + text for uuid, text in described.items() if text)
             file.write(b"".join(box(b"uuid", text) for text in uuids))
@@ -304,7 +302,7 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
                 comment = COMMENT + struct.pack(">HH", 4 + len(metadata.comment), 1)
                 body = body[:end] + comment + metadata.comment + body[end:]
         if kind == b"jp2h":
-            parts = {part: body[first:last] for part, first, last in boxes(body)}
+            parts = dict(boxes(body))
             if metadata.icc:
                 parts[b"colr"] = b"\2\0\0" + metadata.icc
             if metadata.resolution and metadata.resolution[2]:
@@ -382,8 +380,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
     icc = colour[3:] if colour[:1] in (b"\2", b"\3") else b""  # restricted, and any other
     plain = bool(icc) or int.from_bytes(colour[3:7], "big") in PLAIN_SPACES
     described, extras = {EXIF_UUID: b"", XMP_UUID: b"", IPTC_UUID: b""}, b""
-    for kind, start, end in boxes(data):
-        body = data[start:end]
+    for kind, body in boxes(data):
         if kind == b"uuid" and body[:16] in described:
             described[body[:16]] = body[16:]
         elif kind in (b"uuid", b"xml ", b"uinf", b"asoc", b"jp2i"):
@@ -406,8 +403,8 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 # ---- Boxes of containers -------------------------------------------------------------------------
 
 
-def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind (4 bytes) of every whole box, and where its content begins and ends."""
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind (4 bytes) and the content of every whole box."""
     start, end = 0, len(data)
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -417,13 +414,13 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         stop = end if size == 0 else start + size
         if stop > end or stop < start + header:
             return
-        yield kind, start + header, stop
+        yield kind, data[start + header : stop]
         start = stop
 
 
 def content(data: bytes, kind: bytes) -> bytes:
     """Return the content of the first box of a kind, b"" if there is none."""
-    return next((data[start:end] for found, start, end in boxes(data) if found == kind), b"")
+    return next((body for found, body in boxes(data) if found == kind), b"")
 
 
 def box(kind: bytes, body: bytes) -> bytes:
