@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import product, takewhile
 from pathlib import Path
@@ -107,11 +108,9 @@ def _packed(
     """Return fetches for the records of a shard, or of a source that is first read to its end."""
     if not is_stream(item.source):
         path = Path(item.source)
-        try:
+        with suppress(BlurkitError):  # truncated, or a stream saved to a file: read what there is
             keys = record_keys(path)
             return [(f"{path}, record {key}", partial(read_record, path, key)) for key in keys]
-        except BlurkitError:
-            pass  # truncated, or a stream saved to a file: read what can be read
     spool = _Spool(read_shard_source(item, on_error, stdin))
     return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.names]
 

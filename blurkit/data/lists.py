@@ -69,13 +69,10 @@ def read_lists(lists: Sequence[Path]) -> list[Listed]:
     listed: list[Listed] = []
     columns: dict[tuple[str, ...], dict[str, list[Listed]]] = {}
     for path in lists:
-        words = _words(path.stem)
-        single: list[Listed] = []
-        for line in read_names(path):
-            if len(line.names) == 1:
-                single.append(line)
-            else:
-                listed.append(replace(line, files=_pair_roles(line.where, *line.names)))
+        words, lines = _words(path.stem), read_names(path)
+        single = [line for line in lines if len(line.names) == 1]
+        pairs = (line for line in lines if len(line.names) == 2)
+        listed += [replace(line, files=_pair_roles(line.where, *line.names)) for line in pairs]
         role = _role_of_words(words)
         rest = tuple(word for word in words if _role_of_words((word,)) is None)
         if single and role and role not in columns.setdefault(rest, {}):

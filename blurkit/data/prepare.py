@@ -170,11 +170,10 @@ def with_validation(preparation: Preparation, items: Sequence[WorkItem]) -> Prep
                 frames[_sequence(outline)] += count
     if len(frames) == 1:
         raise BlurkitError(f"--validation: {next(iter(frames))} is all there is to train on")
-
-    def place(name: str) -> bytes:
-        return xxh3_64_digest(f"{preparation.seed}/{name}".encode(errors="surrogateescape"))
-
-    order = sorted(frames, key=place)
+    places = {
+        name: f"{preparation.seed}/{name}".encode(errors="surrogateescape") for name in frames
+    }
+    order = sorted(frames, key=lambda name: xxh3_64_digest(places[name]))
     total, reached, drawn = frames.total(), 0, set()
     for name in order[:-1]:
         if reached / total < preparation.validation:

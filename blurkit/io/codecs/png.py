@@ -128,9 +128,8 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     plain = data[COLOUR_PLACE] != PALETTE and data[DEPTH_PLACE] >= 8
     extras, lost = b"", list[str]()
     names, colours = dict[str, bool](), dict[bytes, bytes]()
-    for kind, start, end in _chunks(data, len(PNG_SIGNATURE)):
-        body = data[start:end]
-        if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(body, zlib.crc32(kind)):
+    for kind, body, intact in _chunks(data, len(PNG_SIGNATURE)):
+        if not intact:
             if kind in (b"PLTE", b"IDAT"):
                 reason = "its pixels do not match their checksum"
                 raise BlurkitError(f"{where}: damaged or truncated ({reason})")
@@ -187,16 +186,19 @@ def _xmp(body: bytes) -> bytes:
     return zlib.decompressobj().decompress(text, LARGEST_TEXT) if compressed else text
 
 
-def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of every whole chunk, and where its content begins and ends."""
+def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield the kind and content of every whole chunk, and whether its checksum is right."""
     while place + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 8 + size
-        if end + 4 > len(data):
+        body, place = data[place + 8 : place + 8 + size], place + 12 + size
+        if place > len(data):
             return
-        yield kind, place + 8, end
-        place = end + 4
+        yield kind, body, data[place - 4 : place] == _checksum(kind, body)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return struct.pack(">I", len(body)) + kind + body + _checksum(kind, body)
+
+
+def _checksum(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
