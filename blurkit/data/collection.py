@@ -138,12 +138,11 @@ class _Spool:
 class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
-    Without a `reference`, the runs are only put side by side.
-
-    Scenes are matched by name: the relative path without suffix in a folder, the record name in a
-    shard, if need be as `renamed` does, which gets `say`. `names` are those that occur in all runs,
-    the reference and `blurry`; other names are reported to `on_error`. The blurry images come from
-    the folder `blurry`, or else from the reference if it holds them.
+    Without a `reference`, the runs are only put side by side. Scenes are matched by name: the
+    relative path without suffix in a folder, the record name in a shard, if need be as `renamed`
+    does, which gets `say`. `names` are those that occur in all runs, the reference and `blurry`;
+    other names are reported to `on_error`. The blurry images come from the folder `blurry`, or else
+    from the reference if it holds them.
 
     Raises UsageError for a stream and for a run that is named twice, BlurkitError if a source is
     empty or cannot be read, or if no name is common to all.
@@ -233,10 +232,7 @@ def side_by_side_record(scene: Mapping[str, Record]) -> Record:
 
 
 def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
-    """Return a function per name that reads this record of `source`.
-
-    Of shards, only the names are read in advance. Images without partners get the role `image`.
-    """
+    """Return a function per name that reads the record; of shards, only names are read now."""
     inputs = find_items([source], image=image)
     fetches: dict[str, Fetch] = {}
     for item in inputs.items:

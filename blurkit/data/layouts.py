@@ -154,8 +154,7 @@ def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Pl
 def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
     """Return the scenes with equal keys, and the images without a partner or with several.
 
-    A split that lacks one role entirely, like REDS's test split, is valid: its scenes hold only the
-    other role.
+    A split that lacks one role entirely, like REDS's test split, is valid.
     """
     roles = {"blur": blurred, "sharp": sharp}
     splits = {role: {place.split for place in places} for role, places in roles.items()}

@@ -104,9 +104,8 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = True) -> None:
     """Write a checkpoint, whole or not at all, to a file, or to standard output for `-`.
 
-    Without `force`, an existing file is kept. A name that ends in `.safetensors` selects that
-    format, any other name torch's. Raises BlurkitError if the checkpoint cannot be written or the
-    file is kept.
+    A name that ends in `.safetensors` selects that format, any other name torch's. Raises
+    BlurkitError if the file cannot be written, or exists and is kept because of no `force`.
     """
     if str(output) == "-":
         stream, buffer = standard_output(), io.BytesIO()
@@ -382,8 +381,7 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """Return an optimiser's state with its moments as bfloat16, which has the range of float32.
 
-    Vectors and counters are unchanged, as in `halved`; optimisers convert the moments back to
-    float32.
+    Vectors and counters are unchanged, as in `halved`; optimisers convert the moments back.
     """
     moments = {
         number: {

@@ -363,10 +363,7 @@ class Copies:
             self._next = None
 
     def _copy(self, packet: Any, start: int | None) -> None:
-        """Copy a packet, which comes at least a tick after the one before of its stream.
-
-        A damaged one is left out, but the film goes on.
-        """
+        """Copy a packet, at least a tick after its stream's last one, unless it is damaged."""
         from av import FFmpegError
 
         index = packet.stream.index

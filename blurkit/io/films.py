@@ -172,8 +172,7 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
 
     They are RGB, with alpha where a frame is transparent. Raises BlurkitError where the file is
-    damaged, and if all its frames together have more than `--max-pixels`, since writing keeps them
-    in memory.
+    damaged, and if all frames, which writing keeps in memory, have more than `--max-pixels`.
     """
     clock, stored = 0, path.stat().st_size
     # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
@@ -202,9 +201,8 @@ def write_animation(
 ) -> None:
     """Write frames, all (H, W, 3) or all (H, W, 4) uint8, to `path`, which will be `result`.
 
-    The format is that of the suffix of `result`. `durations` has the frames' milliseconds on the
-    screen; `options` are those of Pillow's plugin. Raises BlurkitError if the format cannot hold
-    them.
+    The format is that of the suffix of `result`. `durations` are in milliseconds; `options` are
+    those of Pillow's plugin. Raises BlurkitError if the format cannot hold the frames.
     """
     import imageio.v3 as imageio  # only for these files
 

@@ -96,8 +96,7 @@ DEEPEST_GROUP = 8
 def probe(path: Path) -> None:
     """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
 
-    Errors that the reader itself would report are left to it. A file is read once only, as long as
-    it does not change.
+    Errors that the reader itself would report are left to it. A file that stays is read once only.
     """
     state = path.stat()
     _read_apart(path, state.st_size, state.st_mtime_ns)

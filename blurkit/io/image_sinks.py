@@ -39,9 +39,9 @@ class FileOptions:
     the format of their source, and the quality that `write_image` chooses. `warn` receives a line
     about each image whose format cannot hold all that its source does. With `compare`, its picture
     of each record is written beside the result, of a film the `sheet` of those of some frames, with
-    their numbers. `guard`
-    surrounds the end of a film and each such picture, so that these fail alone. A film whose name
-    is in `failed` could not be read to its end: what there is of it does not count as finished.
+    their numbers. `guard` surrounds the end of a film and each such picture, so that these fail
+    alone. What there is of a film whose name is in `failed`, which could not be read to its end,
+    does not count as finished.
     """
 
     force: bool = False

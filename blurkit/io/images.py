@@ -58,7 +58,6 @@ def read_image(path: Path, decoded: bool = True) -> Picture:
     """Read the image in a file, with its pixels upright.
 
     Those that are not `decoded` have shapes and types only, and damage is not detected in them.
-
     Files of 8 and 16 bits keep their depth, depths between become 16 bits; float TIFF becomes
     float32. The attributes are `source`, `suffix`, those that `Metadata` states, and of float
     pixels `beyond`: the parts of their values that are not in [0, 1], if there are any. Raises
@@ -149,15 +148,14 @@ def write_image(
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
 
-    Without `force`, an existing file is kept.
-
     `pixels` are (H, W, 1 or 3), upright. TIFF holds float32 and 16 bits; PNG, PPM, JPEG 2000, JPEG
     XL, AVIF and HEIC 16 bits; others 8; deeper values are rounded to the depth of the format.
     `attrs` are those of `read_image`, which come along if the format can hold them; if it has no
     ICC profile, colours are converted to sRGB. `warn` is called once with what does not come along.
     `quality` (1 to 100) is that of lossy formats; by default 95, and of a JPEG with `jpeg_tables`
-    these tables. Raises BlurkitError if the suffix is unknown, the disk is full, the folder cannot
-    be written, the file is kept, or the format cannot show the colours.
+    these tables. Without `force`, an existing file is kept. Raises BlurkitError if the suffix is
+    unknown, the disk is full, the folder cannot be written, the file is kept, or the format cannot
+    show the colours.
     """
     _check_suffix(str(path), path.suffix)
     with replacing(path, force) as partial:

@@ -144,9 +144,8 @@ def _timed(container: Any, stream: Any) -> Iterator[tuple[Any, FrameTime]]:
 def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
     """Yield every frame and when it is shown, if that is known.
 
-    AVI states times in the order of the packets alone, and FFmpeg's guesses from them are wrong if
-    that is not the order in which frames are shown. Raises ValueError for damage that FFmpeg
-    conceals.
+    AVI states times in the order of the packets alone, from which FFmpeg guesses wrongly if frames
+    are shown in another. Raises ValueError for damage that FFmpeg conceals.
     """
     decoded, reached = 0, 0.0
     kind, starts = container.format.name, deque[int | None]()
@@ -360,10 +359,7 @@ WHITE, PEAK = 203.0, 1000.0
 
 
 def _profile_of(frame: Any) -> Attributes:
-    """Return the ICC profile that shows a frame's pixels in other files, as an attribute.
-
-    None is needed for the usual colours, which are shown as sRGB.
-    """
+    """Return an attribute with the profile of a frame's colours, none for those shown as sRGB."""
     wide, transfer = int(frame.color_primaries), int(frame.color_trc)
     if wide not in WIDE and transfer not in (PQ, HLG):
         return {}
@@ -372,10 +368,7 @@ def _profile_of(frame: Any) -> Attributes:
 
 @lru_cache
 def _profile(wide: int, transfer: int) -> bytes:
-    """Return the profile of primaries and transfer function, with the curve of sRGB for all others.
-
-    High dynamic range is compressed into that of a picture.
-    """
+    """Return the profile of primaries, with sRGB's curve or compressed high dynamic range."""
     import imagecodecs
 
     code = np.linspace(0, 1, 1024)

@@ -254,10 +254,7 @@ def profile_of(cicp: tuple[int, int, int, int], gray: bool = False) -> bytes:
 
 
 def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.ndarray) -> bytes:
-    """Return the ICC profile of colours with a curve, from chromaticities (x, y).
-
-    It is that of gray if there are no primaries.
-    """
+    """Return the ICC profile of chromaticities (x, y) and a curve, of gray without primaries."""
     import imagecodecs
 
     points = [(*primaries[place : place + 2], 1.0) for place in range(0, len(primaries), 2)]
@@ -283,10 +280,7 @@ def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
 
 
 def divided(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels (H, W, 2 or 4) whose colours were stored multiplied by alpha, which is last.
-
-    They are divided by it, and 0 where it is.
-    """
+    """Return pixels (H, W, 2 or 4) divided by their alpha, which is last; 0 where it is."""
     colours, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
     top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     plain = np.where(alpha > 0, colours / (np.where(alpha > 0, alpha, 1) / top), 0)

@@ -168,10 +168,7 @@ def write_bmp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | 
 
 
 def encoded(pixels: Image, metadata: Metadata, kind: str, **options: Any) -> bytes:
-    """Return 8-bit pixels as a file of Pillow's format `kind` with its `options`.
-
-    It has the profile, EXIF block and XMP packet of the metadata.
-    """
+    """Return 8-bit pixels, profile, EXIF block and XMP packet as a file of a format of Pillow."""
     stated = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp}
     options |= {name: value for name, value in stated.items() if value}
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels

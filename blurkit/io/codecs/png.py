@@ -121,8 +121,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     """Return what the chunks of a file state, as fields of `Metadata`.
 
     Raises BlurkitError if one that holds pixels does not match its checksum: Pillow stops in the
-    last of them when it has all rows, and does not verify that one. Other damaged ones are left
-    out.
+    last of them when it has all rows, and does not verify it. Other damaged ones are left out.
     """
     stated: dict[str, Any] = {}
     plain = data[COLOUR_PLACE] != PALETTE and data[DEPTH_PLACE] >= 8
@@ -160,10 +159,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
-    """Return the profile of colours that are stated by their gamma and primaries.
-
-    It is b"" if they are those of sRGB, or nearly.
-    """
+    """Return the profile of stated gamma and primaries, b"" if they are nearly those of sRGB."""
     gamma, points = SRGB_GAMMA, list(SRGB_POINTS)
     with suppress(struct.error):
         (gamma,) = struct.unpack(">I", chunks.get(b"gAMA", b""))

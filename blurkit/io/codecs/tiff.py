@@ -153,10 +153,7 @@ def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 
 
 def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -> None:
-    """Append a page to a TIFF file, as `write_tiff` writes the only one.
-
-    `link_directories` completes the file.
-    """
+    """Append a page as `write_tiff` writes the only one; `link_directories` completes the file."""
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     channels, (across, down, unit) = pixels.shape[2], metadata.resolution or (1, 1, 0)
     if unit == METRE:
