@@ -1,7 +1,4 @@
-"""Checkpoints: networks with everything needed to rebuild and verify them.
-
-Tensors have checksums, and may be stored in half precision.
-"""
+"""Checkpoints: networks with everything needed to rebuild and verify them."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = Tr
     """Write a checkpoint, whole or not at all, to a file, or to standard output for `-`.
 
     A name that ends in `.safetensors` selects that format, any other name torch's. Raises
-    BlurkitError if the file cannot be written, or exists and is kept because of no `force`.
+    BlurkitError if the file cannot be written, or exists and `force` is off.
     """
     if str(output) == "-":
         stream, buffer = standard_output(), io.BytesIO()
@@ -146,10 +143,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def load_tensors(file: BinaryIO, where: str) -> Any:
-    """Load tensors and plain values from a seekable torch file; refuse one that would run code.
-
-    Raises BlurkitError naming `where`.
-    """
+    """Load tensors and plain values from a seekable file, or raise BlurkitError, also for code."""
     start = file.tell()
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(BESIDE):
@@ -339,10 +333,7 @@ def verify(content: Mapping[str, Any], where: str) -> None:
 
 
 def leaf_checksums(content: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the place and checksum of every tensor and value in nested tables and lists.
-
-    Places are keys and numbers, joined by slashes.
-    """
+    """Yield the place, such as `a/0`, and checksum of all tensors and values in nested tables."""
     if isinstance(content, Mapping):
         children: Iterable[tuple[Any, Any]] = content.items()
     elif isinstance(content, (list, tuple)):

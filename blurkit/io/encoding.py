@@ -117,7 +117,10 @@ class VideoWriter:
         if is_video(source) and not cut:
             original, pictures = self._files.enter_context(open_video(source))
         muxer = MUXERS[result.suffix.lower()]
-        muxing = _muxing(muxer, {} if original is None else original.metadata)
+        # The index comes first in MP4 and MOV, for players on networks.
+        keys = original is not None and _has_keys(original.metadata)
+        flags = {"movflags": "faststart" + "+use_metadata_tags" * keys}
+        muxing = flags if muxer in ("mp4", "mov", "3gp") else {}
         output = av.open(address(path), "w", format=muxer, container_options=muxing)
         self._output = self._files.enter_context(output)
         self._encoder = self._choose_encoder(result.suffix.lower())
@@ -267,13 +270,6 @@ class VideoWriter:
         )
         graph.configure()
         return graph
-
-
-def _muxing(muxer: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return a muxer's options: the index comes first in MP4 and MOV, for players on networks."""
-    if muxer not in ("mp4", "mov", "3gp"):
-        return {}
-    return {"movflags": "faststart" + ("+use_metadata_tags" if _has_keys(metadata) else "")}
 
 
 def _has_keys(metadata: Mapping[str, str]) -> bool:

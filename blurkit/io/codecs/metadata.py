@@ -100,10 +100,7 @@ class Metadata:
         return round(across / (unit or 1)), round(down / (unit or 1))
 
     def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
-        """Return what is true of a file that stores (height, width) pixels in this orientation.
-
-        Thumbnails show the picture as it was, and are dropped.
-        """
+        """Return what is true of (height, width) pixels stored in an orientation: no thumbnails."""
         exif = revised(self.exif, orientation, size)
         resources = blocks(self.photoshop)
         kept = (whole for number, _, whole in resources if number not in THUMBNAIL_RESOURCES)
