@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, Say
+from blurkit.io.codecs.jpeg import XMP_UUID, box
 from blurkit.io.images import FrameTime
 from blurkit.io.records import Image, from_float, to_float
 from blurkit.io.videos import (
@@ -53,9 +53,6 @@ OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software
 
 XMP_KEY = "xmp"
 """FFmpeg's name of the XMP of MP4 and MOV, which it reads but does not write."""
-
-XMP_BOX = b"uuid" + bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-"""The type of the box of MP4 that has XMP (XMP specification, part 3)."""
 
 STATISTICS = re.compile(
     r"bps|number_of_|_statistics_|duration|encoder|vendor_id|alpha_mode|rotate", re.IGNORECASE
@@ -108,14 +105,13 @@ class VideoWriter:
     def __init__(self, path: Path, result: Path, source: Path, options: FilmOptions) -> None:
         import av  # only for videos: it takes a tenth of a second
 
-        self._options, cut = options, options.only is not None
-        self._path, self._result, self._source = path, result, source
+        self._path, self._result, self._source, self._options = path, result, source, options
         self._files = ExitStack()
         self._look, original, pictures = Look(), None, None
         if is_video(source):
             self._look = Look.of(source)
-        if is_video(source) and not cut:
-            original, pictures = self._files.enter_context(open_video(source))
+            if options.only is None:
+                original, pictures = self._files.enter_context(open_video(source))
         muxer = MUXERS[result.suffix.lower()]
         # The index comes first in MP4 and MOV, for players on networks.
         keys = original is not None and _has_keys(original.metadata)
@@ -124,7 +120,7 @@ class VideoWriter:
         output = av.open(address(path), "w", format=muxer, container_options=muxing)
         self._output = self._files.enter_context(output)
         self._encoder = self._choose_encoder(result.suffix.lower())
-        self._offset, self._cut = Fraction(0), cut
+        self._offset = Fraction(0)
         if original is not None and original.format.name == "mpegts" != muxer:
             # A transport stream starts at any time, from which other films count.
             self._offset = Fraction(original.start_time or 0, 1_000_000)
@@ -143,14 +139,13 @@ class VideoWriter:
         height, width = pixels.shape[:2]
         if self._stream is None:
             self._size = (width, height)
-            self._offset = time.start if self._cut else self._offset
+            self._offset = self._offset if self._options.only is None else time.start
             with _encoding(self._result):
                 self._stream = self._open_stream(time.time_base)
                 self._copies.begin(self._stream)
         elif (width, height) != self._size:
             raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
-        start = time.pts - round(self._offset / time.time_base)
-        self._last = max(start, self._last + 1)
+        self._last = max(time.pts - round(self._offset / time.time_base), self._last + 1)
         with _encoding(self._result):
             self._copies.until(time.start)
             self._output.mux(self._stream.encode(self._frame(pixels, time)))
@@ -383,7 +378,7 @@ class Copies:
         if text and self._output.format.name in ("mp4", "mov"):
             data = text.encode(errors="surrogateescape")
             with path.open("ab") as file:
-                file.write(struct.pack(">I", 4 + len(XMP_BOX) + len(data)) + XMP_BOX + data)
+                file.write(box(b"uuid", XMP_UUID + data))
 
     def lost(self, path: Path) -> list[str]:
         """Return what the finished file lacks of the streams, metadata and chapters."""
