@@ -53,9 +53,8 @@ def read_jpegxl(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
 
     data = file.read()
     header = _Bits(_codestream(data))
-    header.shape = header.size()
     check_claim(*header.shape, 24, len(data), where)
-    if not header.is_srgb():
+    if not header.srgb:
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
     pixels = imagecodecs.jpegxl_decode(data, index=0) if decoded else header.hollow()
@@ -90,8 +89,7 @@ def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int
 def _declared_srgb(data: bytes) -> bytes:
     """Return a file whose header says sRGB; that of imagecodecs says that 16 bits are linear."""
     header = _Bits(_codestream(data))
-    header.size()
-    if header.is_srgb():
+    if header.srgb:
         return data
     # The 4 bits before the position are those of the transfer function.
     place = 8 * (data.index(b"jxlc") + 4 + len(JXL_CODESTREAM)) + header.position - 4
@@ -145,94 +143,94 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
 
 
 class _Bits:
-    """The header of a codestream, read bit by bit, lowest first."""
+    """The header of a codestream, read bit by bit, lowest first.
+
+    `shape` is (height, width). Pixels that are `xyb` are in the space in which they lose; colours
+    are `srgb` or its grays, and may be `premultiplied` by alpha.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data[len(JXL_CODESTREAM) : 4096], "little")
         self.position = 0
         self.xyb, self.animated, self.premultiplied = True, False, False
-        """Whether pixels are in the space in which they lose, have more frames, and are multiplied
-        by their alpha; known after `is_srgb`."""
-        self.shape = (0, 0)
         self._turned = self._gray = self._alpha = False
         self._type: type = np.uint8
+        self.shape, self.srgb = self._size(), self._is_srgb()
 
     def hollow(self) -> np.ndarray:
-        """Return the upright shape and type of the pixels; known after `is_srgb`."""
+        """Return the upright shape and type of the pixels."""
         shape = self.shape[::-1] if self._turned else self.shape
         return hollow((*shape, (1 if self._gray else 3) + self._alpha), self._type)
 
-    def number(self, bits: int) -> int:
+    def _number(self, bits: int) -> int:
         value = self._bits >> self.position & ((1 << bits) - 1)
         self.position += bits
         return value
 
-    def choice(self, forms: tuple[tuple[int, int], ...]) -> int:
-        bits, offset = forms[self.number(2)]
-        return self.number(bits) + offset
+    def _choice(self, forms: tuple[tuple[int, int], ...]) -> int:
+        bits, offset = forms[self._number(2)]
+        return self._number(bits) + offset
 
-    def size(self) -> tuple[int, int]:
-        """Return height and width; the position must be at the start."""
-        small = self.number(1)
-        height = 8 * (self.number(5) + 1) if small else self.choice(SIZES)
-        ratio = self.number(3)
+    def _size(self) -> tuple[int, int]:
+        small = self._number(1)
+        height = 8 * (self._number(5) + 1) if small else self._choice(SIZES)
+        ratio = self._number(3)
         if ratio:
             across, down = RATIOS[ratio - 1]
             return height, height * across // down
-        return height, 8 * (self.number(5) + 1) if small else self.choice(SIZES)
+        return height, 8 * (self._number(5) + 1) if small else self._choice(SIZES)
 
-    def is_srgb(self) -> bool:
-        """Return whether colours are sRGB or its grays; the position must be after the size."""
-        if self.number(1):  # everything as by default
+    def _is_srgb(self) -> bool:
+        if self._number(1):  # everything as by default
             return True
-        if self.number(1):
-            self._turned = self.number(3) >= 4  # orientation less 1, which the decoder applies
-            if self.number(1):
-                self.size()
-            if self.number(1):  # a preview, which nobody writes
+        if self._number(1):
+            self._turned = self._number(3) >= 4  # orientation less 1, which the decoder applies
+            if self._number(1):
+                self._size()
+            if self._number(1):  # a preview, which nobody writes
                 return False
-            if self.number(1):
+            if self._number(1):
                 self.animated = True
                 for forms in (RATES, DIVISORS, LOOPS):
-                    self.choice(forms)
-                self.number(1)
+                    self._choice(forms)
+                self._number(1)
         self._type = self._depth()
-        self.number(1)
-        for _ in range(self.choice(CHANNELS)):
+        self._number(1)
+        for _ in range(self._choice(CHANNELS)):
             self._channel()
-        self.xyb = bool(self.number(1))
-        if self.number(1):
+        self.xyb = bool(self._number(1))
+        if self._number(1):
             return True
-        if self.number(1):  # an ICC profile
+        if self._number(1):  # an ICC profile
             return False
-        space = self.choice(ENUM)
+        space = self._choice(ENUM)
         self._gray = space == 1
-        white = self.choice(ENUM)
+        white = self._choice(ENUM)
         if white == 2 or space > 1:
             return False
-        primaries = self.choice(ENUM) if space == 0 else 1
-        if primaries == 2 or self.number(1):  # primaries or a gamma of their own
+        primaries = self._choice(ENUM) if space == 0 else 1
+        if primaries == 2 or self._number(1):  # primaries or a gamma of their own
             return False
-        return (white, primaries, self.choice(ENUM)) == SRGB
+        return (white, primaries, self._choice(ENUM)) == SRGB
 
     def _depth(self) -> type:
-        if self.number(1):
-            self.choice(FLOAT_DEPTHS)
-            self.number(4)
+        if self._number(1):
+            self._choice(FLOAT_DEPTHS)
+            self._number(4)
             return np.float32
-        return np.uint8 if self.choice(DEPTHS) <= 8 else np.uint16
+        return np.uint8 if self._choice(DEPTHS) <= 8 else np.uint16
 
     def _channel(self) -> None:
-        if self.number(1):  # 8 bits of transparency
+        if self._number(1):  # 8 bits of transparency
             self._alpha = True
             return
-        kind = self.choice(ENUM)
+        kind = self._choice(ENUM)
         self._depth()
-        self.choice(SHIFTS)
-        self.number(8 * self.choice(NAME_LENGTHS))
+        self._choice(SHIFTS)
+        self._number(8 * self._choice(NAME_LENGTHS))
         if kind == ALPHA_CHANNEL:
             self._alpha = True
-            self.premultiplied = bool(self.number(1))
+            self.premultiplied = bool(self._number(1))
 
 
 # ---- JPEG 2000 -----------------------------------------------------------------------------------
