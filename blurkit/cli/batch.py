@@ -499,9 +499,7 @@ def _finished(
         for file in shards
         for record in outlines([ShardSource(str(file))])
     }
-    return lambda record: (
-        times.get(result_name(record), -1) >= last_change(Path(str(record.attrs.get("source", ""))))
-    )
+    return lambda record: times.get(result_name(record), -1) >= last_change(record.source)
 
 
 # ---- Resumed batches -----------------------------------------------------------------------------

@@ -117,8 +117,7 @@ class _Images(Sink):
             return False
         if self._options.compare and not self._comparison(record).is_file():
             return False
-        changed = last_change(Path(str(record.attrs.get("source", ""))))
-        return path.stat().st_size > 0 and last_change(path) >= changed
+        return path.stat().st_size > 0 and last_change(path) >= last_change(record.source)
 
     def write(self, record: Record) -> None:
         """Write the first available image of `show`, with its alpha and metadata.
@@ -208,14 +207,13 @@ class _Images(Sink):
     def _comparison(self, record: Record) -> Path:
         """Return the file of a record's comparison; files of one stem have one each."""
         name = (self.film(record) or record.name).rpartition("/")[2]
-        source = Path(str(record.attrs.get("source", "")))
-        return comparison_path(self.path(record), name if name == composed(source.name) else None)
+        alone = name != composed(record.source.name)
+        return comparison_path(self.path(record), None if alone else name)
 
     def _source(self, record: Record) -> Path | None:
         """Return the film that `record` is written as a frame of, None if it is an image."""
-        path = Path(str(record.attrs.get("source", "")))
-        is_frame = "film" in record.attrs and path.is_file()  # the film may be gone
-        return path if is_frame and not self._options.films.frames else None
+        is_frame = "film" in record.attrs and record.source.is_file()
+        return record.source if is_frame and not self._options.films.frames else None
 
     def _suffix(self, source: str) -> str:
         """Return the suffix of the result of a file with the suffix `source`."""
@@ -259,14 +257,13 @@ class ImageFolder(_Images):
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
-        source = Path(str(record.attrs.get("source", "")))
         if film := self._source(record):
             name, suffix = str(record.attrs["film"]), film.suffix or ending(film)
         else:
             name, suffix = record.name, self._suffix(str(record.attrs.get("suffix")))
         path = safe_name(composed(name))
         # Files that differ only in their suffix have it in their names already.
-        if path.name == composed(source.name) and path.suffix == suffix:
+        if path.name == composed(record.source.name) and path.suffix == suffix:
             return self._output / path
         return self._output / f"{path}{suffix}"
 
@@ -306,7 +303,7 @@ class ImagesBeside(_Images):
 
     def path(self, record: Record) -> Path:
         """Return SOURCE.label.suffix. Raises UsageError if the source file does not exist."""
-        path = Path(str(record.attrs.get("source", "")))
+        path = record.source
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
         if self._source(record):

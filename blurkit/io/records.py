@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ class Record:
             raise BlurkitError(
                 f"{self.name}: {sizes_text}; the images of a pair must have the same size"
             )
+
+    @property
+    def source(self) -> Path:
+        """The file that it was read from, which may be gone; `.` if it is not known."""
+        return Path(str(self.attrs.get("source", "")))
 
     @property
     def bytes(self) -> int:

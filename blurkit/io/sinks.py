@@ -308,8 +308,7 @@ class ResumedShard:
 
     def is_done(self, record: Record) -> bool:
         """Return whether a record of this name is finished, and its source is as it was."""
-        source = last_change(Path(str(record.attrs.get("source", ""))))
-        return source <= self._finished.get(record.name, -1)
+        return last_change(record.source) <= self._finished.get(record.name, -1)
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if that fails."""
