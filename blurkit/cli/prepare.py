@@ -270,10 +270,11 @@ def _check(options: PrepareOptions) -> None:
 
 def preparation_of(options: PrepareOptions, part: WorkPart) -> Preparation:
     """Return the preparation of every record. Raises UsageError if a value is out of range."""
-    from blurkit.data.prepare import Preparation, read_kernel_files
+    from blurkit.data.prepare import Preparation
     from blurkit.metrics.psnr import psnr
     from blurkit.synthesis.averaging import Averaging, read_response
     from blurkit.synthesis.drawing import Synthesis
+    from blurkit.synthesis.kernels import read_kernels
 
     o = options
     # A bad file is reported once, not for every record.
@@ -284,7 +285,7 @@ def preparation_of(options: PrepareOptions, part: WorkPart) -> Preparation:
     if o.synthesize:
         synthesis = Synthesis(
             o.synthesize,
-            read_kernel_files(o.kernels),
+            tuple(kernel for path in o.kernels for kernel in read_kernels(path)),
             extent=o.kernel_size,
             gamma=o.gamma,
             response=response,

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import product, takewhile
 from pathlib import Path
@@ -107,11 +108,9 @@ def _packed(
     """Return fetches for the records of a shard, or of a source that is first read to its end."""
     if not is_stream(item.source):
         path = Path(item.source)
-        try:
+        with suppress(BlurkitError):  # truncated, or a stream saved to a file: read what there is
             keys = record_keys(path)
             return [(f"{path}, record {key}", partial(read_record, path, key)) for key in keys]
-        except BlurkitError:
-            pass  # truncated, or a stream saved to a file: read what can be read
     spool = _Spool(read_shard_source(item, on_error, stdin))
     return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.names]
 
@@ -139,12 +138,11 @@ class _Spool:
 class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
-    Without a `reference`, the runs are only put side by side.
-
-    Scenes are matched by name: the relative path without suffix in a folder, the record name in a
-    shard, if need be as `renamed` does, which gets `say`. `names` are those that occur in all runs,
-    the reference and `blurry`; other names are reported to `on_error`. The blurry images come from
-    the folder `blurry`, or else from the reference if it holds them.
+    Without a `reference`, the runs are only put side by side. Scenes are matched by name: the
+    relative path without suffix in a folder, the record name in a shard, if need be as `renamed`
+    does, which gets `say`. `names` are those that occur in all runs, the reference and `blurry`;
+    other names are reported to `on_error`. The blurry images come from the folder `blurry`, or else
+    from the reference if it holds them.
 
     Raises UsageError for a stream and for a run that is named twice, BlurkitError if a source is
     empty or cannot be read, or if no name is common to all.
@@ -236,10 +234,7 @@ def side_by_side_record(scene: Mapping[str, Record]) -> Record:
 
 
 def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
-    """Return a function per name that reads this record of `source`.
-
-    Of shards, only the names are read in advance. Images without partners get the role `image`.
-    """
+    """Return a function per name that reads the record; of shards, only names are read now."""
     inputs = find_items([source], image=image)
     fetches: dict[str, Fetch] = {}
     for item in inputs.items:
@@ -364,7 +359,10 @@ def find_two_sides(
         scenes = [[s for s in side.items if isinstance(s, Scene)] for side in found]
         if _are_pairs(scenes[0], roles) and not _are_pairs(scenes[1], roles):
             first, second, scenes = second, first, scenes[::-1]
-        sides = [_by_name(s, role) for s, role in zip(scenes, roles, strict=True)]
+        sides = [
+            {scene.name: scene.files.get(role, scene.paths[0]) for scene in side}
+            for side, role in zip(scenes, roles, strict=True)
+        ]
         sides[0] = renamed(sides[0], sides[1], first, say)
     pairs = {name: (path, sides[1][name]) for name, path in sides[0].items() if name in sides[1]}
     others = _other_splits(scenes, {path for files in pairs.values() for path in files})
@@ -396,10 +394,6 @@ RESTORED_ITSELF = "is the very picture that was restored; name the sharp one to 
 def _are_pairs(scenes: Sequence[Scene], roles: tuple[str, str]) -> bool:
     """Return whether these are pairs of a dataset that has images of the second role alone."""
     return any(len(s.files) > 1 and roles[1] in s.files and roles[0] not in s.files for s in scenes)
-
-
-def _by_name(scenes: Sequence[Scene], role: str) -> dict[str, Path]:
-    return {scene.name: scene.files.get(role, scene.paths[0]) for scene in scenes}
 
 
 def refuse_reference(source: str) -> None:

@@ -31,18 +31,12 @@ from blurkit.synthesis.averaging import Averaging, average_frames, interpolated_
 
 
 def has_films(scene: Scene) -> bool:
-    """Return whether a scene's files are films, which are opened to see that.
-
-    Raises BlurkitError if the operating system cannot read one.
-    """
+    """Return whether a scene's files are films. Raises BlurkitError if one cannot be read."""
     return any(map(is_film, scene.files.values()))
 
 
 def scene_length(scene: Scene) -> int | None:
-    """Return the number of records of a scene: 1, or that of frames, None if films do not state it.
-
-    Damaged films may have fewer.
-    """
+    """Return the number of a scene's records: 1, or what films state, None if they do not."""
     try:
         if not has_films(scene):
             return 1
@@ -117,13 +111,17 @@ class Clip:
     frames: tuple[Path, ...] = ()
     split: str | None = None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files."""
+        return self.frames or (self.source,)
+
 
 def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
     """Find every video and every folder of at least `average` images among and below `inputs`.
 
     Frames are in the natural order of their names. A clip is named by its path below the input,
-    without a split folder and, for a video, without the suffix; its name is made unique in the same
-    way as those of scenes.
+    without a split folder and a video's suffix; names are made unique as those of scenes are.
     """
     result: Found[Clip] = Found()
     taken: set[str] = set()

@@ -41,8 +41,7 @@ Description = dict[str, Any]
 def describe_image(path: Path, verify: bool = False) -> Description:
     """Return the displayed size, type, channels, alpha and metadata of an image file.
 
-    With `verify`, its pixels are decoded, which detects damage. Raises BlurkitError as `read_image`
-    does.
+    With `verify`, its pixels are decoded, which detects damage. Raises as `read_image` does.
     """
     return _image(read_image(path, verify), path.stat().st_size)
 
@@ -125,8 +124,7 @@ def describe_folder(
     """Return the layout and records of a folder of images, a dataset tree or a folder of shards.
 
     With `verify`, all pixels are read, which detects damage. `blur` is as for `find_items`; photos
-    without partners get the role `image`. Skipped files and items that cannot be read are reported
-    to `on_error`.
+    without partners get the role `image`. Skipped and unreadable files are reported to `on_error`.
     """
     inputs = find_items([path], image="image", blur=blur, lists=())
     for reason in inputs.unmatched:
@@ -182,8 +180,7 @@ def describe_records(records: Iterable[Record]) -> Description:
         if "sequence" in record.attrs:
             sequences.add(str(record.attrs["sequence"]))
         for role, image in record.images.items():
-            kind = *image.shape, str(image.dtype)
-            images[role][kind] += 1
+            images[role][(*image.shape, str(image.dtype))] += 1
         for key, value in record.attrs.items():
             attributes[key].add(value)
     return {

@@ -154,8 +154,7 @@ def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Pl
 def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
     """Return the scenes with equal keys, and the images without a partner or with several.
 
-    A split that lacks one role entirely, like REDS's test split, is valid: its scenes hold only the
-    other role.
+    A split that lacks one role entirely, like REDS's test split, is valid.
     """
     roles = {"blur": blurred, "sharp": sharp}
     splits = {role: {place.split for place in places} for role, places in roles.items()}
@@ -267,8 +266,7 @@ def _files_below(root: Path, on_skip: Callable[[Path, str], None]) -> list[Path]
 def members(archive: Path) -> list[Path]:
     """Return the paths of an archive's images. Raises BlurkitError if it cannot be read."""
     index = _tar_index(archive) if archive.suffix.lower() == ".tar" else _lmdb_index(archive)
-    paths = [archive / safe_name(name) for name in index]
-    return [path for path in paths if is_image(path)]
+    return [path for name in index if is_image(path := archive / safe_name(name))]
 
 
 def read_picture(path: Path, decoded: bool = True) -> Picture:

@@ -69,13 +69,10 @@ def read_lists(lists: Sequence[Path]) -> list[Listed]:
     listed: list[Listed] = []
     columns: dict[tuple[str, ...], dict[str, list[Listed]]] = {}
     for path in lists:
-        words = _words(path.stem)
-        single: list[Listed] = []
-        for line in read_names(path):
-            if len(line.names) == 1:
-                single.append(line)
-            else:
-                listed.append(replace(line, files=_pair_roles(line.where, *line.names)))
+        words, lines = _words(path.stem), read_names(path)
+        single = [line for line in lines if len(line.names) == 1]
+        pairs = (line for line in lines if len(line.names) == 2)
+        listed += [replace(line, files=_pair_roles(line.where, *line.names)) for line in pairs]
         role = _role_of_words(words)
         rest = tuple(word for word in words if _role_of_words((word,)) is None)
         if single and role and role not in columns.setdefault(rest, {}):
@@ -143,10 +140,7 @@ def _joined(sides: dict[str, list[Listed]]) -> list[Listed]:
             "they must name the same images line by line"
         )
     pairs = [(line, line.names + other.names) for line, other in zip(blurred, sharp, strict=True)]
-    return [
-        replace(line, names=(blur, sharp), files={"blur": blur, "sharp": sharp})
-        for line, (blur, sharp) in pairs
-    ]
+    return [replace(line, names=n, files={"blur": n[0], "sharp": n[1]}) for line, n in pairs]
 
 
 def _decoded(data: bytes, errors: str = "strict") -> str:
@@ -160,9 +154,8 @@ def _fields(line: str) -> list[str]:
     if not _IMAGE.sub("", line).strip(_BETWEEN):
         return [os.path.normpath(text) for text in _IMAGE.findall(line)]
     fields = line.split()
-    if any(text.startswith("(") for text in fields):  # counts and a shape follow the name
-        return fields[:1]
-    return fields
+    shaped = any(text.startswith("(") for text in fields)  # which follows the name and counts
+    return fields[:1] if shaped else fields
 
 
 def _pair_roles(where: str, first: str, second: str) -> dict[str, str]:
@@ -174,9 +167,9 @@ def _pair_roles(where: str, first: str, second: str) -> dict[str, str]:
             f"{where}: cannot tell which of {first!r} and {second!r} is blurred; "
             "name it in a folder (blur/, sharp/) or in the file names"
         )
-    if roles[0] == "blur" or roles[1] == "sharp":
-        return {"blur": first, "sharp": second}
-    return {"blur": second, "sharp": first}
+    blurred = roles[0] == "blur" or roles[1] == "sharp"
+    blur, sharp = (first, second) if blurred else (second, first)
+    return {"blur": blur, "sharp": sharp}
 
 
 def role_of(text: str) -> str | None:
@@ -330,8 +323,13 @@ def split_by_lists(
         missing = [line for line in claims.missing[path] if not images.elsewhere(line)]
         if missing and not claims.is_harmless(path):
             claims.check(path, missing, assigned)
-    if any(split_of_list(path) == "train" for path in claims.matched):
-        _leave_out_unlisted(assigned, claims)
+    trained = any(split_of_list(path) == "train" for path in claims.matched)
+    unlisted = [scene for scene in assigned.items if trained and scene.split is None]
+    if unlisted:
+        assigned.items = [scene for scene in assigned.items if scene.split is not None]
+        names = ", ".join(sorted(path.name for path in claims.matched))
+        reason = f"{len(unlisted)} scenes are in no list ({names}); the first: {unlisted[0].name}"
+        assigned.left_out.append((str(images.root), reason))
     return assigned
 
 
@@ -462,15 +460,6 @@ def _is_about(path: Path, root: Path, layout: str) -> bool:
         return bool(first) or all(w in SPLITS or w in _LIST_WORDS for w in _split_words(path))
     named = path.name.lower().startswith(layout.partition(" ")[0].lower())
     return named or first.startswith(f"{normal(root).name.lower()}/")
-
-
-def _leave_out_unlisted(assigned: Found[Scene], claims: _Claims) -> None:
-    unlisted = [scene for scene in assigned.items if scene.split is None]
-    if unlisted:
-        assigned.items = [scene for scene in assigned.items if scene.split is not None]
-        lists = ", ".join(sorted(path.name for path in claims.matched))
-        reason = f"{len(unlisted)} scenes are in no list ({lists}); the first: {unlisted[0].name}"
-        assigned.left_out.append((str(claims.images.root), reason))
 
 
 def _in_folder(text: str, blur: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -157,16 +158,14 @@ def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
     role, folder, variant, split = None, "", "", None
     for index in reversed(range(len(folders))):
         text = folders[index].lower()
-        match = ROLE_FOLDER.fullmatch(text)
-        if match is None and text != blur.lower():
-            continue
-        if match is None:
-            role, folder = "blur", text
-        else:
+        if match := ROLE_FOLDER.fullmatch(text):
             role = "blur" if match["blur"] else "sharp"
             folder, variant, split = match["folder"], match["variant"] or "", match["split"]
-        del folders[index]
-        break
+        elif text == blur.lower():
+            role, folder = "blur", text
+        if role:
+            del folders[index]
+            break
     split = take_split(folders) or split
     return Place(path, Path(file).stem, tuple(folders), role, folder, variant, split)
 
@@ -230,13 +229,10 @@ def _says_only_its_role(place: Place) -> bool:
 def split_of_root(root: Path) -> str | None:
     """Return the split that the folder `root`, or the one it is in or links to, is named after."""
     for top in dict.fromkeys((normal(root), root.resolve())):
-        role = ROLE_FOLDER.fullmatch(top.name.lower())
-        if role:
+        if role := ROLE_FOLDER.fullmatch(top.name.lower()):
             top = top.parent
-        sequence = GOPRO_SEQUENCE.fullmatch(top.name)
-        name = top.parent.name if sequence else top.name
-        split = (role and role["split"]) or split_of_folder(name)
-        if split:
+        top = top.parent if GOPRO_SEQUENCE.fullmatch(top.name) else top
+        if split := (role and role["split"]) or split_of_folder(top.name):
             return split
     return None
 
@@ -261,10 +257,11 @@ def free_name(name: str, source: Path, taken: set[str]) -> str | None:
     The returned name is added to `taken`. Returns None if both are taken.
     """
     folder = source.absolute() if source.is_dir() else source.absolute().parent
-    free = next((n for n in (name, f"{folder.name}/{name}") if n not in taken), None)
-    if free is not None:
-        taken.add(free)
-    return free
+    for free in (name, f"{folder.name}/{name}"):
+        if free not in taken:
+            taken.add(free)
+            return free
+    return None
 
 
 # ---- Parts of the work ---------------------------------------------------------------------------
@@ -326,12 +323,8 @@ def parse_part(text: str) -> WorkPart:
 
 def array_of(numbers: Iterable[int]) -> str:
     """Return numbers as job arrays name them: 1, 2, 3 and 7 are `1-3,7`."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    following = groupby(enumerate(sorted(numbers)), lambda placed: placed[1] - placed[0])
+    runs = [[number for _, number in run] for _, run in following]
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 

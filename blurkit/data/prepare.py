@@ -39,7 +39,6 @@ from blurkit.io.records import Image, Record, crop_record
 from blurkit.io.writing import last_change
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.drawing import Synthesis, synthesize
-from blurkit.synthesis.kernels import Kernel, read_kernels
 
 WorkItem = Scene | ShardSource | Clip
 """A unit of work: one scene or window of frames, or a source of many records."""
@@ -105,7 +104,7 @@ def item_outlines(items: Sequence[WorkItem]) -> list[Record]:
     """
     if known_count(items) is None:
         raise UsageError("--status counts photos and pairs, not the records of shards or films")
-    newest = (max(_files(item), key=last_change) for item in items)
+    newest = (max(item.paths, key=last_change) for item in items)
     return [Record(_where(i), {}, {"source": str(f)}) for i, f in zip(items, newest, strict=True)]
 
 
@@ -148,8 +147,7 @@ def find(
     if limit:
         found.items = found.items[:limit]
     if known_count(found.items) is not None:
-        even = preparation.part.among(map(_where, found.items))
-        preparation = replace(preparation, part=even)
+        preparation = replace(preparation, part=preparation.part.among(map(_where, found.items)))
     found.items = [i for i in found.items if isinstance(i, ShardSource) or preparation.wanted(i)]
     return found, preparation
 
@@ -172,11 +170,10 @@ def with_validation(preparation: Preparation, items: Sequence[WorkItem]) -> Prep
                 frames[_sequence(outline)] += count
     if len(frames) == 1:
         raise BlurkitError(f"--validation: {next(iter(frames))} is all there is to train on")
-
-    def place(name: str) -> bytes:
-        return xxh3_64_digest(f"{preparation.seed}/{name}".encode(errors="surrogateescape"))
-
-    order = sorted(frames, key=place)
+    places = {
+        name: f"{preparation.seed}/{name}".encode(errors="surrogateescape") for name in frames
+    }
+    order = sorted(frames, key=lambda name: xxh3_64_digest(places[name]))
     total, reached, drawn = frames.total(), 0, set()
     for name in order[:-1]:
         if reached / total < preparation.validation:
@@ -252,7 +249,7 @@ def last_changes(items: Iterable[WorkItem], preparation: Preparation) -> Callabl
     for item in items:
         if not isinstance(item, ShardSource):
             name = f"{item.name}/" if _is_film(item) else _where(item)
-            times[name] = max(map(last_change, _files(item)))
+            times[name] = max(map(last_change, item.paths))
         elif not is_stream(item.source):
             records = read_shard_source(item, lambda where, error: None, pixels=False)
             times |= dict.fromkeys((r.name for r in records), last_change(Path(item.source)))
@@ -263,11 +260,6 @@ def last_changes(items: Iterable[WorkItem], preparation: Preparation) -> Callabl
         return times.get(origin) or times.get(frame_of, 0)
 
     return changed
-
-
-def read_kernel_files(paths: Sequence[Path]) -> tuple[tuple[str, Kernel], ...]:
-    """Return the kernels in files or folders. Raises BlurkitError if one is invalid."""
-    return tuple(kernel for path in paths for kernel in read_kernels(path))
 
 
 Outcome = BlurkitError | Iterable[Record]
@@ -394,8 +386,9 @@ def once(items: Sequence[Item], notes: list[str]) -> list[Item]:
     """
     owners: dict[object, tuple[int, int]] = {}
     kept = []
-    for rank, number in sorted((_rank(item), number) for number, item in enumerate(items)):
-        files = [_identity(path) for path in _files(items[number])]
+    ranks = [STRENGTH.index(item.split or "train") for item in items]
+    for rank, number in sorted(zip(ranks, range(len(items)), strict=True)):
+        files = [_identity(path) for path in items[number].paths]
         held = [owners.setdefault(file, (rank, number)) for file in files]
         if not held or ((rank, number) in held and all(other == rank for other, _ in held)):
             kept.append(number)
@@ -403,16 +396,6 @@ def once(items: Sequence[Item], notes: list[str]) -> list[Item]:
         count = len(items) - len(kept)
         notes.append(f"{count} scenes share images with others (by links) and are not used again")
     return [items[number] for number in sorted(kept)]
-
-
-def _rank(item: Scene | ShardSource | Clip) -> int:
-    return STRENGTH.index("train" if isinstance(item, ShardSource) else item.split or "train")
-
-
-def _files(item: Scene | ShardSource | Clip) -> list[Path]:
-    if isinstance(item, ShardSource):
-        return []
-    return list(item.files.values() if isinstance(item, Scene) else item.frames or [item.source])
 
 
 def _identity(path: Path) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +166,7 @@ def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
     for path in inputs:
         if path.is_dir():
             check_replaced(path)
-            inside = walk(path, SHARD_SUFFIXES)
-            shards += [p for p in inside if p.name.startswith(f"{split}-")]
+            shards += [p for p in walk(path, SHARD_SUFFIXES) if p.name.startswith(f"{split}-")]
         elif not path.exists():
             raise BlurkitError(f"{path}: no such shard or folder; make it with: blurkit prepare")
         elif split == "train":
@@ -207,7 +206,15 @@ def _map_shard(path: Path, images: Sequence[str], needed: Sequence[str]) -> list
     scenes: list[StoredScene] = []
     with ExitStack() as stack:
         stack.callback(_close, shard)
-        scenes += _mapped_scenes(path, shard, mapped, images, needed)
+        for group in (shard[key] for key in sorted(shard)):
+            if not all(image in group for image in needed):
+                continue
+            name, whole = str(attribute(group, "name")), all(image in group for image in images)
+            datasets = [group[image if image in group else images[-1]] for image in images]
+            if len({dataset.shape[:2] for dataset in datasets}) > 1:
+                raise BlurkitError(f"{path}: record {name!r} has images of two sizes")
+            held = tuple(_map_dataset(mapped, dataset) for dataset in datasets)
+            scenes.append(StoredScene(name, held, whole))
         if any(isinstance(image, h5py.Dataset) for scene in scenes for image in scene.images):
             stack.pop_all()
     return scenes
@@ -217,21 +224,6 @@ def _close(shard: h5py.File) -> None:
     """Close a shard that was read; h5py prints what fails if it is left to do this itself."""
     with suppress(Exception):
         shard.close()
-
-
-def _mapped_scenes(
-    path: Path, shard: h5py.File, mapped: np.ndarray, images: Sequence[str], needed: Sequence[str]
-) -> Iterator[StoredScene]:
-    for key in sorted(shard):
-        group = shard[key]
-        if not all(name in group for name in needed):
-            continue
-        name = str(attribute(group, "name"))
-        whole = all(name in group for name in images)
-        datasets = [group[image if image in group else images[-1]] for image in images]
-        if len({dataset.shape[:2] for dataset in datasets}) > 1:
-            raise BlurkitError(f"{path}: record {name!r} has images of two sizes")
-        yield StoredScene(name, tuple(_map_dataset(mapped, d) for d in datasets), whole)
 
 
 def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Dataset:

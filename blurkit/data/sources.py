@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from blurkit.data.films import film_records, has_films, scene_length
 from blurkit.data.layouts import find_scenes, is_archive, read_picture
@@ -40,9 +40,6 @@ STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 OPEN_FILES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 """Folders of names for files that are open."""
 
-FindScenes = Callable[[Path], Found[Scene]]
-"""Finds the scenes below a folder."""
-
 
 @dataclass(frozen=True)
 class ShardSource:
@@ -50,6 +47,8 @@ class ShardSource:
 
     source: str
     image: str = "blur"
+    split: ClassVar[str | None] = None  # each record has its own
+    paths: ClassVar[tuple[Path, ...]] = ()
 
 
 def find_items(
@@ -190,14 +189,11 @@ class RecordStream(Iterator[Record]):
 
     def drop(self, unwanted: Callable[[Record], bool]) -> list[Scene]:
         """Drop the scenes whose `without_images` is `unwanted`, and return them."""
-        items, scenes = [*self.items], []
-        self.items.clear()
-        for item in items:
-            if isinstance(item, Scene) and unwanted(without_images(item)):
-                scenes.append(item)
-            else:
-                self.items.append(item)
-        return scenes
+        scenes = [item for item in self.items if isinstance(item, Scene)]
+        dropped = [scene for scene in scenes if unwanted(without_images(scene))]
+        gone = {id(scene) for scene in dropped}
+        self.items[:] = [item for item in self.items if id(item) not in gone]
+        return dropped
 
     @property
     def total(self) -> int | None:
@@ -313,7 +309,10 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
 
 
 def _find(
-    text: str, image: str, scenes: FindScenes, found: Found[Scene | ShardSource]
+    text: str,
+    image: str,
+    scenes: Callable[[Path], Found[Scene]],
+    found: Found[Scene | ShardSource],
 ) -> list[Scene] | list[ShardSource]:
     """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder
@@ -326,10 +325,8 @@ def _find(
     if not path.exists():
         raise BlurkitError(f"{text}: no such file or folder")
     if not is_image(path) and ending(path) not in FILM_SUFFIXES:
-        known = (
-            f"known endings are {' '.join(sorted(IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES))}"
-        )
-        reason = why_unread(path.suffix.lower()) or known
+        known = " ".join(sorted(IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES))
+        reason = why_unread(path.suffix.lower()) or f"known endings are {known}"
         raise BlurkitError(f"{text}: is not an image, film or shard that can be read; {reason}")
     return [Scene(composed(path.stem), {image: path})]
 

@@ -55,11 +55,8 @@ def in_order(
         for worker in range(min(jobs, len(items))):
             reader, writer = multiprocessing.Pipe(duplex=False)
             _widen(writer)
-            process = multiprocessing.Process(
-                target=_work,
-                args=(work, items[worker::jobs], writer, paths.most_pixels),
-                daemon=True,
-            )
+            given = work, items[worker::jobs], writer, paths.most_pixels
+            process = multiprocessing.Process(target=_work, args=given, daemon=True)
             processes.append(process)
             gc.freeze()  # a fork would wait for FFmpeg's threads, which it lacks, to free videos
             process.start()

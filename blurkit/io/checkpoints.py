@@ -1,7 +1,4 @@
-"""Checkpoints: networks with everything needed to rebuild and verify them.
-
-Tensors have checksums, and may be stored in half precision.
-"""
+"""Checkpoints: networks with everything needed to rebuild and verify them."""
 
 from __future__ import annotations
 
@@ -104,9 +101,8 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, output: str | Path, force: bool = True) -> None:
     """Write a checkpoint, whole or not at all, to a file, or to standard output for `-`.
 
-    Without `force`, an existing file is kept. A name that ends in `.safetensors` selects that
-    format, any other name torch's. Raises BlurkitError if the checkpoint cannot be written or the
-    file is kept.
+    A name that ends in `.safetensors` selects that format, any other name torch's. Raises
+    BlurkitError if the file cannot be written, or exists and `force` is off.
     """
     if str(output) == "-":
         stream, buffer = standard_output(), io.BytesIO()
@@ -147,10 +143,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def load_tensors(file: BinaryIO, where: str) -> Any:
-    """Load tensors and plain values from a seekable torch file; refuse one that would run code.
-
-    Raises BlurkitError naming `where`.
-    """
+    """Load tensors and plain values from a seekable file, or raise BlurkitError, also for code."""
     start = file.tell()
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(BESIDE):
@@ -270,10 +263,10 @@ def _checkpoint(about: dict[str, Any], where: str) -> Checkpoint:
 
 def _is_role(about: Any) -> bool:
     """Return whether an entry is a table of a class and its options, or empty."""
-    if not isinstance(about, dict):
-        return False
-    known = isinstance(about.get("class"), str) and isinstance(about.get("options"), dict)
-    return known or not about
+    kinds = {"class": str, "options": dict}
+    return isinstance(about, dict) and (
+        not about or all(isinstance(about.get(key), kind) for key, kind in kinds.items())
+    )
 
 
 def _state_dict(content: Any) -> StateDict | None:
@@ -335,16 +328,12 @@ def verify(content: Mapping[str, Any], where: str) -> None:
         return
     if not isinstance(stated, Mapping):
         raise BlurkitError(f"{where}: damaged, its checksums are missing")
-    places = [*found, *stated]
-    changed = next((p for p in places if stated.get(p) != found.get(p)), KEY)
+    changed = next((p for p in (*found, *stated) if stated.get(p) != found.get(p)), KEY)
     raise BlurkitError(f"{where}: damaged, {str(changed)[:100]!r} has changed")
 
 
 def leaf_checksums(content: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the place and checksum of every tensor and value in nested tables and lists.
-
-    Places are keys and numbers, joined by slashes.
-    """
+    """Yield the place, such as `a/0`, and checksum of all tensors and values in nested tables."""
     if isinstance(content, Mapping):
         children: Iterable[tuple[Any, Any]] = content.items()
     elif isinstance(content, (list, tuple)):
@@ -383,8 +372,7 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def half_moments(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """Return an optimiser's state with its moments as bfloat16, which has the range of float32.
 
-    Vectors and counters are unchanged, as in `halved`; optimisers convert the moments back to
-    float32.
+    Vectors and counters are unchanged, as in `halved`; optimisers convert the moments back.
     """
     moments = {
         number: {

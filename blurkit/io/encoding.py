@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, Say
+from blurkit.io.codecs.jpeg import XMP_UUID, box
 from blurkit.io.images import FrameTime
 from blurkit.io.records import Image, from_float, to_float
 from blurkit.io.videos import (
@@ -47,20 +48,11 @@ ENCODERS = {
 CRF = 17
 """The default constant rate factor: with h264, a film that is hard to tell from its frames."""
 
-MATRIX_FILTERS = {
-    **{"ITU709": "bt709", "FCC": "fcc", "ITU601": "bt601"},
-    **{"SMPTE240M": "smpte240m", "BT2020": "bt2020"},
-}
-"""The names of matrices of `matrix_of` in FFmpeg's filters."""
-
 OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
 """Metadata that muxers write themselves, in lower case."""
 
 XMP_KEY = "xmp"
 """FFmpeg's name of the XMP of MP4 and MOV, which it reads but does not write."""
-
-XMP_BOX = b"uuid" + bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-"""The type of the box of MP4 that has XMP (XMP specification, part 3)."""
 
 STATISTICS = re.compile(
     r"bps|number_of_|_statistics_|duration|encoder|vendor_id|alpha_mode|rotate", re.IGNORECASE
@@ -86,48 +78,50 @@ EXTRAS = {
 """What frames may carry beside their pixels, by PyAV's names, and what it is called when lost."""
 
 
+@dataclass(frozen=True)
+class FilmOptions:
+    """How films are written: as files of `frames`, or as films.
+
+    `crf` is the constant rate factor of videos: lower is better, None the default. If `only` some
+    frames of each film are given, they begin at time 0, without its sound. What changes or is lost
+    is reported to `warn`.
+    """
+
+    frames: bool = False
+    crf: int | None = None
+    only: range | None = None
+    warn: Say = lambda text: None
+
+
 class VideoWriter:
     """Encodes every frame as it comes and writes a video to a file.
 
     Codec, pixel format, colours and aspect ratio are those of the film `source`, whose sound,
-    subtitles and metadata are copied. A film that is `cut` has none of these, and begins at time 0.
-    `crf` is the constant rate factor: lower is better, None the default. What changes or is lost is
-    reported to `warn`; errors name `result`, whose place `path` will take. The file is whole after
-    `close`; `release` closes all files, whether it is whole or not.
+    subtitles and metadata are copied, unless only a part of it is written. Errors name `result`,
+    whose place `path` will take. The file is whole after `close`; `release` closes all files,
+    whether it is whole or not.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        result: Path,
-        source: Path,
-        crf: int | None,
-        warn: Say,
-        cut: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, result: Path, source: Path, options: FilmOptions) -> None:
         import av  # only for videos: it takes a tenth of a second
 
-        self._crf, self._warn = CRF if crf is None else crf, warn
-        self._path, self._result, self._source = path, result, source
+        self._path, self._result, self._source, self._options = path, result, source, options
         self._files = ExitStack()
         self._look, original, pictures = Look(), None, None
         if is_video(source):
             self._look = Look.of(source)
-        if is_video(source) and not cut:
-            original, pictures = self._files.enter_context(open_video(source))
-        suffix = result.suffix.lower()
-        metadata = {} if original is None else original.metadata
-        self._output = self._files.enter_context(
-            av.open(
-                address(path),
-                "w",
-                format=MUXERS[suffix],
-                container_options=_muxing(MUXERS[suffix], metadata),
-            )
-        )
-        self._encoder = self._choose_encoder(suffix)
-        self._offset, self._cut = Fraction(0), cut
-        if original is not None and original.format.name == "mpegts" != MUXERS[suffix]:
+            if options.only is None:
+                original, pictures = self._files.enter_context(open_video(source))
+        muxer = MUXERS[result.suffix.lower()]
+        # The index comes first in MP4 and MOV, for players on networks.
+        keys = original is not None and _has_keys(original.metadata)
+        flags = {"movflags": "faststart" + "+use_metadata_tags" * keys}
+        muxing = flags if muxer in ("mp4", "mov", "3gp") else {}
+        output = av.open(address(path), "w", format=muxer, container_options=muxing)
+        self._output = self._files.enter_context(output)
+        self._encoder = self._choose_encoder(result.suffix.lower())
+        self._offset = Fraction(0)
+        if original is not None and original.format.name == "mpegts" != muxer:
             # A transport stream starts at any time, from which other films count.
             self._offset = Fraction(original.start_time or 0, 1_000_000)
         self._stream: Any = None
@@ -145,14 +139,13 @@ class VideoWriter:
         height, width = pixels.shape[:2]
         if self._stream is None:
             self._size = (width, height)
-            self._offset = time.start if self._cut else self._offset
+            self._offset = self._offset if self._options.only is None else time.start
             with _encoding(self._result):
                 self._stream = self._open_stream(time.time_base)
                 self._copies.begin(self._stream)
         elif (width, height) != self._size:
             raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
-        start = time.pts - round(self._offset / time.time_base)
-        self._last = max(start, self._last + 1)
+        self._last = max(time.pts - round(self._offset / time.time_base), self._last + 1)
         with _encoding(self._result):
             self._copies.until(time.start)
             self._output.mux(self._stream.encode(self._frame(pixels, time)))
@@ -168,7 +161,7 @@ class VideoWriter:
             lost = [*self._dropped(), *self._copies.lost(self._path)]
             self.release()
         if lost:
-            self._warn(f"{self._source}: not kept in the new film: {', '.join(lost)}")
+            self._options.warn(f"{self._source}: not kept in the new film: {', '.join(lost)}")
 
     def release(self) -> None:
         """Close all files."""
@@ -229,7 +222,8 @@ class VideoWriter:
         if self._encoder == "hevc" and look.mastering():
             options = {"x265-params": f"{options['x265-params']}:{look.mastering()}"}
         place = {} if look.chroma == "unspecified" else {"chroma_sample_location": look.chroma}
-        context.options = options | place | {"crf": str(self._crf)}
+        crf = CRF if self._options.crf is None else self._options.crf
+        context.options = options | place | {"crf": str(crf)}
         return stream
 
     def _frame(self, pixels: Image, time: FrameTime) -> Any:
@@ -263,7 +257,7 @@ class VideoWriter:
                 flags=str(SCALING),
                 in_range="full",
                 out_range="full" if look.range == FULL_RANGE else "limited",
-                out_color_matrix=MATRIX_FILTERS[look.matrix],
+                out_color_matrix=look.matrix.lower().replace("itu", "bt"),
                 out_chroma_loc=look.chroma.replace("unspecified", "auto"),
             ),
             graph.add("format", pix_fmts=self._stream.codec_context.pix_fmt),
@@ -271,13 +265,6 @@ class VideoWriter:
         )
         graph.configure()
         return graph
-
-
-def _muxing(muxer: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return a muxer's options: the index comes first in MP4 and MOV, for players on networks."""
-    if muxer not in ("mp4", "mov", "3gp"):
-        return {}
-    return {"movflags": "faststart" + ("+use_metadata_tags" if _has_keys(metadata) else "")}
 
 
 def _has_keys(metadata: Mapping[str, str]) -> bool:
@@ -338,7 +325,9 @@ class Copies:
                 raise ValueError(kind)
             copy = self._output.add_stream_from_template(stream, opaque=True)
         except ValueError:  # of FFmpeg, too
-            if "timecode" not in stream.metadata and not self._is_text_of_chapters(stream):
+            # The names of chapters are a stream of MP4 and MOV.
+            named = kind == "data" and stream.name == "bin_data" and self._original.chapters()
+            if "timecode" not in stream.metadata and not named:
                 self._left_out.append(f"{kind} stream {stream.index}")
             return
         copy.metadata.update(stream.metadata)
@@ -353,17 +342,10 @@ class Copies:
             trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
 
-    def _is_text_of_chapters(self, stream: Any) -> bool:
-        """Return whether a stream of MP4 or MOV holds but the names of chapters."""
-        return stream.type == "data" and stream.name == "bin_data" and self._original.chapters()
-
     def until(self, seconds: Fraction | None) -> None:
         """Copy the packets up to a time, or all that are left."""
-        while True:
-            self._next = self._next or next(self._packets, None)
-            packet = self._next
-            if packet is None:
-                return
+        while (packet := self._next or next(self._packets, None)) is not None:
+            self._next = packet
             if packet.size:  # the last packet of each stream is empty
                 start = packet.pts if packet.dts is None else packet.dts
                 if None not in (seconds, start) and start * packet.time_base > seconds:
@@ -372,10 +354,7 @@ class Copies:
             self._next = None
 
     def _copy(self, packet: Any, start: int | None) -> None:
-        """Copy a packet, which comes at least a tick after the one before of its stream.
-
-        A damaged one is left out, but the film goes on.
-        """
+        """Copy a packet, at least a tick after its stream's last one, unless it is damaged."""
         from av import FFmpegError
 
         index = packet.stream.index
@@ -399,7 +378,7 @@ class Copies:
         if text and self._output.format.name in ("mp4", "mov"):
             data = text.encode(errors="surrogateescape")
             with path.open("ab") as file:
-                file.write(struct.pack(">I", 4 + len(XMP_BOX) + len(data)) + XMP_BOX + data)
+                file.write(box(b"uuid", XMP_UUID + data))
 
     def lost(self, path: Path) -> list[str]:
         """Return what the finished file lacks of the streams, metadata and chapters."""

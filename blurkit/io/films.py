@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,10 +23,16 @@ import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, Say, one_line
 from blurkit.io.codecs.metadata import Metadata, to_srgb
-from blurkit.io.codecs.pillow import check_frame, check_gif_end, claims_limited, opened
+from blurkit.io.codecs.pillow import (
+    QUALITY,
+    check_frame,
+    check_gif_end,
+    claims_limited,
+    opened,
+)
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
-from blurkit.io.encoding import VideoWriter
+from blurkit.io.encoding import FilmOptions, VideoWriter
 from blurkit.io.formats import BY_SUFFIX, TIFF, ending
 from blurkit.io.images import (
     FrameTime,
@@ -37,7 +43,13 @@ from blurkit.io.images import (
     not_kept,
     upright_picture,
 )
-from blurkit.io.paths import check_pixels, reading_error, reading_errors, system_failure
+from blurkit.io.paths import (
+    check_pixels,
+    decoding_errors,
+    reading_error,
+    reading_errors,
+    system_failure,
+)
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
 from blurkit.io.videos import (
     VIDEO_SUFFIXES,
@@ -66,7 +78,7 @@ def is_film(path: Path) -> bool:
         return False
     if suffix in TIFF.suffixes:
         return page_count(path) > 1
-    if suffix not in ANIMATION_SUFFIXES:
+    if suffix not in ANIMATION_KINDS:
         return False
     try:
         with _animation(path) as image:
@@ -142,14 +154,8 @@ PILLOW_NAMES = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "comment": "
 STILLS = {".apng": ".png"}
 """The suffix of single pictures in the format of an animation, if it is another."""
 
-ANIMATION_SUFFIXES = frozenset(ANIMATION_KINDS)
-PILLOW_KINDS = tuple(ANIMATION_KINDS.values())
-
 TICKS = 1000
 """Ticks a second of the times of frames, which all these formats round to milliseconds or more."""
-
-LOSSY_QUALITY = 95
-"""The quality of WebP and AVIF on writing."""
 
 KEPT = ("loop", "default_image")
 """Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
@@ -158,7 +164,7 @@ KEPT = ("loop", "default_image")
 @contextmanager
 def _animation(path: Path) -> Iterator[PIL.Image.Image]:
     """Yield a file that may be an animation as Pillow opens it. Raises BlurkitError as `opened`."""
-    with path.open("rb") as file, opened(file, str(path), *PILLOW_KINDS) as image:
+    with path.open("rb") as file, opened(file, str(path), *ANIMATION_KINDS.values()) as image:
         yield image
 
 
@@ -166,16 +172,15 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
 
     They are RGB, with alpha where a frame is transparent. Raises BlurkitError where the file is
-    damaged, and if all its frames together have more than `--max-pixels`, since writing keeps them
-    in memory.
+    damaged, and if all frames, which writing keeps in memory, have more than `--max-pixels`.
     """
     clock, stored = 0, path.stat().st_size
     # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
     with _animation(path) as image:
-        with _damaged(path, 0):
+        with decoding_errors(path, "damaged after frame 0"):
             count = int(getattr(image, "n_frames", 1))
         for number in range(count):
-            with _damaged(path, number):
+            with decoding_errors(path, f"damaged after frame {number}"):
                 with claims_limited(stored):
                     image.seek(number)
                 check_frame(image, stored, str(path))
@@ -187,20 +192,8 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
             yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
     if image.format == "GIF":
-        with path.open("rb") as file, _damaged(path, count):
+        with path.open("rb") as file, decoding_errors(path, f"damaged after frame {count}"):
             check_gif_end(file)
-
-
-@contextmanager
-def _damaged(path: Path, decoded: int) -> Iterator[None]:
-    """Turn an error of any kind into one that says how many frames come before the damage."""
-    try:
-        yield
-    except BlurkitError:
-        raise
-    except Exception as error:
-        reason = f"damaged after frame {decoded} ({one_line(error)})"
-        raise reading_error(path, reason, error) from error
 
 
 def write_animation(
@@ -208,9 +201,8 @@ def write_animation(
 ) -> None:
     """Write frames, all (H, W, 3) or all (H, W, 4) uint8, to `path`, which will be `result`.
 
-    The format is that of the suffix of `result`. `durations` has the frames' milliseconds on the
-    screen; `options` are those of Pillow's plugin. Raises BlurkitError if the format cannot hold
-    them.
+    The format is that of the suffix of `result`. `durations` are in milliseconds; `options` are
+    those of Pillow's plugin. Raises BlurkitError if the format cannot hold the frames.
     """
     import imageio.v3 as imageio  # only for these files
 
@@ -235,7 +227,8 @@ class AnimationWriter:
 
     def __init__(self, path: Path, result: Path, source: Path, warn: Say) -> None:
         self._path, self._result, self._source, self._warn = path, result, source, warn
-        self._suffix = result.suffix.lower()
+        suffix = result.suffix.lower()
+        self._kind = BY_SUFFIX[STILLS.get(suffix, suffix)]
         self._frames: list[np.ndarray] = []
         self._durations: list[int] = []
 
@@ -258,40 +251,40 @@ class AnimationWriter:
         """
         transparent = any(frame.shape[2] == 4 for frame in self._frames)
         frames: Iterable[np.ndarray] = self._frames
-        if transparent:
-            frames = map(_with_alpha, self._frames)
-        options = _options(self._source) | {"quality": LOSSY_QUALITY}
-        if self._suffix == ".gif":
+        if transparent:  # opaque where a frame had no alpha
+            opaque = np.full_like(self._frames[0][:, :, 0], 255)
+            frames = (f if f.shape[2] == 4 else np.dstack([f, opaque]) for f in self._frames)
+        options = _options(self._source) | {"quality": QUALITY}
+        if self._kind is BY_SUFFIX[".gif"]:
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
-        metadata, by_pillow = self._metadata()
-        by_chunks = STILLS.get(self._suffix, self._suffix) == ".png"
-        if metadata.icc and not by_chunks and "icc" not in by_pillow:
+        metadata = self._metadata()
+        if metadata.icc and "icc" not in self._kind.holds:
             frames = _srgb(frames, metadata.icc)
-        stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in by_pillow}
-        options |= {name: value for name, value in stated.items() if value}
-        if self._suffix == ".webp":
+        if self._kind is not BY_SUFFIX[".png"]:
+            names = self._kind.holds.intersection(PILLOW_NAMES)
+            stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in names}
+            options |= {name: value for name, value in stated.items() if value}
+        if self._kind is BY_SUFFIX[".webp"]:
             options["lossless"] = metadata.lossless
         write_animation(self._path, self._result, frames, self._durations, **options)
-        if by_chunks:
+        if self._kind is BY_SUFFIX[".png"]:
             self._path.write_bytes(described_png(self._path.read_bytes(), metadata))
 
-    def _metadata(self) -> tuple[Metadata, frozenset[str]]:
-        """Return the metadata of the source that the format holds, and what Pillow writes of it."""
-        kind = BY_SUFFIX[STILLS.get(self._suffix, self._suffix)]
-        holds, by_chunks = kind.holds, kind is BY_SUFFIX[".png"]
-        if not by_chunks:  # Pillow writes no codes of colours
-            kind = replace(kind, holds=holds - {"cicp"})
-        source = _metadata_of(self._source)
+    def _metadata(self) -> Metadata:
+        """Return the metadata of the source that the format holds, and report what is lost."""
+        kind, source = self._kind, _metadata_of(self._source)
+        if kind is not BY_SUFFIX[".png"]:  # Pillow writes no codes of colours
+            kind = replace(kind, holds=kind.holds - {"cicp"})
         try:
             metadata, lost = held(kind, source)
         except ValueError as error:
             raise BlurkitError(f"{self._source}: cannot be written ({error})") from error
-        if metadata.orientation > 1 and self._suffix == ".avif":  # on which Pillow 13 crashes
+        if metadata.orientation > 1 and kind.suffixes == (".avif",):  # on which Pillow 13 crashes
             metadata, lost = metadata.stored(1, self._frames[0].shape[:2]), [*lost, "orientation"]
         lost += [f"depth of {source.bits} bits"] if source.bits else []
         if lost:
             self._warn(f"{self._source}: {not_kept(lost)}")
-        return metadata, frozenset() if by_chunks else holds.intersection(PILLOW_NAMES)
+        return metadata
 
     def release(self) -> None:
         self._frames.clear()
@@ -301,11 +294,6 @@ def rgb(image: Image) -> np.ndarray:
     """Return an image (H, W, 1 or 3) as (H, W, 3) uint8."""
     pixels = from_float(to_float(image), np.uint8)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-
-def _with_alpha(frame: np.ndarray) -> np.ndarray:
-    """Return a frame (H, W, 4), opaque where it had no alpha."""
-    return frame if frame.shape[2] == 4 else np.dstack([frame, np.full_like(frame[:, :, 0], 255)])
 
 
 def _srgb(frames: Iterable[np.ndarray], icc: bytes) -> Iterator[np.ndarray]:
@@ -334,19 +322,6 @@ def _options(source: Path) -> dict[str, Any]:
 
 
 # ---- Writing films -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FilmOptions:
-    """How films are written: as files of `frames`, or as films with `crf`; `warn` tells losses.
-
-    If `only` some frames of each are given, they begin at time 0, without its sound.
-    """
-
-    frames: bool = False
-    crf: int | None = None
-    only: range | None = None
-    warn: Say = lambda text: None
 
 
 class PageWriter:
@@ -421,8 +396,7 @@ class OpenFilm:
 
     def abandon(self) -> None:
         """Remove the unfinished film."""
-        unfinished = BlurkitError(f"{self.path}: is not finished")
-        self._stack.__exit__(BlurkitError, unfinished, None)
+        self._stack.__exit__(BlurkitError, BlurkitError(f"{self.path}: is not finished"), None)
 
 
 def can_write(suffix: str, source: Path) -> bool:
@@ -440,13 +414,12 @@ def _writer(
     partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
-    cut = options.only is not None
     if is_video(result):
-        return VideoWriter(partial, result, source, options.crf, options.warn, cut)
-    if result.suffix.lower() in ANIMATION_SUFFIXES:
+        return VideoWriter(partial, result, source, options)
+    if result.suffix.lower() in ANIMATION_KINDS:
         about = describe_video(source) if is_video(source) else {}
         lost = [name for name in ("audio", "subtitles") if about.get(name)]
-        if lost and not cut:
+        if lost and options.only is None:
             options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")
         return AnimationWriter(partial, result, source, options.warn)
     return PageWriter(partial, source, options.warn)

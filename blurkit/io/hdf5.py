@@ -96,8 +96,7 @@ DEEPEST_GROUP = 8
 def probe(path: Path) -> None:
     """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
 
-    Errors that the reader itself would report are left to it. A file is read once only, as long as
-    it does not change.
+    Errors that the reader itself would report are left to it. A file that stays is read once only.
     """
     state = path.stat()
     _read_apart(path, state.st_size, state.st_mtime_ns)
@@ -199,13 +198,9 @@ def _at(shard: h5py.File, address: int) -> h5py.Group:
 
 def _ends_by(group: h5py.Group, size: int) -> bool:
     """Return whether all images of a group, of which there are some, end by byte `size`."""
-    ends: list[int] = []
-
-    def visit(_: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            ends.append(_stored_end(item))
-
-    group.visititems(visit)
+    found: list[Any] = []
+    group.visititems(lambda _, item: found.append(item))
+    ends = [_stored_end(item) for item in found if isinstance(item, h5py.Dataset)]
     return bool(ends) and max(ends) <= size
 
 

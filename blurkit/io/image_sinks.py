@@ -39,9 +39,9 @@ class FileOptions:
     the format of their source, and the quality that `write_image` chooses. `warn` receives a line
     about each image whose format cannot hold all that its source does. With `compare`, its picture
     of each record is written beside the result, of a film the `sheet` of those of some frames, with
-    their numbers. `guard`
-    surrounds the end of a film and each such picture, so that these fail alone. A film whose name
-    is in `failed` could not be read to its end: what there is of it does not count as finished.
+    their numbers. `guard` surrounds the end of a film and each such picture, so that these fail
+    alone. What there is of a film whose name is in `failed`, which could not be read to its end,
+    does not count as finished.
     """
 
     force: bool = False
@@ -207,14 +207,13 @@ class _Images(Sink):
     def _comparison(self, record: Record) -> Path:
         """Return the file of a record's comparison; files of one stem have one each."""
         name = (self.film(record) or record.name).rpartition("/")[2]
-        source = Path(str(record.attrs.get("source", "")))
-        return comparison_path(self.path(record), name if name == composed(source.name) else None)
+        alone = name != composed(record.source.name)
+        return comparison_path(self.path(record), None if alone else name)
 
     def _source(self, record: Record) -> Path | None:
         """Return the film that `record` is written as a frame of, None if it is an image."""
-        path = Path(str(record.attrs.get("source", "")))
-        is_frame = "film" in record.attrs and path.is_file()  # the film may be gone
-        return path if is_frame and not self._options.films.frames else None
+        is_frame = "film" in record.attrs and record.source.is_file()
+        return record.source if is_frame and not self._options.films.frames else None
 
     def _suffix(self, source: str) -> str:
         """Return the suffix of the result of a file with the suffix `source`."""
@@ -242,15 +241,10 @@ class ImageStream(Sink):
         """Send the first available image of `show`, with its alpha and metadata."""
         self.claim(record)
         shown, options = _shown(record, self._show), self._options
-        encoded = encode_image(
-            str(options.suffix),
-            *shown,
-            record.attrs,
-            options.quality,
-            where=record.name,
-            warn=options.warn,
+        suffix, quality = str(options.suffix), options.quality
+        self._stream.write(
+            encode_image(suffix, *shown, record.attrs, quality, record.name, options.warn)
         )
-        self._stream.write(encoded)
         self._stream.flush()
         self.done += 1
 
@@ -263,14 +257,13 @@ class ImageFolder(_Images):
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
-        source = Path(str(record.attrs.get("source", "")))
         if film := self._source(record):
             name, suffix = str(record.attrs["film"]), film.suffix or ending(film)
         else:
             name, suffix = record.name, self._suffix(str(record.attrs.get("suffix")))
         path = safe_name(composed(name))
         # Files that differ only in their suffix have it in their names already.
-        if path.name == composed(source.name) and path.suffix == suffix:
+        if path.name == composed(record.source.name) and path.suffix == suffix:
             return self._output / path
         return self._output / f"{path}{suffix}"
 
@@ -304,15 +297,13 @@ class ImagesBeside(_Images):
     Records with an attribute `frame` come from the same file: photo.LABEL-FRAME.jpg.
     """
 
-    def __init__(
-        self, show: Sequence[str], label: str, options: FileOptions = FileOptions()
-    ) -> None:
+    def __init__(self, show: Sequence[str], label: str, options: FileOptions) -> None:
         super().__init__(Path(), show, options)
         self._label = label
 
     def path(self, record: Record) -> Path:
         """Return SOURCE.label.suffix. Raises UsageError if the source file does not exist."""
-        path = Path(str(record.attrs.get("source", "")))
+        path = record.source
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
         if self._source(record):

@@ -58,7 +58,6 @@ def read_image(path: Path, decoded: bool = True) -> Picture:
     """Read the image in a file, with its pixels upright.
 
     Those that are not `decoded` have shapes and types only, and damage is not detected in them.
-
     Files of 8 and 16 bits keep their depth, depths between become 16 bits; float TIFF becomes
     float32. The attributes are `source`, `suffix`, those that `Metadata` states, and of float
     pixels `beyond`: the parts of their values that are not in [0, 1], if there are any. Raises
@@ -149,15 +148,14 @@ def write_image(
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
 
-    Without `force`, an existing file is kept.
-
     `pixels` are (H, W, 1 or 3), upright. TIFF holds float32 and 16 bits; PNG, PPM, JPEG 2000, JPEG
     XL, AVIF and HEIC 16 bits; others 8; deeper values are rounded to the depth of the format.
     `attrs` are those of `read_image`, which come along if the format can hold them; if it has no
     ICC profile, colours are converted to sRGB. `warn` is called once with what does not come along.
     `quality` (1 to 100) is that of lossy formats; by default 95, and of a JPEG with `jpeg_tables`
-    these tables. Raises BlurkitError if the suffix is unknown, the disk is full, the folder cannot
-    be written, the file is kept, or the format cannot show the colours.
+    these tables. Without `force`, an existing file is kept. Raises BlurkitError if the suffix is
+    unknown, the disk is full, the folder cannot be written, the file is kept, or the format cannot
+    show the colours.
     """
     _check_suffix(str(path), path.suffix)
     with replacing(path, force) as partial:
@@ -239,8 +237,11 @@ def fitted(
     icc = metadata.icc
     if "icc" not in kind.holds:
         metadata = replace(metadata, icc=b"")
-    pixels, whole = _with_beyond(kind, pixels, attrs.get("beyond"))
-    lost += [] if whole else ["values beyond 0 and 1"]
+    beyond, is_float = attrs.get("beyond"), np.float32 in kind.depths and pixels.dtype == np.float32
+    if beyond is not None and is_float and beyond.shape == pixels.shape:
+        pixels = pixels + beyond
+    elif beyond is not None:
+        lost.append("values beyond 0 and 1")
     if alpha is not None and not kind.alpha:
         lost.append("transparency")
     orientation = metadata.orientation
@@ -268,8 +269,7 @@ def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Met
     """
     lost = metadata.lost.split(", ") if metadata.lost else []
     if metadata.cicp and "cicp" not in kind.holds:
-        icc = metadata.icc or profile_of(metadata.cicp, gray)
-        metadata = replace(metadata, icc=icc, cicp=None)
+        metadata = replace(metadata, icc=metadata.icc or profile_of(metadata.cicp, gray), cicp=None)
     without: dict[str, Any] = {}
     for name, word in FIELD_NAMES.items():
         value = getattr(metadata, name)
@@ -283,15 +283,6 @@ def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Met
         lost += metadata.extras_names.split(", ") if metadata.extras_names else []
         metadata = replace(metadata, extras=b"")
     return metadata, lost
-
-
-def _with_beyond(kind: ImageFormat, pixels: Image, beyond: np.ndarray | None) -> tuple[Image, bool]:
-    """Return pixels with the parts of values that are not in [0, 1], and whether that is right."""
-    if beyond is None:
-        return pixels, True
-    if np.float32 not in kind.depths or pixels.dtype != np.float32 or beyond.shape != pixels.shape:
-        return pixels, False
-    return pixels + beyond, True
 
 
 def _as_depth(pixels: Image, dtype: np.dtype | type) -> Image:

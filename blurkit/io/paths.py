@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from blurkit.errors import BlurkitError
+from blurkit.errors import BlurkitError, one_line
 
 IMPORTED_FROM = Path(__file__).parents[2]
 """The folder of the package, in which child processes start: in the current one, a file could have
@@ -96,6 +96,19 @@ def reading_error(where: str | Path, damage: str, error: BaseException) -> Blurk
     """Return a decoder's error as one line: `damage`, or that the system could not read a file."""
     failure = system_failure(error)
     return BlurkitError(f"{where}: {f'cannot be read ({failure})' if failure else damage}")
+
+
+@contextmanager
+def decoding_errors(
+    where: str | Path, damage: str, reason: Callable[[Exception], str] = one_line
+) -> Iterator[None]:
+    """Turn a decoder's error of any kind in a block into `reading_error`, with its reason."""
+    try:
+        yield
+    except BlurkitError:
+        raise
+    except Exception as error:
+        raise reading_error(where, f"{damage} ({reason(error)})", error) from error
 
 
 def walk(

@@ -6,7 +6,8 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from itertools import product
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class Record:
             raise BlurkitError(
                 f"{self.name}: {sizes_text}; the images of a pair must have the same size"
             )
+
+    @property
+    def source(self) -> Path:
+        """The file that it was read from, which may be gone; `.` if it is not known."""
+        return Path(str(self.attrs.get("source", "")))
 
     @property
     def bytes(self) -> int:
@@ -200,11 +206,7 @@ def crop_record(record: Record, size: int, stride: int) -> Iterator[Record]:
         raise BlurkitError(f"{record.name}: crops need images of one size, these are {sizes_text}")
     height, width = sizes.pop()
     attrs = {k: v for k, v in record.attrs.items() if k not in WHOLE_IMAGE_ATTRS}
-    corners = [
-        (top, left)
-        for top in crop_starts(height, size, stride)
-        for left in crop_starts(width, size, stride)
-    ]
+    corners = product(crop_starts(height, size, stride), crop_starts(width, size, stride))
     for number, (top, left) in enumerate(corners, 1):
         images = {
             key: image[top : top + size, left : left + size] for key, image in record.images.items()

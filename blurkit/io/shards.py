@@ -68,10 +68,8 @@ def record_in(group: h5py.Group, pixels: bool = True) -> Record:
     name = attribute(group, "name")
     if not isinstance(name, str):
         raise BlurkitError("has no name")
-    record = Record(name)
-    for name in group.attrs:
-        if name.startswith("attr:"):
-            record.attrs[name[5:]] = attribute(group, name)
+    stated = [key for key in group.attrs if key.startswith("attr:")]
+    record = Record(name, {}, {key[5:]: attribute(group, key) for key in stated})
     checksums = {}
     for name, item in items(group):
         if isinstance(item, h5py.Group):

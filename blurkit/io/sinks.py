@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +27,7 @@ from blurkit.io.writing import (
 )
 
 
-class Sink(ABC):
+class Sink(AbstractContextManager["Sink"]):
     """A destination for records: call `claim` before the work on a record, and `write` after it.
 
     A sink is a context manager; leaving it without an error completes its output. It alone knows
@@ -74,9 +74,6 @@ class Sink(ABC):
         """Return the file that `record` is written to, or None if there is no file."""
         return None
 
-    def __enter__(self) -> Sink:
-        return self
-
     def finish(self) -> None:
         """Complete the output."""
 
@@ -92,8 +89,7 @@ class Sink(ABC):
 
 def source_change(record: Record) -> int:
     """Return when a record's file was last changed, in nanoseconds, 0 if it has none."""
-    source = record.attrs.get("source")
-    return last_change(Path(str(source))) if source else 0
+    return last_change(record.source) if record.attrs.get("source") else 0
 
 
 class StreamSink(Sink):
@@ -188,7 +184,10 @@ class ShardFolder(Sink):
             for path, (split, number) in present.items():
                 self._adopt(path, split, number, changed)
             self._adopted = len(self.paths)
-            self._copy_unchanged(changed)
+            for path in self._outdated:
+                for record in read_shard(path):
+                    if changed(record.name) <= last_change(path):
+                        self._finished(self._append(record), [record.name])
         elif present and not force:
             ways = "" if resume is None else "--resume to continue them or "
             raise BlurkitError(
@@ -211,13 +210,6 @@ class ShardFolder(Sink):
         else:
             self._finished(split, names)
             self.paths.append(path)
-
-    def _copy_unchanged(self, changed: Callable[[str], int]) -> None:
-        """Write the records of outdated shards whose sources are as they were."""
-        for path in self._outdated:
-            for record in read_shard(path):
-                if changed(record.name) <= last_change(path):
-                    self._finished(self._append(record), [record.name])
 
     def _finished(self, split: str, names: list[str]) -> None:
         self.finished.setdefault(split, []).extend(names)
@@ -256,8 +248,7 @@ class ShardFolder(Sink):
         return split
 
     def _close(self, split: str) -> None:
-        writer = self._writers[split]
-        writer.close()  # a writer that fails stays, and fails again at the end
+        self._writers[split].close()  # a writer that fails stays, and fails again at the end
         self.paths.append(self._writers.pop(split).path)
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -198,7 +198,7 @@ def _called() -> Iterator[None]:
         yield
 
 
-class ShardWriter:
+class ShardWriter(AbstractContextManager["ShardWriter"]):
     """Writes one shard under a temporary name and renames it if closed without an error.
 
     If no record was written, no shard is created and a file at `path` stays.
@@ -255,9 +255,6 @@ class ShardWriter:
                 self._file.close()
         error = error or BlurkitError("abandoned")
         self._stack.__exit__(type(error), error, None)
-
-    def __enter__(self) -> ShardWriter:
-        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:

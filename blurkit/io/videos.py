@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.codecs.metadata import HLG, PQ, PRIMARIES
 from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
-from blurkit.io.paths import check_claim, reading_error
+from blurkit.io.paths import check_claim, decoding_errors, reading_error
 from blurkit.io.records import Attributes, from_float
 
 MUXERS = {
@@ -64,11 +65,9 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """
     import av  # only for videos: it takes a tenth of a second
 
-    try:
+    damage = "is not a video that can be read, or its start is damaged"
+    with decoding_errors(path, damage, reason_of):
         container = av.open(address(path), metadata_errors="replace", options=READING)
-    except Exception as error:  # of any kind
-        reason = "is not a video that can be read, or its start is damaged"
-        raise reading_error(path, f"{reason} ({reason_of(error)})", error) from error
     with container:
         stream = next((s for s in container.streams.video if not is_cover(s)), None)
         if stream is None:
@@ -145,9 +144,8 @@ def _timed(container: Any, stream: Any) -> Iterator[tuple[Any, FrameTime]]:
 def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
     """Yield every frame and when it is shown, if that is known.
 
-    AVI states times in the order of the packets alone, and FFmpeg's guesses from them are wrong if
-    that is not the order in which frames are shown. Raises ValueError for damage that FFmpeg
-    conceals.
+    AVI states times in the order of the packets alone, from which FFmpeg guesses wrongly if frames
+    are shown in another. Raises ValueError for damage that FFmpeg conceals.
     """
     decoded, reached = 0, 0.0
     kind, starts = container.format.name, deque[int | None]()
@@ -178,11 +176,8 @@ def video_times(path: Path) -> list[FrameTime]:
     Raises BlurkitError as `open_video` does, and if the file ends before a whole packet.
     """
     with open_video(path) as (container, stream):
-        try:
+        with decoding_errors(path, "cannot be read whole", reason_of):
             packets = [p for p in container.demux(stream) if p.pts is not None and not p.is_discard]
-        except Exception as error:  # of any kind
-            reason = f"cannot be read whole ({reason_of(error)})"
-            raise reading_error(path, reason, error) from error
         usual = max(1, round(1 / ((stream.average_rate or Fraction(25)) * stream.time_base)))
         packets.sort(key=lambda packet: packet.pts)
         return [FrameTime(p.pts, p.duration or usual, p.time_base) for p in packets]
@@ -296,11 +291,8 @@ class Look:
     def of(cls, path: Path) -> Look:
         """Return the look of a video. Raises BlurkitError if it cannot be read."""
         with open_video(path) as (container, stream):
-            try:
+            with decoding_errors(path, "cannot be decoded", reason_of):
                 first = next(container.decode(stream))
-            except Exception as error:  # of any kind
-                reason = f"cannot be decoded ({reason_of(error)})"
-                raise reading_error(path, reason, error) from error
             return cls(
                 codec_of(stream),
                 first.format.name.replace("yuvj", "yuv").replace("yuva", "yuv"),
@@ -359,25 +351,15 @@ def _chroma_location(frame: Any) -> str:
 
 # ---- Colour profiles -----------------------------------------------------------------------------
 
-WIDE = {
-    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-}
+WIDE = {9: PRIMARIES[9], 11: PRIMARIES[12], 12: PRIMARIES[12]}
 """Red, green and blue of BT.2020 and of P3, by FFmpeg's number of the primaries; others are few."""
-
-PQ, HLG = 16, 18
-"""FFmpeg's numbers of the transfer functions of high dynamic range, ITU-R BT.2100."""
 
 WHITE, PEAK = 203.0, 1000.0
 """Candelas per square metre of paper (ITU-R BT.2408) and of the brightest light that is kept."""
 
 
 def _profile_of(frame: Any) -> Attributes:
-    """Return the ICC profile that shows a frame's pixels in other files, as an attribute.
-
-    None is needed for the usual colours, which are shown as sRGB.
-    """
+    """Return an attribute with the profile of a frame's colours, none for those shown as sRGB."""
     wide, transfer = int(frame.color_primaries), int(frame.color_trc)
     if wide not in WIDE and transfer not in (PQ, HLG):
         return {}
@@ -386,10 +368,7 @@ def _profile_of(frame: Any) -> Attributes:
 
 @lru_cache
 def _profile(wide: int, transfer: int) -> bytes:
-    """Return the profile of primaries and transfer function, with the curve of sRGB for all others.
-
-    High dynamic range is compressed into that of a picture.
-    """
+    """Return the profile of primaries, with sRGB's curve or compressed high dynamic range."""
     import imagecodecs
 
     code = np.linspace(0, 1, 1024)
@@ -397,7 +376,8 @@ def _profile(wide: int, transfer: int) -> bytes:
     if transfer in (PQ, HLG):
         light = _light_of_pq(code) if transfer == PQ else PEAK * _scene_of_hlg(code) ** 1.2
         curve = _light_of_pq(_compressed(_pq_of_light(light))) / WHITE
-    points = [value for point in WIDE.get(wide, WIDE[9]) for value in (*point, 1.0)]
+    red_green_blue = WIDE.get(wide, WIDE[9])
+    points = [n for place in (0, 2, 4) for n in (*red_green_blue[place : place + 2], 1.0)]
     white = (0.314, 0.351, 1.0) if wide == 11 else (0.3127, 0.3290, 1.0)
     table = from_float(curve.clip(0, 1), np.uint16)
     return bytes(

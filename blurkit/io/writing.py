@@ -214,8 +214,7 @@ class Uncomplaining(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what follows, and with zeros behind the end."""
-        data = self._file.read(len(buffer)) or b""
-        buffer[:] = data.ljust(len(buffer), b"\0")
+        buffer[:] = (self._file.read(len(buffer)) or b"").ljust(len(buffer), b"\0")
         return len(buffer)
 
     def seek(self, offset: int, whence: int = 0) -> int:

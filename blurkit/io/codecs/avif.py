@@ -89,6 +89,10 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
         pixels = np.rint(pixels * np.float32((2**bits - 1) / 0xFFFF)).astype(np.uint16)
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     chroma = imagecodecs.AVIF.PIXEL_FORMAT  # not their names, which 2026.10.10 refuses
+    if lossless and colours:
+        matrix = RGB_MATRIX
+    elif matrix not in WRITTEN_MATRICES:
+        matrix = SRGB[2]
     data = imagecodecs.avif_encode(
         plain,
         level=100 if lossless else quality or QUALITY,
@@ -97,11 +101,7 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
         pixelformat=chroma.YUV444 if colours else chroma.YUV400,
         primaries=primaries,
         transfer=transfer,
-        matrix=RGB_MATRIX
-        if lossless and colours
-        else matrix
-        if matrix in WRITTEN_MATRICES
-        else SRGB[2],
+        matrix=matrix,
     )
     file.write(_described(bytes(data), metadata))
 
@@ -117,18 +117,16 @@ def _described(data: bytes, metadata: Metadata) -> bytes:
     turns = [box(kind, bytes((n,))) for kind, n in TURNS.get(metadata.orientation, ())]
     if not texts and not profile and not turns:
         return data
-    whole = {kind: data[start:end] for kind, start, end in boxes(data)}
+    whole = dict(boxes(data))
     meta = whole[b"meta"]
-    parts = {kind: meta[FULL + start : FULL + end] for kind, start, end in boxes(meta[FULL:])}
+    parts = dict(boxes(meta[FULL:]))
     (known,) = struct.unpack_from(">H", parts[b"iinf"], FULL)
     numbers = range(known + 1, known + 1 + len(texts))
-    parts[b"iinf"] = _longer(
-        parts[b"iinf"],
-        [
-            box(b"infe", struct.pack(">IHH4s", 2 << 24, number, 0, kind) + CONTENT_TYPES[kind])
-            for number, (kind, _) in zip(numbers, texts, strict=True)
-        ],
-    )
+    items = parts[b"iinf"][:FULL] + struct.pack(">H", known + len(texts))
+    parts[b"iinf"] = items + parts[b"iinf"][len(items) :]
+    for number, (kind, _) in zip(numbers, texts, strict=True):
+        entry = struct.pack(">IHH4s", 2 << 24, number, 0, kind) + CONTENT_TYPES[kind]
+        parts[b"iinf"] += box(b"infe", entry)
     if texts:
         describe = (box(b"cdsc", struct.pack(">HHH", number, 1, 1)) for number in numbers)
         parts[b"iref"] = parts.get(b"iref", bytes(FULL)) + b"".join(describe)
@@ -139,13 +137,6 @@ def _described(data: bytes, metadata: Metadata) -> bytes:
     whole[b"meta"] = bytes(FULL) + b"".join(box(*part) for part in parts.items())
     whole[b"mdat"] += b"".join(text for _, text in texts)
     return b"".join(box(*part) for part in whole.items())
-
-
-def _longer(counted: bytes, more: list[bytes]) -> bytes:
-    """Return a list of items that begins with their number, with some more."""
-    (number,) = struct.unpack_from(">H", counted, FULL)
-    head = counted[:FULL] + struct.pack(">H", number + len(more))
-    return head + counted[FULL + 2 :] + b"".join(more)
 
 
 def _with_properties(held: bytes, profile: list[bytes], turns: list[bytes]) -> bytes:

@@ -17,7 +17,6 @@ from blurkit.io.codecs.exif import (
     XMP_TAG,
     Directory,
     block,
-    chosen,
     content_of,
     first_directory,
     revised,
@@ -89,7 +88,8 @@ def raw_metadata(file: BinaryIO) -> Metadata:
         return Metadata(lost="EXIF")
     xmp, iptc = (content_of(directory, tag) for tag in (XMP_TAG, IPTC_TAG))
     photoshop = photoshop_of(iptc) if iptc else b""
-    exif = revised(block(chosen(directory, DESCRIPTIVE), order))
+    described = {tag: directory[tag] for tag in DESCRIPTIVE if tag in directory}
+    exif = revised(block(described, order))
     return Metadata(exif=exif, xmp=xmp, photoshop=photoshop)
 
 
@@ -129,6 +129,7 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         pixels = hollow((height, width, channels), np.uint16 if bits > 8 else np.uint8)
     if image.premultiplied_alpha and decoded:
         pixels = divided(pixels)
+    file.seek(0)
     exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")
     codes: Any = tuple(int(nclx[name]) for name in NCLX) if nclx else None
     auxiliary = [AUXILIARY.get(name, "auxiliary picture") for name in info.get("aux", {})]
@@ -136,12 +137,12 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         **dict.fromkeys(auxiliary, True),
         "depth map": info.get("depth_images"),
         "other pictures": len(opened) > 1,
-        "film": _has_film(file),
+        "film": any(kind in (b"mpvd", b"moov") for kind, _ in boxes(file.read())),
         "light levels": any(name in info for name in LIGHT_LEVELS),
     }
     return pixels, Metadata(
         info.get("icc_profile") or b"",
-        revised(exif) if exif else b"",
+        revised(exif),
         xmp=info.get("xmp") or b"",
         cicp=codes,
         bits=bits if bits > 8 else None,
@@ -149,10 +150,7 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
     )
 
 
-NCLX = (
-    *("color_primaries", "transfer_characteristics", "matrix_coefficients"),
-    "full_range_flag",
-)
+NCLX = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
 """pillow_heif's names of the codes of colours, in the order of `Metadata.cicp`."""
 
 LIGHT_LEVELS = ("content_light_level", "mastering_display_colour_volume")
@@ -161,12 +159,6 @@ AUXILIARY = {
     "urn:com:apple:photo:2020:aux:hdrgainmap": "gain map",
     "urn:iso:std:iso:ts:21496:-1": "gain map",
 }
-
-
-def _has_film(file: BinaryIO) -> bool:
-    """Return whether the film of a motion photo follows the picture."""
-    file.seek(0)
-    return any(kind in (b"mpvd", b"moov") for kind, _, _ in boxes(file.read()))
 
 
 def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:

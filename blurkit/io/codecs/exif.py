@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable
 from typing import BinaryIO, Literal
 
 EXIF_HEADER = b"Exif\x00\x00"
@@ -115,11 +114,6 @@ def block(directory: Directory, order: str) -> bytes:
     return EXIF_HEADER + start + struct.pack(f"{order}I", 8) + directory_bytes(directory, 8, order)
 
 
-def chosen(directory: Directory, tags: Iterable[int]) -> Directory:
-    """Return what a directory has of some tags."""
-    return {tag: directory[tag] for tag in tags if tag in directory}
-
-
 def content_of(directory: Directory, tag: int) -> bytes:
     """Return the bytes of a tag's values, b"" if there are none."""
     value = directory.get(tag)
@@ -145,7 +139,7 @@ def revised(exif: bytes, orientation: int = 1, size: tuple[int, int] | None = No
     """Return an EXIF block that is true of a picture with this orientation and (height, width).
 
     Its thumbnail, which shows the picture as it was, is dropped. All else stays where it is, since
-    the notes of makers refer to places in the block.
+    the notes of makers refer to places in the block. No block, b"", stays none.
     """
     start, changed = len(EXIF_HEADER), bytearray(exif)
     order = byte_order(exif[start:])

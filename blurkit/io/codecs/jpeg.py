@@ -53,15 +53,12 @@ def read_jpegxl(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
 
     data = file.read()
     header = _Bits(_codestream(data))
-    header.shape = header.size()
     check_claim(*header.shape, 24, len(data), where)
-    if not header.is_srgb():
+    if not header.srgb:
         reason = "has colours other than sRGB, which are not read from JPEG XL"
         raise BlurkitError(f"{where}: {reason}; convert it to PNG or TIFF first")
-    if not decoded:
-        return header.hollow(), _jpegxl_metadata(data, header)
-    pixels = imagecodecs.jpegxl_decode(data, index=0)
-    if header.premultiplied and pixels.ndim == 3:
+    pixels = imagecodecs.jpegxl_decode(data, index=0) if decoded else header.hollow()
+    if decoded and header.premultiplied and pixels.ndim == 3:
         pixels = divided(pixels)
     return pixels, _jpegxl_metadata(data, header)
 
@@ -92,8 +89,7 @@ def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int
 def _declared_srgb(data: bytes) -> bytes:
     """Return a file whose header says sRGB; that of imagecodecs says that 16 bits are linear."""
     header = _Bits(_codestream(data))
-    header.size()
-    if header.is_srgb():
+    if header.srgb:
         return data
     # The 4 bits before the position are those of the transfer function.
     place = 8 * (data.index(b"jxlc") + 4 + len(JXL_CODESTREAM)) + header.position - 4
@@ -105,9 +101,9 @@ def _codestream(data: bytes) -> bytes:
     """Return the codestream or its first part, which begins with the header."""
     if data.startswith(JXL_CODESTREAM):
         return data
-    for kind, start, end in boxes(data):
+    for kind, body in boxes(data):
         if kind in (b"jxlc", b"jxlp"):
-            return data[start + (4 if kind == b"jxlp" else 0) : end]
+            return body[4:] if kind == b"jxlp" else body
     return data[-4096:]  # a last box without its end
 
 
@@ -122,8 +118,7 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
 
     found: dict[bytes, bytes] = {}
     extras, names, lost = b"", [], ["other frames"] if header.animated else []
-    for kind, start, end in boxes(data) if data.startswith(JXL_CONTAINER) else ():
-        body = data[start:end]
+    for kind, body in boxes(data) if data.startswith(JXL_CONTAINER) else ():
         stated = body[:4] if kind == b"brob" else kind
         if stated == b"jumb":  # of the pixels that were
             lost.append("content credentials")
@@ -137,7 +132,7 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
     exif = found.get(b"Exif", b"")
     exif = with_header(exif[4 + int.from_bytes(exif[:4], "big") :]) if len(exif) > 8 else b""
     return Metadata(
-        exif=revised(exif) if exif else b"",
+        exif=revised(exif),
         xmp=found.get(b"xml ", b""),
         lossless=not header.xyb and RECONSTRUCTION not in found,
         extras=extras,
@@ -148,94 +143,94 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
 
 
 class _Bits:
-    """The header of a codestream, read bit by bit, lowest first."""
+    """The header of a codestream, read bit by bit, lowest first.
+
+    `shape` is (height, width). Pixels that are `xyb` are in the space in which they lose; colours
+    are `srgb` or its grays, and may be `premultiplied` by alpha.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data[len(JXL_CODESTREAM) : 4096], "little")
         self.position = 0
         self.xyb, self.animated, self.premultiplied = True, False, False
-        """Whether pixels are in the space in which they lose, have more frames, and are multiplied
-        by their alpha; known after `is_srgb`."""
-        self.shape = (0, 0)
         self._turned = self._gray = self._alpha = False
         self._type: type = np.uint8
+        self.shape, self.srgb = self._size(), self._is_srgb()
 
     def hollow(self) -> np.ndarray:
-        """Return the upright shape and type of the pixels; known after `is_srgb`."""
+        """Return the upright shape and type of the pixels."""
         shape = self.shape[::-1] if self._turned else self.shape
         return hollow((*shape, (1 if self._gray else 3) + self._alpha), self._type)
 
-    def number(self, bits: int) -> int:
+    def _number(self, bits: int) -> int:
         value = self._bits >> self.position & ((1 << bits) - 1)
         self.position += bits
         return value
 
-    def choice(self, forms: tuple[tuple[int, int], ...]) -> int:
-        bits, offset = forms[self.number(2)]
-        return self.number(bits) + offset
+    def _choice(self, forms: tuple[tuple[int, int], ...]) -> int:
+        bits, offset = forms[self._number(2)]
+        return self._number(bits) + offset
 
-    def size(self) -> tuple[int, int]:
-        """Return height and width; the position must be at the start."""
-        small = self.number(1)
-        height = 8 * (self.number(5) + 1) if small else self.choice(SIZES)
-        ratio = self.number(3)
+    def _size(self) -> tuple[int, int]:
+        small = self._number(1)
+        height = 8 * (self._number(5) + 1) if small else self._choice(SIZES)
+        ratio = self._number(3)
         if ratio:
             across, down = RATIOS[ratio - 1]
             return height, height * across // down
-        return height, 8 * (self.number(5) + 1) if small else self.choice(SIZES)
+        return height, 8 * (self._number(5) + 1) if small else self._choice(SIZES)
 
-    def is_srgb(self) -> bool:
-        """Return whether colours are sRGB or its grays; the position must be after the size."""
-        if self.number(1):  # everything as by default
+    def _is_srgb(self) -> bool:
+        if self._number(1):  # everything as by default
             return True
-        if self.number(1):
-            self._turned = self.number(3) >= 4  # orientation less 1, which the decoder applies
-            if self.number(1):
-                self.size()
-            if self.number(1):  # a preview, which nobody writes
+        if self._number(1):
+            self._turned = self._number(3) >= 4  # orientation less 1, which the decoder applies
+            if self._number(1):
+                self._size()
+            if self._number(1):  # a preview, which nobody writes
                 return False
-            if self.number(1):
+            if self._number(1):
                 self.animated = True
                 for forms in (RATES, DIVISORS, LOOPS):
-                    self.choice(forms)
-                self.number(1)
+                    self._choice(forms)
+                self._number(1)
         self._type = self._depth()
-        self.number(1)
-        for _ in range(self.choice(CHANNELS)):
+        self._number(1)
+        for _ in range(self._choice(CHANNELS)):
             self._channel()
-        self.xyb = bool(self.number(1))
-        if self.number(1):
+        self.xyb = bool(self._number(1))
+        if self._number(1):
             return True
-        if self.number(1):  # an ICC profile
+        if self._number(1):  # an ICC profile
             return False
-        space = self.choice(ENUM)
+        space = self._choice(ENUM)
         self._gray = space == 1
-        white = self.choice(ENUM)
+        white = self._choice(ENUM)
         if white == 2 or space > 1:
             return False
-        primaries = self.choice(ENUM) if space == 0 else 1
-        if primaries == 2 or self.number(1):  # primaries or a gamma of their own
+        primaries = self._choice(ENUM) if space == 0 else 1
+        if primaries == 2 or self._number(1):  # primaries or a gamma of their own
             return False
-        return (white, primaries, self.choice(ENUM)) == SRGB
+        return (white, primaries, self._choice(ENUM)) == SRGB
 
     def _depth(self) -> type:
-        if self.number(1):
-            self.choice(FLOAT_DEPTHS)
-            self.number(4)
+        if self._number(1):
+            self._choice(FLOAT_DEPTHS)
+            self._number(4)
             return np.float32
-        return np.uint8 if self.choice(DEPTHS) <= 8 else np.uint16
+        return np.uint8 if self._choice(DEPTHS) <= 8 else np.uint16
 
     def _channel(self) -> None:
-        if self.number(1):  # 8 bits of transparency
+        if self._number(1):  # 8 bits of transparency
             self._alpha = True
             return
-        kind = self.choice(ENUM)
+        kind = self._choice(ENUM)
         self._depth()
-        self.choice(SHIFTS)
-        self.number(8 * self.choice(NAME_LENGTHS))
+        self._choice(SHIFTS)
+        self._number(8 * self._choice(NAME_LENGTHS))
         if kind == ALPHA_CHANNEL:
             self._alpha = True
-            self.premultiplied = bool(self.number(1))
+            self.premultiplied = bool(self._number(1))
 
 
 # ---- JPEG 2000 -----------------------------------------------------------------------------------
@@ -257,9 +252,8 @@ PREMULTIPLIED = 2
 OF_ENCODERS = (b"Created by ", b"Kakadu")
 """How the comments begin that encoders leave of themselves."""
 
-RESTRICTED, ANY_ICC = 2, 3
 PLAIN_SPACES = (16, 17)
-"""Methods of a `colr` box that give an ICC profile, and the codes of sRGB and its grays."""
+"""The codes of sRGB and its grays in a `colr` box."""
 
 
 def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
@@ -271,10 +265,11 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
 
     data = file.read()
     with opened(file, where, "JPEG2000") as claimed:
-        check_claim(*_size(data), 24, len(data), where)
+        height, width, depths = _stated(data)
+        check_claim(height, width, 24, len(data), where)
         _check_tiles(data, where)
         metadata, plain = _metadata(data)
-        if _bits(data) <= 8:  # Pillow knows palettes and YCC as well
+        if max(depths) <= 8:  # Pillow knows palettes and YCC as well
             if not decoded:
                 return plain_pixels(claimed, decoded), metadata
             claimed.load()
@@ -282,10 +277,9 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
     if not plain:
         raise BlurkitError(f"{where}: unsupported colour space; convert the file to RGB first")
     if not decoded:
-        (channels,) = struct.unpack_from(">H", data, data.index(JP2_CODESTREAM) + 40)
-        return hollow((*_size(data), channels), np.uint16), metadata
+        return hollow((height, width, len(depths)), np.uint16), metadata
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
-    pixels = full_range(imagecodecs.jpeg2k_decode(bare), _bits(data))
+    pixels = full_range(imagecodecs.jpeg2k_decode(bare), max(depths))
     return _straight(pixels, data), metadata
 
 
@@ -300,28 +294,31 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
         XMP_UUID: metadata.xmp,
         IPTC_UUID: iptc_of(metadata.photoshop),
     }
-    for kind, start, end in boxes(data):
-        body = data[start:end]
+    for kind, body in boxes(data):
         if kind == b"jp2c":
             uuids = (uuid + text for uuid, text in described.items() if text)
             file.write(b"".join(box(b"uuid", text) for text in uuids))
             file.write(metadata.extras)
-            body = _commented(body, metadata.comment) if metadata.comment else body
+            if metadata.comment:
+                end = max(end for _, end in _markers(body))
+                comment = COMMENT + struct.pack(">HH", 4 + len(metadata.comment), 1)
+                body = body[:end] + comment + metadata.comment + body[end:]
         if kind == b"jp2h":
-            parts = {part: body[first:last] for part, first, last in boxes(body)}
+            parts = dict(boxes(body))
             if metadata.icc:
-                parts[b"colr"] = bytes((RESTRICTED, 0, 0)) + metadata.icc
+                parts[b"colr"] = b"\2\0\0" + metadata.icc
             if metadata.resolution and metadata.resolution[2]:
                 parts[b"res "] = _density(metadata.resolution)
             body = b"".join(box(part, inner) for part, inner in parts.items())
         file.write(box(kind, body))
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    """Return the height and width that a codestream states, whatever the boxes around it do."""
+def _stated(data: bytes) -> tuple[int, int, list[int]]:
+    """Return the height, width and bits of each channel that a codestream states."""
     place = data.index(JP2_CODESTREAM) + 8
-    width, height, left, top = struct.unpack_from(">IIII", data, place)
-    return height - top, width - left
+    width, height, left, top, channels = struct.unpack_from(">IIII16xH", data, place)
+    depths = [(data[place + 34 + 3 * channel] & 0x7F) + 1 for channel in range(channels)]
+    return height - top, width - left, depths
 
 
 def _check_tiles(data: bytes, where: str) -> None:
@@ -371,13 +368,6 @@ def _comment(codestream: bytes) -> bytes:
     return b""
 
 
-def _commented(codestream: bytes, comment: bytes) -> bytes:
-    """Return a codestream with a comment at the end of its header."""
-    end = max(end for _, end in _markers(codestream))
-    marker = COMMENT + struct.pack(">HH", 4 + len(comment), 1) + comment
-    return codestream[:end] + marker + codestream[end:]
-
-
 def _markers(codestream: bytes) -> Iterator[tuple[int, int]]:
     """Yield where the markers in the header of a codestream begin and end."""
     place = 2
@@ -393,16 +383,8 @@ def _straight(pixels: np.ndarray, data: bytes) -> np.ndarray:
     """Return pixels whose colours are not multiplied by alpha."""
     channels = content(content(data, b"jp2h"), b"cdef")[2:]
     kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", channels[: len(channels) // 6 * 6])]
-    return (
-        divided(pixels) if PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,)) else pixels
-    )
-
-
-def _bits(data: bytes) -> int:
-    """Return the bits of the deepest channel, as the codestream states them."""
-    place = data.index(JP2_CODESTREAM) + 40  # after the markers and the sizes of image and tiles
-    (channels,) = struct.unpack_from(">H", data, place)
-    return max((data[place + 2 + 3 * channel] & 0x7F) + 1 for channel in range(channels))
+    multiplied = PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,))
+    return divided(pixels) if multiplied else pixels
 
 
 def _metadata(data: bytes) -> tuple[Metadata, bool]:
@@ -411,11 +393,10 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
         return Metadata(comment=_comment(data)), True
     header = content(data, b"jp2h")
     colour = content(header, b"colr")
-    icc = colour[3:] if colour[:1] in (bytes((RESTRICTED,)), bytes((ANY_ICC,))) else b""
+    icc = colour[3:] if colour[:1] in (b"\2", b"\3") else b""  # restricted, and any other
     plain = bool(icc) or int.from_bytes(colour[3:7], "big") in PLAIN_SPACES
     described, extras = {EXIF_UUID: b"", XMP_UUID: b"", IPTC_UUID: b""}, b""
-    for kind, start, end in boxes(data):
-        body = data[start:end]
+    for kind, body in boxes(data):
         if kind == b"uuid" and body[:16] in described:
             described[body[:16]] = body[16:]
         elif kind in (b"uuid", b"xml ", b"uinf", b"asoc", b"jp2i"):
@@ -438,8 +419,8 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 # ---- Boxes of containers -------------------------------------------------------------------------
 
 
-def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind (4 bytes) of every whole box, and where its content begins and ends."""
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind (4 bytes) and the content of every whole box."""
     start, end = 0, len(data)
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -449,17 +430,16 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         stop = end if size == 0 else start + size
         if stop > end or stop < start + header:
             return
-        yield kind, start + header, stop
+        yield kind, data[start + header : stop]
         start = stop
 
 
 def content(data: bytes, kind: bytes) -> bytes:
     """Return the content of the first box of a kind, b"" if there is none."""
-    return next((data[start:end] for found, start, end in boxes(data) if found == kind), b"")
+    return next((body for found, body in boxes(data) if found == kind), b"")
 
 
 def box(kind: bytes, body: bytes) -> bytes:
-    """Return a box of one kind."""
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 

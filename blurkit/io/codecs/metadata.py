@@ -90,17 +90,20 @@ class Metadata:
                 stated[ATTRIBUTE_NAMES.get(field.name, field.name)] = value
         return stated
 
-    def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
-        """Return what is true of a file that stores (height, width) pixels in this orientation.
+    def lacking(self, *what: str) -> Metadata:
+        """Return the metadata of a file of which `what` was left out as well."""
+        return replace(self, lost=", ".join(filter(None, (self.lost, *what))))
 
-        Thumbnails show the picture as it was, and are dropped.
-        """
-        exif = revised(self.exif, orientation, size) if self.exif else b""
-        kept = (
-            whole
-            for number, _, whole in blocks(self.photoshop)
-            if number not in THUMBNAIL_RESOURCES
-        )
+    def per_metre(self) -> tuple[int, int]:
+        """Return the resolution across and down in whole numbers, 0 if none is stated."""
+        across, down, unit = self.resolution or (0, 0, 0)
+        return round(across / (unit or 1)), round(down / (unit or 1))
+
+    def stored(self, orientation: int, size: tuple[int, int]) -> Metadata:
+        """Return what is true of (height, width) pixels stored in an orientation: no thumbnails."""
+        exif = revised(self.exif, orientation, size)
+        resources = blocks(self.photoshop)
+        kept = (whole for number, _, whole in resources if number not in THUMBNAIL_RESOURCES)
         xmp = THUMBNAILS_IN_XMP.sub(b"", self.xmp)
         for name, number in zip(NUMBERS_IN_XMP, (orientation, *size, *size), strict=True):
             pattern = rb"(\b" + name + rb"(?:=[\"']|>\s*))\d+"
@@ -164,8 +167,7 @@ def iptc_of(photoshop: bytes) -> bytes:
 
 def photoshop_of(iptc: bytes) -> bytes:
     """Return the block of image resources that holds IPTC data."""
-    head = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc))
-    return head + iptc + bytes(len(iptc) % 2)
+    return struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
 
 
 # ---- Orientation ---------------------------------------------------------------------------------
@@ -249,10 +251,7 @@ def profile_of(cicp: tuple[int, int, int, int], gray: bool = False) -> bytes:
 
 
 def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.ndarray) -> bytes:
-    """Return the ICC profile of colours with a curve, from chromaticities (x, y).
-
-    It is that of gray if there are no primaries.
-    """
+    """Return the ICC profile of chromaticities (x, y) and a curve, of gray without primaries."""
     import imagecodecs
 
     points = [(*primaries[place : place + 2], 1.0) for place in range(0, len(primaries), 2)]
@@ -278,10 +277,7 @@ def from_cmyk(pixels: Image, profile: bytes = b"") -> Image:
 
 
 def divided(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels (H, W, 2 or 4) whose colours were stored multiplied by alpha, which is last.
-
-    They are divided by it, and 0 where it is.
-    """
+    """Return pixels (H, W, 2 or 4) divided by their alpha, which is last; 0 where it is."""
     colours, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
     top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     plain = np.where(alpha > 0, colours / (np.where(alpha > 0, alpha, 1) / top), 0)

@@ -163,17 +163,12 @@ def read_bmp(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
 def write_bmp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write 8-bit pixels and their resolution."""
     data = bytearray(encoded(pixels, Metadata(), "BMP"))
-    across, down, unit = metadata.resolution or (0, 0, 0)
-    density = (round(number / (unit or 1)) for number in (across, down))
-    struct.pack_into("<II", data, HEADER_OF_BMP + 24, *density)
+    struct.pack_into("<II", data, HEADER_OF_BMP + 24, *metadata.per_metre())
     file.write(data)
 
 
 def encoded(pixels: Image, metadata: Metadata, kind: str, **options: Any) -> bytes:
-    """Return 8-bit pixels as a file of Pillow's format `kind` with its `options`.
-
-    It has the profile, EXIF block and XMP packet of the metadata.
-    """
+    """Return 8-bit pixels, profile, EXIF block and XMP packet as a file of a format of Pillow."""
     stated = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp}
     options |= {name: value for name, value in stated.items() if value}
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
@@ -188,18 +183,15 @@ def plain_pixels(image: PIL.Image.Image, decoded: bool = True) -> np.ndarray:
     Those that are not `decoded` are a `hollow` array.
     """
     mode, transparent = image.mode, "transparency" in image.info
+    deep = {"I": np.uint16, "F": np.float32}.get(mode[0])  # PGM and PFM
+    plain = "L" if deep else "RGB" if mode == "CMYK" else _plain_mode(mode, transparent)
     if not decoded:
-        plain = (
-            "L" if mode[0] in "IF" else "RGB" if mode == "CMYK" else _plain_mode(mode, transparent)
-        )
-        kind = {"I": np.uint16, "F": np.float32}.get(mode[0], np.uint8)
-        return hollow((image.height, image.width, len(plain)), kind)
-    if mode[0] in "IF":  # deep PGM and PFM
-        deep = np.asarray(image)
-        return deep.astype(np.uint16) if mode[0] == "I" else deep
+        return hollow((image.height, image.width, len(plain)), deep or np.uint8)
+    if deep:
+        return np.asarray(image).astype(deep, copy=False)
     if mode == "CMYK":
         return from_cmyk(np.asarray(image), image.info.get("icc_profile") or b"")
-    return np.asarray(image.convert(_plain_mode(mode, transparent)))
+    return np.asarray(image.convert(plain))
 
 
 def metadata_of(image: PIL.Image.Image) -> Metadata:
@@ -255,25 +247,22 @@ def read_netpbm(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
     check_claim(height, width, 48, stored, where, limited=True)
     kind = np.dtype(">u2" if deep else "<f4" if most < 0 else ">f4")
     if not decoded:
-        known = Metadata(comment=comment)
-        return hollow((height, width, 3), np.uint16 if deep else np.float32), known
+        pixels = hollow((height, width, 3), np.uint16 if deep else np.float32)
+        return pixels, Metadata(comment=comment)
     file.seek(header.end())
     data = file.read(3 * height * width * kind.itemsize)
     pixels = np.frombuffer(data, kind).reshape(height, width, 3)
     if deep:
-        scaled = from_float(pixels / np.float32(most), np.uint16)
-        return scaled, Metadata(comment=comment)
-    return pixels[::-1].astype(np.float32), Metadata(comment=comment)  # begins with its last row
+        pixels = from_float(pixels / np.float32(most), np.uint16)
+    else:  # which begins with its last row
+        pixels = pixels[::-1].astype(np.float32)
+    return pixels, Metadata(comment=comment)
 
 
 def write_netpbm(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write pixels (H, W, 1 or 3) of 8 or 16 bits, behind their comment."""
     height, width, channels = pixels.shape
-    lines = [b"P6" if channels == 3 else b"P5", *_comment_lines(metadata.comment)]
-    most = np.iinfo(pixels.dtype).max
-    lines.append(b"%d %d\n%d\n" % (width, height, most))
+    lines = [b"P6" if channels == 3 else b"P5"]
+    lines += [b"# " + line for line in metadata.comment.splitlines()]
+    lines.append(b"%d %d\n%d\n" % (width, height, np.iinfo(pixels.dtype).max))
     file.write(b"\n".join(lines) + pixels.astype(pixels.dtype.newbyteorder(">")).tobytes())
-
-
-def _comment_lines(comment: bytes) -> list[bytes]:
-    return [b"# " + line for line in comment.splitlines()]

@@ -77,9 +77,8 @@ def read_png(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
             import imagecodecs  # only for these files, which a training machine may never read
 
             pixels = imagecodecs.png_decode(data)
-        metadata = metadata_of(image)
-        lost = ", ".join(filter(None, (metadata.lost, stated.pop("lost"))))
-        return pixels, replace(metadata, **stated, lost=lost)
+        lost = stated.pop("lost")
+        return pixels, replace(metadata_of(image), **stated).lacking(lost)
 
 
 def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -107,9 +106,8 @@ def described_png(data: bytes, metadata: Metadata) -> bytes:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     chunks += metadata.extras
     if metadata.resolution:
-        across, down, unit = metadata.resolution
-        density = (round(number / (unit or 1)) for number in (across, down))
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", *density, bool(unit)))
+        density = struct.pack(">IIB", *metadata.per_metre(), bool(metadata.resolution[2]))
+        chunks += _chunk(b"pHYs", density)
     if metadata.exif:
         chunks += _chunk(b"eXIf", metadata.exif.removeprefix(EXIF_HEADER))
     if metadata.xmp:
@@ -123,16 +121,14 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
     """Return what the chunks of a file state, as fields of `Metadata`.
 
     Raises BlurkitError if one that holds pixels does not match its checksum: Pillow stops in the
-    last of them when it has all rows, and does not verify that one. Other damaged ones are left
-    out.
+    last of them when it has all rows, and does not verify it. Other damaged ones are left out.
     """
     stated: dict[str, Any] = {}
     plain = data[COLOUR_PLACE] != PALETTE and data[DEPTH_PLACE] >= 8
     extras, lost = b"", list[str]()
     names, colours = dict[str, bool](), dict[bytes, bytes]()
-    for kind, start, end in _chunks(data, len(PNG_SIGNATURE)):
-        body = data[start:end]
-        if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(body, zlib.crc32(kind)):
+    for kind, body, intact in _chunks(data, len(PNG_SIGNATURE)):
+        if not intact:
             if kind in (b"PLTE", b"IDAT"):
                 reason = "its pixels do not match their checksum"
                 raise BlurkitError(f"{where}: damaged or truncated ({reason})")
@@ -163,10 +159,7 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
-    """Return the profile of colours that are stated by their gamma and primaries.
-
-    It is b"" if they are those of sRGB, or nearly.
-    """
+    """Return the profile of stated gamma and primaries, b"" if they are nearly those of sRGB."""
     gamma, points = SRGB_GAMMA, list(SRGB_POINTS)
     with suppress(struct.error):
         (gamma,) = struct.unpack(">I", chunks.get(b"gAMA", b""))
@@ -189,16 +182,19 @@ def _xmp(body: bytes) -> bytes:
     return zlib.decompressobj().decompress(text, LARGEST_TEXT) if compressed else text
 
 
-def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of every whole chunk, and where its content begins and ends."""
+def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield the kind and content of every whole chunk, and whether its checksum is right."""
     while place + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 8 + size
-        if end + 4 > len(data):
+        body, place = data[place + 8 : place + 8 + size], place + 12 + size
+        if place > len(data):
             return
-        yield kind, place + 8, end
-        place = end + 4
+        yield kind, body, data[place - 4 : place] == _checksum(kind, body)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return struct.pack(">I", len(body)) + kind + body + _checksum(kind, body)
+
+
+def _checksum(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))

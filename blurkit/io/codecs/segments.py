@@ -68,29 +68,27 @@ def read_jpeg(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         metadata = metadata_of(image)
     file.seek(0)
     stated = _stated(file.read())
-    lost = ", ".join(filter(None, (metadata.lost, stated.pop("lost"))))
-    return pixels, replace(metadata, **storage, **stated, lost=lost)
+    lost = stated.pop("lost")
+    return pixels, replace(metadata, **storage, **stated).lacking(lost)
 
 
 def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
     """Write 8-bit pixels with a quality, by default as `metadata` says that a JPEG was stored."""
     storage: dict[str, Any] = {"quality": quality or QUALITY, "subsampling": 0}
     if quality is None and metadata.tables is not None:
-        subsampling = metadata.subsampling or 0
-        storage = {"qtables": metadata.tables.tolist(), "subsampling": subsampling}
+        storage = {"qtables": metadata.tables.tolist(), "subsampling": metadata.subsampling or 0}
     storage["progressive"] = metadata.progressive
     data = bytearray(encoded(pixels, metadata, "JPEG", **storage))
     data[DENSITY] = _density(metadata.resolution)
     place = next(start for kind, start, _ in segments(data) if kind == FIRST_QUANTISATION) - 4
-    own, behind = _parted(metadata.extras)
-    parts = [
-        PHOTOSHOP + part for part in _cut(metadata.photoshop, LARGEST_SEGMENT - len(PHOTOSHOP))
-    ]
-    own = b"".join(_segment(APP13, part) for part in parts) + own
+    size, photoshop, extras = LARGEST_SEGMENT - len(PHOTOSHOP), metadata.photoshop, metadata.extras
+    parts = (photoshop[first : first + size] for first in range(0, len(photoshop), size))
+    own = b"".join(_segment(APP13, PHOTOSHOP + part) for part in parts)
+    end = max((end for _, _, end in segments(extras, 0)), default=0)
     comment = _segment(COMMENT, metadata.comment) if metadata.comment else b""
-    data[place:place] = own + comment
+    data[place:place] = own + extras[:end] + comment
     _set_index(data, len(data))
-    file.write(data + behind)
+    file.write(data + extras[end + 2 :])
 
 
 def _storage(image: PIL.Image.Image) -> dict[str, Any]:
@@ -188,21 +186,15 @@ def _segment(kind: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, kind, 2 + len(body)) + body
 
 
-def _cut(data: bytes, size: int) -> list[bytes]:
-    return [data[place : place + size] for place in range(0, len(data), size)]
-
-
-def _parted(extras: bytes) -> tuple[bytes, bytes]:
-    """Return the segments in the extras of a JPEG, and what is behind its end."""
-    end = max((end for _, _, end in segments(extras, 0)), default=0)
-    return extras[:end], extras[end + 2 :]
-
-
 # ---- Several pictures ----------------------------------------------------------------------------
 
 
-def _index(data: bytes | bytearray, place: int = 2) -> tuple[int, dict[int, int], str] | None:
-    """Return the base of places in the index of pictures, its entries' places, its byte order."""
+Index = tuple[int, dict[int, int], str, list[tuple[int, int, int, int]]]
+"""The base of places in an index of pictures, the places of its tags, its byte order, and of every
+picture where it is listed, its kind, size and place."""
+
+
+def _index(data: bytes | bytearray, place: int = 2) -> Index | None:
     for kind, start, end in segments(data, place):
         if kind == APP2 and data[start : start + 4] == MULTI_PICTURE:
             base, order = start + 4, byte_order(data[start + 4 : start + 6])
@@ -215,25 +207,20 @@ def _index(data: bytes | bytearray, place: int = 2) -> tuple[int, dict[int, int]
                 struct.unpack_from(f"{order}8xI", data, tags[NUMBER_TAG])
             except (struct.error, KeyError):
                 return None
-            return (base, tags, order) if base + listed + count <= end else None
+            if base + listed + count > end:
+                return None
+            places = range(base + listed, base + listed + count - ENTRY + 1, ENTRY)
+            form = f"{order}III"
+            pictures = [(entry, *struct.unpack_from(form, data, entry)) for entry in places]
+            return base, tags, order, pictures
     return None
-
-
-def _pictures(data: bytes | bytearray, place: int = 2) -> list[tuple[int, int, int, int]]:
-    """Return of every picture in the index where it is listed, its kind, size and place."""
-    if not (index := _index(data, place)):
-        return []
-    base, tags, order = index
-    count, listed = struct.unpack_from(f"{order}4xII", data, tags[ENTRIES_TAG])
-    places = range(base + listed, base + listed + count - ENTRY + 1, ENTRY)
-    return [(entry, *struct.unpack_from(f"{order}III", data, entry)) for entry in places]
 
 
 def _set_index(data: bytearray, end: int) -> None:
     """Write into the index of pictures where they are, if it says so from the end of the first."""
     if index := _index(data):
-        base, _, order = index
-        for number, (entry, _, size, place) in enumerate(_pictures(data)):
+        base, _, order, pictures = index
+        for number, (entry, _, size, place) in enumerate(pictures):
             now = (size, place + end - base) if number else (end, 0)
             struct.pack_into(f"{order}II", data, entry + 4, *now)
 
@@ -246,13 +233,13 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
     whole, behind = _index(data), data[end:]
     if whole is None:
         return own, behind
+    base, _, _, old = whole
     changed, index = bytearray(own), _index(own, 0)
     assert index is not None
-    _, tags, order = index
+    _, tags, order, listed = index
     kept, shift = [], 0
-    old = _pictures(data)
     for number, (_, kind, size, place) in enumerate(old):
-        begin = place + whole[0] - end
+        begin = place + base - end
         if number and (begin < 0 or data[end + begin : end + begin + 2] != START_OF_IMAGE):
             return _without_index(own), behind
         size = min(size, len(data) - end - begin)  # that of a third one of Pillow's is too large
@@ -264,7 +251,6 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
             kept.append((number, kind, size, begin - shift if number else 0))
     if len(kept) < 2:
         return _without_index(own), behind
-    listed = _pictures(own, 0)
     for (entry, *_), (number, *values) in zip(listed, kept, strict=False):
         changed[entry : entry + ENTRY] = data[old[number][0] : old[number][0] + ENTRY]
         struct.pack_into(f"{order}III", changed, entry, *values)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from blurkit.errors import BlurkitError, one_line
+from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import (
     EXIF_HEADER,
     EXIF_TAG,
@@ -39,7 +39,7 @@ from blurkit.io.codecs.metadata import (
 )
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
-from blurkit.io.paths import check_claim, reading_error, system_failure
+from blurkit.io.paths import check_claim, decoding_errors, reading_error, system_failure
 from blurkit.io.records import Image, full_range, hollow
 
 if TYPE_CHECKING:
@@ -137,14 +137,9 @@ def read_pages(path: Path) -> Generator[Page, None, None]:
 
     with tifffile.TiffFile(path) as file:
         for number, page in enumerate(_whole_pages(file)):
-            try:
+            with decoding_errors(path, f"damaged after page {number}"):
                 for pixels, metadata in _read_page(page, file, str(path)):
                     yield pixels, _without_masks(metadata, file)
-            except BlurkitError:
-                raise
-            except Exception as error:  # of any kind
-                reason = f"damaged after page {number} ({one_line(error)})"
-                raise reading_error(path, reason, error) from error
 
 
 def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
@@ -158,10 +153,7 @@ def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 
 
 def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -> None:
-    """Append a page to a TIFF file, as `write_tiff` writes the only one.
-
-    `link_directories` completes the file.
-    """
+    """Append a page as `write_tiff` writes the only one; `link_directories` completes the file."""
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     channels, (across, down, unit) = pixels.shape[2], metadata.resolution or (1, 1, 0)
     if unit == METRE:
@@ -188,10 +180,9 @@ def _extra_tags(
     """Yield the tags of a page beside those of its pixels; directories are written before it."""
     if metadata.orientation > 1:
         yield ORIENTATION_TAG, 3, 1, metadata.orientation, True
-    iptc = iptc_of(metadata.photoshop)
     for tag, kind, data in (
         (XMP_TAG, 1, metadata.xmp),
-        (IPTC_TAG, 7, iptc),
+        (IPTC_TAG, 7, iptc_of(metadata.photoshop)),
         (PHOTOSHOP_TAG, 1, metadata.photoshop),
     ):
         if data:
@@ -220,12 +211,11 @@ def link_directories(file: BinaryIO | Path) -> None:
     if not isinstance(file, Path):
         file.seek(0)
     with tifffile.TiffFile(file, mode="r+") as written:
-        order = written.byteorder
         for page in _pages(written):
             for tag, placeholder in PLACEHOLDERS.items():
                 if found := page.tags.get(placeholder):
                     written.filehandle.seek(found.offset)
-                    written.filehandle.write(struct.pack(f"{order}H", tag))
+                    written.filehandle.write(struct.pack(f"{written.byteorder}H", tag))
 
 
 def _pages(file: tifffile.TiffFile) -> Iterator[Any]:
@@ -235,15 +225,6 @@ def _pages(file: tifffile.TiffFile) -> Iterator[Any]:
 
 def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
     return [page for page in _pages(file) if not (page.is_reduced or page.is_mask)]
-
-
-def _largest(page: Any, planes: int) -> tuple[int, int, int]:
-    """Return the height and width of a page, or of its tiles if these are larger, and its bits."""
-    height, width = page.imagelength * planes, page.imagewidth
-    if page.is_tiled:
-        height = max(height, page.tilelength * page.tiledepth)
-        width = max(width, page.tilewidth)
-    return height, width, page.samplesperpixel * page.bitspersample
 
 
 def _check_images(page: Any, compression: str, where: str) -> None:
@@ -290,8 +271,11 @@ def _read_page(
 ) -> Iterator[Page]:
     """Yield the planes of a page; of one that is not `decoded`, a `hollow` array of the first."""
     planes, stored = _planes(page, file), file.filehandle.size
-    height, width, bits = _largest(page, len(planes))
-    compression = _named(page.compression)
+    height, width = page.imagelength * len(planes), page.imagewidth
+    if page.is_tiled:  # and perhaps smaller than its tiles
+        height = max(height, page.tilelength * page.tiledepth)
+        width = max(width, page.tilewidth)
+    bits, compression = page.samplesperpixel * page.bitspersample, _named(page.compression)
     check_claim(height, width, bits, stored, where, compression in DEFLATED)
     if compression in FAX and height > 8 * stored:
         raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
@@ -330,7 +314,8 @@ def _metadata_of(page: Any) -> Metadata:
         if tag not in STRUCTURE
         and not (tag == DESCRIPTION_TAG and page.description.startswith(SHAPED))
     }
-    across, down = (_ratio(tags, tag) for tag in ("XResolution", "YResolution"))
+    ratios = (tags.valueof(name, default=(0, 1)) for name in ("XResolution", "YResolution"))
+    across, down = (r[0] / r[1] if isinstance(r, tuple) and r[1] else 0.0 for r in ratios)
     unit = RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
     stated = across and down and (unit or across != down)
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
@@ -345,21 +330,11 @@ def _metadata_of(page: Any) -> Metadata:
         photoshop=photoshop,
         resolution=(across, down, unit) if stated else None,
     )
-    return _lacking(metadata, "layers of Photoshop") if LAYERS_TAG in tags else metadata
-
-
-def _ratio(tags: Any, name: str) -> float:
-    value = tags.valueof(name, default=(0, 1))
-    return value[0] / value[1] if isinstance(value, tuple) and value[1] else 0.0
+    return metadata.lacking("layers of Photoshop") if LAYERS_TAG in tags else metadata
 
 
 def _without_masks(metadata: Metadata, file: tifffile.TiffFile) -> Metadata:
-    masked = any(page.is_mask for page in _pages(file))
-    return _lacking(metadata, "mask") if masked else metadata
-
-
-def _lacking(metadata: Metadata, what: str) -> Metadata:
-    return replace(metadata, lost=", ".join(filter(None, (metadata.lost, what))))
+    return metadata.lacking("mask") if any(page.is_mask for page in _pages(file)) else metadata
 
 
 def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Page:
@@ -368,7 +343,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
     extra = [_named(kind) for kind in page.extrasamples]
     if colours == "MINISBLACK" and extra == ["UNSPECIFIED"] * 2:
-        extra, metadata = [], _lacking(metadata, "gray planes (they are red, green and blue now)")
+        extra, metadata = [], metadata.lacking("gray planes (they are red, green and blue now)")
     elif colours == "MINISBLACK" and extra.count("UNSPECIFIED") > 1:
         reason = f"has {len(extra) + 1} planes whose meaning is not stated"
         raise BlurkitError(f"{where}: {reason}; make them pages, or RGB")
@@ -379,9 +354,9 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
             alpha = full_range(rest[:, :, number : number + 1], bits)
             premultiplied = kind == "ASSOCALPHA"
         else:
-            metadata = _lacking(metadata, "channel of unstated meaning")
+            metadata = metadata.lacking("channel of unstated meaning")
     if colours == "PALETTE":
-        pixels, metadata = _coloured(page.colormap, pixels), _lacking(metadata, "palette")
+        pixels, metadata = _coloured(page.colormap, pixels), metadata.lacking("palette")
     elif pixels.dtype.kind in "bu":
         pixels = full_range(pixels, bits)
     if colours == "MINISWHITE":
@@ -389,7 +364,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
         pixels = (top - pixels).astype(pixels.dtype, copy=False)
     elif colours == "SEPARATED" and pixels.shape[2] == 4:
         pixels = from_cmyk(pixels, metadata.icc)
-        metadata = _lacking(replace(metadata, icc=b""), "CMYK colours")
+        metadata = replace(metadata, icc=b"").lacking("CMYK colours")
     elif colours not in PLAIN_KINDS and not (
         colours == "YCBCR" and "JPEG" in _named(page.compression)  # decoding makes it RGB
     ):
