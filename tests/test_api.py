@@ -30,9 +30,10 @@ from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsa
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import apply_kernel
 from tests.cli import bgans
-from tests.cli.command import blurred, photo, records, write
+from tests.cli.command import records
 from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
+from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import steered, stored
 from tests.shared import ROOT, shared_folder
 

@@ -14,15 +14,12 @@ from tests.cli.command import (
     assert_failed,
     assert_refused,
     files,
-    photo,
-    plant_pair,
-    plant_tree,
     records,
     shell,
     start,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, invoke
+from tests.cli.pictures import photo, plant_pair, plant_tree, write
 from tests.io.scenes import seal
 
 # ---- shards and streams --------------------------------------------------------------------------

@@ -19,13 +19,12 @@ from tests.cli.command import (
     assert_refused,
     assert_same_records,
     files,
-    photo,
     records,
     shard_records,
     start,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import wait_for
 from tests.io.films import make_video, pictures
 

@@ -27,13 +27,12 @@ from tests.cli.command import (
     assert_refused,
     assert_same_records,
     files,
-    photo,
     records,
     shell,
     start,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import end, wait_for
 from tests.systems.kernel_space.searches import (
     QUICK_CONFIG,

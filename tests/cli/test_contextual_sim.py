@@ -11,8 +11,9 @@ import torch
 import blurkit
 from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, PriorUpsampling
 from blurkit.tasks.decoupling import PAPER
-from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
+from tests.cli.command import assert_failed, assert_refused, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import stored
 from tests.shared import shared_folder
 

@@ -16,8 +16,9 @@ from blurkit.cli import batch
 from blurkit.io.images import read_image
 from blurkit.io.records import Record
 from blurkit.reports.pictures import PANEL_SIDE, RESTORED, before_after, most_changed
-from tests.cli.command import assert_failed, blurred, files, photo, plant_tree, records, write
+from tests.cli.command import assert_failed, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, plant_tree, write
 
 SIZES = [(1, 1), (1, 7), (7, 1), (17, 5), (31, 33), (67, 131)]
 

@@ -18,9 +18,10 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from blurkit.nn.features import BACKBONES, FeatureNetwork
-from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
+from tests.cli.command import assert_failed, assert_refused, files, records
 from tests.cli.guides import psnr
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.metrics.oracle import noisy
 
 

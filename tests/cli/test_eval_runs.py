@@ -36,14 +36,12 @@ from tests.cli.command import (
     WARM,
     assert_failed,
     assert_refused,
-    blurred,
     files,
-    photo,
     start,
     warm_environment,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.cli.test_html import Page
 from tests.cli.test_interrupts import wait_for
 from tests.metrics.oracle import noisy

@@ -13,8 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.images import read_image
 from blurkit.reports.pictures import GAP
-from tests.cli.command import Ran, assert_done, blurred, photo, plant_pair, records, shell, write
+from tests.cli.command import Ran, assert_done, records, shell
 from tests.cli.kernel_spaces import saved
+from tests.cli.pictures import blurred, photo, plant_pair, write
 from tests.cli.test_msfs import plant_realblur
 from tests.shared import ROOT, shared_folder
 from tests.systems.kernel_space.searches import search_config

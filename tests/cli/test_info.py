@@ -32,18 +32,9 @@ from blurkit.io.streams import ShardWriter
 from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.version import NEWEST_TORCH
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_done,
-    assert_failed,
-    blurred,
-    photo,
-    plant_tree,
-    run,
-    shell,
-    write,
-)
+from tests.cli.command import ENVIRONMENT, assert_done, assert_failed, run, shell
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, plant_tree, write
 from tests.io.scenes import assert_same, seal
 from tests.shared import shared_folder
 

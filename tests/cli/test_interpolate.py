@@ -11,19 +11,10 @@ import pytest
 import torch
 
 from blurkit.systems.msdi.networks import MSDINet
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    records,
-    shell,
-    write,
-)
+from tests.cli.command import assert_done, assert_failed, assert_refused, files, records, shell
 from tests.cli.guides import FP32, assert_made, expected, official, tensor
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import steered
 
 SHARP = photo(0)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from blurkit.io.records import Record
-from tests.cli.command import ENVIRONMENT, assert_same_records, plant_tree, shard_records
+from tests.cli.command import ENVIRONMENT, assert_same_records, shard_records
 from tests.cli.command import start as start_warm
 from tests.cli.invoke import done
+from tests.cli.pictures import plant_tree
 
 INTERRUPTED = (130, "interrupted\n")
 TERMINATED = (143, "terminated\n")

@@ -19,16 +19,14 @@ from tests.cli.command import (
     assert_failed,
     assert_refused,
     assert_same_records,
-    blurred,
-    photo,
     records,
     run,
     shell,
-    write,
 )
 from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
+from tests.cli.pictures import blurred, photo, write
 
 
 @pytest.fixture(scope="module")

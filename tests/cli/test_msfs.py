@@ -11,15 +11,9 @@ import torch
 from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.io.images import read_image
 from blurkit.systems.msfs.networks import MSFSNet
-from tests.cli.command import (
-    assert_done,
-    assert_refused,
-    blurred,
-    photo,
-    shell,
-    write,
-)
+from tests.cli.command import assert_done, assert_refused, shell
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")

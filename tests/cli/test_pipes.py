@@ -7,16 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_done,
-    assert_same_records,
-    photo,
-    records,
-    shell,
-    write,
-)
+from tests.cli.command import ENVIRONMENT, assert_done, assert_same_records, records, shell
 from tests.cli.invoke import done
+from tests.cli.pictures import photo, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,15 +17,12 @@ from tests.cli.command import (
     assert_refused,
     assert_same_records,
     files,
-    photo,
-    plant_pair,
-    plant_tree,
     records,
     run,
     shard_records,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import photo, plant_pair, plant_tree, write
 
 # ---- datasets ------------------------------------------------------------------------------------
 

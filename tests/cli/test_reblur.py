@@ -23,17 +23,14 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    blurred,
     files,
-    photo,
-    plant_pair,
     records,
     shard_records,
     shell,
-    write,
 )
 from tests.cli.guides import FP32, assert_made, expected, official, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import blurred, photo, plant_pair, write
 from tests.engine.networks import steered, stored
 
 

@@ -19,16 +19,14 @@ from tests.cli.command import (
     assert_failed,
     assert_refused,
     assert_same_records,
-    blurred,
     files,
-    photo,
     records,
     shard_records,
     shell,
-    write,
 )
 from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import done, invoke, results
+from tests.cli.pictures import blurred, photo, write
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,9 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
-from tests.cli.command import (
-    assert_done,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    run,
-    write,
-)
+from tests.cli.command import assert_done, assert_refused, files, run
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import shared_folder
 from tests.tools.pack import pack
 from tests.training.runs import (

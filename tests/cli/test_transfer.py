@@ -7,20 +7,10 @@ import numpy as np
 import pytest
 
 from blurkit.systems.system import shipped_file
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    plant_pair,
-    records,
-    shell,
-    write,
-)
+from tests.cli.command import assert_done, assert_failed, assert_refused, files, records, shell
 from tests.cli.guides import FP32, assert_made, expected, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import blurred, photo, plant_pair, write
 
 Pair = tuple[Path, Path]
 

@@ -12,7 +12,8 @@ from blurkit.data.layouts import image_files
 from blurkit.data.sources import find_items, read_records
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from tests.cli.command import assert_done, assert_failed, blurred, files, photo, records, run
+from tests.cli.command import assert_done, assert_failed, files, records, run
+from tests.cli.pictures import blurred, photo
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -23,7 +23,7 @@ from blurkit.data.sources import load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
-from tests.cli.command import blurred, photo, plant_tree, write
+from tests.cli.pictures import blurred, photo, plant_tree, write
 from tests.data.trees import Plant, assert_pair
 from tests.io.scenes import assert_all_same, assert_same, pair, varied, write_shard
 from tests.metrics.oracle import noisy

@@ -18,7 +18,7 @@ from blurkit.synthesis import BlurKind
 from blurkit.synthesis.drawing import Synthesis, draw_exposure, expose
 from blurkit.synthesis.exposure import Exposure, Unblurred
 from blurkit.synthesis.rendering import render_crops
-from tests.cli.command import photo
+from tests.cli.pictures import photo
 from tests.io.scenes import write_shard
 
 PAIR = ("blur", "sharp")

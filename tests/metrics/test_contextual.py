@@ -17,7 +17,7 @@ from blurkit.io.records import to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network, feature_similarity
 from blurkit.nn.features import FeatureNetwork, features_from_state_dict
-from tests.cli.command import blurred
+from tests.cli.pictures import blurred
 from tests.io.scenes import PEAK_MEGABYTES
 from tests.metrics import oracle
 from tests.shared import shared_folder

@@ -23,8 +23,9 @@ from tests.benchmarks.pages import known
 from tests.benchmarks.quality_pages import NETWORK as ALONE
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
 from tests.benchmarks.real_pairs import held_out
-from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
+from tests.cli.command import ENVIRONMENT, assert_done, records, run
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 SHIPPED = shipped_file("msdi")

@@ -9,7 +9,7 @@ import pytest
 
 from blurkit.io.images import read_image
 from blurkit.metrics.psnr import psnr
-from tests.cli.command import blurred, photo, write
+from tests.cli.pictures import blurred, photo, write
 from tests.tools.bundle import main
 
 MIB = 2**20

@@ -14,8 +14,8 @@ from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import WEIGHTS
 from blurkit.version import STATE_VERSION
-from tests.cli.command import photo, write
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import photo, write
 from tests.shared import ROOT
 from tests.tools.convert import card, main
 from tests.tools.pack import pack

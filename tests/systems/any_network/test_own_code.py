@@ -15,8 +15,9 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.nn.blocks import blueprints
 from blurkit.systems.nafnet.networks import NAFNet
 from blurkit.training.configuration import Run
-from tests.cli.command import assert_done, assert_refused, photo, write
+from tests.cli.command import assert_done, assert_refused
 from tests.cli.invoke import invoke
+from tests.cli.pictures import photo, write
 from tests.training.runs import assert_same_bits
 
 MINE = '''

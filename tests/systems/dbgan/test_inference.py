@@ -22,7 +22,7 @@ from blurkit.systems.uses import network_for
 from blurkit.tasks.reblur import random_blur
 from tests.cli import kernel_spaces
 from tests.cli.bgans import REACH, bgan, noise_of, saved
-from tests.cli.command import photo
+from tests.cli.pictures import photo
 
 
 def engine(**options: int) -> Engine:

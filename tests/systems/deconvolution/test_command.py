@@ -12,17 +12,9 @@ import blurkit
 from blurkit.io.records import Record
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, shape
-from tests.cli.command import (
-    Ran,
-    assert_done,
-    assert_failed,
-    assert_refused,
-    files,
-    records,
-    run,
-    write,
-)
+from tests.cli.command import Ran, assert_done, assert_failed, assert_refused, files, records, run
 from tests.cli.invoke import invoke
+from tests.cli.pictures import write
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 from tests.systems.kernel_space.searches import QUICK_CONFIG
 

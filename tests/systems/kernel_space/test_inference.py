@@ -29,8 +29,8 @@ from blurkit.systems.kernel_space.networks import (
 )
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.reblur import transferred
-from tests.cli.command import photo
 from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space
+from tests.cli.pictures import photo
 from tests.tools.pack import stored
 
 

@@ -13,8 +13,9 @@ from blurkit.errors import BlurkitError
 from blurkit.systems import from_state_dict
 from blurkit.systems.registry import describe
 from blurkit.systems.spandrel.inference import deblurring
-from tests.cli.command import Ran, assert_refused, plant_tree, records
+from tests.cli.command import Ran, assert_refused, records
 from tests.cli.invoke import invoke
+from tests.cli.pictures import plant_tree
 from tests.systems.spandrel.networks import (
     FULL,
     NETWORKS,
