@@ -11,14 +11,12 @@ import torch
 
 from blurkit.io.records import Record
 from blurkit.systems.blind_search import TiledSearch, run_searches
-from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.inference import search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.kernel_space.objective import SearchContext, make_context
 from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.search_options import SearchOptions
-from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import Estimate, Estimator, network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 from tests.systems.kernel_space.searches import kernel_checkpoint
@@ -27,11 +25,9 @@ KERNEL, SIDE = shake(1, 15), 25
 
 
 @pytest.fixture(scope="module")
-def estimator() -> Estimator:
+def estimator(deconvolution: Deconvolution) -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
-    network = network_for("deconvolving", load_shipped("deconvolution"))
-    shake = WindowOptions()
-    return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
+    return partial(search_start, deconvolution)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import Placement
-from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.inference import (
     WindowDeblurring,
     windows_summary,
@@ -32,12 +31,6 @@ from tests.engine.networks import Identity, Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 KERNEL = shake(1, 17)
-
-
-@pytest.fixture(scope="module")
-def deconvolution() -> Deconvolution:
-    network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, WindowOptions(), "cpu", "fp32")
 
 
 def watch_in(stages: list[str]) -> Watch:
