@@ -35,7 +35,7 @@ from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
 from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import steered, stored
-from tests.shared import ROOT, shared_folder
+from tests.shared import ROOT, vgg11
 
 BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
 
@@ -204,12 +204,10 @@ def test_what_is_refused(words: str, x: SimpleNamespace) -> None:
 
 
 def test_contextual_similarity(x: SimpleNamespace) -> None:
-    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    options = ("--features", features, "--bandwidth", 0.5, "--layer", "relu2_1", "--json", "-q")
+    options = ("--features", vgg11(), "--bandwidth", 0.5, "--layer", "relu2_1", "--json", "-q")
     told = done("contextual-sim", "photo.png", "other.png", *options).json[0]
-    found = blurkit.contextual_similarity(
-        x.photo, x.other, features=features, bandwidth=0.5, layers=["relu2_1"]
-    )
+    how = {"features": vgg11(), "bandwidth": 0.5, "layers": ["relu2_1"]}
+    found = blurkit.contextual_similarity(x.photo, x.other, **how)
     assert (found.distance, found.similarity) == (told["distance"], told["similarity"])
 
 

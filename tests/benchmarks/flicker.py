@@ -50,7 +50,6 @@ def still_film(photo: np.ndarray, side: int, noise: float, frames: int) -> list[
 
 
 def main() -> None:
-    """Measure every scene with both methods and print the table."""
     count = pages.options(__doc__, write=False, frames=6).parse_args().frames
     model = blurkit.load()
     cases = [(s, p, m) for s in SCENES for p in PHOTOS for m in ("network", "auto")]

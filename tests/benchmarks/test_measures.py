@@ -22,8 +22,7 @@ from tests.systems.deconvolution.photos import shake
 def test_the_length_of_a_straight_blur(length: int, axis: int) -> None:
     sharp = photo(300, 300)
     blur = scipy.ndimage.uniform_filter1d(sharp**2.2, length, axis=axis).clip(0) ** (1 / 2.2)
-    found = local_forms(blur, sharp)
-    lengths, straightness = np.median(found, axis=0)
+    lengths, straightness = np.median(local_forms(blur, sharp), axis=0)
     assert lengths == pytest.approx(length, rel=0.2, abs=0.5)
     assert length < 9 or straightness > 0.85
 

@@ -106,8 +106,7 @@ def test_an_array_of_eight_with_a_task_that_was_lost(
     assert told.out == b"--array=5\n"
     assert told.lines[4].startswith("part 5/8: 0 of 1 ")
     assert told.lines[8].startswith("in all: 10 of 11 ")
-    last = done(*status, "--json").json[-1]
-    assert last == {"done": 10, "missing": 1, "array": "5"}
+    assert done(*status, "--json").json[-1] == {"done": 10, "missing": 1, "array": "5"}
     for name, value in (("COUNT", 1), ("MIN", 5), ("ID", 5)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
     done(*array, "--part", "auto/8", "-q")

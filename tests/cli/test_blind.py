@@ -454,8 +454,7 @@ WRONG = {
 def test_wrong_usage_is_one_line(photos: Path) -> None:
     before = files(photos)
     assert_each_refused(WRONG, "blind-deblur", photos)
-    wrong = search_config(photos.parent, image_rate=-1)
-    ran = invoke("blind-deblur", photos, *PLAIN, *wrong)
+    ran = invoke("blind-deblur", photos, *PLAIN, *search_config(photos.parent, image_rate=-1))
     assert_refused(ran, "search.json: image_rate -1: must be at least 0", status=2)
     wrong = search_config(photos.parent, first="image")
     assert_refused(invoke("blind-deblur", photos, *PLAIN, *wrong), "'first' is not an option")

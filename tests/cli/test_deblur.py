@@ -204,8 +204,7 @@ def test_a_batch_says_how_long_it_takes(checkpoint: Path, monkeypatch: pytest.Mo
     for number in range(4):
         write(f"in/{number}.png", photo(number, 40 + 8 * number, 56))
     command = ["deblur", "in", "-c", checkpoint, "-o"]
-    ran = done(*command, "out/")
-    assert re.search(r"^4 photos, about \d+ seconds?$", ran.err, re.MULTILINE)
+    assert re.search(r"^4 photos, about \d+ seconds?$", done(*command, "out/").err, re.MULTILINE)
     for name in ("2.png", "3.png"):
         Path("out", name).unlink()
     done("prepare", "in", "-o", "in.h5", "-q")
@@ -303,11 +302,9 @@ def test_a_comparison_is_beside_the_photo_and_not_taken_as_input(checkpoint: Pat
         assert np.abs(shown - imageio.imread(image)).mean() < 6, "a JPEG of it"
     assert (picture[48:] < 128).any(), "a caption"
 
-    again = invoke(*command)
-    assert_failed(again, "photo", "photo.deblurred.png: exists already")
+    assert_failed(invoke(*command), "photo", "photo.deblurred.png: exists already")
     Path("photo.deblurred.png").unlink()
-    again = invoke(*command)
-    assert_failed(again, "photo", "photo.compare.jpg: exists already; give --force")
+    assert_failed(invoke(*command), "photo", "photo.compare.jpg: exists already; give --force")
     assert files().keys() == {"photo.compare.jpg", "photo.png"}, "nothing is half done"
     ran = done(*command, "--force", "--json")
     assert [line["name"] for line in ran.json] == ["photo"] and files() == made
@@ -329,8 +326,7 @@ def test_results_with_comparisons_can_be_evaluated(checkpoint: Path, tree: Path)
 def test_files_of_one_stem_have_a_comparison_each(checkpoint: Path) -> None:
     named = write("a.png", photo(0)), write("a.jpg", photo(1))
     command = ["deblur", *named, "-c", checkpoint, "--compare"]
-    ran = done(*command)
-    assert ran.lines[-2] == "wrote 2 images and 2 comparisons to ./"
+    assert done(*command).lines[-2] == "wrote 2 images and 2 comparisons to ./"
     compared = {"a.jpg.compare.jpg", "a.png.compare.jpg"}
     made = {"a.png", "a.jpg", "a.deblurred.png", "a.deblurred.jpg", *compared}
     assert files().keys() == made

@@ -105,8 +105,7 @@ def test_released_networks(name: str, wanted: dict[str, tuple[int, float]]) -> N
     found = told(official(name, Path("net.pth")))
     assert found["format"] == "of another program" and found["system"] is None
     networks = found["networks"]
-    costs = {role: (n["parameters"], round(n["gmacs"], 1)) for role, n in networks.items()}
-    assert costs == wanted
+    assert {role: (n["parameters"], round(n["gmacs"], 1)) for role, n in networks.items()} == wanted
     if name == "msdi_reblur":
         assert networks["latents"]["inputs"] == [[1, 2048, 8, 8]]
         image, latents = networks["deblur"]["inputs"]

@@ -152,8 +152,7 @@ def test_an_animation(joint: Path, pair: tuple[Path, Path], suffix: str) -> None
             animation.load()
             assert animation.info["duration"] == (200 if n in (1, 2) else 800)
             shown = np.asarray(animation.convert("RGB"))
-            frame = sheet[:48, 72 * n : 72 * n + 64]
-            error = np.abs(shown.astype(int) - frame)
+            error = np.abs(shown.astype(int) - sheet[:48, 72 * n : 72 * n + 64])
             assert error.mean() < 12 if suffix == ".gif" else not error.any()
     assert_refused(invoke(*command, "-q"), f"blur{suffix}: exists already; give --force")
 

@@ -77,8 +77,7 @@ def test_own_blur_like_pairs_and_exchanged(photos: Path, shard: Path) -> None:
         assert record.attrs["reblurred_psnr"] > 0
     like = results("like.h5", "reblur", photos, "--like", shard, "-c", space, *FP32)
     for number, (record, name) in enumerate(zip(like, held, strict=False)):
-        wanted = blurred_by(photo(number), code_of(*held[name]))
-        assert_made(record.images["reblurred"], wanted)
+        assert_made(record.images["reblurred"], blurred_by(photo(number), code_of(*held[name])))
         assert record.attrs["reblurred_like"] == name
     for record in results("swapped", *command, "--shuffle"):
         donor = record.attrs["blur_from"]
@@ -311,8 +310,7 @@ def test_eval_against_the_blur() -> None:
     assert row["psnr"] == pytest.approx(psnr(near, sharp))
     assert row["psnr_blur"] == pytest.approx(psnr(blur, sharp))
     assert last["protocol"]["compared"] == "reblurred with sharp"
-    ran = invoke("eval", shard, "--json", "-q")
-    assert "compared" not in ran.json[-1]["protocol"]
+    assert "compared" not in invoke("eval", shard, "--json", "-q").json[-1]["protocol"]
     sides = [write(Path(side) / "a.png", photo(0)).parent for side in ("restored", "sharp")]
     cases: dict[tuple[object, ...], str] = dict.fromkeys(
         ((*sides,), (sides[0], "--reference", sides[1])),

@@ -102,14 +102,12 @@ def test_a_bad_photo_or_reference_shifts_no_other(joint: Path, photos: None) -> 
     assert_failed(ran, "0", str(PHOTOS[0]), "damaged or truncated")
     assert ran.lines[-1] == "1 failed, 2 reblurred: 0"
     for n in (1, 2):
-        made = imageio.imread(f"out/{n}.png")
-        assert_made(made, like(photo(n), blurred(photo(n + 20))))
+        assert_made(imageio.imread(f"out/{n}.png"), like(photo(n), blurred(photo(n + 20))))
     REFERENCES[1].write_bytes(b"no image")
     ran = invoke("reblur", *PHOTOS[1:], *common, "-o", "more/")
     assert_failed(ran, "2", str(REFERENCES[1]), "is not an image")
     assert sorted(files("more")) == ["1.png", "3.png"]
-    made = imageio.imread("more/3.png")
-    assert_made(made, like(photo(3), blurred(photo(22))))
+    assert_made(imageio.imread("more/3.png"), like(photo(3), blurred(photo(22))))
 
 
 def test_more_photos_than_references(joint: Path, photos: None) -> None:

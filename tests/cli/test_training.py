@@ -25,7 +25,7 @@ from blurkit.training.configuration import Configuration, Run
 from tests.cli.command import assert_done, assert_refused, files, run
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import blurred, photo, write
-from tests.shared import shared_folder
+from tests.shared import vgg11
 from tests.tools.pack import pack
 from tests.training.runs import (
     DEBLUR,
@@ -188,7 +188,7 @@ def test_a_checkpoint_through_a_pipe(training_shards: Path) -> None:
 
 
 def test_the_perceptual_loss_trains(training_shards: Path) -> None:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    weights = vgg11()
     output = Path("enc.pt")
     features = ("--perceptual", "features", "--features", weights)
     done("train-reblur", training_shards, *QUICK, "--iterations", 2, *features, "-o", output)

@@ -322,8 +322,7 @@ def test_the_picture_that_was_restored_is_no_reference(tmp_path: Path) -> None:
 
 
 def test_a_sequence_that_one_run_knows_is_that_of_all(folders: Path) -> None:
-    record = Record("7", {"restored": photo(0)}, {"sequence": "night"})
-    write_shard(folders / "run.h5", [record])
+    write_shard(folders / "run.h5", [Record("7", {"restored": photo(0)}, {"sequence": "night"})])
     for side in ("flat", "reference"):
         write(folders / side / "7.png", photo(0))
     for record in RestorationRuns(["flat", "run.h5"], "reference").load("7").values():

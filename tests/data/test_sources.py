@@ -165,8 +165,7 @@ def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: R
     for scene in range(3):
         plant(f"photos/{scene}.png", scene)
     write_shard(tmp_path / "two.h5", read([tmp_path / "photos"], reports)[:2])
-    both = [tmp_path / "two.h5", tmp_path / "photos"]
-    assert read_records(both).total == 5
+    assert read_records([tmp_path / "two.h5", tmp_path / "photos"]).total == 5
     assert read_records([tmp_path / "photos"], part=WorkPart(1, 2)).total == 2
     assert read_records(["-"]).total is None
 
@@ -237,8 +236,7 @@ def test_numbers_of_an_array() -> None:
     ],
 )
 def test_the_part_of_a_job(variables: str, part: tuple[int, int]) -> None:
-    environment = dict(pair.split("=") for pair in variables.split())
-    found, stated = part_of_job(environment)
+    found, stated = part_of_job(dict(pair.split("=") for pair in variables.split()))
     assert found == WorkPart(*part)
     assert variables.split()[0] in stated
 

@@ -401,8 +401,7 @@ def has_xmp(path: Path) -> bool:
         return opened(path).tag_v2[700] == XMP
     if path.suffix in (".jp2", ".jxl"):
         return XMP in path.read_bytes()
-    packet = info(path)["xmp"]
-    return packet in (XMP, XMP.decode())
+    return info(path)["xmp"] in (XMP, XMP.decode())
 
 
 def has_iptc(path: Path) -> bool:

@@ -309,8 +309,7 @@ def test_wide_colours_are_those_of_pictures(
             film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p10le")))
         film.mux(stream.encode(None))
     copy(tmp_path / "a.mp4", tmp_path / "a.gif")
-    shade = shown_animation(tmp_path / "a.gif")[2][0][24, 32, :3]
-    np.testing.assert_allclose(shade, srgb, atol=2)
+    np.testing.assert_allclose(shown_animation(tmp_path / "a.gif")[2][0][24, 32, :3], srgb, atol=2)
     (tmp_path / "stills").mkdir()
     copy(tmp_path / "a.mp4", tmp_path / "stills", frames=True)
     still = read_image(tmp_path / "stills" / "a" / "000000.png")
@@ -397,8 +396,7 @@ def test_a_turned_film_is_upright(rotation: int, tmp_path: Path) -> None:
     stored = [np.ascontiguousarray(np.rot90(rgb, -rotation // 90)) for rgb in upright]
     source = make_video(tmp_path / "a.mp4", stored, rotation=rotation, pixels="yuv444p")
     assert shown(source).rotation in (rotation, -rotation if rotation == 180 else rotation)
-    frames = [picture.pixels for picture in read_film(source)]
-    assert psnr(frames, upright) > 35
+    assert psnr([picture.pixels for picture in read_film(source)], upright) > 35
     copy(source, tmp_path / "out.mp4")
     again = shown(tmp_path / "out.mp4")
     assert (again.rotation, again.size) == (0, (64, 48))
@@ -721,8 +719,7 @@ def test_errors_of_encoders_name_the_film(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mp4")
-    first, second = islice(read_records([source]), 2)
+    first, second = islice(read_records([make_video(tmp_path / "in.mp4")]), 2)
     small = Record(second.name, {"blur": second.images["blur"][:10]}, second.attrs)
     for name in ("a.mp4", "a.gif"):
         with open_sink(f"{tmp_path}/{name}", ("blur",), "x") as sink:

@@ -74,8 +74,7 @@ def test_deeper_values_are_rounded_to_what_a_format_holds(tmp_path: Path) -> Non
         rounded = read_image(tmp_path / f"a{suffix}").pixels
         np.testing.assert_array_equal(rounded, np.rint(floats.astype(np.float64) * top))
     write_image(tmp_path / "b.bmp", deep(PHOTO))
-    rounded = read_image(tmp_path / "b.bmp").pixels
-    np.testing.assert_array_equal(rounded, np.rint(deep(PHOTO) / 257))
+    np.testing.assert_array_equal(read_image(tmp_path / "b.bmp").pixels, np.rint(deep(PHOTO) / 257))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])

@@ -100,8 +100,7 @@ def test_a_shipped_file_says_what_the_page_says(table: Path) -> None:
         _, *rows = csv.reader(file, csv.excel_tab)
     for row in rows:
         assert f"| {' | '.join(row)} |" in page
-    shipped = load_checkpoint(WEIGHTS / f"{table.stem}.pt").provenance
-    assert shipped["trained_on"] == card(table)
+    assert load_checkpoint(WEIGHTS / f"{table.stem}.pt").provenance["trained_on"] == card(table)
 
 
 def test_every_shipped_file_has_a_card_that_info_shows_line_by_line() -> None:
@@ -168,8 +167,7 @@ def test_results_are_the_same_and_the_file_is_small(
     for file in (network, weights):  # as some installers put them
         (tmp_path / "links").mkdir(exist_ok=True)
         (tmp_path / "links" / file.name).symlink_to(file)
-    link = tmp_path / "links" / "net.onnx"
-    done("deblur", image, "-c", link, "-o", tmp_path / "linked.png")
+    done("deblur", image, "-c", tmp_path / "links" / "net.onnx", "-o", tmp_path / "linked.png")
     names = ("before", "after", "linked")
     expected, *others = (imageio.imread(tmp_path / f"{name}.png") for name in names)
     for other in others:

@@ -60,8 +60,7 @@ def stroke(down: int, right: int) -> Tensor:
 @pytest.mark.parametrize("name", ["astronaut", pytest.param("coffee", marks=pytest.mark.slow)])
 def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -> None:
     sharp = photo(name, 256)
-    noise = np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)
-    noisy = (sharp + noise).astype(np.float32)
+    noisy = (sharp + np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)).astype(np.float32)
     windows = deconvolution.windows(noisy)
     assert not any(window.believed for window in windows)
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
@@ -260,8 +259,7 @@ def grid(kernels: list[Tensor], believed: list[bool]) -> list[Window]:
 def test_a_doubtful_window_takes_what_its_neighbours_agree_on() -> None:
     wrong, noisy = given(1), [0.9 * given(0) + 0.1 * given(seed) for seed in range(2, 10)]
     kernels = [*noisy[:4], wrong, *noisy[4:]]
-    believed = [number != 4 for number in range(9)]
-    windows = grid(kernels, believed)
+    windows = grid(kernels, [number != 4 for number in range(9)])
     result = helped(windows, 0.78)
     assert all(window.believed for window in result)
     assert float(kernel_agreement(result[4].kernel[None], given(0)[None])) > 0.9
@@ -283,8 +281,7 @@ def test_a_believed_window_takes_what_much_surer_neighbours_agree_on() -> None:
 
 
 def test_a_window_is_left_where_its_neighbours_disagree() -> None:
-    kernels = [given(seed) for seed in range(9)]
-    windows = grid(kernels, [number != 4 for number in range(9)])
+    windows = grid([given(seed) for seed in range(9)], [number != 4 for number in range(9)])
     assert not helped(windows, 0.78)[4].believed
     assert helped(windows, 0.3)[4].believed
 
@@ -369,8 +366,7 @@ def test_a_known_kernel_away_from_the_middle_moves_the_picture(
     restored = deconvolution.restore(blurry, windows)
     assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
     centred = [replace(window, centred=True) for window in windows]
-    there = deconvolution.restore(blurry, centred)
-    assert psnr(there, sharp, 20) < psnr(restored, sharp, 20) - 4
+    assert psnr(deconvolution.restore(blurry, centred), sharp, 20) < psnr(restored, sharp, 20) - 4
 
 
 def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> None:
@@ -392,8 +388,7 @@ def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> N
         before, after, there = (x[20:-20, part] for x in (blurry, restored, sharp))
         assert psnr(after, there) > psnr(before, there) + 3
     np.testing.assert_allclose(restored[:, right], blurry[:, right], atol=1e-6)
-    otherwise = np.full_like(blurry, 0.25)
-    other = engine.restore(blurry, windows, otherwise)
+    other = engine.restore(blurry, windows, np.full_like(blurry, 0.25))
     np.testing.assert_allclose(other[:, right], 0.25, atol=1e-6)
     steps = np.abs(np.diff(other[:, 241:281].mean((0, 2))))
     assert steps.max() < 0.03  # blended, not cut

@@ -123,8 +123,7 @@ def test_the_deviation_comes_with_the_photos_places() -> None:
                            "blur": np.full((300, 300, 3), 51, np.uint8)})  # fmt: skip
     sharp = np.zeros((384, 640, 3), np.float32)
     record = Record("r", {"sharp": sharp, "blur": sharp}, {"blur_kind": "shake", "split": "val"})
-    network = Transfer(Shown())
-    made = transferred(record, 2, [pair], engine(network, tile=256, overlap=0), "c.pt", 9)
+    made = transferred(record, 2, [pair], engine(Transfer(Shown()), tile=256, overlap=0), "c.pt", 9)
     generator = np.random.default_rng(seeds(9, "r", 2))
     generator.integers(1)  # which pair
     noise = generator.standard_normal((3, 3, 5), np.float32)

@@ -344,8 +344,7 @@ def test_a_stylegan_is_searched_on_its_spheres() -> None:
 
 def test_a_photo_of_a_part_of_the_generators_size_is_searched_at_that() -> None:
     shared = context(prior="stylegan", sides=6, image_steps=2, kernel_steps=2, iterations=4)
-    result = searched(TiledSearch(record(), shared))
-    assert result.images["restored"].shape == (64, 64, 3)
+    assert searched(TiledSearch(record(), shared)).images["restored"].shape == (64, 64, 3)
     with pytest.raises(BlurkitError, match="is 64x48; this generator's images, 128x128"):
         TiledSearch(record(height=48), shared)
 
@@ -510,8 +509,7 @@ def test_the_search_for_a_blur_ends_when_it_no_longer_gets_better() -> None:
     search = begun(preset="paper", **still)
     assert blur_turns(search, 3) == [5, 5, 5]  # the first step of each is the best
     falling = {"kernel_patience": 4, "tolerance": 0.0, "kernel_rate": 1e-3, "kernel_steps": 12}
-    search = begun(preset="paper", **falling, warm_up=0, iterations=9)
-    assert blur_turns(search, 2) == [12, 12]
+    assert blur_turns(begun(preset="paper", **falling, warm_up=0, iterations=9), 2) == [12, 12]
 
 
 def test_the_paper_s_search_ends_before_its_last_iteration() -> None:
@@ -584,8 +582,7 @@ def test_picture_and_code_give_the_photo_again(align: bool) -> None:
 
 def test_a_search_makes_an_image_that_is_like_the_photo_once_small() -> None:
     shared = context("downsampling", iterations=40, image_rate=1e-2, patience=0)
-    job = TiledSearch(record(height=62, width=66), shared)
-    result = searched(job)
+    result = searched(TiledSearch(record(height=62, width=66), shared))
     assert result.images["restored"].shape == (62, 66, 3)
     assert result.attrs["blind_objective"] > 0
     small = [

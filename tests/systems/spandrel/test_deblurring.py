@@ -134,8 +134,7 @@ def imageio_photo(folder: Path) -> Path:
 
 def test_safetensors_and_python(networks: dict[str, Path], tmp_path: Path) -> None:
     photo = cut(64, 72)
-    file = write("Restormer", tmp_path, ".safetensors")
-    model = blurkit.load(file, tile=128, precision="fp32")
+    model = blurkit.load(write("Restormer", tmp_path, ".safetensors"), tile=128, precision="fp32")
     expected = deblurred(photo, tmp_path, "-c", networks["Restormer"], "--tile", 128)
     np.testing.assert_array_equal(model.deblur(photo), expected)
 
