@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 
 import numpy as np
@@ -19,7 +18,7 @@ from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimate, Estimator, network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
-from tests.systems.kernel_space.searches import kernel_checkpoint
+from tests.systems.kernel_space.searches import continued, kernel_checkpoint
 
 KERNEL, SIDE = shake(1, 15), 25
 
@@ -201,18 +200,11 @@ def test_a_state_goes_on_bit_for_bit(estimate: Estimate, shaken: np.ndarray, ope
         raise AssertionError("what is resumed is not estimated again")
 
     (whole,) = run_searches([job(shaken, context(lambda image: estimate, operator))])
+    wanted = whole.searches[0].found
     for steps in (1, 4):
-        half = job(shaken, context(lambda image: estimate, operator))
-        begun(half)
-        for _ in range(steps):
-            advance(half.searches)
-        file = io.BytesIO()
-        torch.save(half.state_dict(), file)
-        file.seek(0)
-        rest = job(shaken, context(never, operator))
-        rest.load_state_dict(torch.load(file, weights_only=True))
-        (finished,) = run_searches([rest])
-        wanted = whole.searches[0].found
+        first = partial(job, shaken, context(lambda image: estimate, operator))
+        rest = partial(job, shaken, context(never, operator))
+        finished = continued(first, steps, rest)
         assert torch.equal(finished.searches[0].found.picture, wanted.picture)
         assert finished.searches[0].found.terms == wanted.terms
         assert finished.result("test").attrs["blind_started"] == 1
