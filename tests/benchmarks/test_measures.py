@@ -46,7 +46,10 @@ def test_flicker_is_the_change_that_the_sharp_film_has_not() -> None:
     noise = np.random.default_rng(0).normal(0, 3, still.shape)
     # The difference of two normal values of deviation 3; its mean absolute value.
     assert flicker(still + noise, still) == pytest.approx(6 / np.sqrt(np.pi), rel=0.01)
-    assert flicker(still, still) == flicker([still[0] // 2] * 9, still) == 0
+    moving = np.stack([np.roll(still[0], step, 1) for step in range(9)])
+    assert (
+        flicker(moving, moving) == flicker([still[0] // 2] * 9, still) == 0 < flicker(moving, still)
+    )
 
 
 # ---- camera shake --------------------------------------------------------------------------------
