@@ -42,6 +42,7 @@ from tests.benchmarks.measure import (
     run,
     seconds,
 )
+from tests.engine.networks import states
 
 MATRIX = 2048
 """The side of the matrices whose product shows a processor's peak."""
@@ -176,8 +177,7 @@ def searching(folder: Path) -> Iterator[Result]:
         without = {"warm_up": 0, "kernel_warm_up": 0, "patience": 0}
         options = SearchOptions.resolve(preset, **without, iterations=10**6)
         plain = partial(seconds, direct_loop(photo, options, network, feature_network))
-        role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
-        checkpoint = Checkpoint(role, "kernel-space")
+        checkpoint = Checkpoint(states({"kernel_space": network}), "kernel-space")
         (search,) = TiledSearch(
             Record("photo", {"blur": photo}),
             make_context(options, network_for("search", checkpoint), None, feature_network),

@@ -34,11 +34,8 @@ Network = TypeVar("Network", bound=nn.Module)
 steered = partial(networks.steered, width=4)
 
 
-def states(**networks: nn.Module) -> dict[str, StateDict]:
-    return {
-        role: {key: tensor.clone() for key, tensor in network.state_dict().items()}
-        for role, network in networks.items()
-    }
+def states(**by_role: nn.Module) -> dict[str, StateDict]:
+    return networks.states(by_role)
 
 
 def whole(joint: JointModel) -> MSDINet:

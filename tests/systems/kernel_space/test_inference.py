@@ -31,6 +31,7 @@ from blurkit.systems.registry import load_networks
 from blurkit.tasks.reblur import transferred
 from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space
 from tests.cli.pictures import photo
+from tests.engine.networks import states
 from tests.tools.pack import stored
 
 
@@ -164,10 +165,8 @@ def saved(path: Path, bank: BlurCodes) -> Path:
     space = LightKernelSpace(8, 6, 2).eval()
     torch.nn.init.normal_(space.last.weight, std=0.05)
     networks = {"kernel_space": space, "codes": bank}
-    states = {
-        role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()
-    }
-    save_checkpoint(Checkpoint(states, "kernel-space", blueprints=blueprints(networks)), path)
+    held = Checkpoint(states(networks), "kernel-space", blueprints=blueprints(networks))
+    save_checkpoint(held, path)
     return path
 
 
