@@ -225,6 +225,7 @@ def test_images_that_are_left_out_of_all_runs(folder: Path) -> None:
 def test_runs_that_cannot_be(folder: Path) -> None:
     write(folder / "elsewhere/x.png", photo(0))
     (folder / "cut.h5").write_bytes(b"no shard")
+    (folder / "empty").mkdir()
     for run, reference, words, status in (
         ("blurred", "-", "a stream cannot be paired by name", 2),
         ("-", "sharp", "a stream cannot be paired by name", 2),
@@ -232,6 +233,7 @@ def test_runs_that_cannot_be(folder: Path) -> None:
         ("none", "sharp", "none: no such file or folder", 1),
         ("blurred", "none", "none: no such file or folder", 1),
         ("elsewhere", "sharp", "elsewhere has x", 1),
+        ("blurred", "empty", "empty: holds no image and no shard", 1),
         ("cut.h5", "sharp", "cut.h5: is not a shard", 1),
     ):
         ran = invoke("eval", "noisy", run, "--reference", reference, "-q")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -219,22 +218,6 @@ def test_folders_are_paired_by_name(
         find_two_sides(*sides, ROLES)
 
 
-def test_pairs_that_cannot_be_read_go_on(
-    tmp_path: Path, plant_pairs: Plant, reports: Reports
-) -> None:
-    for number in range(4):
-        plant_pairs(f"b/{number}.png", f"s/{number}.png", number)
-    (tmp_path / "b/1.png").write_bytes(b"\x89PNG")
-    imageio.imwrite(tmp_path / "s/2.png", np.zeros((10, 12, 3), np.uint8))
-    sides = str(tmp_path / "b"), str(tmp_path / "s")
-    found = read_two_sides(*sides, on_error=noted(reports), roles=ROLES)
-    assert [record.name for record in found] == ["0", "3"]
-    told = dict(reports)
-    assert "1.png" in told["1"] and "blur is 32x24, sharp is 12x10" in told["2"]
-    with pytest.raises(BlurkitError):
-        list(read_two_sides(str(tmp_path / "no.png"), str(tmp_path / "s/0.png")))
-
-
 # ---- runs ----------------------------------------------------------------------------------------
 
 
@@ -403,15 +386,3 @@ def test_splits_without_a_partner_are_left_out_in_a_line(tmp_path: Path, reports
     assert pair.files["sharp"] == tmp_path / "HIDE/GT/1.png"
     assert [where for where, _ in reports] == ["test-a/2"]
     assert lines == ["2 of the split train are left out: no image of it has a partner"]
-
-
-def test_runs_that_cannot_be(folders: Path) -> None:
-    (folders / "empty").mkdir()
-    write(folders / "elsewhere/x.png", photo(0))
-    for arguments, words in (
-        ((["plain"], "empty"), "empty: holds no image and no shard"),
-        ((["plain"], "sharp", "empty"), "empty: holds no image and no shard"),
-        ((["plain"], "elsewhere"), "plain has s/0, elsewhere has x"),
-    ):
-        with pytest.raises(BlurkitError, match=words):
-            RestorationRuns(*arguments)

@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 import blurkit
 from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import torch_engine
-from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.nn.blocks import blueprints
@@ -110,13 +109,6 @@ def test_a_smaller_map_is_stretched() -> None:
     code = np.array([0, 1, 2], np.float32).reshape(3, 1, 1)
     made = apply_code(np.zeros((300, 256, 3), np.float32), code, engine(CodedBlur(Shown())))
     np.testing.assert_allclose(made, np.broadcast_to([0, 1, 2], (300, 256, 3)), atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(4, 2, 2), (3, 2), (12,)])
-def test_codes_of_another_length(shape: tuple[int, ...]) -> None:
-    code = np.ones(shape, np.float32)
-    with pytest.raises(BlurkitError, match=f"code of {'x'.join(map(str, shape))}, but the network"):
-        apply_code(np.zeros((9, 9, 3), np.float32), code, engine(CodedBlur(Shown())))
 
 
 def test_the_deviation_comes_with_the_photos_places() -> None:
