@@ -7,7 +7,6 @@ import imagecodecs
 import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import pytest
 import tifffile
 
@@ -19,6 +18,7 @@ from blurkit.reports.pictures import PANEL_SIDE, RESTORED, before_after, most_ch
 from tests.cli.command import assert_failed, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import blurred, photo, plant_tree, write
+from tests.io.scenes import SRGB, exif
 
 SIZES = [(1, 1), (1, 7), (7, 1), (17, 5), (31, 33), (67, 131)]
 
@@ -105,11 +105,7 @@ def test_every_kind_of_picture(checkpoint: Path) -> None:
     (folder / "deep.png").write_bytes(imagecodecs.png_encode(deep))
     tifffile.imwrite(folder / "deep16.tif", deep, photometric="rgb")
     tifffile.imwrite(folder / "float.tiff", image.astype(np.float32) / 255, photometric="rgb")
-    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    exif = PIL.Image.Exif()
-    exif[274] = 6  # the camera was turned
-    exif[271] = "A camera"
-    PIL.Image.fromarray(image).save(folder / "turned.jpg", exif=exif, icc_profile=profile)
+    PIL.Image.fromarray(image).save(folder / "turned.jpg", exif=exif(6), icc_profile=SRGB)
 
     ran = done("deblur", folder, "-c", checkpoint, "-o", "out/", "-q", "--json")
     for path in folder.iterdir():
@@ -121,8 +117,8 @@ def test_every_kind_of_picture(checkpoint: Path) -> None:
     assert told["turned"] == (40, 56)
     with PIL.Image.open("out/turned.jpg") as turned:
         assert turned.size == (56, 40)
-        assert turned.info["icc_profile"] == profile
-        assert (turned.getexif()[274], turned.getexif()[271]) == (6, "A camera")
+        assert turned.info["icc_profile"] == SRGB
+        assert (turned.getexif()[274], turned.getexif()[271]) == (6, "a camera")
 
 
 def test_strength_blends_with_the_photo(checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import skimage.data
 import xxhash
 
@@ -16,6 +17,7 @@ from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
 
 PHOTO = skimage.data.astronaut()
+SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 PEAK_MEGABYTES = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1024"
 """Python for the most memory a process has held; what `resource` tells includes its parent's."""
 

@@ -191,7 +191,6 @@ def dng(*tags: tuple[int, int, int, object]) -> bytes:
 
 INDEXED = PIL.Image.fromarray(PHOTO).quantize(64)
 SEEN = np.dstack([PHOTO, ALPHA])
-DEEP_SEEN = np.dstack([DEEP, ALPHA.astype(np.uint16) * 257])
 
 EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
     ".png": {

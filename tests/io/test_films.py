@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from blurkit.data.sources import read_records
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError
 from blurkit.io import paths
 from blurkit.io.codecs.metadata import to_srgb
 from blurkit.io.films import FilmOptions, is_film, read_film, stated_length
@@ -32,6 +32,7 @@ from tests.io.films import (
     UNEVEN,
     displacement,
     make_animation,
+    make_flat,
     make_pages,
     make_rich_video,
     make_video,
@@ -92,11 +93,7 @@ def test_a_video_keeps_all_the_rest(name: str, options: dict[str, Any], tmp_path
     ("name", "place", "options"),
     [
         *(("a.mp4", place, {}) for place in ("left", "center", "topleft")),
-        (
-            "hdr.mov",
-            "topleft",
-            {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)},
-        ),
+        ("hdr.mov", "topleft", HDR),
         ("tv.mts", "left", {"pixels": "yuv422p"}),
         ("web.webm", "unspecified", {"codec": "libvpx-vp9", "audio": False}),
     ],
@@ -299,15 +296,7 @@ def test_wide_colours_are_those_of_pictures(
 ) -> None:
     """Stills have a profile that shows them as films are shown, and a GIF is in sRGB."""
     level = round(64 + 876 * signal)
-    flat = np.repeat([level, 512], [48 * 64, 24 * 64]).astype(np.uint16).reshape(72, 64)
-    with av.open(str(tmp_path / "a.mp4"), "w") as film:
-        stream: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
-        stream.codec_context.colorspace, stream.codec_context.color_range = tags[:2]
-        stream.codec_context.color_primaries, stream.codec_context.color_trc = tags[2:]
-        for _ in range(2):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p10le")))
-        film.mux(stream.encode(None))
+    make_flat(tmp_path / "a.mp4", np.array([level, 512, 512], np.uint16), 48, tags, count=2)
     copy(tmp_path / "a.mp4", tmp_path / "a.gif")
     np.testing.assert_allclose(shown_animation(tmp_path / "a.gif")[2][0][24, 32, :3], srgb, atol=2)
     (tmp_path / "stills").mkdir()
@@ -418,16 +407,7 @@ def test_colours_follow_the_matrix_and_the_range(
     tags: Any, height: int, red: float, blue: float, full: bool, tmp_path: Path
 ) -> None:
     y, u, v = 110.0, 100.0, 160.0
-    rows = np.repeat([y, u, v], [height, height // 4, height // 4])
-    flat = np.repeat(rows[:, None], 64, axis=1).astype(np.uint8)
-    with av.open(str(tmp_path / "a.mp4"), "w") as film:
-        stream: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
-        if tags is not None:
-            stream.codec_context.colorspace, stream.codec_context.color_range = tags[:2]
-            stream.codec_context.color_primaries, stream.codec_context.color_trc = tags[2:]
-        film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p")))
-        film.mux(stream.encode(None))
+    make_flat(tmp_path / "a.mp4", np.array([y, u, v], np.uint8), height, tags)
     # ITU-R BT.601, BT.709 and BT.2020, section on the derivation of R, G and B.
     light = y / 255 if full else (y - 16) / 219
     cb, cr = (c / (255 if full else 224) for c in (u - 128, v - 128))
@@ -585,8 +565,6 @@ def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:
     (told,) = copy(tmp_path / "b.mp4", tmp_path / "b.gif")
     assert told == f"{tmp_path}/b.mp4: not kept in the new film: audio"
     assert shown_animation(tmp_path / "b.gif")[0][:4] == [40, 80, 40, 160]
-    with pytest.raises(UsageError, match=r"b\.png cannot hold the film"):
-        copy(tmp_path / "b.mp4", tmp_path / "b.png")
 
 
 def test_stills_are_no_films(tmp_path: Path) -> None:
@@ -653,9 +631,6 @@ def test_damaged_animations_and_pages_are_reported(tmp_path: Path) -> None:
     assert len(list(islice(frames, 2))) == 2
     with pytest.raises(BlurkitError, match="damaged after page 2"):
         next(frames)
-    (tmp_path / "c.mp4").write_bytes(b"broken")
-    with pytest.raises(BlurkitError, match=r"c\.mp4: is not a video that can be read"):
-        next(read_film(tmp_path / "c.mp4"))
 
 
 def test_max_pixels_bound_whole_animations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -695,13 +670,8 @@ def test_an_unfinished_film_leaves_nothing(tmp_path: Path) -> None:
         assert len([*Path("/proc/self/fd").iterdir()]) <= before
 
 
-def test_films_are_not_overwritten_and_frames_come_once_and_in_order(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mp4")
-    (tmp_path / "a.mp4").write_bytes(b"here")
-    with pytest.raises(BlurkitError, match="exists already"):
-        copy(source, tmp_path / "a.mp4")
-    assert (tmp_path / "a.mp4").read_bytes() == b"here"
-    first, second = islice(read_records([source]), 2)
+def test_frames_come_once_and_in_order(tmp_path: Path) -> None:
+    first, second = islice(read_records([make_video(tmp_path / "in.mp4")]), 2)
     with open_sink(f"{tmp_path}/out/", ("blur",), "x") as sink:
         sink.write(second)
         with pytest.raises(BlurkitError, match="written there already"):
