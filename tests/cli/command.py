@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from blurkit.data.sources import read_records
 from blurkit.io.records import Record
 from tests.cli.warm import address
@@ -115,18 +113,6 @@ def records(*paths: str | Path) -> list[Record]:
 def shard_records(folder: str | Path) -> list[Record]:
     """The records of a folder of shards."""
     return records(*sorted(Path(folder).glob("*.h5")))
-
-
-def assert_same_records(first: list[Record], second: list[Record]) -> None:
-    """Both are the same records in the same order, attributes too, byte for byte."""
-    assert [r.name for r in first] == [r.name for r in second]
-    for a, b in zip(first, second, strict=True):
-        assert a.images.keys() == b.images.keys() and a.attrs.keys() == b.attrs.keys()
-        for key, image in a.images.items():
-            assert image.dtype == b.images[key].dtype
-            np.testing.assert_array_equal(image, b.images[key])
-        for key, value in a.attrs.items():
-            assert np.array_equal(value, b.attrs[key]), key
 
 
 def files(folder: str | Path = ".") -> dict[str, str]:

@@ -17,7 +17,6 @@ from tests.cli.command import (
     ENVIRONMENT,
     assert_failed,
     assert_refused,
-    assert_same_records,
     files,
     records,
     shard_records,
@@ -27,6 +26,7 @@ from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import wait_for
 from tests.io.films import make_video, pictures
+from tests.io.scenes import assert_all_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -117,7 +117,7 @@ def test_an_array_of_eight_with_a_task_that_was_lost(
     made, wanted = (sorted(shard_records(f), key=attrgetter("name")) for f in ("out", "whole"))
     for record in (*made, *wanted):
         record.attrs.pop("reblurred_seconds", None)
-    assert_same_records(made, wanted)
+    assert_all_same(made, wanted)
 
 
 def test_what_status_cannot_know() -> None:
@@ -335,7 +335,7 @@ def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
     whole, resumed = records("whole.h5"), records(output)
     for record in (*whole, *resumed):
         del record.attrs["restored_seconds"]
-    assert_same_records(resumed, whole)
+    assert_all_same(resumed, whole)
     left = {path.name for path in Path().iterdir()}
     assert left == {"in", "out.h5", "whole.h5", ".out.h5.options.json"}
     before = output.read_bytes()

@@ -18,7 +18,6 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    assert_same_records,
     records,
     run,
     shell,
@@ -27,6 +26,7 @@ from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
 from tests.cli.pictures import blurred, photo, write
+from tests.io.scenes import assert_all_same
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +327,7 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path) -> None:
     command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--copies", 3, *FP32)
     made = results("1.h5", *command, "--jobs", 1)
     assert_done(run(*command, "-q", "--jobs", 2, "-o", "2.h5"))
-    assert_same_records(made, records("2.h5"))
+    assert_all_same(made, records("2.h5"))
     assert [r.name for r in made[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     assert len({record.attrs["blur_from"] for record in made}) > 1
     for record in made:
@@ -350,7 +350,7 @@ def test_a_variational_space_draws_for_each_photo(
     options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)
     whole = results("all.h5", "prepare", photos, *options)
     (photos / "1.png").unlink()
-    assert_same_records([whole[0], whole[2]], results("two.h5", "prepare", photos, *options))
+    assert_all_same([whole[0], whole[2]], results("two.h5", "prepare", photos, *options))
     held = records(shard)
     for number in range(3):
         generator = np.random.default_rng([5, zlib.crc32(b"%d" % number), 0])
@@ -372,7 +372,7 @@ def test_prepare_goes_on_and_resumes(space: Path, photos: Path, shard: Path) -> 
     rotated = (*command, "--shard-size", 1)
     whole = results("whole", *rotated)
     results("parts", *rotated, "--limit", 2)
-    assert_same_records(whole, results("parts", *rotated, "--resume"))
+    assert_all_same(whole, results("parts", *rotated, "--resume"))
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
     assert_failed(invoke(*command, "-q", "-o", "o.h5"), "1", "damaged or truncated")
     assert [r.name for r in records("o.h5")] == ["0", "2"]

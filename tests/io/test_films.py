@@ -538,8 +538,7 @@ def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:
     pages = make_pages(tmp_path / "a.tif")
     copy(tmp_path / "a.tif", tmp_path / "b.tif")
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
-        for page, before in zip(file.pages, pages, strict=True):
-            np.testing.assert_array_equal(page.asarray(), before)
+        np.testing.assert_equal([page.asarray() for page in file.pages], pages)
 
 
 def test_pages_in_a_circle_end(tmp_path: Path) -> None:
