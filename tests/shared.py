@@ -24,6 +24,11 @@ def shared_folder(name: str, env: str) -> Path:
     return folder
 
 
+def vgg11() -> Path:
+    """The backbone that tests and benchmarks take for perceptual losses and distances."""
+    return shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+
+
 def load_fill(folder: Path) -> ModuleType:
     """`fill.py` of a folder of parity fixtures, or where it has none, of the default folder."""
     path = folder / "fill.py"

@@ -30,11 +30,12 @@ from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsa
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import apply_kernel
 from tests.cli import bgans
-from tests.cli.command import blurred, photo, records, write
+from tests.cli.command import records
 from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
+from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import steered, stored
-from tests.shared import ROOT, shared_folder
+from tests.shared import ROOT, vgg11
 
 BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
 
@@ -159,9 +160,8 @@ def test_calls_give_the_bits_of_commands(command: str, x: SimpleNamespace, tmp_p
 
 
 def same_but_for_time(first: Record, second: Record) -> None:
-    assert first.name == second.name and first.images.keys() == second.images.keys()
-    for role, image in first.images.items():
-        np.testing.assert_array_equal(image, second.images[role])
+    assert first.name == second.name
+    np.testing.assert_equal(first.images, second.images)
     kept = [{k: v for k, v in r.attrs.items() if "seconds" not in k} for r in (first, second)]
     np.testing.assert_equal(*kept)
 
@@ -203,12 +203,10 @@ def test_what_is_refused(words: str, x: SimpleNamespace) -> None:
 
 
 def test_contextual_similarity(x: SimpleNamespace) -> None:
-    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    options = ("--features", features, "--bandwidth", 0.5, "--layer", "relu2_1", "--json", "-q")
+    options = ("--features", vgg11(), "--bandwidth", 0.5, "--layer", "relu2_1", "--json", "-q")
     told = done("contextual-sim", "photo.png", "other.png", *options).json[0]
-    found = blurkit.contextual_similarity(
-        x.photo, x.other, features=features, bandwidth=0.5, layers=["relu2_1"]
-    )
+    how = {"features": vgg11(), "bandwidth": 0.5, "layers": ["relu2_1"]}
+    found = blurkit.contextual_similarity(x.photo, x.other, **how)
     assert (found.distance, found.similarity) == (told["distance"], told["similarity"])
 
 

@@ -56,8 +56,7 @@ def test_papers_are_complete(paper: str) -> None:
         if table.startswith(system)
     }
     assert known
-    told = {n for row in rows if "SSIM" in row[1] for n in re.findall(r"\d+\.\d+", row[1])}
-    assert told <= known
+    assert {n for row in rows if "SSIM" in row[1] for n in re.findall(r"\d+\.\d+", row[1])} <= known
 
 
 def name(path: Path) -> str:

@@ -51,8 +51,7 @@ def level(module: str) -> int:
 
 @pytest.mark.parametrize("module", sorted(set(IMPORTS) - {"blurkit"}))
 def test_nothing_imports_upward(module: str) -> None:
-    upward = {other for other in IMPORTS[module] if level(other) < level(module)}
-    assert not upward
+    assert not {other for other in IMPORTS[module] if level(other) < level(module)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p))

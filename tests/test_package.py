@@ -17,7 +17,7 @@ import torch
 import yaml
 
 import blurkit
-from tests.cli.command import blurred, photo
+from tests.cli.pictures import blurred, photo
 from tests.pages import run, script
 from tests.shared import ROOT
 

@@ -27,6 +27,7 @@ from blurkit.io.images import read_image, write_image
 from blurkit.io.records import Record, from_float, safe_name, to_float
 from blurkit.io.streams import ShardWriter, shard_bytes
 from blurkit.options import Placement
+from tests.io.scenes import assert_all_same
 
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.register_profile("usual", max_examples=60, deadline=None, derandomize=True)
@@ -229,15 +230,7 @@ def test_shards_and_streams_give_back_records(records: list[Record], way: str | 
                 for record in records:
                     writer.write(record)
         back = list(read_records([str(path)]))
-    assert [record.name for record in back] == [record.name for record in records]
-    for one, other in zip(back, records, strict=True):
-        assert one.images.keys() == other.images.keys() and one.attrs.keys() == other.attrs.keys()
-        for key, image in other.images.items():
-            assert one.images[key].dtype == image.dtype
-            np.testing.assert_array_equal(one.images[key], image)
-        for key, value in other.attrs.items():
-            assert type(one.attrs[key]) is type(value)
-            np.testing.assert_array_equal(one.attrs[key], value)
+    assert_all_same(back, records)
 
 
 # ---- names ---------------------------------------------------------------------------------------

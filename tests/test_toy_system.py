@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.command import Ran, assert_done, blurred, photo, records, write
+from tests.cli.command import Ran, assert_done, records
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 FILES = {

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from blurkit.systems.msdi.config import ReblurConfiguration
 from tests.benchmarks import pages
-from tests.shared import shared_folder
+from tests.shared import shared_folder, vgg11
 
 
 class Variant(NamedTuple):
@@ -69,8 +69,7 @@ def seconds(command: list[str]) -> float:
 
 def prepare_items(folder: Path) -> Path:
     """Prepare the clips of REDS in a folder, unless they are there; the folder of their shards."""
-    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    os.environ.setdefault("BLURKIT_FEATURES", str(features))
+    os.environ.setdefault("BLURKIT_FEATURES", str(vgg11()))
     shards = folder / "shards"
     if not shards.exists():
         reds = shared_folder("data", "BLURKIT_DATA") / "pairs/reds_180p"
@@ -128,7 +127,6 @@ def train_seed(
 
 
 def main() -> None:
-    """Train and score every variant with every seed, and print the table."""
     parser = pages.options(__doc__, write=False, minutes=12.0, seeds=3, width=16)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backbones", action="store_true", help="compare networks by system")

@@ -72,7 +72,6 @@ SCRIPTS = {
 
 
 def main() -> None:
-    """Measure every script in both checkouts and print the ratios."""
     parser = pages.options(__doc__, write=False, rounds=7)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--only", default="", help="measure what begins with this")

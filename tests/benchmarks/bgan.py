@@ -37,7 +37,7 @@ from blurkit.systems.dbgan.inference import NoisyBlur
 from blurkit.systems.uses import network_for
 from tests.benchmarks import pages
 from tests.benchmarks.real_pairs import TRAINED_ON, held_out, trained_on
-from tests.shared import shared_folder
+from tests.shared import shared_folder, vgg11
 
 MEASURED = "reds_180p"
 DRAWS = 8
@@ -87,14 +87,12 @@ def prepare(folder: Path) -> None:
     for name in TRAINED_ON:
         write_records(trained_on(name), folder / "shards" / f"train-{name}.h5", force=True)
     write_records(held_out(MEASURED), folder / "measured.h5", force=True)
-    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    shutil.copyfile(features, folder / "features.safetensors")
+    shutil.copyfile(vgg11(), folder / "features.safetensors")
     photos = shared_folder("data", "BLURKIT_DATA") / "real_blur"
     blurkit("prepare", photos, "--as", "blur", "--compress", "-o", f"{folder}/blurry/", "-q")
 
 
 def blurkit(*arguments: object) -> None:
-    """Run a command in a process of its own."""
     subprocess.run([sys.executable, "-m", "blurkit", *map(str, arguments)], check=True)
 
 
@@ -204,7 +202,6 @@ COLUMNS = {
 
 
 def table(figures: Mapping[str, Numbers]) -> str:
-    """Return the table in Markdown."""
     rows = []
     for name, numbers in figures.items():
         formats = {column: "+.2f" if column == "nearest" else ".2f" for column in COLUMNS}
@@ -214,7 +211,6 @@ def table(figures: Mapping[str, Numbers]) -> str:
 
 
 def main() -> None:
-    """Train and measure every recipe, and print the table."""
     parser = pages.options(__doc__, steps=500, width=64, blocks=9, crop=128, seed=10)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="auto")

@@ -52,7 +52,6 @@ HEAD = (
 
 
 def main() -> None:
-    """Measure and print the table, in Markdown."""
     parser = pages.options(__doc__, write=False)
     parser.add_argument("--interpolated", action="store_true", help="blur of interpolated frames")
     data = shared_folder("data", "BLURKIT_DATA")
@@ -201,8 +200,7 @@ def scores(frames: Sequence[Image], every: int) -> tuple[float, float, float, fl
     with interpolated ones; and the fraction of pixels where the flow agrees.
     """
     real, kept = average_frames(frames), frames[::every]
-    averaging = Averaging(len(kept), gamma=GAMMA, interpolate=every)
-    made, attrs = interpolated_average(kept, averaging)
+    made, attrs = interpolated_average(kept, Averaging(len(kept), gamma=GAMMA, interpolate=every))
     blurs = (average_frames(kept), cross_dissolve(kept, every), made)
     alone, dissolved, flow = (psnr(blur, real) for blur in blurs)
     return alone, dissolved, flow, attrs["flow_agreement"]

@@ -197,17 +197,16 @@ def inner_psnr(image: np.ndarray, sharp: np.ndarray) -> float:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the results as Markdown."""
     made = []
     if windows := results.get("windows"):
         rows = []
         for name in windows[0]:
-            gains = np.array([row[name]["gain"] for row in windows])
+            gain, least, _ = pages.gained([row[name]["gain"] for row in windows])
             agreement, seconds = (
                 "" if name == "true" else f"{np.mean([row[name][key] for row in windows]):.3f}"
                 for key in ("agreement", "s")
             )
-            rows.append((name, agreement, f"{gains.mean():+.2f}", f"{gains.min():+.2f}", seconds))
+            rows.append((name, agreement, gain, least, seconds))
         made.append(pages.table(["windows", "agreement", "gain, dB", "least", "seconds"], rows))
     parts = {}
     if photos := results.get("long"):
@@ -216,9 +215,8 @@ def tables(results: dict[str, Any]) -> str:
         parts["slight"] = photos
     rows = []
     for name, photos in parts.items():
-        gains = np.array([row["gain"] for row in photos])
         seconds = np.median([row["s"] for row in photos])
-        numbers = f"{gains.mean():+.2f}", f"{gains.min():+.2f}", (gains < -0.1).sum()
+        numbers = pages.gained([row["gain"] for row in photos])
         rows.append((name, len(photos), *numbers, f"{seconds:.1f}"))
     if rows:
         head = ["photos", "number", "gain, dB", "least", "worse by 0.1", "seconds"]
@@ -239,10 +237,7 @@ def main(arguments: list[str]) -> None:
     for kind in o.sets:
         measure = measure_windows if kind == "windows" else partial(measure_photos, kind)
         results[kind] = measure(o.count or COUNTS[kind], o.seed)
-    pages.tell(tables(results))
-    if o.write:
-        pages.keep("estimate", results)
-        pages.fill("estimate", tables(results), pages.DOCS / "deconvolution.md")
+    pages.publish(o.write, "estimate", results, tables(results), pages.DOCS / "deconvolution.md")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,6 @@ def restored(film: Path, result: Path, way: str) -> tuple[list[np.ndarray], list
 
 
 def decoded(film: Path) -> list[np.ndarray]:
-    """Return the frames (H, W, 3) uint8 of a film."""
     return [record.image("blur") for record in blurkit.read_records(film)]
 
 
@@ -130,13 +129,11 @@ def measure(name: str, width: int, count: int) -> dict[str, Any]:
             scores = [aligned_psnr(m, s) for m, s in zip(made, true, strict=True)]
             before = before or scores
             gains = [a - b for a, b in zip(scores, before, strict=True)]
-            flickers = flicker(made, sharp)
-            figures[way] = {"gains": gains, "flicker": flickers, "seconds": seconds}
+            figures[way] = {"gains": gains, "flicker": flicker(made, sharp), "seconds": seconds}
     return figures
 
 
 def table(films: Sequence[dict[str, Any]]) -> str:
-    """Return the table of all films."""
     head = [
         *("film", "size", "frames", "way", "gain, dB", "least", "worse by 0.1"),
         *("flicker before", "after", "s a frame"),
@@ -145,20 +142,13 @@ def table(films: Sequence[dict[str, Any]]) -> str:
     for film in films:
         for way in WAYS:
             own = film[way]
-            gains = np.array(own["gains"])
-            rows.append(
-                [
-                    *(film["name"], "x".join(map(str, film["size"])), len(gains), way),
-                    *(f"{gains.mean():+.2f}", f"{gains.min():+.2f}", int((gains < -0.1).sum())),
-                    *(f"{film['before']['flicker']:.1f}", f"{own['flicker']:.1f}"),
-                    f"{np.mean(own['seconds'][1:]):.1f}",
-                ]
-            )
+            about = film["name"], "x".join(map(str, film["size"])), len(own["gains"]), way
+            times = film["before"]["flicker"], own["flicker"], np.mean(own["seconds"][1:])
+            rows.append((*about, *pages.gained(own["gains"]), *(f"{n:.1f}" for n in times)))
     return pages.table(head, rows)
 
 
 def main() -> None:
-    """Measure every film and print the table."""
     parser = pages.options(__doc__, frames=16, width=1280)
     parser.add_argument("--only", choices=tuple(FILMS))
     given = parser.parse_args()
@@ -168,11 +158,7 @@ def main() -> None:
         films.append(measure(name, given.width, given.frames))
         for way in WAYS:
             pages.tell(f"{name} {way}: {' '.join(f'{g:+.2f}' for g in films[-1][way]['gains'])}")
-    text = table(films)
-    pages.tell(text)
-    if given.write:
-        pages.keep("films", films)
-        pages.fill("films", text)
+    pages.publish(given.write, "films", films, table(films))
 
 
 if __name__ == "__main__":

@@ -183,18 +183,15 @@ def recipes(small: bool) -> dict[str, Callable[[], Recipe]]:
         parts = {"encoder": DegradationEncoder(1, *width), "latents": PriorUpsampling(1, *width)}
         return DeblurRecipe(DeblurConfiguration.resolve("paper", **narrow), parts)
 
+    joint = ReblurConfiguration.resolve("paper", **own["joint"])
+    space = KernelSpaceConfiguration.resolve("paper", **own["space"])
+    dbgan = DBGANConfiguration.resolve("paper", **own["dbgan"])
     return {
-        "MSDI-Net, stage 1": lambda: ReblurRecipe(
-            ReblurConfiguration.resolve("paper", **own["joint"]), features()
-        ),
+        "MSDI-Net, stage 1": lambda: ReblurRecipe(joint, features()),
         "MSDI-Net, stage 2": stage_2,
         "MSFS-Net": lambda: MSFSRecipe(MSFSConfiguration.resolve("paper", **narrow)),
-        "kernel space": lambda: KernelSpaceRecipe(
-            KernelSpaceConfiguration.resolve("paper", **own["space"])
-        ),
-        "DBGAN": lambda: DBGANRecipe(
-            DBGANConfiguration.resolve("paper", **own["dbgan"]), features()
-        ),
+        "kernel space": lambda: KernelSpaceRecipe(space),
+        "DBGAN": lambda: DBGANRecipe(dbgan, features()),
     }
 
 
@@ -220,12 +217,9 @@ def training(on: Device) -> Iterator[Result]:
             memory.append(on.memory(step))
             del recipe, steps, step
         ours, other = times
-        yield Result(
-            f"training step, {name}",
-            f"{other / ours:.1f}x",
-            "at least 2x",
-            f"batch of {batch}: {ours:.3f} s and {memory[0]} against {other:.3f} s and {memory[1]}",
-        )
+        how = f"{ours:.3f} s and {memory[0]} against {other:.3f} s and {memory[1]}"
+        ratio = f"{other / ours:.1f}x"
+        yield Result(f"training step, {name}", ratio, "at least 2x", f"batch of {batch}: {how}")
 
 
 def data(on: Device) -> Iterator[Result]:
@@ -245,17 +239,12 @@ def data(on: Device) -> Iterator[Result]:
 
         fast = on.timed(partial(made, on.device))
         slow = on.timed(partial(made, torch.device("cpu")), 1)
-        yield Result(
-            f"crops blurred on the device, {kind}",
-            f"{slow / fast:.1f}x",
-            "-",
-            f"{len(unblurred) / fast:.0f} crops/s against {len(unblurred) / slow:.0f} on the "
-            "processor",
-        )
+        rates = f"{len(unblurred) / fast:.0f} crops/s against {len(unblurred) / slow:.0f}"
+        what, ratio = f"crops blurred on the device, {kind}", f"{slow / fast:.1f}x"
+        yield Result(what, ratio, "-", f"{rates} on the processor")
 
 
 def on_device(name: str, small: bool) -> list[Result]:
-    """Measure everything on a device."""
     torch.backends.cudnn.benchmark = True
     on = Device(torch.device(name), small)
     return [*inference(on), *training(on), *data(on)]

@@ -52,8 +52,7 @@ def _half_quadratic(
 ) -> Tensor:
     photo, transfer = _spectra(images, kernels)
     data, gain = transfer.conj() * rfft2(photo), transfer.abs().square()
-    x = half_quadratic(photo, data, gain, strength, shrink)
-    return unframed(x, *images.shape[-2:])
+    return unframed(half_quadratic(photo, data, gain, strength, shrink), *images.shape[-2:])
 
 
 def _spectra(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,8 +124,7 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
 
     def classical(undo: Callable[[Tensor, Tensor, float], Tensor], strength: float) -> Undo:
         def run(photo: np.ndarray, kernel: Tensor) -> np.ndarray:
-            result = undo(torch.from_numpy(photo)[None], kernel[None], strength)
-            return result[0].numpy()
+            return undo(torch.from_numpy(photo)[None], kernel[None], strength)[0].numpy()
 
         return run
 
@@ -173,7 +172,6 @@ def scored(run: Undo, blurry: np.ndarray, sharp: np.ndarray, kernel: Tensor) -> 
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the results as Markdown."""
     rows = results["pairs"]
     blurry = [decibels(row["blurry"]) for row in rows]
     cells = []
@@ -182,12 +180,11 @@ def tables(results: dict[str, Any]) -> str:
         gains = [decibels(f["error"]) - b for f, b in zip(found, blurry, strict=True)]
         near = [f["error"] / t["error"] <= 3 for f, t in zip(found, true, strict=True)]
         means = (_mean([each["error"] for each in kind]) for kind in (true, found))
-        gained = f"{np.mean(gains):+.2f}", f"{min(gains):+.2f}"
+        gained = pages.gained(gains)[:2]
         seconds = _median([f["s"] for f in found])
         cells.append((method, *means, *gained, f"{np.mean(near):.0%}", f"{seconds:.2f}"))
     gains = [decibels(row["as it chooses"]) - b for row, b in zip(rows, blurry, strict=True)]
-    gained = f"{np.mean(gains):+.2f}", f"{min(gains):+.2f}"
-    cells.append(("`deblur --method shake`", "", "", *gained, "", ""))
+    cells.append(("`deblur --method shake`", "", "", *pages.gained(gains)[:2], "", ""))
     head = ("aligned PSNR, dB", "true kernel", "estimated", "gain", "least", "ratio up to 3")
     seconds = _median([row["estimating"] for row in rows])
     return (
@@ -344,7 +341,6 @@ def search(o: argparse.Namespace, folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write what `--write` asks for."""
     parser = pages.options(__doc__, searches=0)
     parser.add_argument("--count", type=int, help="the first so many pairs alone")
     parser.add_argument("--iterations", type=int, help="of the searches, in place of their own")

@@ -55,14 +55,12 @@ def alternate(first: Callable[[], float], second: Callable[[], float], rounds: i
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """A blurkit command line for this Python."""
     return [sys.executable, "-m", "blurkit", *map(str, arguments)]
 
 
@@ -86,7 +84,6 @@ def run(arguments: list[str]) -> tuple[float, float]:
 
 
 def shell(line: str) -> float:
-    """Wall seconds of a shell pipeline."""
     pipe = ["bash", "-o", "pipefail", "-c", line]
     return seconds(lambda: subprocess.run(pipe, check=True, stderr=subprocess.DEVNULL))
 
@@ -101,8 +98,7 @@ def synthesized(inputs: list[Path], *blur: str) -> list[Record]:
 
 def make_pairs(folder: Path, count: int) -> Path:
     """A GoPro-like tree of `count` 1280x720 PNG pairs from a photograph of scikit-image."""
-    photo = Path(skimage.data.__file__).with_name("retina.jpg")
-    image = imageio.imread(photo)
+    image = imageio.imread(Path(skimage.data.__file__).with_name("retina.jpg"))
     rows = np.arange(720) + 300
     for number in range(count):
         columns = np.arange(1280) + number % 100

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from blurkit.io.writing import replacing
 from blurkit.reports.tables import markdown_table
 from blurkit.reports.values import to_json
@@ -39,6 +41,19 @@ def tell(text: str) -> None:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table without the line break at its end."""
     return markdown_table(head, rows).strip()
+
+
+def gained(gains: Sequence[float]) -> tuple[str, str, int]:
+    """Return the mean and the least gain in dB, and how many are a loss of more than 0.1."""
+    return f"{np.mean(gains):+.2f}", f"{min(gains):+.2f}", sum(gain < -0.1 for gain in gains)
+
+
+def publish(write: bool, name: str, figures: Any, text: str, page: Path = PAGE) -> None:
+    """Print the tables of a benchmark; to `write` them, put them and its figures into docs/."""
+    tell(text)
+    if write:
+        keep(name, figures)
+        fill(name, text, page)
 
 
 def filled(page: str, mark: str, text: str) -> str:

@@ -25,7 +25,7 @@ from blurkit.training.recipe import Plan, feature_network
 from tests.benchmarks import pages
 from tests.benchmarks.measure import machine
 from tests.benchmarks.real_pairs import TRAINED_ON, trained_on
-from tests.shared import shared_folder
+from tests.shared import vgg11
 from tests.training.runs import batch
 
 PRESETS = ("paper", "text", "official")
@@ -100,8 +100,7 @@ def trained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
 
 def measure(presets: list[str]) -> dict[str, dict[str, Numbers]]:
     """Measure some presets, on the real pairs that training may use."""
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    features = feature_network("features", str(weights))
+    features = feature_network("features", str(vgg11()))
     assert features is not None
     with tempfile.TemporaryDirectory() as folder:
         for name in TRAINED_ON:
@@ -129,7 +128,6 @@ def rows(figures: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    """Run the benchmark for the presets that are given, or all."""
     parser = pages.options(__doc__)
     parser.add_argument("presets", nargs="*", choices=[*PRESETS, []], help="default: all")
     options = parser.parse_args()

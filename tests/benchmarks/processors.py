@@ -1,6 +1,6 @@
 """What networks reach of a processor: commands, training, searches, the share of its peak."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from tests.benchmarks.measure import (
     run,
     seconds,
 )
+from tests.engine.networks import states
 
 MATRIX = 2048
 """The side of the matrices whose product shows a processor's peak."""
@@ -58,29 +59,28 @@ RECIPE = """--preset small --generator single --unshuffle 2 --width 16 --injecti
 """The options with which most of the shipped weights' training ran, without averaged weights."""
 
 
-def deblurring(folder: Path) -> list[Result]:
+def deblurring(folder: Path) -> Iterator[Result]:
     """Whole processes: the shipped network by ONNX Runtime and by torch, and importing torch."""
     make_photos(folder)
-    results = []
     for size, name in (("1280x720", "photo.jpg"), ("4000x3000", "large.jpg")):
         file = folder / name
         options = ["--method", "network", "--precision", "fp32", "--device", "cpu", "-q", "--force"]
         deblur = [*command("deblur", file, *options), "-o", f"{folder}/restored.jpg"]
         by_torch = [*deblur, "--encoder", str(shipped_file("msdi"))]
-        found = alternate(
-            lambda deblur=deblur: run(deblur)[0], lambda by_torch=by_torch: run(by_torch)[0], 5
-        )
+        found = alternate(partial(elapsed, deblur), partial(elapsed, by_torch), 5)
         light, heavy = run(deblur)[1], run(by_torch)[1]
-        results.append(
-            Result(
-                f"blurkit deblur --method network, {size}: torch against ONNX Runtime",
-                found.told(),
-                "the further",
-                f"whole process: {found.second:.2f} s and {heavy:.0f} MiB against "
-                f"{found.first:.2f} s and {light:.0f} MiB",
-            )
+        yield Result(
+            f"blurkit deblur --method network, {size}: torch against ONNX Runtime",
+            found.told(),
+            "the further",
+            f"whole process: {found.second:.2f} s and {heavy:.0f} MiB against "
+            f"{found.first:.2f} s and {light:.0f} MiB",
         )
-    return results
+
+
+def elapsed(arguments: list[str]) -> float:
+    """Wall seconds of a command."""
+    return run(arguments)[0]
 
 
 def peak() -> float:
@@ -90,7 +90,7 @@ def peak() -> float:
     return MATRIX**3 / fastest / 1e9
 
 
-def roofline(folder: Path) -> list[Result]:
+def roofline(folder: Path) -> Iterator[Result]:
     """The share of the processor's peak that each network reaches on a tile, in float32."""
     deconvolver: Any = network_for("deconvolving", load_shipped("deconvolution"))
     unet = deconvolver.one.network
@@ -102,7 +102,7 @@ def roofline(folder: Path) -> list[Result]:
         "MSFS-Net of the paper": (MSFSNet(), [TILE]),
         "DBGAN of the paper": (DBGAN(), [TILE]),
     }
-    return [_share(name, network.eval(), shapes) for name, (network, shapes) in networks.items()]
+    return (_share(name, network.eval(), shapes) for name, (network, shapes) in networks.items())
 
 
 @torch.inference_mode()
@@ -123,7 +123,7 @@ def _share(name: str, network: nn.Module, shapes: list[Any]) -> Result:
     )
 
 
-def training(folder: Path) -> list[Result]:
+def training(folder: Path) -> Iterator[Result]:
     """Steps of the recipe of the shipped weights against the same written down in plain torch."""
     tree = make_pairs(folder / "tree", 8)
     run(command("prepare", tree, "-o", f"{folder}/shards/", "--quiet"))
@@ -151,11 +151,9 @@ def training(folder: Path) -> list[Result]:
     plain(1)
     found = alternate(partial(rate, ours), partial(rate, plain), 3)
     flops = 3 * macs(JointGenerator(**options), (5, 3, 192, 192)) / 1e9
-    how = (
-        f"{found.first * 1000:.0f} ms against {found.second * 1000:.0f} ms, "
-        f"{flops / found.first:.0f} of {peak():.0f} GMACs/s"
-    )
-    return [Result("a training step against plain torch", found.told(), "1x", how)]
+    rates = f"{flops / found.first:.0f} of {peak():.0f} GMACs/s"
+    how = f"{found.first * 1000:.0f} ms against {found.second * 1000:.0f} ms, {rates}"
+    yield Result("a training step against plain torch", found.told(), "1x", how)
 
 
 def _floats(images: np.ndarray) -> Tensor:
@@ -166,12 +164,11 @@ def _floats(images: np.ndarray) -> Tensor:
 # ---- the blind search ----------------------------------------------------------------------------
 
 
-def searching(folder: Path) -> list[Result]:
+def searching(folder: Path) -> Iterator[Result]:
     """A joint iteration at 256x256: the default with the light F, and the released code's."""
     photo = np.ascontiguousarray(skimage.data.astronaut()[:SIDE, :SIDE])
     torch.manual_seed(0)
     vgg = FeatureNetwork(next(backbone for backbone in BACKBONES if backbone.name == "VGG-19"))
-    results = []
     for name, preset, network, feature_network in (
         ("small, the light F", "small", LightKernelSpace(), None),
         ("--preset official, the paper's F", "official", KernelSpace(), vgg),
@@ -180,8 +177,7 @@ def searching(folder: Path) -> list[Result]:
         without = {"warm_up": 0, "kernel_warm_up": 0, "patience": 0}
         options = SearchOptions.resolve(preset, **without, iterations=10**6)
         plain = partial(seconds, direct_loop(photo, options, network, feature_network))
-        role = {"kernel_space": {k: v.clone() for k, v in network.state_dict().items()}}
-        checkpoint = Checkpoint(role, "kernel-space")
+        checkpoint = Checkpoint(states({"kernel_space": network}), "kernel-space")
         (search,) = TiledSearch(
             Record("photo", {"blur": photo}),
             SearchContext(options, network_for("search", checkpoint), None, feature_network),
@@ -204,15 +200,9 @@ def searching(folder: Path) -> list[Result]:
             memory = run(command("blind-deblur", folder / "photo.png", *few))[1]
             told = f"; {memory:.0f} MiB at the peak of the whole command"
         ours, theirs = STEPS / found.first, STEPS / found.second
-        results.append(
-            Result(
-                f"blind search, {name}, against eager float32",
-                found.told(),
-                "at least 1.5x",
-                f"256x256: {ours:.2f} against {theirs:.2f} iterations/s{told}",
-            )
-        )
-    return results
+        how = f"256x256: {ours:.2f} against {theirs:.2f} iterations/s{told}"
+        what = f"blind search, {name}, against eager float32"
+        yield Result(what, found.told(), "at least 1.5x", how)
 
 
 def direct_loop(

@@ -41,7 +41,7 @@ from tests.benchmarks.classical import METHODS, MIDDLE, best, restored
 from tests.benchmarks.measure import command, machine, run, synthesized
 from tests.benchmarks.quality_pages import DEFAULT, FREE, NETWORK, benchmarks, tables, write_pages
 from tests.benchmarks.real_pairs import HELD_OUT, OTHERS, TRAINED_ON, held_out, others, trained_on
-from tests.shared import shared_folder
+from tests.shared import shared_folder, vgg11
 
 THREADS = 2
 STEPS = 7
@@ -152,8 +152,7 @@ def direction(image: Image) -> tuple[float, float]:
 def decoupling(first: Sequence[Record], second: Sequence[Record], weights: Model) -> Numbers:
     """The averages of the decoupling experiment over pairs of the two sets, in both directions."""
     engine = start_engine("reblurring", weights.checkpoint("deblurring"))
-    features = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
-    contextual = ContextualSimilarity(contextual_network(features, (), choose_device("auto")))
+    contextual = ContextualSimilarity(contextual_network(vgg11(), (), choose_device("auto")))
     both = [pair for a, b in zip(first, second, strict=False) for pair in ((a, b), (b, a))]
     return summary([decouple(a, b, engine, contextual).distances for a, b in both])
 
@@ -183,7 +182,6 @@ SHOWN = 200
 
 
 def part(image: Image, top: int, left: int, side: int = SHOWN) -> Image:
-    """A square part of an image."""
     return image[top : top + side, left : left + side]
 
 
@@ -266,7 +264,6 @@ def fingerprint(file: Path) -> Numbers:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print, and write what `--write` asks for."""
     parser = pages.options(__doc__)
     parser.add_argument("-c", "--checkpoint", help="weights to measure instead of the shipped ones")
     parser.add_argument("--set", choices=list(HELD_OUT), help="one set of pairs alone")

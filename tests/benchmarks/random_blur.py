@@ -164,7 +164,6 @@ def artefacts(found: dict[str, dict[str, Numbers]]) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    """Measure and print; with `--write`, write the figures and the tables too."""
     parser = pages.options(__doc__)
     parser.add_argument("-c", "--checkpoint")
     options = parser.parse_args()

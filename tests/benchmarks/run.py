@@ -9,7 +9,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import astuple
 from functools import partial
@@ -52,7 +52,7 @@ def small_network() -> MSDINet:
     return network.eval()
 
 
-def training_crops(folder: Path) -> list[Result]:
+def training_crops(folder: Path) -> Iterator[Result]:
     """Random 256x256 crops: mapped shards against decoding PNG and h5py hyperslabs."""
     tree = make_pairs(folder / "tree", 24)
     run(command("prepare", tree, "-o", f"{folder}/shards/", "--quiet"))
@@ -83,7 +83,6 @@ def training_crops(folder: Path) -> list[Result]:
         return seconds(partial(work, count)) / count
 
     mapped(640)
-    results = []
     slow: tuple[tuple[str, Callable[[int], None], int, str], ...] = (
         ("a PNG-decoding dataset", decoded, 48, "at least 100x"),
         ("h5py hyperslabs", hyperslabs, 3200, "at least 3x"),
@@ -91,11 +90,10 @@ def training_crops(folder: Path) -> list[Result]:
     for name, work, count, goal in slow:
         found = alternate(partial(each, mapped, 6400), partial(each, work, count), 5)
         how = f"{1 / found.first:,.0f} crops/s against {1 / found.second:,.0f}"
-        results.append(Result(f"training crops against {name}", found.told(1), goal, how))
-    return results
+        yield Result(f"training crops against {name}", found.told(1), goal, how)
 
 
-def preparing(folder: Path) -> list[Result]:
+def preparing(folder: Path) -> Iterator[Result]:
     """`prepare` on two processes against one, and its memory over the number of records."""
     few, many = make_pairs(folder / "few", 24), make_pairs(folder / "many", 240)
 
@@ -108,23 +106,13 @@ def preparing(folder: Path) -> list[Result]:
     prepare(few, 2)
     found = alternate(lambda: prepare(many, 2)[0], lambda: prepare(many, 1)[0], 3)
     small, large = prepare(few, 1)[1], prepare(many, 1)[1]
-    return [
-        Result(
-            "prepare on 2 processes against 1",
-            found.told(),
-            "at least 1.8x",
-            f"240 PNG pairs of 1280x720: {found.first:.1f} s against {found.second:.1f} s",
-        ),
-        Result(
-            "prepare: peak memory, 240 records against 24",
-            f"{large / small:.2f}x",
-            "flat",
-            f"{large:.0f} MiB against {small:.0f} MiB",
-        ),
-    ]
+    how = f"240 PNG pairs of 1280x720: {found.first:.1f} s against {found.second:.1f} s"
+    yield Result("prepare on 2 processes against 1", found.told(), "at least 1.8x", how)
+    what, how = "240 records against 24", f"{large:.0f} MiB against {small:.0f} MiB"
+    yield Result(f"prepare: peak memory, {what}", f"{large / small:.2f}x", "flat", how)
 
 
-def keeping(folder: Path) -> list[Result]:
+def keeping(folder: Path) -> Iterator[Result]:
     """What checksums and waiting for the disk cost."""
     tree, path = make_pairs(folder / "tree", 48), folder / "shards" / "train-00000.h5"
 
@@ -148,12 +136,12 @@ def keeping(folder: Path) -> list[Result]:
         "prepare that waits for the disk against one that does not": waiting,
         "reading 265 MB of records with their checksums": verified,
     }
-    told = "{1:.2f} s against {0:.2f} s"
-    return [Result(what, found.told(), "see docs/reliability.md", told.format(*found))
-            for what, found in rows.items()]  # fmt: skip
+    for what, found in rows.items():
+        how = f"{found.second:.2f} s against {found.first:.2f} s"
+        yield Result(what, found.told(), "see docs/reliability.md", how)
 
 
-def piping(folder: Path) -> list[Result]:
+def piping(folder: Path) -> Iterator[Result]:
     """A three-stage pipe against its slowest stage alone, and its memory."""
     tree, more = make_pairs(folder / "tree", 8), make_pairs(folder / "more", 16)
     network = folder / "network.pt"
@@ -171,23 +159,14 @@ def piping(folder: Path) -> list[Result]:
     start = statistics.median(run(command("deblur", "--help"))[0] for _ in range(3))
     found = alternate(lambda: shell(alone) + start, lambda: shell(whole), 3)
     peaks = [run(["bash", "-c", f"{pipe(source)} > /dev/null"])[1] for source in (tree, more)]
-    return [
-        Result(
-            "three-stage pipe against its slowest stage",
-            found.told(),
-            "at most 1.15x",
-            f"8 pairs of 1280x720: {found.second:.1f} s against {found.first:.1f} s",
-        ),
-        Result(
-            "pipe: peak memory, 16 records against 8",
-            f"{peaks[1] / peaks[0]:.2f}x",
-            "flat",
-            f"{peaks[1]:.0f} MiB against {peaks[0]:.0f} MiB, the largest process",
-        ),
-    ]
+    how = f"8 pairs of 1280x720: {found.second:.1f} s against {found.first:.1f} s"
+    yield Result("three-stage pipe against its slowest stage", found.told(), "at most 1.15x", how)
+    how = f"{peaks[1]:.0f} MiB against {peaks[0]:.0f} MiB, the largest process"
+    ratio = f"{peaks[1] / peaks[0]:.2f}x"
+    yield Result("pipe: peak memory, 16 records against 8", ratio, "flat", how)
 
 
-def forward(folder: Path) -> list[Result]:
+def forward(folder: Path) -> Iterator[Result]:
     """MSDI-Net forward on the CPU: the engine's choices against plain eager float32."""
     image = np.random.default_rng(0).random((512, 512, 3), dtype=np.float32)
     plain = small_network()
@@ -206,7 +185,6 @@ def forward(folder: Path) -> list[Result]:
 
         return seconds(work)
 
-    results = []
     wanted = {"fp32": "at least 1x", "auto": "the further ratio"}
     for precision, goal in wanted.items():
         engine = torch_engine(small_network(), Placement("cpu", precision, 256, 128))
@@ -214,10 +192,8 @@ def forward(folder: Path) -> list[Result]:
         found = alternate(partial(seconds, partial(engine, image)), eager, 5)
         chosen = engine.describe()["precision"]
         what = f"MSDI-Net forward, engine in {precision} ({chosen}, channels last)"
-        how = (
-            f"9 tiles of 256x256, width 12: {found.first:.2f} s against {found.second:.2f} s eager"
-        )
-        results.append(Result(what, found.told(), goal, how))
+        times = f"{found.first:.2f} s against {found.second:.2f} s eager"
+        yield Result(what, found.told(), goal, f"9 tiles of 256x256, width 12: {times}")
     try:
         compiled = torch.compile(small_network().to(memory_format=torch.channels_last))
         tile = torch.from_numpy(image[:256, :256].transpose(2, 0, 1)[None].copy())
@@ -229,20 +205,18 @@ def forward(folder: Path) -> list[Result]:
         uncompiled = seconds(lambda: engine(image)) / 9
         ratio = f"{uncompiled / after:.2f}x"
         how = f"but {first:.0f} s to compile first, so auto leaves it out"
-        results.append(Result("the same compiled, against the engine in auto", ratio, "-", how))
+        yield Result("the same compiled, against the engine in auto", ratio, "-", how)
     except Exception as error:  # no compiler on this machine
-        how = f"not available: {type(error).__name__}"
-        results.append(Result("the same compiled", "-", "-", how))
-    return results
+        yield Result("the same compiled", "-", "-", f"not available: {type(error).__name__}")
 
 
-def starting(folder: Path) -> list[Result]:
+def starting(folder: Path) -> Iterator[Result]:
     """`blurkit --help` against importing what it is made of."""
     script = [sys.executable, "-c", "import typer, rich"]
     found = alternate(lambda: run(script)[0], lambda: run(command("--help"))[0], 15)
     how = f"{found.second * 1000:.0f} ms against {found.first * 1000:.0f} ms"
     what = "blurkit --help against `import typer, rich`"
-    return [Result(what, found.told(), "under 2x", how)]
+    yield Result(what, found.told(), "under 2x", how)
 
 
 def main() -> None:

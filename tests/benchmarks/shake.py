@@ -61,8 +61,7 @@ def pairs(folder: Path) -> Iterator[Record]:
         for turn, noise in enumerate(NOISE):
             kernel = kernels[(number * len(NOISE) + turn) % len(kernels)]
             rng = np.random.default_rng([number, noise])
-            sharp = to_float(photo.image("sharp"))
-            yield pair(f"{photo.name} {noise}", sharp, kernel, noise, rng)
+            yield pair(f"{photo.name} {noise}", to_float(photo.image("sharp")), kernel, noise, rng)
 
 
 def pair(
@@ -171,21 +170,18 @@ def scored(image: np.ndarray, sharp: np.ndarray) -> float:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the results as Markdown."""
     rows = results["pairs"]
     chosen = []
     for noise in (*sorted({row["noise"] for row in rows}), "all"):
         part = [row for row in rows if noise in (row["noise"], "all")]
         blurry, seconds = ([row[key] for row in part] for key in ("blurry", "auto s"))
-        gains = np.array([row["auto"] for row in part]) - blurry
-        cells = f"{np.mean(blurry):.2f}", *_gained(gains), f"{(gains < -0.1).sum()}"
+        cells = f"{np.mean(blurry):.2f}", *pages.gained([r["auto"] - r["blurry"] for r in part])
         chosen.append((noise, len(part), *cells, f"{np.median(seconds):.1f}"))
     undone = []
     for method in rows[0]["true"]:
         cells = []
         for kind in ("true", "found"):
-            gains = np.array([row[kind][method]["psnr"] - row["blurry"] for row in rows])
-            cells += _gained(gains)
+            cells += pages.gained([r[kind][method]["psnr"] - r["blurry"] for r in rows])[:2]
         seconds = np.median([row["found"][method]["s"] for row in rows])
         undone.append((method, *cells, f"{seconds:.2f}"))
     heads = (
@@ -196,20 +192,12 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join(pages.table((*head, "seconds"), cells) for head, cells in both)
 
 
-def _gained(gains: np.ndarray) -> tuple[str, str]:
-    return f"{gains.mean():+.2f}", f"{gains.min():+.2f}"
-
-
 def main() -> None:
-    """Measure, print, and write what `--write` asks for."""
     parser = pages.options(__doc__)
     parser.add_argument("--count", type=int, help="the first so many pairs alone")
     options = parser.parse_args()
     results = measure(shared_folder("data", "BLURKIT_DATA"), options.count)
-    pages.tell(tables(results))
-    if options.write:
-        pages.keep("shake", results)
-        pages.fill("shake", tables(results))
+    pages.publish(options.write, "shake", results, tables(results))
 
 
 if __name__ == "__main__":

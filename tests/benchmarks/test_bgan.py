@@ -60,8 +60,7 @@ def test_the_spread_of_directions() -> None:
 def test_a_bgan_is_measured_by_its_draws(tmp_path: Path) -> None:
     checkpoint, pairs = saved(tmp_path / "bgan.pt"), tmp_path / "pairs.h5"
     blur = (255 * smeared(PHOTO, 20, 9)).round().astype(np.uint8)
-    images = {"sharp": PHOTO[16:-16, 16:-16], "blur": blur}
-    write_records([Record("astronaut", images)], pairs)
+    write_records([Record("astronaut", {"sharp": PHOTO[16:-16, 16:-16], "blur": blur})], pairs)
     found = measure(checkpoint, pairs, "cpu")
     assert found.keys() == {"between", "to_photo", "along", "across", "spread", "nearest"}
     assert 10 < found["to_photo"] < 50 and 10 < found["between"] < 60

@@ -18,8 +18,8 @@ from blurkit.model import Model
 from tests.benchmarks import classical, pages, quality, quality_pages, real_pairs
 from tests.benchmarks.quality_pages import DEFAULT, NETWORK
 from tests.benchmarks.run import small_network
-from tests.cli.command import photo
 from tests.cli.invoke import done
+from tests.cli.pictures import photo
 
 # ---- the split -----------------------------------------------------------------------------------
 

@@ -103,7 +103,6 @@ def rows(found: dict[str, list[Numbers]]) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    """Measure and print; with `--write`, write the figures and the table too."""
     options = pages.options(__doc__).parse_args()
     torch.set_num_threads(1)
     found = measure()

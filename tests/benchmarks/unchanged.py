@@ -67,7 +67,6 @@ def table(folder: Path) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write if wanted."""
     options = pages.options(__doc__).parse_args()
     text = table(shared_folder("data", "BLURKIT_DATA"))
     pages.tell(text)

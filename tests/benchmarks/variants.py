@@ -65,7 +65,6 @@ def table(found: dict[str, list[float]], blurry: float) -> str:
 
 
 def main() -> None:
-    """Train and score every variant with every seed, and print the table."""
     parser = pages.options(__doc__, steps=1200, seeds=3)
     parser.add_argument("folder", type=Path)
     parser.add_argument("options", nargs="*")

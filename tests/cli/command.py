@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
-import numpy as np
-import skimage.data
-
 from blurkit.data.sources import read_records
 from blurkit.io.records import Record
 from tests.cli.warm import address
@@ -119,18 +115,6 @@ def shard_records(folder: str | Path) -> list[Record]:
     return records(*sorted(Path(folder).glob("*.h5")))
 
 
-def assert_same_records(first: list[Record], second: list[Record]) -> None:
-    """Both are the same records in the same order, attributes too, byte for byte."""
-    assert [r.name for r in first] == [r.name for r in second]
-    for a, b in zip(first, second, strict=True):
-        assert a.images.keys() == b.images.keys() and a.attrs.keys() == b.attrs.keys()
-        for key, image in a.images.items():
-            assert image.dtype == b.images[key].dtype
-            np.testing.assert_array_equal(image, b.images[key])
-        for key, value in a.attrs.items():
-            assert np.array_equal(value, b.attrs[key]), key
-
-
 def files(folder: str | Path = ".") -> dict[str, str]:
     """Every file below a folder, hidden ones too, with a digest of its bytes."""
     return {
@@ -138,38 +122,3 @@ def files(folder: str | Path = ".") -> dict[str, str]:
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file()
     }
-
-
-def photo(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """A crop of a photo; each number is another part of it."""
-    top, left = 37 * (number // 10) % (513 - height), 41 * (number % 10) % (513 - width)
-    return skimage.data.astronaut()[top : top + height, left : left + width]
-
-
-def blurred(image: np.ndarray) -> np.ndarray:
-    """The mean of each pixel and its right neighbours."""
-    moved = [np.roll(image, -step, axis=1).astype(np.uint16) for step in range(5)]
-    return (np.sum(moved, axis=0) // 5).astype(np.uint8)
-
-
-def write(name: str | Path, image: np.ndarray) -> Path:
-    """Save an image, making its folders."""
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    imageio.imwrite(path, image)
-    return path
-
-
-def plant_pair(root: str | Path, name: str, number: int = 0, **size: int) -> None:
-    """A blurred and a sharp image of one scene in a GoPro tree: SEQUENCE/{blur,sharp}/NAME.png."""
-    sequence, _, stem = name.rpartition("/")
-    sharp = photo(number, **size)
-    write(Path(root, sequence, "blur", f"{stem}.png"), blurred(sharp))
-    write(Path(root, sequence, "sharp", f"{stem}.png"), sharp)
-
-
-def plant_tree(root: str | Path, count: int, **size: int) -> Path:
-    """A GoPro tree of `count` test pairs, two to a sequence."""
-    for number in range(count):
-        plant_pair(Path(root, "test"), f"scene{number // 2}/{number % 2}", number, **size)
-    return Path(root)

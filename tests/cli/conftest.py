@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import assert_done, photo, plant_tree, write
+from tests.cli.command import assert_done
 from tests.cli.invoke import invoke
+from tests.cli.pictures import photo, plant_tree, write
 
 
 @pytest.fixture(autouse=True)

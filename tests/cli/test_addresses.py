@@ -12,16 +12,9 @@ from onnx import helper
 
 import blurkit
 from blurkit.errors import UsageError
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_failed,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    write,
-)
+from tests.cli.command import ENVIRONMENT, assert_failed, assert_refused, files
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.cli.test_eval_runs import onnx_network
 from tests.shared import ROOT
 from tests.systems.kernel_space.searches import QUICK_CONFIG

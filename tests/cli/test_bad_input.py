@@ -17,16 +17,14 @@ from tests.cli.command import (
     assert_failed,
     assert_refused,
     files,
-    photo,
-    plant_pair,
-    plant_tree,
     records,
     shell,
     start,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, invoke
+from tests.cli.pictures import photo, plant_pair, plant_tree, write
 from tests.io.scenes import seal
+from tests.io.test_checkpoints import Malicious
 
 # ---- shards and streams --------------------------------------------------------------------------
 
@@ -150,8 +148,8 @@ def test_checkpoints_that_are_none(tree: Path) -> None:
 
     marker = Path("code-was-run")
     Path("garbage.pt").write_bytes(os.urandom(500))
-    Path("code.pt").write_bytes(pickle.dumps(RunsCode(str(marker))))
-    torch.save(RunsCode(str(marker)), Path("zip-code.pt"))
+    Path("code.pt").write_bytes(pickle.dumps(Malicious(marker)))
+    torch.save(Malicious(marker), Path("zip-code.pt"))
     torch.save(MultiscaleDiscriminator(4).state_dict(), Path("discriminator.pt"))
     torch.save({"a.weight": torch.zeros(3)}, Path("unknown.pt"))
     for name, words in {
@@ -165,16 +163,6 @@ def test_checkpoints_that_are_none(tree: Path) -> None:
         assert_refused(invoke("deblur", tree, "-c", name, "-o", "out/", "-q"), *words)
     assert not marker.exists()
     assert not Path("out").exists()
-
-
-class RunsCode:
-    """Unpickled without care, it makes a file."""
-
-    def __init__(self, marker: str) -> None:
-        self._marker = marker
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self._marker}",)
 
 
 # ---- inputs, outputs and options -----------------------------------------------------------------

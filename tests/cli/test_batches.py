@@ -19,17 +19,16 @@ from tests.cli.command import (
     ENVIRONMENT,
     assert_failed,
     assert_refused,
-    assert_same_records,
     files,
-    photo,
     records,
     shard_records,
     start,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import wait_for
 from tests.io.films import make_video, pictures
+from tests.io.scenes import assert_all_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,8 +108,7 @@ def test_an_array_of_eight_with_a_task_that_was_lost(
     assert told.out == b"--array=5\n"
     assert told.lines[4].startswith("part 5/8: 0 of 1 ")
     assert told.lines[8].startswith("in all: 10 of 11 ")
-    last = done(*status, "--json").json[-1]
-    assert last == {"done": 10, "missing": 1, "array": "5"}
+    assert done(*status, "--json").json[-1] == {"done": 10, "missing": 1, "array": "5"}
     for name, value in (("COUNT", 1), ("MIN", 5), ("ID", 5)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
     done(*array, "--part", "auto/8", "-q")
@@ -121,7 +119,7 @@ def test_an_array_of_eight_with_a_task_that_was_lost(
     made, wanted = (sorted(shard_records(f), key=attrgetter("name")) for f in ("out", "whole"))
     for record in (*made, *wanted):
         record.attrs.pop("reblurred_seconds", None)
-    assert_same_records(made, wanted)
+    assert_all_same(made, wanted)
 
 
 def test_what_status_cannot_know() -> None:
@@ -371,7 +369,7 @@ def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
     whole, resumed = records("whole.h5"), records(output)
     for record in (*whole, *resumed):
         del record.attrs["restored_seconds"]
-    assert_same_records(resumed, whole)
+    assert_all_same(resumed, whole)
     left = {path.name for path in Path().iterdir()}
     assert left == {"in", "out.h5", "whole.h5", ".out.h5.options.json"}
     before = output.read_bytes()

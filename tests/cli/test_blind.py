@@ -25,16 +25,15 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    assert_same_records,
     files,
-    photo,
     records,
     shell,
     start,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import end, wait_for
+from tests.io.scenes import assert_all_same
 from tests.systems.kernel_space.searches import (
     QUICK_CONFIG,
     context,
@@ -149,7 +148,7 @@ def test_a_record_stores_the_configuration_that_repeats_it(photos: Path) -> None
     found = recorded(photos.parent / "again.h5", photos / "0.png", "--config", file)
     for record in (wanted, found):
         del record.attrs["restored_seconds"]
-    assert_same_records([wanted], [found])
+    assert_all_same([wanted], [found])
     other = restored(photos.parent / "5.png", *options, "--seed", 5)
     assert not np.array_equal(other, wanted.images["restored"])
 
@@ -261,9 +260,8 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path) -> None:
     (out / "2.png").unlink()
     resumed = searched(*command, "--resume")
     assert "1: resumed at iteration" in resumed.err and "finished already" in resumed.err
-    for number in range(3):
-        wanted, found = (imageio.imread(d / f"{number}.png") for d in (whole, out))
-        np.testing.assert_array_equal(found, wanted)
+    found, wanted = ([imageio.imread(d / f"{n}.png") for n in range(3)] for d in (out, whole))
+    np.testing.assert_equal(found, wanted)
     assert not list(out.glob("*.pt"))
 
 
@@ -285,7 +283,7 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path) -> None:
     wanted, found = records(whole), records(out)
     for record in [*wanted, *found]:
         del record.attrs["restored_seconds"]
-    assert_same_records(wanted, found)
+    assert_all_same(wanted, found)
     assert [line.split('"name"')[1] for line in log.read_text().splitlines()] == once
     assert not Path("out.state.pt").exists()
 
@@ -455,8 +453,7 @@ WRONG = {
 def test_wrong_usage_is_one_line(photos: Path) -> None:
     before = files(photos)
     assert_each_refused(WRONG, "blind-deblur", photos)
-    wrong = search_config(photos.parent, image_rate=-1)
-    ran = invoke("blind-deblur", photos, *PLAIN, *wrong)
+    ran = invoke("blind-deblur", photos, *PLAIN, *search_config(photos.parent, image_rate=-1))
     assert_refused(ran, "search.json: image_rate -1: must be at least 0", status=2)
     wrong = search_config(photos.parent, first="image")
     assert_refused(invoke("blind-deblur", photos, *PLAIN, *wrong), "'first' is not an option")

@@ -11,15 +11,16 @@ import torch
 import blurkit
 from blurkit.systems.msdi.networks import DegradationEncoder, JointGenerator, PriorUpsampling
 from blurkit.tasks.decoupling import PAPER
-from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
+from tests.cli.command import assert_failed, assert_refused, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import stored
-from tests.shared import shared_folder
+from tests.shared import vgg11
 
 
 @pytest.fixture(autouse=True)
 def features(monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    path = vgg11()
     monkeypatch.setenv("BLURKIT_FEATURES", str(path))
     return path
 

@@ -7,7 +7,6 @@ import imagecodecs
 import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import pytest
 import tifffile
 
@@ -16,8 +15,10 @@ from blurkit.cli import batch
 from blurkit.io.images import read_image
 from blurkit.io.records import Record
 from blurkit.reports.pictures import PANEL_SIDE, RESTORED, before_after, most_changed
-from tests.cli.command import assert_failed, blurred, files, photo, plant_tree, records, write
+from tests.cli.command import assert_failed, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, plant_tree, write
+from tests.io.scenes import SRGB, exif
 
 SIZES = [(1, 1), (1, 7), (7, 1), (17, 5), (31, 33), (67, 131)]
 
@@ -104,11 +105,7 @@ def test_every_kind_of_picture(checkpoint: Path) -> None:
     (folder / "deep.png").write_bytes(imagecodecs.png_encode(deep))
     tifffile.imwrite(folder / "deep16.tif", deep, photometric="rgb")
     tifffile.imwrite(folder / "float.tiff", image.astype(np.float32) / 255, photometric="rgb")
-    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    exif = PIL.Image.Exif()
-    exif[274] = 6  # the camera was turned
-    exif[271] = "A camera"
-    PIL.Image.fromarray(image).save(folder / "turned.jpg", exif=exif, icc_profile=profile)
+    PIL.Image.fromarray(image).save(folder / "turned.jpg", exif=exif(6), icc_profile=SRGB)
 
     ran = done("deblur", folder, "-c", checkpoint, "-o", "out/", "-q", "--json")
     for path in folder.iterdir():
@@ -120,8 +117,8 @@ def test_every_kind_of_picture(checkpoint: Path) -> None:
     assert told["turned"] == (40, 56)
     with PIL.Image.open("out/turned.jpg") as turned:
         assert turned.size == (56, 40)
-        assert turned.info["icc_profile"] == profile
-        assert (turned.getexif()[274], turned.getexif()[271]) == (6, "A camera")
+        assert turned.info["icc_profile"] == SRGB
+        assert (turned.getexif()[274], turned.getexif()[271]) == (6, "a camera")
 
 
 def test_strength_blends_with_the_photo(checkpoint: Path) -> None:
@@ -203,8 +200,7 @@ def test_a_batch_says_how_long_it_takes(checkpoint: Path, monkeypatch: pytest.Mo
     for number in range(4):
         write(f"in/{number}.png", photo(number, 40 + 8 * number, 56))
     command = ["deblur", "in", "-c", checkpoint, "-o"]
-    ran = done(*command, "out/")
-    assert re.search(r"^4 photos, about \d+ seconds?$", ran.err, re.MULTILINE)
+    assert re.search(r"^4 photos, about \d+ seconds?$", done(*command, "out/").err, re.MULTILINE)
     for name in ("2.png", "3.png"):
         Path("out", name).unlink()
     done("prepare", "in", "-o", "in.h5", "-q")
@@ -302,11 +298,9 @@ def test_a_comparison_is_beside_the_photo_and_not_taken_as_input(checkpoint: Pat
         assert np.abs(shown - imageio.imread(image)).mean() < 6, "a JPEG of it"
     assert (picture[48:] < 128).any(), "a caption"
 
-    again = invoke(*command)
-    assert_failed(again, "photo", "photo.deblurred.png: exists already")
+    assert_failed(invoke(*command), "photo", "photo.deblurred.png: exists already")
     Path("photo.deblurred.png").unlink()
-    again = invoke(*command)
-    assert_failed(again, "photo", "photo.compare.jpg: exists already; give --force")
+    assert_failed(invoke(*command), "photo", "photo.compare.jpg: exists already; give --force")
     assert files().keys() == {"photo.compare.jpg", "photo.png"}, "nothing is half done"
     ran = done(*command, "--force", "--json")
     assert [line["name"] for line in ran.json] == ["photo"] and files() == made
@@ -328,8 +322,7 @@ def test_results_with_comparisons_can_be_evaluated(checkpoint: Path, tree: Path)
 def test_files_of_one_stem_have_a_comparison_each(checkpoint: Path) -> None:
     named = write("a.png", photo(0)), write("a.jpg", photo(1))
     command = ["deblur", *named, "-c", checkpoint, "--compare"]
-    ran = done(*command)
-    assert ran.lines[-2] == "wrote 2 images and 2 comparisons to ./"
+    assert done(*command).lines[-2] == "wrote 2 images and 2 comparisons to ./"
     compared = {"a.jpg.compare.jpg", "a.png.compare.jpg"}
     made = {"a.png", "a.jpg", "a.deblurred.png", "a.deblurred.jpg", *compared}
     assert files().keys() == made

@@ -18,9 +18,10 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from blurkit.nn.features import BACKBONES, FeatureNetwork
-from tests.cli.command import assert_failed, assert_refused, blurred, files, photo, records, write
+from tests.cli.command import assert_failed, assert_refused, files, records
 from tests.cli.guides import psnr
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.metrics.oracle import noisy
 
 
@@ -138,6 +139,9 @@ def test_blurry_images_that_cannot_be_paired(tmp_path: Path) -> None:
         assert_refused(ran, "--blurry requires two folders RESTORED/ SHARP/", status=2)
     ran = invoke("eval", "restored", "sharp", "--blurry", "none")
     assert_refused(ran, "none: no such file or folder")
+    (tmp_path / "empty").mkdir()
+    ran = invoke("eval", "restored", "sharp", "--blurry", tmp_path / "empty")
+    assert_refused(ran, "empty: holds no image and no shard")
     write(tmp_path / "some/seq0/0.png", photo(0))
     ran = invoke("eval", "restored", "sharp", "--blurry", tmp_path / "some", "--json", "-q")
     assert_failed(ran, "seq0/1", f"seq0/1: no image of that name in {tmp_path}/some")
@@ -187,8 +191,7 @@ def test_metrics_by_name_and_kinds_of_ssim() -> None:
         told = peak_signal_noise_ratio(known, y, data_range=255)
         assert row["psnr_y"] == pytest.approx(told, abs=1e-4)
         gaussian = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 255}
-        told = structural_similarity(y, known, **gaussian)
-        assert row["ssim_y"] == pytest.approx(told, abs=1e-6)
+        assert row["ssim_y"] == pytest.approx(structural_similarity(y, known, **gaussian), abs=1e-6)
     assert {"psnr_y", "ssim_y", "ssim_skimage"} < set(last["protocol"])
     assert "ssim_matlab" not in last["protocol"]
 

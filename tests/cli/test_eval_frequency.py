@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from blurkit.reports.pictures import GAP
-from tests.cli.command import Ran, assert_done, assert_failed, blurred, files, photo, shell, write
+from tests.cli.command import Ran, assert_done, assert_failed, files, shell
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.metrics.oracle import noisy
 from tests.metrics.test_frequency import PANELS
 

@@ -36,14 +36,12 @@ from tests.cli.command import (
     WARM,
     assert_failed,
     assert_refused,
-    blurred,
     files,
-    photo,
     start,
     warm_environment,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.cli.test_html import Page
 from tests.cli.test_interrupts import wait_for
 from tests.metrics.oracle import noisy
@@ -227,6 +225,7 @@ def test_images_that_are_left_out_of_all_runs(folder: Path) -> None:
 def test_runs_that_cannot_be(folder: Path) -> None:
     write(folder / "elsewhere/x.png", photo(0))
     (folder / "cut.h5").write_bytes(b"no shard")
+    (folder / "empty").mkdir()
     for run, reference, words, status in (
         ("blurred", "-", "a stream cannot be paired by name", 2),
         ("-", "sharp", "a stream cannot be paired by name", 2),
@@ -234,6 +233,7 @@ def test_runs_that_cannot_be(folder: Path) -> None:
         ("none", "sharp", "none: no such file or folder", 1),
         ("blurred", "none", "none: no such file or folder", 1),
         ("elsewhere", "sharp", "elsewhere has x", 1),
+        ("blurred", "empty", "empty: holds no image and no shard", 1),
         ("cut.h5", "sharp", "cut.h5: is not a shard", 1),
     ):
         ran = invoke("eval", "noisy", run, "--reference", reference, "-q")

@@ -13,10 +13,11 @@ from skimage.metrics import peak_signal_noise_ratio
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.images import read_image
 from blurkit.reports.pictures import GAP
-from tests.cli.command import Ran, assert_done, blurred, photo, plant_pair, records, shell, write
+from tests.cli.command import Ran, assert_done, records, shell
 from tests.cli.kernel_spaces import saved
+from tests.cli.pictures import blurred, photo, plant_pair, write
 from tests.cli.test_msfs import plant_realblur
-from tests.shared import ROOT, shared_folder
+from tests.shared import ROOT, vgg11
 from tests.systems.kernel_space.searches import search_config
 
 pytestmark = pytest.mark.slow
@@ -57,10 +58,6 @@ def checkpoints(folder: Path) -> dict[str, Checkpoint]:
 def times(folder: Path) -> dict[str, int]:
     """When the files of a folder were written."""
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
-
-
-def features() -> Path:
-    return shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
 
 
 def psnr_of(made: Any) -> bool:
@@ -104,7 +101,7 @@ def test_both_stages_on_gopro(gopro: Path, run_folder: Path) -> None:
 
 def test_the_releases_schedule_trains_a_second_encoder(gopro: Path, tmp_path: Path) -> None:
     """The blur-aware loss of version 2 has the features of version 1's encoder."""
-    environment = {"FOLDER": "out", "PROTOCOL": "tiles", "BLURKIT_FEATURES": features()}
+    environment = {"FOLDER": "out", "PROTOCOL": "tiles", "BLURKIT_FEATURES": vgg11()}
     script("msdi_gopro", f"{gopro} official {TINY}", tmp_path, **environment)
     made = checkpoints(tmp_path / "out")
     assert made["enc1"].blueprints["encoder"] != made["enc"].blueprints["encoder"]
@@ -191,7 +188,7 @@ def test_decoupling_and_interpolation(gopro: Path, run_folder: Path, tmp_path: P
     """Section 4.3: the distances of every pair and their averages; Fig. 5: sheets and energies."""
     shards = " ".join(map(str, (run_folder / "shards").glob("test-*.h5")))
     arguments = f"{shards} {run_folder}/enc.pt"
-    ran = script("msdi_decoupling", arguments, tmp_path, BLURKIT_FEATURES=features())
+    ran = script("msdi_decoupling", arguments, tmp_path, BLURKIT_FEATURES=vgg11())
     lines = (tmp_path / "decoupling/numbers.jsonl").read_text().splitlines()
     assert ran.out.decode().strip() == lines[-1]
     assert len(lines) == 2 and "total" in json.loads(lines[-1])
@@ -295,7 +292,7 @@ def test_dbgan_trains_by_the_preset_of_the_environment(
     training_shards: Path, dbgan_run: Path, tmp_path: Path
 ) -> None:
     """Without ITERATIONS the preset's own would do; here two, and PROTOCOL is another one."""
-    environment = {"PRESET": "paper", "PROTOCOL": "tiles", "BLURKIT_FEATURES": features()}
+    environment = {"PRESET": "paper", "PROTOCOL": "tiles", "BLURKIT_FEATURES": vgg11()}
     arguments = f"{training_shards} {dbgan_run.parent}/real 2 out {DBGAN_TINY}"
     script("dbgan", arguments, tmp_path, **environment)
     for name in ("bgan", "minus", "plain", "half", "plus"):

@@ -26,8 +26,9 @@ from blurkit.systems.msdi.networks import (
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFNet
 from blurkit.systems.system import shipped_file
 from blurkit.systems.uses import network_for
-from tests.cli.command import assert_refused, blurred
+from tests.cli.command import assert_refused
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred
 from tests.engine.networks import stored
 
 PHOTO = blurred(skimage.data.coffee()[:150, :200])

@@ -89,8 +89,7 @@ def test_wrong_words_are_answered_with_what_to_type(inside: None) -> None:
     }
     for arguments, words in cases.items():
         assert_refused(invoke(*arguments), words, status=2)
-    ran = invoke("deblur", "my photo")
-    endings = {*ran.lines[0].partition("known endings are ")[2].split()}
+    endings = {*invoke("deblur", "my photo").lines[0].partition("known endings are ")[2].split()}
     assert endings == IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 import blurkit
 from blurkit.io.records import Record
-from tests.cli.command import assert_failed, blurred, files, photo, records, write
+from tests.cli.command import assert_failed, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.io.films import make_video, pictures
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -11,8 +11,9 @@ import pytest
 
 from blurkit.data.sources import read_records
 from blurkit.io.images import write_image
-from tests.cli.command import ENVIRONMENT, assert_done, assert_failed, photo, run, shell
+from tests.cli.command import ENVIRONMENT, assert_done, assert_failed, run, shell
 from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import photo
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import pytest
 import tifffile
 import torch
@@ -32,19 +31,10 @@ from blurkit.io.streams import ShardWriter
 from blurkit.systems.msdi.encoder import BlurEncoder
 from blurkit.systems.msdi.networks import JointGenerator
 from blurkit.version import NEWEST_TORCH
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_done,
-    assert_failed,
-    blurred,
-    photo,
-    plant_tree,
-    run,
-    shell,
-    write,
-)
+from tests.cli.command import ENVIRONMENT, assert_done, assert_failed, run, shell
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.io.scenes import assert_same, seal
+from tests.cli.pictures import blurred, photo, plant_tree, write
+from tests.io.scenes import SRGB, assert_same, exif, seal
 from tests.shared import shared_folder
 
 BUFFERS = ("weight_u", "weight_v", "running_mean", "running_var", "num_batches_tracked")
@@ -114,8 +104,7 @@ def test_released_networks(name: str, wanted: dict[str, tuple[int, float]]) -> N
     found = told(official(name, Path("net.pth")))
     assert found["format"] == "of another program" and found["system"] is None
     networks = found["networks"]
-    costs = {role: (n["parameters"], round(n["gmacs"], 1)) for role, n in networks.items()}
-    assert costs == wanted
+    assert {role: (n["parameters"], round(n["gmacs"], 1)) for role, n in networks.items()} == wanted
     if name == "msdi_reblur":
         assert networks["latents"]["inputs"] == [[1, 2048, 8, 8]]
         image, latents = networks["deblur"]["inputs"]
@@ -267,15 +256,12 @@ def test_a_bad_image_in_a_folder() -> None:
 
 
 def test_images() -> None:
-    exif = PIL.Image.Exif()
-    exif[274] = 6
-    icc = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    PIL.Image.fromarray(photo(3)).save("turned.jpg", exif=exif.tobytes(), icc_profile=icc)
+    PIL.Image.fromarray(photo(3)).save("turned.jpg", exif=exif(6), icc_profile=SRGB)
     found = told(Path("turned.jpg"))
     assert (found["kind"], found["width"], found["height"]) == ("image", 48, 64)  # as shown
     assert (found["channels"], found["type"], found["alpha"]) == (3, "uint8", False)
-    assert found["orientation"] == 6 and found["icc_profile_bytes"] == len(icc)
-    assert found["exif_bytes"] == len(exif.tobytes())
+    assert found["orientation"] == 6 and found["icc_profile_bytes"] == len(SRGB)
+    assert found["exif_bytes"] == len(exif(6))
     assert found["file_bytes"] == Path("turned.jpg").stat().st_size
 
     deep = np.dstack([photo(3), photo(3)[:, :, :1]]).astype(np.uint16) * 257

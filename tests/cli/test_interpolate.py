@@ -11,19 +11,10 @@ import pytest
 import torch
 
 from blurkit.systems.msdi.networks import MSDINet
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    records,
-    shell,
-    write,
-)
+from tests.cli.command import assert_done, assert_failed, assert_refused, files, records, shell
 from tests.cli.guides import FP32, assert_made, expected, official, tensor
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import blurred, photo, write
 from tests.engine.networks import steered
 
 SHARP = photo(0)
@@ -161,8 +152,7 @@ def test_an_animation(joint: Path, pair: tuple[Path, Path], suffix: str) -> None
             animation.load()
             assert animation.info["duration"] == (200 if n in (1, 2) else 800)
             shown = np.asarray(animation.convert("RGB"))
-            frame = sheet[:48, 72 * n : 72 * n + 64]
-            error = np.abs(shown.astype(int) - frame)
+            error = np.abs(shown.astype(int) - sheet[:48, 72 * n : 72 * n + 64])
             assert error.mean() < 12 if suffix == ".gif" else not error.any()
     assert_refused(invoke(*command, "-q"), f"blur{suffix}: exists already; give --force")
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from blurkit.io.records import Record
-from tests.cli.command import ENVIRONMENT, assert_same_records, plant_tree, shard_records
+from tests.cli.command import ENVIRONMENT, shard_records
 from tests.cli.command import start as start_warm
 from tests.cli.invoke import done
+from tests.cli.pictures import plant_tree
+from tests.io.scenes import assert_all_same
 
 INTERRUPTED = (130, "interrupted\n")
 TERMINATED = (143, "terminated\n")
@@ -78,9 +80,9 @@ def test_a_stopped_preparation_is_continued(
     left = sorted(path.name for path in Path().iterdir())
     assert left == [f"test-{i:05d}.h5" for i in range(len(left))]
     assert 1 <= len(left) < len(whole)
-    assert_same_records(shard_records(Path()), whole[: len(left)])
+    assert_all_same(shard_records(Path()), whole[: len(left)])
     done(*slowly(large_tree, Path(), jobs), "--resume")
-    assert_same_records(shard_records(Path()), whole)
+    assert_all_same(shard_records(Path()), whole)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

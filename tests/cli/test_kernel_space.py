@@ -18,17 +18,15 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    assert_same_records,
-    blurred,
-    photo,
     records,
     run,
     shell,
-    write,
 )
 from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
+from tests.cli.pictures import blurred, photo, write
+from tests.io.scenes import assert_all_same
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +77,7 @@ def test_own_blur_like_pairs_and_exchanged(photos: Path, shard: Path) -> None:
         assert record.attrs["reblurred_psnr"] > 0
     like = results("like.h5", "reblur", photos, "--like", shard, "-c", space, *FP32)
     for number, (record, name) in enumerate(zip(like, held, strict=False)):
-        wanted = blurred_by(photo(number), code_of(*held[name]))
-        assert_made(record.images["reblurred"], wanted)
+        assert_made(record.images["reblurred"], blurred_by(photo(number), code_of(*held[name])))
         assert record.attrs["reblurred_like"] == name
     for record in results("swapped", *command, "--shuffle"):
         donor = record.attrs["blur_from"]
@@ -313,8 +310,7 @@ def test_eval_against_the_blur() -> None:
     assert row["psnr"] == pytest.approx(psnr(near, sharp))
     assert row["psnr_blur"] == pytest.approx(psnr(blur, sharp))
     assert last["protocol"]["compared"] == "reblurred with sharp"
-    ran = invoke("eval", shard, "--json", "-q")
-    assert "compared" not in ran.json[-1]["protocol"]
+    assert "compared" not in invoke("eval", shard, "--json", "-q").json[-1]["protocol"]
     sides = [write(Path(side) / "a.png", photo(0)).parent for side in ("restored", "sharp")]
     cases: dict[tuple[object, ...], str] = dict.fromkeys(
         ((*sides,), (sides[0], "--reference", sides[1])),
@@ -331,7 +327,7 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path) -> None:
     command = ("prepare", photos, "--transfer-from", shard, "-c", space, "--copies", 3, *FP32)
     made = results("1.h5", *command, "--jobs", 1)
     assert_done(run(*command, "-q", "--jobs", 2, "-o", "2.h5"))
-    assert_same_records(made, records("2.h5"))
+    assert_all_same(made, records("2.h5"))
     assert [r.name for r in made[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     assert len({record.attrs["blur_from"] for record in made}) > 1
     for record in made:
@@ -354,7 +350,7 @@ def test_a_variational_space_draws_for_each_photo(
     options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)
     whole = results("all.h5", "prepare", photos, *options)
     (photos / "1.png").unlink()
-    assert_same_records([whole[0], whole[2]], results("two.h5", "prepare", photos, *options))
+    assert_all_same([whole[0], whole[2]], results("two.h5", "prepare", photos, *options))
     held = records(shard)
     for number in range(3):
         generator = np.random.default_rng([5, zlib.crc32(b"%d" % number), 0])
@@ -376,7 +372,7 @@ def test_prepare_goes_on_and_resumes(space: Path, photos: Path, shard: Path) -> 
     rotated = (*command, "--shard-size", 1)
     whole = results("whole", *rotated)
     results("parts", *rotated, "--limit", 2)
-    assert_same_records(whole, results("parts", *rotated, "--resume"))
+    assert_all_same(whole, results("parts", *rotated, "--resume"))
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:900])
     assert_failed(invoke(*command, "-q", "-o", "o.h5"), "1", "damaged or truncated")
     assert [r.name for r in records("o.h5")] == ["0", "2"]

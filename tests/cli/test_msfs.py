@@ -11,15 +11,9 @@ import torch
 from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.io.images import read_image
 from blurkit.systems.msfs.networks import MSFSNet
-from tests.cli.command import (
-    assert_done,
-    assert_refused,
-    blurred,
-    photo,
-    shell,
-    write,
-)
+from tests.cli.command import assert_done, assert_refused, shell
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,8 +73,7 @@ def test_it_is_known_and_needs_no_encoder(released: Path, stage_1: Path) -> None
     assert_refused(invoke("reblur", *given, "--random"), "holds deblur (MSFSNet)")
     ran = invoke("deblur", *given, "--encoder", stage_1)
     assert_refused(ran, "does not accept --encoder", status=2)
-    ran = invoke("deblur", *given, "--tile", 20)
-    assert_refused(ran, "--tile 20", "multiple of 8", status=2)
+    assert_refused(invoke("deblur", *given, "--tile", 20), "--tile 20", "multiple of 8", status=2)
 
 
 def test_its_cost_is_the_blurry_branchs() -> None:

@@ -16,7 +16,8 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
 from blurkit.io.streams import shard_bytes
-from tests.cli.command import ENVIRONMENT, photo, start, write
+from tests.cli.command import ENVIRONMENT, start
+from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import wait_for
 
 PATIENCE = 20.0

@@ -7,16 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_done,
-    assert_same_records,
-    photo,
-    records,
-    shell,
-    write,
-)
+from tests.cli.command import ENVIRONMENT, assert_done, records, shell
 from tests.cli.invoke import done
+from tests.cli.pictures import photo, write
+from tests.io.scenes import assert_all_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +52,7 @@ def test_shards_and_streams_are_one_another(shard: Path, tree: Path) -> None:
     command = ["eval", "--json", "-q"]
     whole, saved = done(*command, shard).out, Path("saved.h5")
     saved.write_bytes(done("prepare", shard, "-o", "-", "-q").out)
-    assert_same_records(records(saved), records(shard))
+    assert_all_same(records(saved), records(shard))
     assert done(*command, saved).out == whole
     assert done(*command, "-", input=saved.read_bytes()).out == whole
     parts = Path("1.h5"), Path("2.h5")

@@ -15,8 +15,9 @@ import pytest
 import blurkit.tasks
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import replacing
-from tests.cli.command import ENVIRONMENT, assert_refused, blurred, photo, records, write
+from tests.cli.command import ENVIRONMENT, assert_refused, records
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 from tests.systems.kernel_space.searches import QUICK_CONFIG
 

@@ -15,17 +15,14 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    assert_same_records,
     files,
-    photo,
-    plant_pair,
-    plant_tree,
     records,
     run,
     shard_records,
-    write,
 )
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import photo, plant_pair, plant_tree, write
+from tests.io.scenes import assert_all_same
 
 # ---- datasets ------------------------------------------------------------------------------------
 
@@ -97,7 +94,7 @@ def test_validation_is_a_fraction_of_the_frames(tmp_path: Path) -> None:
         assert sequences[0].isdisjoint(sequences[1]) and len(set.union(*sequences)) == 8
         assert 0.3 * 36 <= len(val) < 0.3 * 36 + 8
         kept = results(f"{seed}.h5", "prepare", tmp_path / "data", *options, "--split", "val")
-        assert_same_records(kept, val)
+        assert_all_same(kept, val)
         drawn.append(sequences[1])
     assert drawn[0] != drawn[1]
     results("again", "prepare", "split0/train-00000.h5", *options)  # by the records' sequences
@@ -161,7 +158,7 @@ def test_jobs_and_parts_make_the_same_shards(tree: Path) -> None:
         together = results("parts", "prepare", tree, "--part", part)
     assert sorted(files("parts")) == [f"test-p{i}of3-00000.h5" for i in (1, 2, 3)]
     together.sort(key=lambda record: record.name)
-    assert_same_records(together, shard_records("jobs1"))
+    assert_all_same(together, shard_records("jobs1"))
 
 
 def test_existing_output(tree: Path) -> None:
@@ -206,13 +203,13 @@ def test_compressed_and_resumed_shards_hold_the_same() -> None:
     whole = results(folder, *command)
     shards = sorted(folder.iterdir())
     assert [path.name for path in shards] == [f"test-{i:05d}.h5" for i in range(12)]
-    assert_same_records(results(small, *command, "--compress"), whole)
+    assert_all_same(results(small, *command, "--compress"), whole)
     assert small.stat().st_size < 0.85 * sum(path.stat().st_size for path in shards)
     cut.mkdir()
     for path in shards[:6]:
         (cut / path.name).write_bytes(path.read_bytes())
     (told,) = done(*command, "-o", f"{cut}/", "--resume", "--json", "-q").json
-    assert_same_records(shard_records(cut), whole)
+    assert_all_same(shard_records(cut), whole)
     assert (told["already"], told["splits"]["test"]["records"]) == (6, 6)
     before = files(folder)
     results(folder, *command, "--resume")  # of what is finished
@@ -226,7 +223,7 @@ def test_a_truncated_shard_is_rebuilt(shard: Path, missing: int, whole: int) -> 
     ran = invoke("prepare", broken, "-o", rebuilt, "-q")
     told = f"{missing} bytes are missing; {whole} records are whole; rebuild with: blurkit prepare"
     assert_failed(ran, "broken.h5", "broken.h5: truncated", told)
-    assert_same_records(records(rebuilt), records(shard)[:whole])
+    assert_all_same(records(rebuilt), records(shard)[:whole])
 
 
 # ---- blur that is made ---------------------------------------------------------------------------
@@ -257,8 +254,8 @@ def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path) -> None:
     one = made["one"]
     copies = ("", *(f"-copy{copy}" for copy in range(1, 4)))
     assert [record.name for record in one] == [f"{n}{copy}" for n in range(4) for copy in copies]
-    assert_same_records(one, made["two"])
-    assert_same_records(one, made["backwards"])
+    assert_all_same(one, made["two"])
+    assert_all_same(one, made["backwards"])
     for record, changed in zip(one, made["other"], strict=True):
         assert not np.array_equal(record.images["blur"], changed.images["blur"])
     assert len({record.attrs["blur_kind"] for record in one}) >= 3
@@ -346,7 +343,7 @@ def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path) -> None:
         assert "left out: 1 (named above)" in ran.err
         assert ran.json[0]["left_out"] == ["clip/5"]
     made = records("1.h5")
-    assert_same_records(made, records("2.h5"))
+    assert_all_same(made, records("2.h5"))
     assert [record.name for record in made] == ["clip/1", "clip/3", "clip/7"]
     for record in made:
         told = {"average": 3, "stride": 2, "interpolate": 8, "samples": 17, "gamma": 2.2}
@@ -364,7 +361,7 @@ def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path) -> None:
     plain = results("plain.h5", "prepare", clip, "--average", 3)
     for steps in (0, 1):  # nothing in between
         again = ("prepare", clip, "--average", 3, "--interpolate", steps, "--force")
-        assert_same_records(plain, results("again.h5", *again))
+        assert_all_same(plain, results("again.h5", *again))
     assert "interpolate" not in plain[0].attrs
 
 

@@ -10,18 +10,9 @@ from blurkit.data.layouts import find_scenes
 from blurkit.data.places import Found, Scene
 from blurkit.data.sources import read_records
 from blurkit.synthesis.averaging import Averaging
-from tests.cli.command import (
-    Ran,
-    assert_done,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    records,
-    shard_records,
-    write,
-)
+from tests.cli.command import Ran, assert_done, assert_refused, files, records, shard_records
 from tests.cli.invoke import invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.data.trees import TREES, J, R
 from tests.synthesis.exposures import averaged_records
 

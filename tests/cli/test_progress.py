@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from blurkit.systems.system import shipped_file
-from tests.cli.command import start, warm_environment, write
+from tests.cli.command import start, warm_environment
+from tests.cli.pictures import write
 from tests.systems.deconvolution.photos import photo
 from tests.tasks.server import serving
 

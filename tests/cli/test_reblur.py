@@ -7,7 +7,6 @@ import imagecodecs
 import imageio.v3 as imageio
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import pytest
 import scipy.ndimage
 import skimage.data
@@ -23,18 +22,16 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    blurred,
     files,
-    photo,
-    plant_pair,
     records,
     shard_records,
     shell,
-    write,
 )
 from tests.cli.guides import FP32, assert_made, expected, official, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import blurred, photo, plant_pair, write
 from tests.engine.networks import steered, stored
+from tests.io.scenes import SRGB, exif
 
 
 def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
@@ -105,14 +102,12 @@ def test_a_bad_photo_or_reference_shifts_no_other(joint: Path, photos: None) -> 
     assert_failed(ran, "0", str(PHOTOS[0]), "damaged or truncated")
     assert ran.lines[-1] == "1 failed, 2 reblurred: 0"
     for n in (1, 2):
-        made = imageio.imread(f"out/{n}.png")
-        assert_made(made, like(photo(n), blurred(photo(n + 20))))
+        assert_made(imageio.imread(f"out/{n}.png"), like(photo(n), blurred(photo(n + 20))))
     REFERENCES[1].write_bytes(b"no image")
     ran = invoke("reblur", *PHOTOS[1:], *common, "-o", "more/")
     assert_failed(ran, "2", str(REFERENCES[1]), "is not an image")
     assert sorted(files("more")) == ["1.png", "3.png"]
-    made = imageio.imread("more/3.png")
-    assert_made(made, like(photo(3), blurred(photo(22))))
+    assert_made(imageio.imread("more/3.png"), like(photo(3), blurred(photo(22))))
 
 
 def test_more_photos_than_references(joint: Path, photos: None) -> None:
@@ -196,10 +191,7 @@ def test_depth_alpha_and_metadata_are_the_photos_own(joint: Path) -> None:
     write("in/alpha.png", np.concatenate([image, alpha], axis=2))
     write("in/grey.png", image[:, :, 1])
     write("in/speck.png", image[:1, :1])
-    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    exif = PIL.Image.Exif()
-    exif[274], exif[271] = 6, "A camera"
-    PIL.Image.fromarray(image).save("in/turned.jpg", exif=exif, icc_profile=profile)
+    PIL.Image.fromarray(image).save("in/turned.jpg", exif=exif(6), icc_profile=SRGB)
     reference = write("like.png", blurred(photo(30))[:, :, :1].repeat(4, axis=2))
     done("reblur", Path("in"), "--like", reference, "-c", joint, "-q", *FP32, "-o", "out/")
     guide = imageio.imread(reference)[:, :, :3]
@@ -214,8 +206,8 @@ def test_depth_alpha_and_metadata_are_the_photos_own(joint: Path) -> None:
     assert plain.mean() > 0.5
     np.testing.assert_allclose(made["grey"].pixels[plain, 0], grey.mean(axis=2)[plain], atol=0.52)
     with PIL.Image.open("out/turned.jpg") as written:
-        assert written.size == (56, 40) and written.info["icc_profile"] == profile
-        assert (written.getexif()[274], written.getexif()[271]) == (6, "A camera")
+        assert written.size == (56, 40) and written.info["icc_profile"] == SRGB
+        assert (written.getexif()[274], written.getexif()[271]) == (6, "a camera")
 
 
 # ---- a blur that is estimated in the other photo -------------------------------------------------

@@ -18,17 +18,15 @@ from tests.cli.command import (
     assert_done,
     assert_failed,
     assert_refused,
-    assert_same_records,
-    blurred,
     files,
-    photo,
     records,
     shard_records,
     shell,
-    write,
 )
 from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import done, invoke, results
+from tests.cli.pictures import blurred, photo, write
+from tests.io.scenes import assert_all_same
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
         timeless(results(f"{n}.h5", "reblur", photos, *way.options, "--seed", *options))
         for n, options in enumerate([(7,), (7,), (8,), (7, "--copies", 3)])
     )
-    assert_same_records(one, again)
-    assert_same_records(one, copies[::3])
+    assert_all_same(one, again)
+    assert_all_same(one, copies[::3])
     assert [r.name for r in copies[:4]] == ["0", "0-copy1", "0-copy2", "1"]
     for record in copies:
         image = photo(int(record.name[0]))
@@ -144,7 +142,7 @@ def test_pipes(noise: Way, tree: Path, shard: Path) -> None:
     assert_done(piped)
     command = ("reblur", shard, "--noise", "-c", noise.checkpoint, "--seed", 3)
     made = timeless(records("blurred.h5"))
-    assert_same_records(made, timeless(results("whole.h5", *command)))
+    assert_all_same(made, timeless(results("whole.h5", *command)))
     for record, row in zip(made, piped.json, strict=False):
         expected = psnr(record.images["sharp"], record.images["reblurred"])
         assert row["name"] == record.name and row["psnr"] == pytest.approx(expected)
@@ -169,7 +167,7 @@ def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
         drawn = record.attrs["reblurred_noise"]
         np.testing.assert_array_equal(pair.attrs["reblurred_noise"], drawn)
     assert_done(shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5"))
-    assert_same_records(timeless(pairs), timeless(records("piped.h5")))
+    assert_all_same(timeless(pairs), timeless(records("piped.h5")))
     assert_refused(invoke(*paired), "holds 1 shards already")
     done(*paired, "--force")
     sampler = CropSampler(sorted(Path("pairs").glob("*.h5")), 32, ("blur", "sharp"))

@@ -22,17 +22,10 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import fingerprint
 from blurkit.training.configuration import Configuration, Run
-from tests.cli.command import (
-    assert_done,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    run,
-    write,
-)
+from tests.cli.command import assert_done, assert_refused, files, run
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.shared import shared_folder
+from tests.cli.pictures import blurred, photo, write
+from tests.shared import vgg11
 from tests.tools.pack import pack
 from tests.training.runs import (
     DEBLUR,
@@ -195,7 +188,7 @@ def test_a_checkpoint_through_a_pipe(training_shards: Path) -> None:
 
 
 def test_the_perceptual_loss_trains(training_shards: Path) -> None:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    weights = vgg11()
     output = Path("enc.pt")
     features = ("--perceptual", "features", "--features", weights)
     done("train-reblur", training_shards, *QUICK, "--iterations", 2, *features, "-o", output)
@@ -462,12 +455,10 @@ def test_wrong_usage(training_shards: Path) -> None:
     told = "absent.pth: no such file (from --features)"
     cases = {(*absent, "features"): told, (*absent, "auto"): told}
     assert_each_refused(cases, *command, status=1)
-    wrong = [
-        *(("--crop", 40), ("--batch", 0), ("--ema", 1), ("--seed", -1), ("--clip", -1)),
-        *(("--width", 9), ("--log-every", 0), ("--learning-rate", "nan"), ("--beta1", 1)),
-    ]
-    assert_each_refused({case: case[0] for case in wrong}, *command)
     cases = {
+        ("--crop", 40): "--crop 40: ",
+        ("--learning-rate", "nan"): "--learning-rate nan: ",
+        ("--log-every", 0): "--log-every 0: ",
         ("--device", "cuda:99"): "--device cuda:99: this machine does not",
         ("--device", "toaster"): "--device toaster: use auto, cpu",
     }

@@ -7,20 +7,10 @@ import numpy as np
 import pytest
 
 from blurkit.systems.system import shipped_file
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    blurred,
-    files,
-    photo,
-    plant_pair,
-    records,
-    shell,
-    write,
-)
+from tests.cli.command import assert_done, assert_failed, assert_refused, files, records, shell
 from tests.cli.guides import FP32, assert_made, expected, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
+from tests.cli.pictures import blurred, photo, plant_pair, write
 
 Pair = tuple[Path, Path]
 
@@ -106,8 +96,7 @@ def test_the_kernel_space_transfers_by_default(photos: Path, pair: Pair) -> None
 
     chosen = image()
     np.testing.assert_array_equal(chosen, image("--system", "kernel-space"))
-    other = image("--system", "msdi")
-    assert np.abs(chosen.astype(float) - other).mean() > 1
+    assert np.abs(chosen.astype(float) - image("--system", "msdi")).mean() > 1
     image("--encoder", shipped_file("msdi"))  # only MSDI-Net accepts one
     names = ["encoded blur kernel space", "encoded blur kernel space", "MSDI-Net", "MSDI-Net"]
     for line, name in zip(said, names, strict=True):
@@ -173,6 +162,5 @@ def test_what_is_refused(
     assert_failed(ran, "missing.png", "no such file or folder")
     assert files() == before
     existing = write(photos / "0.transferred.png", photo(0)).read_bytes()
-    ran = invoke(*command, *pair)
-    assert_failed(ran, "0", "0.transferred.png: exists already; give --force")
+    assert_failed(invoke(*command, *pair), "0", "0.transferred.png: exists already; give --force")
     assert (photos / "0.transferred.png").read_bytes() == existing

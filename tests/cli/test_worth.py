@@ -14,8 +14,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from blurkit.cli import deblur as cli_deblur
 from blurkit.io.records import Record
 from blurkit.tasks.deblur import restoration_warnings, with_sharpness
-from tests.cli.command import blurred, photo, records, write
+from tests.cli.command import records
 from tests.cli.invoke import done
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 RETINA = Path(skimage.data.__file__).parent / "retina.jpg"

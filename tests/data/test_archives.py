@@ -12,7 +12,8 @@ from blurkit.data.layouts import image_files
 from blurkit.data.sources import find_items, read_records
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
-from tests.cli.command import assert_done, assert_failed, blurred, files, photo, records, run
+from tests.cli.command import assert_done, assert_failed, files, records, run
+from tests.cli.pictures import blurred, photo
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -127,8 +128,7 @@ def test_samples_of_a_tar(tmp_path: Path) -> None:
         members[f"{name}.blur.png"] = png(blurred(photo(number)))
     make_tar(tmp_path / "000000.tar", members)
     assert_pairs(list(read_records([tmp_path / "000000.tar"])), NAMES)
-    found = list(read_records([tmp_path]))
-    assert_pairs(found, tuple(f"000000/{name}" for name in NAMES))
+    assert_pairs(list(read_records([tmp_path])), tuple(f"000000/{name}" for name in NAMES))
     assert_done(run("prepare", tmp_path / "000000.tar", "-o", tmp_path / "out.h5", "-q"))
     assert_pairs(records(tmp_path / "out.h5"), NAMES)
 
@@ -150,8 +150,7 @@ def test_faults_of_a_tar_are_one_line_each(tmp_path: Path) -> None:
     assert_failed(ran, "1, 3", "x.tar/1.png: ")
     assert_failed(ran, "1, 3", "x.tar/3.png: ")
     assert [record.name for record in records(tmp_path / "out.h5")] == ["0", "2"]
-    whole = (tmp_path / "x.tar").read_bytes()
-    (tmp_path / "cut.tar").write_bytes(whole[:1500])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1500])
     with pytest.raises(BlurkitError, match=r"cut.tar: damaged or truncated|cut.tar/0.png: trunc"):
         list(read_records([tmp_path / "cut.tar"]))
     make_tar(tmp_path / "out.tar", {"../escape.png": png(photo(0))})

@@ -18,7 +18,7 @@ from blurkit.synthesis import BlurKind
 from blurkit.synthesis.drawing import Synthesis, draw_exposure, expose
 from blurkit.synthesis.exposure import Exposure, Unblurred
 from blurkit.synthesis.rendering import render_crops
-from tests.cli.command import photo
+from tests.cli.pictures import photo
 from tests.io.scenes import write_shard
 
 PAIR = ("blur", "sharp")
@@ -93,8 +93,7 @@ def test_the_same_seed_and_step_give_the_same_batch(shards: list[Path]) -> None:
     first, second = (CropSampler(shards, 16, PAIR) for _ in range(2))
     forward = {step: first.batch(3, step, 5) for step in range(10)}
     for step in (7, 2, 9, 0):  # in any order, as after resuming
-        for one, other in zip(forward[step], second.batch(3, step, 5), strict=True):
-            np.testing.assert_array_equal(one, other)
+        np.testing.assert_equal(forward[step], second.batch(3, step, 5))
     assert not np.array_equal(forward[0][1], first.batch(4, 0, 5)[1])
     assert not np.array_equal(forward[0][1], forward[1][1])
 
@@ -109,8 +108,7 @@ def test_processes_share_one_batch(shards: list[Path], count: int) -> None:
             CropSampler(shards, 16, PAIR).batch(0, step, 12, slice(i * share, (i + 1) * share))
             for i in range(count)
         ]
-        for image in range(2):
-            np.testing.assert_array_equal(np.concatenate([p[image] for p in parts]), whole[image])
+        np.testing.assert_equal([*map(np.concatenate, zip(*parts, strict=True))], whole)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 7, 20])
@@ -184,8 +182,7 @@ def test_packed_shards_are_the_same(tmp_path: Path, shards: list[Path], compress
         assert file["00000000/blur"].chunks is not None
     plain, other = CropSampler(shards, 16, PAIR), CropSampler([packed], 16, PAIR)
     for step in range(8):
-        for one, two in zip(plain.batch(0, step, 5), other.batch(0, step, 5), strict=True):
-            np.testing.assert_array_equal(one, two)
+        np.testing.assert_equal(plain.batch(0, step, 5), other.batch(0, step, 5))
 
 
 def test_one_image_and_records_without_it(tmp_path: Path) -> None:
@@ -252,8 +249,7 @@ def test_crops_of_other_photos_stand_beside(shards: list[Path], tmp_path: Path) 
     met = set()
     for step in range(60):
         *pair, real = sampler.batch(1, step, 4)
-        for ours, wanted in zip(pair, paired.batch(1, step, 4), strict=True):
-            np.testing.assert_array_equal(ours, wanted)
+        np.testing.assert_equal(pair, paired.batch(1, step, 4))
         met |= {(place(a)[0], place(b)[0]) for a, b in zip(pair[1], real, strict=True)}
         halves = [sampler.batch(1, step, 4, part)[2] for part in (slice(0, 2), slice(2, 4))]
         np.testing.assert_array_equal(np.concatenate(halves), real)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blurkit.engine.engine import SizeRequirement
-from blurkit.io.checkpoints import Checkpoint, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, StateDict, save_checkpoint
 from blurkit.systems.msdi.networks import (
     DegradationEncoder,
     JointGenerator,
@@ -96,14 +96,16 @@ class Guide(nn.Module):
         return guides[-1]
 
 
+def states(networks: Mapping[str, nn.Module]) -> dict[str, StateDict]:
+    """Copies of the state dicts of networks by role."""
+    return {role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()}
+
+
 def stored(
     path: Path, networks: Mapping[str, nn.Module], system: str = "msdi", **configuration: Any
 ) -> Path:
     """A checkpoint of networks by role."""
-    states = {
-        role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()
-    }
-    save_checkpoint(Checkpoint(states, system, configuration), path)
+    save_checkpoint(Checkpoint(states(networks), system, configuration), path)
     return path
 
 

@@ -54,10 +54,7 @@ def make_video(
         video: Any = film.add_stream(codec, rate=25, options={"crf": "10"} | (encoder or {}))
         video.width, video.height, video.pix_fmt = width, height, pixels
         video.codec_context.time_base = TICK
-        if tags is not None:
-            context = video.codec_context
-            context.colorspace, context.color_range = tags[:2]
-            context.color_primaries, context.color_trc = tags[2:]
+        _tag(video.codec_context, tags)
         if rotation is not None:
             video.set_display_rotation(rotation)
         track: Any = film.add_stream(sound, rate=48000, layout="mono") if audio else None
@@ -69,6 +66,27 @@ def make_video(
         if track is not None:
             _write_sound(film, track, len(frames))
     return path
+
+
+def _tag(context: Any, tags: tuple[int, ...] | None) -> None:
+    if tags is not None:
+        context.colorspace, context.color_range = tags[:2]
+        context.color_primaries, context.color_trc = tags[2:]
+
+
+def make_flat(
+    path: Path, yuv: np.ndarray, height: int, tags: tuple[int, ...] | None, count: int = 1
+) -> None:
+    """Write a video whose frames have one colour, of 8 or of 10 bits."""
+    kind = "yuv420p10le" if yuv.dtype == np.uint16 else "yuv420p"
+    flat = np.repeat(np.repeat(yuv, [height, height // 4, height // 4])[:, None], 64, axis=1)
+    with av.open(str(path), "w") as film:
+        video: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
+        video.width, video.height, video.pix_fmt = 64, height, kind
+        _tag(video.codec_context, tags)
+        for _ in range(count):
+            film.mux(video.encode(av.VideoFrame.from_ndarray(flat, format=kind)))
+        film.mux(video.encode(None))
 
 
 def _write_sound(film: Any, track: Any, frames: int) -> None:

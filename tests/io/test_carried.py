@@ -191,7 +191,6 @@ def dng(*tags: tuple[int, int, int, object]) -> bytes:
 
 INDEXED = PIL.Image.fromarray(PHOTO).quantize(64)
 SEEN = np.dstack([PHOTO, ALPHA])
-DEEP_SEEN = np.dstack([DEEP, ALPHA.astype(np.uint16) * 257])
 
 EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
     ".png": {
@@ -401,8 +400,7 @@ def has_xmp(path: Path) -> bool:
         return opened(path).tag_v2[700] == XMP
     if path.suffix in (".jp2", ".jxl"):
         return XMP in path.read_bytes()
-    packet = info(path)["xmp"]
-    return packet in (XMP, XMP.decode())
+    return info(path)["xmp"] in (XMP, XMP.decode())
 
 
 def has_iptc(path: Path) -> bool:

@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from blurkit.data.sources import read_records
-from blurkit.errors import BlurkitError, UsageError
+from blurkit.errors import BlurkitError
 from blurkit.io import paths
 from blurkit.io.codecs.metadata import to_srgb
 from blurkit.io.films import FilmOptions, is_film, read_film, stated_length
@@ -32,6 +32,7 @@ from tests.io.films import (
     UNEVEN,
     displacement,
     make_animation,
+    make_flat,
     make_pages,
     make_rich_video,
     make_video,
@@ -92,11 +93,7 @@ def test_a_video_keeps_all_the_rest(name: str, options: dict[str, Any], tmp_path
     ("name", "place", "options"),
     [
         *(("a.mp4", place, {}) for place in ("left", "center", "topleft")),
-        (
-            "hdr.mov",
-            "topleft",
-            {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)},
-        ),
+        ("hdr.mov", "topleft", HDR),
         ("tv.mts", "left", {"pixels": "yuv422p"}),
         ("web.webm", "unspecified", {"codec": "libvpx-vp9", "audio": False}),
     ],
@@ -299,18 +296,9 @@ def test_wide_colours_are_those_of_pictures(
 ) -> None:
     """Stills have a profile that shows them as films are shown, and a GIF is in sRGB."""
     level = round(64 + 876 * signal)
-    flat = np.repeat([level, 512], [48 * 64, 24 * 64]).astype(np.uint16).reshape(72, 64)
-    with av.open(str(tmp_path / "a.mp4"), "w") as film:
-        stream: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
-        stream.codec_context.colorspace, stream.codec_context.color_range = tags[:2]
-        stream.codec_context.color_primaries, stream.codec_context.color_trc = tags[2:]
-        for _ in range(2):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p10le")))
-        film.mux(stream.encode(None))
+    make_flat(tmp_path / "a.mp4", np.array([level, 512, 512], np.uint16), 48, tags, count=2)
     copy(tmp_path / "a.mp4", tmp_path / "a.gif")
-    shade = shown_animation(tmp_path / "a.gif")[2][0][24, 32, :3]
-    np.testing.assert_allclose(shade, srgb, atol=2)
+    np.testing.assert_allclose(shown_animation(tmp_path / "a.gif")[2][0][24, 32, :3], srgb, atol=2)
     (tmp_path / "stills").mkdir()
     copy(tmp_path / "a.mp4", tmp_path / "stills", frames=True)
     still = read_image(tmp_path / "stills" / "a" / "000000.png")
@@ -397,8 +385,7 @@ def test_a_turned_film_is_upright(rotation: int, tmp_path: Path) -> None:
     stored = [np.ascontiguousarray(np.rot90(rgb, -rotation // 90)) for rgb in upright]
     source = make_video(tmp_path / "a.mp4", stored, rotation=rotation, pixels="yuv444p")
     assert shown(source).rotation in (rotation, -rotation if rotation == 180 else rotation)
-    frames = [picture.pixels for picture in read_film(source)]
-    assert psnr(frames, upright) > 35
+    assert psnr([picture.pixels for picture in read_film(source)], upright) > 35
     copy(source, tmp_path / "out.mp4")
     again = shown(tmp_path / "out.mp4")
     assert (again.rotation, again.size) == (0, (64, 48))
@@ -420,16 +407,7 @@ def test_colours_follow_the_matrix_and_the_range(
     tags: Any, height: int, red: float, blue: float, full: bool, tmp_path: Path
 ) -> None:
     y, u, v = 110.0, 100.0, 160.0
-    rows = np.repeat([y, u, v], [height, height // 4, height // 4])
-    flat = np.repeat(rows[:, None], 64, axis=1).astype(np.uint8)
-    with av.open(str(tmp_path / "a.mp4"), "w") as film:
-        stream: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
-        if tags is not None:
-            stream.codec_context.colorspace, stream.codec_context.color_range = tags[:2]
-            stream.codec_context.color_primaries, stream.codec_context.color_trc = tags[2:]
-        film.mux(stream.encode(av.VideoFrame.from_ndarray(flat, format="yuv420p")))
-        film.mux(stream.encode(None))
+    make_flat(tmp_path / "a.mp4", np.array([y, u, v], np.uint8), height, tags)
     # ITU-R BT.601, BT.709 and BT.2020, section on the derivation of R, G and B.
     light = y / 255 if full else (y - 16) / 219
     cb, cr = (c / (255 if full else 224) for c in (u - 128, v - 128))
@@ -560,8 +538,7 @@ def test_pages_keep_sizes_depth_and_channels(tmp_path: Path) -> None:
     pages = make_pages(tmp_path / "a.tif")
     copy(tmp_path / "a.tif", tmp_path / "b.tif")
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
-        for page, before in zip(file.pages, pages, strict=True):
-            np.testing.assert_array_equal(page.asarray(), before)
+        np.testing.assert_equal([page.asarray() for page in file.pages], pages)
 
 
 def test_pages_in_a_circle_end(tmp_path: Path) -> None:
@@ -587,8 +564,6 @@ def test_a_film_may_become_one_of_another_kind(tmp_path: Path) -> None:
     (told,) = copy(tmp_path / "b.mp4", tmp_path / "b.gif")
     assert told == f"{tmp_path}/b.mp4: not kept in the new film: audio"
     assert shown_animation(tmp_path / "b.gif")[0][:4] == [40, 80, 40, 160]
-    with pytest.raises(UsageError, match=r"b\.png cannot hold the film"):
-        copy(tmp_path / "b.mp4", tmp_path / "b.png")
 
 
 def test_stills_are_no_films(tmp_path: Path) -> None:
@@ -655,9 +630,6 @@ def test_damaged_animations_and_pages_are_reported(tmp_path: Path) -> None:
     assert len(list(islice(frames, 2))) == 2
     with pytest.raises(BlurkitError, match="damaged after page 2"):
         next(frames)
-    (tmp_path / "c.mp4").write_bytes(b"broken")
-    with pytest.raises(BlurkitError, match=r"c\.mp4: is not a video that can be read"):
-        next(read_film(tmp_path / "c.mp4"))
 
 
 def test_max_pixels_bound_whole_animations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -697,13 +669,8 @@ def test_an_unfinished_film_leaves_nothing(tmp_path: Path) -> None:
         assert len([*Path("/proc/self/fd").iterdir()]) <= before
 
 
-def test_films_are_not_overwritten_and_frames_come_once_and_in_order(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mp4")
-    (tmp_path / "a.mp4").write_bytes(b"here")
-    with pytest.raises(BlurkitError, match="exists already"):
-        copy(source, tmp_path / "a.mp4")
-    assert (tmp_path / "a.mp4").read_bytes() == b"here"
-    first, second = islice(read_records([source]), 2)
+def test_frames_come_once_and_in_order(tmp_path: Path) -> None:
+    first, second = islice(read_records([make_video(tmp_path / "in.mp4")]), 2)
     with open_sink(f"{tmp_path}/out/", ("blur",), "x") as sink:
         sink.write(second)
         with pytest.raises(BlurkitError, match="written there already"):
@@ -721,8 +688,7 @@ def test_errors_of_encoders_name_the_film(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_size_do_not_fit(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mp4")
-    first, second = islice(read_records([source]), 2)
+    first, second = islice(read_records([make_video(tmp_path / "in.mp4")]), 2)
     small = Record(second.name, {"blur": second.images["blur"][:10]}, second.attrs)
     for name in ("a.mp4", "a.gif"):
         with open_sink(f"{tmp_path}/{name}", ("blur",), "x") as sink:

@@ -16,12 +16,11 @@ import tifffile
 from blurkit.errors import BlurkitError
 from blurkit.io.formats import WRITTEN_SUFFIXES, recognise
 from blurkit.io.images import read_image, write_image
-from tests.io.scenes import deep, exif
+from tests.io.scenes import SRGB, deep, exif
 
 PHOTO = skimage.data.astronaut()[60:108, 200:264]
 GRAY = PHOTO[:, :, :1]
 ALPHA = np.linspace(0, 255, GRAY.size).astype(np.uint8).reshape(GRAY.shape)
-SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 ADOBE = imagecodecs.cms_profile("adobergb")
 NEW = (".avif", ".heic", ".jp2", ".jxl")
 

@@ -48,18 +48,6 @@ def test_kinds_of_output(tmp_path: Path) -> None:
             open_sink(f"{tmp_path}/{name}", SHOW, "deblur")
 
 
-def test_a_folder_of_images(tmp_path: Path) -> None:
-    jpg = pair("x/second", 1)
-    jpg.attrs["suffix"] = ".jpg"
-    with open_sink(f"{tmp_path}/out/", SHOW, "deblur") as sink:
-        for record in (pair("first"), jpg):
-            sink.claim(record)
-            sink.write(record)
-    assert files(tmp_path) == ["out/first.png", "out/x/second.jpg"]
-    written = read_image(tmp_path / "out/first.png").pixels
-    np.testing.assert_array_equal(written, pair("first").images["sharp"])
-
-
 def test_shown_image_alpha_and_depth(tmp_path: Path) -> None:
     record = pair("a", depth="sixteen")
     record.images["restored"] = record.images["sharp"][::-1]

@@ -19,8 +19,7 @@ from tests.shared import ROOT
 def read(data: bytes) -> tuple[list[Record], list[str]]:
     """The records of a stream and what was reported."""
     told: list[str] = []
-    stream = io.BytesIO(data)
-    return list(read_stream(stream, lambda _, error: told.append(str(error)))), told
+    return list(read_stream(io.BytesIO(data), lambda _, error: told.append(str(error)))), told
 
 
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
@@ -30,8 +29,7 @@ def test_every_superblock_states_its_end(tmp_path: Path, libver: str) -> None:
         with h5py.File(tmp_path / f"{number}.h5", "w", libver=libver) as file:
             plain_shard(file, records[number : number + 3])
     data = b"".join((tmp_path / f"{number}.h5").read_bytes() for number in (0, 3))
-    versions = {"v108": 2, "v110": 3, "latest": 3}
-    assert data[8] == versions[libver]
+    assert data[8] == {"v108": 2, "v110": 3, "latest": 3}[libver]
     again, told = read(data)
     assert_all_same(records, again)
     assert told == []
@@ -43,8 +41,7 @@ def test_a_record_is_there_before_the_next_is_sent() -> None:
             assert self.tell() < len(self.getvalue()), "reads on before giving the record"
             return super().read(size)
 
-    records = read_stream(OneShard(shard_bytes(pair("a"))))
-    assert next(records).name == "a"
+    assert next(read_stream(OneShard(shard_bytes(pair("a"))))).name == "a"
 
 
 def test_a_stream_in_small_pieces() -> None:

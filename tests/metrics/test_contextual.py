@@ -17,15 +17,15 @@ from blurkit.io.records import to_float
 from blurkit.metrics import contextual
 from blurkit.metrics.contextual import ContextualSimilarity, contextual_network, feature_similarity
 from blurkit.nn.features import FeatureNetwork, features_from_state_dict
-from tests.cli.command import blurred
+from tests import shared
+from tests.cli.pictures import blurred
 from tests.io.scenes import PEAK_MEGABYTES
 from tests.metrics import oracle
-from tests.shared import shared_folder
 
 
 @pytest.fixture(scope="module")
 def vgg11() -> Path:
-    return shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    return shared.vgg11()
 
 
 @pytest.fixture(scope="module")

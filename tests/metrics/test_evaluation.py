@@ -13,8 +13,8 @@ from blurkit.metrics.scores import Measures
 from blurkit.metrics.statistics import Scored
 from blurkit.reports.tables import write_report
 from blurkit.reports.values import to_json
-from tests.cli.command import blurred, photo, write
 from tests.cli.invoke import done
+from tests.cli.pictures import blurred, photo, write
 from tests.metrics.oracle import noisy
 
 IMAGES = 10

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from blurkit.errors import BlurkitError
 from blurkit.metrics.lpips import Lpips, load_lpips
 from tests.metrics.oracle import noisy, pairs, synthetic_backbone, synthetic_digest
-from tests.shared import shared_folder
+from tests.shared import shared_folder, vgg11
 
 NETS = {
     "alex": ("AlexNet", "alexnet", 101),
@@ -116,7 +116,7 @@ def test_unusable_files(
     save_file(other, tmp_path / "vgg.safetensors")
     with pytest.raises(BlurkitError, match=r"for AlexNet: lin1\.model\.1\.weight is missing or"):
         load_lpips(backbones / "alex.pth", tmp_path / "vgg.safetensors")
-    small = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    small = vgg11()
     with pytest.raises(BlurkitError, match=r"LPIPS accepts AlexNet, VGG-16, .*this is VGG-11"):
         load_lpips(small, heads)
     monkeypatch.setenv("BLURKIT_LPIPS", str(backbones / "alex.pth"))

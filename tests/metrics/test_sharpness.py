@@ -11,7 +11,7 @@ from skimage.measure import blur_effect
 import blurkit
 from blurkit.data.sources import read_records
 from blurkit.metrics.sharpness import gradient_energy, sharpness
-from tests.cli.command import blurred
+from tests.cli.pictures import blurred
 
 ASTRONAUT = skimage.data.astronaut()
 

@@ -50,8 +50,7 @@ def test_values_of_a_log(tmp_path: Path) -> None:
         "losses/l1": ([10, 20], [2, 0.5]),
         "losses/a/b": ([10], [1]),
     }
-    ends = {"first": 2, "last": 0.5, "min": 0.5, "max": 2}
-    assert blurkit.info(path)["losses"]["l1"] == ends
+    assert blurkit.info(path)["losses"]["l1"] == {"first": 2, "last": 0.5, "min": 0.5, "max": 2}
     endless, deep = '{"step": Infinity, "objective": 1}\n', "[" * 100_000
     for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n', endless, deep, "\xff"):
         path.write_text(text, encoding="latin-1")

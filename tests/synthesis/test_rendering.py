@@ -217,8 +217,7 @@ def test_highlights_are_few() -> None:
 def test_noise_has_the_variance_asked_for(noise: float, shot: float) -> None:
     for level in (0.2, 0.6):
         image = np.full((300, 300, 3), level)
-        one = exposure((300, 300), noise=noise, shot=shot, gamma=1.0)
-        made = rendered(image, one)
+        made = rendered(image, exposure((300, 300), noise=noise, shot=shot, gamma=1.0))
         assert np.var(made) == pytest.approx(noise**2 + shot * level, rel=0.02)
         assert np.mean(made) == pytest.approx(level, abs=2e-4)
         covariance = np.corrcoef(made[:, 1:].ravel(), made[:, :-1].ravel())[0, 1]
@@ -226,8 +225,7 @@ def test_noise_has_the_variance_asked_for(noise: float, shot: float) -> None:
 
 
 def test_noise_comes_in_linear_light() -> None:
-    image = np.full((300, 300, 3), 0.5)
-    made = rendered(image, exposure((300, 300), noise=0.01, gamma=2.2))
+    made = rendered(np.full((300, 300, 3), 0.5), exposure((300, 300), noise=0.01, gamma=2.2))
     slope = 0.5 ** (1 - 2.2) / 2.2  # of the curve from light to pixel values
     assert np.std(made) == pytest.approx(0.01 * slope, rel=0.02)
 

@@ -357,8 +357,7 @@ def test_a_blueprint_goes_before_the_keys() -> None:
     """With `injection="none"` keys say nothing of a width of latents: a blueprint does."""
     network = JointGenerator(4, injection="none", latent_width=6)
     state = {"deblur": network.state_dict()}
-    found = load_networks(Checkpoint(state))["deblur"]
-    assert found.options["latent_width"] == 4
+    assert load_networks(Checkpoint(state))["deblur"].options["latent_width"] == 4
     found = load_networks(Checkpoint(state, blueprints=blueprints({"deblur": network})))["deblur"]
     assert found.options["latent_width"] == 6
 
@@ -488,8 +487,7 @@ def test_a_whole_msdi_net_gets_them_too(tmp_path: Path) -> None:
     first, second = steered(0, width=4), steered(1, width=4)
     whole = MSDINet(first.net_prior, first.prior_upsampling, width=4, hidden=6)
     checkpoint = official(tmp_path / "msdi_net.pth", whole)
-    encoder = official(tmp_path / "net_E.pth", second.net_prior)
-    built = assemble(checkpoint, encoder)["deblur"]
+    built = assemble(checkpoint, official(tmp_path / "net_E.pth", second.net_prior))["deblur"]
     assert isinstance(built, MSDINet)
     assert same(built.net_prior, second.net_prior)
     assert same(built.prior_upsampling, first.prior_upsampling)

@@ -26,8 +26,7 @@ def test_a_preset_is_a_file_for_config(prior: str, name: str) -> None:
     """Every value has its source, and the file gives the preset whatever else is a default."""
     file = preset_file(name, prior)
     content = json.loads(file.read_text())
-    resolved = SearchOptions.resolve(name, prior=prior)
-    assert SearchOptions.resolve(config=file) == resolved
+    assert SearchOptions.resolve(config=file) == SearchOptions.resolve(name, prior=prior)
     if name != "small":  # whose values are all ours
         assert content["sources"].keys() == content.keys() - {*NOTES, "prior"}
     assert content["about"]
@@ -70,10 +69,8 @@ def test_options_replace_the_file_and_the_file_the_preset(tmp_path: Path) -> Non
 
 
 def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
-    paper = Objective.from_options(SearchOptions.resolve("paper"))
-    assert paper == OBJECTIVES["paper"]
-    official = Objective.from_options(SearchOptions.resolve("official"))
-    assert official == OBJECTIVES["official"]
+    assert Objective.from_options(SearchOptions.resolve("paper")) == OBJECTIVES["paper"]
+    assert Objective.from_options(SearchOptions.resolve("official")) == OBJECTIVES["official"]
     style = Objective.from_options(SearchOptions.resolve("official", prior="stylegan"))
     assert style == Objective(code_norm=(1e-4, 1e-4), squared=(100, 100), geocross=(0.1, 0.1))
     given = Objective.from_options(

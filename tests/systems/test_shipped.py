@@ -23,8 +23,9 @@ from tests.benchmarks.pages import known
 from tests.benchmarks.quality_pages import NETWORK as ALONE
 from tests.benchmarks.random_blur import BINS, along, fringes, histogram, weave
 from tests.benchmarks.real_pairs import held_out
-from tests.cli.command import ENVIRONMENT, assert_done, blurred, photo, records, run, write
+from tests.cli.command import ENVIRONMENT, assert_done, records, run
 from tests.cli.invoke import done, invoke
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 SHIPPED = shipped_file("msdi")
@@ -64,10 +65,8 @@ def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / f"photos/{number}.png", photo(number))
     photos = tmp_path / "photos"
-    ran = done("deblur", photos, *NETWORK, "-o", tmp_path / "some.h5")
-    assert_introduced(ran.lines)
-    ran = done("deblur", photos, *NETWORK, "-o", tmp_path / "quiet.h5", "-q")
-    assert ran.err == ""
+    assert_introduced(done("deblur", photos, *NETWORK, "-o", tmp_path / "some.h5").lines)
+    assert done("deblur", photos, *NETWORK, "-o", tmp_path / "quiet.h5", "-q").err == ""
     ran = done("deblur", photos, "-c", SHIPPED, "-o", tmp_path / "named.h5")
     assert "weights that come with blurkit" not in ran.err
     made = [records(tmp_path / f"{name}.h5") for name in ("some", "quiet", "named")]
@@ -90,8 +89,7 @@ def test_the_commands_that_blur(tmp_path: Path) -> None:
         ["interpolate", blur, sharp, "--steps", 2],
         ["interpolate", blur, sharp, "--steps", 2, "--deblur", "--force"],
     ):
-        ran = done(*command)
-        assert_introduced(ran.lines)
+        assert_introduced(done(*command).lines)
     for name in ("a.reblurred", "a.transferred", "blur.interpolated-0", "blur.interpolated-1"):
         assert imageio.imread(tmp_path / f"{name}.png").shape == (48, 64, 3)
 
@@ -142,8 +140,7 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
 
 
 def test_info_tells_where_they_come_from() -> None:
-    ran = done("info", "--json")
-    (told,) = ran.json
+    (told,) = done("info", "--json").json
     assert told["file"] == str(SHIPPED)
     assert list(told["networks"]) == ["encoder", "latents", "reblur", "deblur"]
     about = told["provenance"]
@@ -155,8 +152,7 @@ def test_info_tells_where_they_come_from() -> None:
     ):
         assert about[stage]["command"].startswith(command)
         assert {"data", "records", "seed", "iterations", "date"} <= about[stage].keys()
-    text = invoke("info").out.decode()
-    assert f"    date: {about['date']}\n" in text
+    assert f"    date: {about['date']}\n" in invoke("info").out.decode()
 
 
 def test_they_are_small_and_halved() -> None:
@@ -183,8 +179,7 @@ def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Pat
     )
     pair = min(held_out(name), key=lambda record: (record.images["blur"].size, record.name))
     blurkit.write_records([pair], tmp_path / "pair.h5")
-    restored = tmp_path / "restored.h5"
-    done("deblur", tmp_path / "pair.h5", *NETWORK, "-o", restored, "-q")
+    done("deblur", tmp_path / "pair.h5", *NETWORK, "-o", tmp_path / "restored.h5", "-q")
     measured = invoke("eval", tmp_path / "restored.h5", "--json", "-q").json[0]
     (row,) = (row for row in documented["held_out"][name]["pairs"] if row["name"] == pair.name)
     scores = row["scores"]
@@ -222,8 +217,7 @@ def test_it_reblurs_real_pairs_as_they_are(pairs: Path, tmp_path: Path) -> None:
     """A pair's own blur suits it better than another's."""
     reblur = ["reblur", pairs, "--system", "kernel-space"]
     for name, more in (("own", ()), ("others", ("--shuffle",))):
-        ran = done(*reblur, *more, "-o", tmp_path / f"{name}.h5")
-        assert ran.lines[0].startswith(KERNEL_SPACE)
+        assert done(*reblur, *more, "-o", tmp_path / f"{name}.h5").lines[0].startswith(KERNEL_SPACE)
     others = {record.name: record.images["blur"] for record in records(tmp_path / "others.h5")}
     for record in records(tmp_path / "own.h5"):
         reblurred, sharp = record.attrs["reblurred_psnr"], record.attrs["reblurred_psnr_sharp"]

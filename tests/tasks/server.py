@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,7 +13,15 @@ SLOW = 30
 REFUSALS = {"gone": 404, "ill": 503, "private": 403, "gated": 401}
 """By kind of address, the status of answers without a file."""
 
+PAGES = {"page": "text/html; charset=utf-8", "hidden": "application/octet-stream"}
+"""By kind of address, as what a web page is sent: as one, or as a file."""
+
 PAGE = b"\n<!DOCTYPE html><html><title>net.pth at main</title></html>"
+
+REDIRECTS = {"moved": "/files{path}", "circle": "/circle{path}"}
+REDIRECTS |= {"elsewhere": "{address}", "away": "{mirror}/files{path}"}
+"""By kind of address, where a redirect leads: to the file, to itself, to the address in the path
+(/elsewhere/ftp:...), and to the file on another server."""
 
 
 class Server(ThreadingHTTPServer):
@@ -57,15 +65,31 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.startswith("/"):  # as proxies are asked
             self.path = "/" + self.path.split("/", 3)[3]
         kind = self.path.split("/")[1]
+        path = self.path.partition("?")[0].removeprefix(f"/{kind}")
         if kind in REFUSALS:
             return self.send_error(REFUSALS[kind])
-        return getattr(self, f"answer_{kind}")(self.path.partition("?")[0].removeprefix(f"/{kind}"))
+        if kind in REDIRECTS:
+            there = {"path": path, "address": path[1:], "mirror": self.server.mirror}
+            return self.begin(302, Location=REDIRECTS[kind].format(**there))
+        if kind in PAGES:
+            self.begin(Content_Type=PAGES[kind])
+            self.wfile.write(PAGE)
+            return None
+        return getattr(self, f"answer_{kind}")(path)
 
     def begin(self, status: int = 200, **headers: object) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
+
+    def send_forever(self, piece: bytes, pause: float = 0) -> None:
+        """Until the client leaves."""
+        with suppress(OSError):
+            while True:
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(pause)
 
     def answer_files(self, path: str) -> None:
         """The file whole, or half of it and the end of the connection."""
@@ -107,23 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             self.begin(Content_Length=10**6)
         else:
             self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
-        try:
-            while True:
-                self.wfile.write(b"x")
-                self.wfile.flush()
-                time.sleep(0.02)
-        except OSError:
-            pass
-
-    def answer_page(self, path: str) -> None:
-        """A web page that says so."""
-        self.begin(Content_Type="text/html; charset=utf-8")
-        self.wfile.write(PAGE)
-
-    def answer_hidden(self, path: str) -> None:
-        """A web page that claims to be a file."""
-        self.begin(Content_Type="application/octet-stream")
-        self.wfile.write(PAGE)
+        self.send_forever(b"x", 0.02)
 
     def answer_huge(self, path: str) -> None:
         """A file that claims a petabyte."""
@@ -133,27 +141,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer_endless(self, path: str) -> None:
         """A file that states no size and does not end."""
         self.begin()
-        try:
-            while True:
-                self.wfile.write(b"x" * (1 << 20))
-        except OSError:
-            pass
-
-    def answer_moved(self, path: str) -> None:
-        """A redirect to the file."""
-        self.begin(302, Location=f"/files{path}")
-
-    def answer_circle(self, path: str) -> None:
-        """A redirect to itself."""
-        self.begin(302, Location=self.path)
-
-    def answer_elsewhere(self, path: str) -> None:
-        """A redirect to the address in the path: /elsewhere/ftp:..."""
-        self.begin(302, Location=path[1:])
-
-    def answer_away(self, path: str) -> None:
-        """A redirect to the file on another server."""
-        self.begin(302, Location=f"{self.server.mirror}/files{path}")
+        self.send_forever(b"x" * (1 << 20))
 
     def answer_garbage(self, path: str) -> None:
         """No answer of HTTP."""

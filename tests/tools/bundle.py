@@ -131,7 +131,6 @@ def report(o: argparse.Namespace, counts: dict[str, list[int]], dropped: Sequenc
 
 @program
 def main(arguments: Sequence[str]) -> None:
-    """Bundle the data named on the command line."""
     parser = argparse.ArgumentParser("python -m tests.tools.bundle", description=__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds all others")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to fill")

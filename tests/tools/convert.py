@@ -133,8 +133,7 @@ def compress(path: Path) -> None:
         ZipFile(partial, "w", ZIP_DEFLATED, compresslevel=9) as smaller,
     ):
         for record in archive.infolist():
-            undated = ZipInfo(record.filename)
-            smaller.writestr(undated, archive.read(record), ZIP_DEFLATED)
+            smaller.writestr(ZipInfo(record.filename), archive.read(record), ZIP_DEFLATED)
 
 
 def card(path: Path) -> list[str]:
@@ -210,7 +209,6 @@ ABOUT = {
 
 @program
 def main(arguments: Sequence[str]) -> None:
-    """Run the conversion that the command line describes."""
     parser = argparse.ArgumentParser("python -m tests.tools.convert")
     subparsers = parser.add_subparsers(dest="command", required=True)
     commands = {

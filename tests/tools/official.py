@@ -223,8 +223,7 @@ def nafnet(options: dict[str, Any]) -> tuple[list[dict[str, float]], dict[str, l
         model.optimize_parameters(number, None)
         return dict(model.log_dict)
 
-    losses = steps(model, step)
-    return losses, digest(model.net_g.state_dict())
+    return steps(model, step), digest(model.net_g.state_dict())
 
 
 RECORDED = {
@@ -253,7 +252,6 @@ def released(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @program
 def main(arguments: Sequence[str]) -> None:
-    """Record one of the two."""
     parser = argparse.ArgumentParser("python -m tests.tools.official", description=__doc__)
     parser.add_argument("name", choices=RECORDED)
     parser.add_argument("checkout", type=Path, help="folder of the official code")

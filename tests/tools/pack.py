@@ -77,8 +77,7 @@ def agreement(use: Use, packed: Checkpoint, *originals: Checkpoint) -> float:
     """
     results = []
     for network in (network_for(use, packed), network_for(use, *originals)):
-        placement = Placement("cpu", "fp32", trained_tile(packed, network))
-        engine = torch_engine(network, placement)
+        engine = torch_engine(network, Placement("cpu", "fp32", trained_tile(packed, network)))
         guides = len(network.guides) if use == "reblurring" else 0  # type: ignore[arg-type]
         results.append(engine(*_pictures(engine.tile, 1 + guides)).clip(0, 1))
     score = min(psnr(*results), 200.0)
@@ -254,7 +253,6 @@ SELECTIONS: dict[str, Callable[..., Selection]] = {
 
 @program
 def main(arguments: Sequence[str]) -> None:
-    """Pack the checkpoints named on the command line."""
     parser = argparse.ArgumentParser("python -m tests.tools.pack", description=__doc__)
     parser.add_argument("reblur", help="checkpoint of train-reblur, of either system")
     stage_2 = "checkpoint of train-deblur with the encoder of the first (MSDI)"
@@ -268,8 +266,7 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(options.output)
     refuse_existing(output, options.force)
     stages = [_dated(load_checkpoint(o)) for o in (options.reblur, options.deblur) if o]
-    date = stages[-1].provenance["date"]
-    about = {"date": date, "blurkit": __version__, "precision": "float16"}
+    about = {"date": stages[-1].provenance["date"], "blurkit": __version__, "precision": "float16"}
     packed = pack(stages, about, read_records(options.codes))
     save_checkpoint(packed, output)
     psnrs = ", ".join(f"{role} {dB:.1f} dB" for role, dB in packed.provenance["agreement"].items())

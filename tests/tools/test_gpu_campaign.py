@@ -8,7 +8,8 @@ import pytest
 
 from blurkit.io.checkpoints import load_checkpoint, load_tensors
 from blurkit.systems.registry import load_networks
-from tests.cli.command import assert_done, assert_refused, blurred, photo, shell, write
+from tests.cli.command import assert_done, assert_refused, shell
+from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
 pytestmark = pytest.mark.slow

@@ -34,11 +34,8 @@ Network = TypeVar("Network", bound=nn.Module)
 steered = partial(networks.steered, width=4)
 
 
-def states(**networks: nn.Module) -> dict[str, StateDict]:
-    return {
-        role: {key: tensor.clone() for key, tensor in network.state_dict().items()}
-        for role, network in networks.items()
-    }
+def states(**by_role: nn.Module) -> dict[str, StateDict]:
+    return networks.states(by_role)
 
 
 def whole(joint: JointModel) -> MSDINet:
@@ -65,8 +62,7 @@ def rounded(network: Network) -> Network:
     with torch.no_grad():
         for tensor in network.state_dict().values():
             if tensor.ndim > 1:
-                half = tensor.numpy().astype(np.float16).astype(np.float32)
-                tensor.copy_(torch.from_numpy(half))
+                tensor.copy_(torch.from_numpy(tensor.numpy().astype(np.float16).astype(np.float32)))
     return network
 
 
@@ -95,8 +91,7 @@ def test_networks_give_what_those_of_the_stages_gave(packed: Checkpoint) -> None
         assert not torch.allclose(found, image, atol=1e-2)
         assert joint.inverse_generator is not None
         wanted = joint.inverse_generator(image, joint.latents_of(joint.net_prior(guide)))
-        reblurred = network_for("reblurring", packed)(image, guide)
-        assert torch.allclose(reblurred, wanted, atol=1e-6)
+        assert torch.allclose(network_for("reblurring", packed)(image, guide), wanted, atol=1e-6)
         restored = network_for("interpolation", packed, deblur=True)(image, image, guide)
         assert torch.allclose(restored[-1], found, atol=1e-6)  # amount 0 is the first guide's
 

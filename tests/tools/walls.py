@@ -79,7 +79,6 @@ def laid(rng: np.random.Generator, photo: np.ndarray) -> np.ndarray:
 
 @program
 def main(arguments: Sequence[str]) -> None:
-    """Write the pictures that the command line describes."""
     parser = argparse.ArgumentParser("python -m tests.tools.walls")
     parser.add_argument("photos", nargs="+", help="folders of sharp photos, or shards")
     parser.add_argument("--count", type=int, default=160, help="number of pictures")

@@ -34,7 +34,6 @@ SUBJECT = re.compile(r"(.+?)(?:, (truncated|corrupted)|: (.+))?$")
 
 
 def main() -> None:
-    """Run the campaigns that were asked for."""
     parser = pages.options(__doc__, seed=1, scale=1.0)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--case", type=int, action="append", default=[])
@@ -66,7 +65,6 @@ def in_a_fresh_process(campaign: Campaign, given: argparse.Namespace) -> Result:
 
 
 def total(result: Result) -> int:
-    """The number of cases that were run."""
     return sum(result.outcomes.values())
 
 
@@ -97,7 +95,6 @@ def ordered(outcomes: Counter[str]) -> list[tuple[str, int]]:
 
 
 def write(results: Sequence[Result], seed: int) -> None:
-    """Put the table in the page."""
     minutes = sum(result.seconds for result in results) / 60
     told = (
         f"{sum(map(total, results))} cases of seed {seed} in {minutes:.0f} minutes "

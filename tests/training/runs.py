@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from blurkit.data.sampler import CropSampler
-from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.nn.blocks import spectral_conv
 from blurkit.tasks.train import run_plan
 from blurkit.training.configuration import Configuration, Run
@@ -25,6 +25,7 @@ from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 from blurkit.training.steps import gather_values
 from tests.cli.command import ENVIRONMENT, warm_environment
 from tests.cli.invoke import done
+from tests.engine.networks import stored
 from tests.shared import ROOT
 
 STEPS = 4
@@ -121,13 +122,8 @@ def toy(
 
 def save_untrained(recipe: Recipe, output: Path) -> Path:
     """The checkpoint of a training before its first step."""
-    networks = {
-        role: {key: value.clone() for key, value in network.state_dict().items()}
-        for role, network in recipe.networks.items()
-    }
-    configuration = recipe.configuration
-    save_checkpoint(Checkpoint(networks, configuration.system, configuration.as_dict()), output)
-    return output
+    about = recipe.configuration
+    return stored(output, recipe.networks, about.system, **about.as_dict())
 
 
 def together(*arguments: object) -> subprocess.CompletedProcess[str]:

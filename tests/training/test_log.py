@@ -51,9 +51,7 @@ def test_events_are_the_log_and_the_samples(training_shards: Path, tmp_path: Pat
         for tag in events.Tags()["images"]
         for event in events.Images(tag)
     }
-    assert shown.keys() == {path.name for path in pictures}
-    for path in pictures:
-        np.testing.assert_array_equal(shown[path.name], imageio.imread(path))
+    np.testing.assert_equal(shown, {path.name: imageio.imread(path) for path in pictures})
 
 
 def test_without_the_package_one_line_says_what_to_install(

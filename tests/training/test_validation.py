@@ -47,8 +47,7 @@ def test_it_scores_what_deblur_and_eval_do(
     held_out = sorted(training_shards.glob("val-*.h5"))
     deblur = ["deblur", *held_out, "-c", output, "--protocol", protocol, "--device", "cpu", "-q"]
     done(*deblur, "-o", restored)
-    ran = done("eval", restored, "--json", "-q")
-    total = ran.json[-1]["total"]
+    total = done("eval", restored, "--json", "-q").json[-1]["total"]
     scores = validation(output)
     assert scores == pytest.approx({key: total[key] for key in scores}, rel=1e-6)
 

@@ -22,12 +22,11 @@ from blurkit.systems.uses import network_for
 from blurkit.tasks.reblur import random_blur
 from tests.cli import kernel_spaces
 from tests.cli.bgans import REACH, bgan, noise_of, saved
-from tests.cli.command import photo
+from tests.cli.pictures import photo
 
 
 def engine(**options: int) -> Engine:
-    network = NoisyBlur(bgan())
-    return torch_engine(network, Placement("cpu", "fp32", **options), warn=pytest.fail)
+    return torch_engine(NoisyBlur(bgan()), Placement("cpu", "fp32", **options), warn=pytest.fail)
 
 
 def sharp(name: str, image: np.ndarray) -> Record:
@@ -52,8 +51,7 @@ def test_all_tiles_of_a_photo_get_the_same_noise() -> None:
     there = np.ix_(clean, clean)
     np.testing.assert_allclose(made[there], wanted[there], atol=1e-5)
     assert np.abs(made - wanted)[32 : 32 + REACH].max() > 1e-3, "borders are in sight there"
-    other = whole(image, noise_of(6, "a"))
-    assert np.abs(wanted - other).mean() > 0.01, "the noise matters"
+    assert np.abs(wanted - whole(image, noise_of(6, "a"))).mean() > 0.01, "the noise matters"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 90), (64, 64), (130, 65)])

@@ -25,7 +25,7 @@ from blurkit.systems.dbgan.recipe import (
 from blurkit.systems.registry import load_networks
 from tests.cli.command import assert_refused
 from tests.cli.invoke import done, invoke
-from tests.shared import shared_folder
+from tests.shared import vgg11
 from tests.systems.oracle import squared, step, trained_by
 from tests.training.runs import batch, read_log, tensors
 
@@ -171,7 +171,7 @@ def test_minus_has_a_traditional_loss(loss: str, crops: dict[str, Tensor]) -> No
 
 
 def test_the_perceptual_loss_is_of_features_before_activation(crops: dict[str, Tensor]) -> None:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS") / "vgg11_bn_trunk.safetensors"
+    weights = vgg11()
     features = load_features(weights, [PRE_ACTIVATION])
     features.normalise = False
     made = dbgan(features, perceptual="features", content_weight=0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 
 import numpy as np
@@ -11,27 +10,23 @@ import torch
 
 from blurkit.io.records import Record
 from blurkit.systems.blind_search import TiledSearch, run_searches
-from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.inference import search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.search import Search, advance
 from blurkit.systems.search_options import SearchOptions
-from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import Estimate, Estimator, network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
-from tests.systems.kernel_space.searches import kernel_checkpoint
+from tests.systems.kernel_space.searches import continued, kernel_checkpoint
 
 KERNEL, SIDE = shake(1, 15), 25
 
 
 @pytest.fixture(scope="module")
-def estimator() -> Estimator:
+def estimator(deconvolution: Deconvolution) -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
-    network = network_for("deconvolving", load_shipped("deconvolution"))
-    shake = WindowOptions()
-    return partial(search_start, Deconvolution(network, shake, "cpu", "fp32"))
+    return partial(search_start, deconvolution)
 
 
 @pytest.fixture(scope="module")
@@ -205,18 +200,11 @@ def test_a_state_goes_on_bit_for_bit(estimate: Estimate, shaken: np.ndarray, ope
         raise AssertionError("what is resumed is not estimated again")
 
     (whole,) = run_searches([job(shaken, context(lambda image: estimate, operator))])
+    wanted = whole.searches[0].found
     for steps in (1, 4):
-        half = job(shaken, context(lambda image: estimate, operator))
-        begun(half)
-        for _ in range(steps):
-            advance(half.searches)
-        file = io.BytesIO()
-        torch.save(half.state_dict(), file)
-        file.seek(0)
-        rest = job(shaken, context(never, operator))
-        rest.load_state_dict(torch.load(file, weights_only=True))
-        (finished,) = run_searches([rest])
-        wanted = whole.searches[0].found
+        first = partial(job, shaken, context(lambda image: estimate, operator))
+        rest = partial(job, shaken, context(never, operator))
+        finished = continued(first, steps, rest)
         assert torch.equal(finished.searches[0].found.picture, wanted.picture)
         assert finished.searches[0].found.terms == wanted.terms
         assert finished.result("test").attrs["blind_started"] == 1

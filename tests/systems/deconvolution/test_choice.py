@@ -19,19 +19,15 @@ from blurkit.systems.deconvolution.choice import (
 )
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
-from blurkit.systems.deconvolution.photo import shipped_estimator
-from blurkit.systems.system import load_shipped
-from blurkit.systems.uses import network_for
+from blurkit.systems.deconvolution.photo import Deconvolution, shipped_estimator
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 PHOTOS = ("astronaut", "coffee", "chelsea")
 
 
-@pytest.fixture(scope="module")
-def undo() -> NonBlindDeconvolution:
-    """That of the weights that come with blurkit."""
-    network = network_for("deconvolving", load_shipped("deconvolution"))
-    return NonBlindDeconvolution(network, "cpu", "fp32")
+@pytest.fixture
+def undo(deconvolution: Deconvolution) -> NonBlindDeconvolution:
+    return deconvolution.undo
 
 
 def selection(undo: NonBlindDeconvolution, **options: Any) -> KernelSelection:

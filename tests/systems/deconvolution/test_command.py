@@ -12,17 +12,10 @@ import blurkit
 from blurkit.io.records import Record
 from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, shape
-from tests.cli.command import (
-    Ran,
-    assert_done,
-    assert_failed,
-    assert_refused,
-    files,
-    records,
-    run,
-    write,
-)
-from tests.cli.invoke import invoke
+from blurkit.systems.system import WEIGHTS
+from tests.cli.command import Ran, assert_done, assert_failed, assert_refused, files, records
+from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.pictures import write
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 from tests.systems.kernel_space.searches import QUICK_CONFIG
 
@@ -63,8 +56,7 @@ def tiny(blurry: Path) -> Path:
 
 def test_a_shaken_photo_becomes_sharper(blurry: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.png"
-    ran = run("deblur", blurry, "--method", "shake", "--json", "-o", output)
-    assert_done(ran)
+    ran = done("deblur", blurry, "--method", "shake", "--json", "-o", output)
     assert quality(output) > quality(blurry) + 0.5
     (told,) = ran.json
     assert (told["name"], told["width"], told["height"]) == ("photo", SIZE[1], SIZE[0])
@@ -82,8 +74,7 @@ def test_a_shaken_photo_becomes_sharper(blurry: Path, tmp_path: Path) -> None:
 
 def test_a_known_kernel_is_undone(blurry: Path, kernel: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.png"
-    ran = invoke("deblur", blurry, "--kernel", kernel, "-o", output, "--json", "-q")
-    assert_done(ran)
+    ran = done("deblur", blurry, "--kernel", kernel, "-o", output, "--json", "-q")
     assert ran.err == ""
     assert quality(output) > quality(blurry) + 3
     (told,) = ran.json
@@ -94,7 +85,7 @@ def test_a_known_kernel_is_undone(blurry: Path, kernel: Path, tmp_path: Path) ->
     np.save(tmp_path / "turned.npy", KERNEL[::-1, ::-1])
     turned = tmp_path / "turned.png"
     arguments = ["--kernel", tmp_path / "turned.npy", "--method", "auto", "-o", turned, "-q"]
-    assert_done(invoke("deblur", blurry, *arguments))
+    done("deblur", blurry, *arguments)
     assert quality(turned) < quality(output) - 3
 
 
@@ -103,8 +94,7 @@ def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None
     shard = tmp_path / "out.h5"
     picture = tmp_path / "found.png"
     shake = ["deblur", blurry, "--method", "shake", "--json", "-o", shard]
-    ran = invoke(*shake, "--keep-kernel", picture)
-    assert_done(ran)
+    ran = done(*shake, "--keep-kernel", picture)
     assert f"wrote {picture}" in ran.err
     (record,) = records(shard)
     found = record.attrs["kernel"]
@@ -123,15 +113,15 @@ def test_the_kernel_that_was_found_is_kept(blurry: Path, tmp_path: Path) -> None
     # What was kept is a kernel file to others.
     np.save(tmp_path / "found.npy", found)
     output = tmp_path / "again.png"
-    assert_done(invoke("deblur", blurry, "--kernel", tmp_path / "found.npy", "-o", output, "-q"))
+    done("deblur", blurry, "--kernel", tmp_path / "found.npy", "-o", output, "-q")
     assert quality(output) > quality(blurry) + 0.5
 
 
 def test_a_picture_of_the_kernel_goes_round_and_can_be_mended(blurry: Path, tmp_path: Path) -> None:
     """Given back, it gives the same photo to one level; also if an editor has saved it again."""
     found, first, again = (tmp_path / name for name in ("found.png", "first.png", "again.png"))
-    assert_done(invoke("deblur", blurry, "--keep-kernel", found, "-o", first, "-q"))
-    assert_done(invoke("deblur", blurry, "--kernel", found, "-o", again, "-q"))
+    done("deblur", blurry, "--keep-kernel", found, "-o", first, "-q")
+    done("deblur", blurry, "--kernel", found, "-o", again, "-q")
     before, after = (imageio.imread(path).astype(int) for path in (first, again))
     assert quality(first) > quality(blurry) + 0.5
     assert np.abs(after - before).max() <= 1
@@ -140,15 +130,14 @@ def test_a_picture_of_the_kernel_goes_round_and_can_be_mended(blurry: Path, tmp_
     assert drawn.dtype == np.uint16 and drawn.max() == 65535
     eight = np.rint(drawn / 257).astype(np.uint8)
     write(found, np.stack([eight] * 3, axis=2))  # in colours and without its text
-    assert_done(invoke("deblur", blurry, "--kernel", found, "-o", again, "-q", "--force"))
+    done("deblur", blurry, "--kernel", found, "-o", again, "-q", "--force")
     assert quality(again) > quality(first) - 0.2
 
     eight[1:-1, 1:-1] = 0
     middle = eight.shape[0] // 2
     eight[middle, middle] = 255  # a dot: no blur
     write(found, eight)
-    ran = invoke("deblur", blurry, "--kernel", found, "-o", again, "--force")
-    assert_done(ran)
+    ran = done("deblur", blurry, "--kernel", found, "-o", again, "--force")
     assert "left as it is" in ran.err
     np.testing.assert_array_equal(imageio.imread(again), imageio.imread(blurry))
 
@@ -164,11 +153,10 @@ def test_kernels_of_windows_go_round(tmp_path: Path) -> None:
     image = np.hstack([taken(whole, KERNEL)[:, :400], whole[:, :350], np.full((400, 330, 3), 0.5)])
     source = write(tmp_path / "mixed.png", bytes_of(image))
     found, first, again = (tmp_path / name for name in ("found.png", "first.png", "again.png"))
-    ran = invoke("deblur", source, "--keep-kernel", found, "-o", first, "--json")
-    assert_done(ran)
+    ran = done("deblur", source, "--keep-kernel", found, "-o", first, "--json")
     (told,) = ran.json
     assert 0 < told["restored_believed"] < told["restored_windows"]
-    assert_done(invoke("deblur", source, "--kernel", found, "-o", again))
+    done("deblur", source, "--kernel", found, "-o", again)
     before, after = (imageio.imread(path).astype(int) for path in (first, again))
     assert np.abs(after - before).max() <= 1
 
@@ -178,8 +166,7 @@ def test_pictures_of_kernels_go_to_a_folder(blurry: Path, tiny: Path, tmp_path: 
     both = ["deblur", blurry, tiny, "--method", "shake", "-o", f"{tmp_path}/out/"]
     ran = invoke(*both, "--keep-kernel", tmp_path / "one.png")
     assert_refused(ran, "one.png is one picture, but there are several photos", status=2)
-    ran = invoke(*both, "--keep-kernel", f"{folder}/")
-    assert_done(ran)
+    ran = done(*both, "--keep-kernel", f"{folder}/")
     assert "tiny: no kernel was found, and none is written" in ran.err
     assert list(files(folder)) == ["photo.png"]
     (tmp_path / "out/photo.png").unlink()
@@ -190,7 +177,7 @@ def test_pictures_of_kernels_go_to_a_folder(blurry: Path, tiny: Path, tmp_path: 
 
 def test_a_comparison_shows_the_blur(blurry: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.png"
-    assert_done(invoke("deblur", blurry, "--method", "shake", "--compare", "-o", output, "-q"))
+    done("deblur", blurry, "--method", "shake", "--compare", "-o", output, "-q")
     shown = imageio.imread(tmp_path / "out.compare.jpg")[: SIZE[0], : SIZE[1]].astype(int)
     changed = np.abs(shown - imageio.imread(blurry)).mean(2) > 40
     side = round(0.3 * SIZE[0])
@@ -202,8 +189,7 @@ def test_a_comparison_shows_the_blur(blurry: Path, tmp_path: Path) -> None:
 def test_a_preview_restores_the_middle(blurry: Path, tmp_path: Path) -> None:
     middle = photo("coffee", 400, 600)
     source = write(tmp_path / "photo.jpg", bytes_of(taken(middle, KERNEL)))
-    ran = invoke("deblur", tmp_path, "--preview", "--json")
-    assert_done(ran)
+    ran = done("deblur", tmp_path, "--preview", "--json")
     assert list(files(tmp_path)) == ["photo.jpg", "photo.previewed.jpg"]
     assert "photo: the middle 384x384 pixels of 600x400: blur of " in ran.err
     assert " undone in all of it; " in ran.err
@@ -215,7 +201,7 @@ def test_a_preview_restores_the_middle(blurry: Path, tmp_path: Path) -> None:
     assert np.abs(before - imageio.imread(source)[8:258, 108:492]).mean() < 4
     ran = invoke("deblur", tmp_path, "--preview", "-q")
     assert_failed(ran, "photo", "photo.previewed.jpg: exists already")
-    assert_done(invoke("deblur", source, "--preview", "-o", tmp_path / "look.png", "-q"))
+    done("deblur", source, "--preview", "-o", tmp_path / "look.png", "-q")
     assert imageio.imread(tmp_path / "look.png").shape == shown.shape
 
 
@@ -227,7 +213,7 @@ def test_what_records_claim_about_their_blur_does_no_harm(tiny: Path, tmp_path: 
     shard = tmp_path / "in.h5"
     blurkit.write_records([Record("a", {"blur": pixels, "preview": pixels[:9, :9]}, claims)], shard)
     command = ["deblur", shard, "--method", "shake", "-o", f"{tmp_path}/out/"]
-    assert_done(invoke(*command, "--compare", "--keep-kernel", f"{tmp_path}/kernels"))
+    done(*command, "--compare", "--keep-kernel", f"{tmp_path}/kernels")
     assert list(files(tmp_path / "out")) == ["a.compare.jpg", "a.png"]
     np.testing.assert_array_equal(imageio.imread(tmp_path / "out/a.png"), pixels)
     assert not (tmp_path / "kernels").exists()
@@ -236,8 +222,7 @@ def test_what_records_claim_about_their_blur_does_no_harm(tiny: Path, tmp_path: 
 def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> None:
     """Estimated blur for the large photo; the small one is left to the network."""
     both = ["deblur", blurry, tiny, "-o"]
-    ran = invoke(*both, f"{tmp_path}/auto/", "--json")
-    assert_done(ran)
+    ran = done(*both, f"{tmp_path}/auto/", "--json")
     large, small = ran.json
     assert large["restored_believed"] == large["restored_windows"] == 1
     assert small["restored_believed"] == small["restored_windows"] == 0
@@ -245,8 +230,8 @@ def test_auto_takes_the_better_way(blurry: Path, tiny: Path, tmp_path: Path) -> 
     assert "tiny: no uniform blur found in any part; restored by the network; " in ran.err
     assert quality(tmp_path / "auto/photo.png") > quality(blurry) + 0.5
 
-    assert_done(invoke(*both, f"{tmp_path}/shake/", "--method", "shake", "-q"))
-    assert_done(invoke("deblur", tiny, "-o", f"{tmp_path}/network/", "--method", "network", "-q"))
+    done(*both, f"{tmp_path}/shake/", "--method", "shake", "-q")
+    done("deblur", tiny, "-o", f"{tmp_path}/network/", "--method", "network", "-q")
     result, network, before = (
         imageio.imread(path)
         for path in (tmp_path / "auto/tiny.png", tmp_path / "network/tiny.png", tiny)
@@ -261,14 +246,13 @@ def test_auto_leaves_a_sharp_photo_as_it_is(tmp_path: Path) -> None:
     path, output = tmp_path / "sharp.png", tmp_path / "out.png"
     noise = np.random.default_rng(0).normal(0, 1, (256, 256, 3))
     write(path, np.rint(photo("coffee") * 255 + noise).clip(0, 255).astype(np.uint8))
-    ran = invoke("deblur", path, "-o", output, "--json")
-    assert_done(ran)
+    ran = done("deblur", path, "-o", output, "--json")
     assert "sharp: no uniform blur found in any part; left as it is; " in ran.err
     assert ran.json[0]["restored_left"] == ran.json[0]["restored_windows"] == 1
     np.testing.assert_array_equal(imageio.imread(output), imageio.imread(path))
 
     network = tmp_path / "network.png"
-    assert_done(invoke("deblur", path, "-o", network, "--method", "network", "-q"))
+    done("deblur", path, "-o", network, "--method", "network", "-q")
     assert (imageio.imread(network) != imageio.imread(path)).any()
 
 
@@ -280,55 +264,45 @@ def test_several_kernels_are_refused(blurry: Path, tmp_path: Path) -> None:
     assert list(files(tmp_path)) == ["three.npz"]
 
 
+FOR_A_NETWORK = "--encoder, --protocol, --tile and --overlap are for --method"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (
-            ["--method", "shake", "--encoder", "x.pt"],
-            "--encoder, --protocol, --tile and --overlap are for --method",
-        ),
-        (
-            ["--method", "auto", "--protocol", "whole"],
-            "--encoder, --protocol, --tile and --overlap are for --method",
-        ),
-        (
-            ["--kernel", "KERNEL", "--encoder", "x.pt"],
-            "--encoder, --protocol, --tile and --overlap are for --method",
-        ),
-        (["--method", "shake", "--strength", "2"], "--strength 2: must be from 0 (unchanged) to 1"),
-        (
-            ["--method", "network", "--keep-kernel", "found.png"],
-            "--keep-kernel requires --method shake or auto",
-        ),
-        (
-            ["--kernel", "KERNEL", "--keep-kernel", "found.png"],
-            "--keep-kernel requires --method shake or auto, and no --kernel",
-        ),
-        (
-            ["--keep-kernel", "found.h5"],
-            "--keep-kernel found.h5: name a .png or a folder/; records (-o found.h5) hold it",
-        ),
+        ("--method shake --encoder x.pt", FOR_A_NETWORK),
+        ("--method auto --protocol whole", FOR_A_NETWORK),
+        ("--kernel KERNEL --encoder x.pt", FOR_A_NETWORK),
+        ("--method shake --strength 2", "--strength 2: must be from 0 (unchanged) to 1"),
+        ("--method network --keep-kernel a.png", "--keep-kernel requires --method shake or auto"),
+        ("--kernel KERNEL --keep-kernel a.png", "requires --method shake or auto, and no --kernel"),
+        ("--keep-kernel a.h5", "a.h5: name a .png or a folder/; records (-o found.h5) hold it"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
-    blurry: Path, kernel: Path, tmp_path: Path, options: list[str], words: str
+    blurry: Path, kernel: Path, tmp_path: Path, options: str, words: str
 ) -> None:
-    given = [str(kernel) if option == "KERNEL" else option for option in options]
-    ran = invoke("deblur", blurry, *given, "-o", tmp_path / "out.png")
-    assert_refused(ran, words, status=2)
+    given = [kernel if option == "KERNEL" else option for option in options.split()]
+    refused = invoke("deblur", blurry, *given, "-o", tmp_path / "out.png")
+    assert_refused(refused, words, status=2)
     assert files(tmp_path) == {}
 
 
 def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None:
-    output = ["-o", tmp_path / "out.png"]
-    ran = invoke("deblur", blurry, "--kernel", tmp_path / "none.png", *output)
-    assert_refused(ran, "none.png: no such file")
-    write(tmp_path / "colour.png", bytes_of(photo("coffee", 15, 15)))
-    ran = invoke("deblur", blurry, "--kernel", tmp_path / "colour.png", *output)
-    assert_refused(ran, "colour.png: is a colour image; a kernel is grey")
-    other = Path(__file__).parents[3] / "blurkit/weights/kernel_space.pt"
-    ran = invoke("deblur", blurry, "--method", "shake", "-c", other, *output, "-q")
-    assert_refused(ran, "kernel_space.pt: holds ", "a kernel needs a deconvolution network")
+    colour = write(tmp_path / "colour.png", bytes_of(photo("coffee", 15, 15)))
+    other = WEIGHTS / "kernel_space.pt"
+    cases: dict[tuple[object, ...], str] = {
+        ("--kernel", tmp_path / "none.png"): "none.png: no such file",
+        ("--kernel", colour): "colour.png: is a colour image; a kernel is grey",
+        (
+            "--method",
+            "shake",
+            "-c",
+            other,
+            "-q",
+        ): "kernel_space.pt: holds kernel_space",
+    }
+    assert_each_refused(cases, "deblur", blurry, "-o", tmp_path / "out.png", status=1)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     ran = invoke("deblur", broken, blurry, "--method", "shake", "-o", f"{tmp_path}/out/", "-q")
@@ -350,7 +324,7 @@ def blind(*arguments: object) -> Ran:
 def test_a_blind_search_starts_from_what_shake_finds(blurry: Path, tmp_path: Path) -> None:
     found, searched = tmp_path / "found.h5", tmp_path / "searched.h5"
     exact = ["--precision", "fp32", "-q", "-o", found]
-    assert_done(invoke("deblur", blurry, "--method", "shake", *exact))
+    done("deblur", blurry, "--method", "shake", *exact)
     assert_done(blind(blurry, "--keep-kernel", "-o", searched))
     (estimate,), (record,) = records(found), records(searched)
     assert record.attrs["blind_started"] == 1 and record.attrs["blind_trust"] >= 0.6

@@ -13,7 +13,6 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import Placement
-from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.inference import (
     WindowDeblurring,
     windows_summary,
@@ -32,12 +31,6 @@ from tests.engine.networks import Identity, Smooth
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 KERNEL = shake(1, 17)
-
-
-@pytest.fixture(scope="module")
-def deconvolution() -> Deconvolution:
-    network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, WindowOptions(), "cpu", "fp32")
 
 
 def watch_in(stages: list[str]) -> Watch:
@@ -171,8 +164,7 @@ def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Tol
     done = WindowDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
     np.testing.assert_allclose(done.images["restored"], engine(blurry), atol=1e-5)
     assert np.abs(done.images["restored"] - blurry)[:, 140:].max() > 0.05
-    counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
-    assert counts == [4, 0, 2]
+    assert [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")] == [4, 0, 2]
     assert stages == ["estimate blur"]
 
 
@@ -182,8 +174,7 @@ def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told
     stages: list[str] = []
     done = WindowDeblurring(told, "some.pt", otherwise=engine, watch=watch_in(stages))(given)
     np.testing.assert_array_equal(done.images["restored"], given.images["blur"])
-    counts = [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")]
-    assert counts == [4, 0, 4]
+    assert [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")] == [4, 0, 4]
     assert not stages
     assert "blur_length" not in done.attrs
     assert windows_summary(done, True) == "no uniform blur found in any part; left as it is"

@@ -33,8 +33,7 @@ def line(down: int, right: int, count: int, size: int = 41) -> np.ndarray:
 
 def within(kernel: np.ndarray, size: int) -> np.ndarray:
     """A kernel in the middle of a square of zeros."""
-    around = (size - kernel.shape[0]) // 2
-    return np.pad(kernel, around)
+    return np.pad(kernel, (size - kernel.shape[0]) // 2)
 
 
 # ---- cleaning ------------------------------------------------------------------------------------
@@ -50,8 +49,7 @@ def test_specks_and_faint_values_are_removed() -> None:
     rough[0, :] = -0.5
     (result,) = cleaned(batch(rough), 0.05, 0.1).numpy()
     assert result.sum() == pytest.approx(1, abs=1e-6) and result.min() == 0
-    expected = stroke / stroke.sum()
-    np.testing.assert_allclose(result, expected, atol=1e-6)
+    np.testing.assert_allclose(result, stroke / stroke.sum(), atol=1e-6)
 
 
 def test_a_second_part_is_kept_if_it_holds_enough() -> None:

@@ -113,8 +113,7 @@ def test_fusion_can_choose_a_candidate_and_add_to_it() -> None:
     bias[4:8] = 50  # the shares of the second, of the four pixels of every block
     bias[12:16] = 0.25  # added to red
     chosen, _ = fusion(images, torch.tensor([0.01]))
-    expected = images[1] + torch.tensor([0.25, 0, 0]).view(3, 1, 1)
-    torch.testing.assert_close(chosen, expected)
+    torch.testing.assert_close(chosen, images[1] + torch.tensor([0.25, 0, 0]).view(3, 1, 1))
 
 
 def test_training_reaches_every_parameter() -> None:
@@ -221,8 +220,7 @@ def test_the_network_that_comes_with_blurkit() -> None:
     deviation = measured_noise(given)
     assert float(deviation) == pytest.approx(1 / 255, rel=0.3)
     made = network(given, batch(kernel), deviation, torch.tensor([GAMMA]))
-    image = made.image[0].permute(1, 2, 0).numpy()
-    assert psnr(image, sharp) > psnr(blurry, sharp) + 3
+    assert psnr(made.image[0].permute(1, 2, 0).numpy(), sharp) > psnr(blurry, sharp) + 3
     before, after = made.errors[0].mean((1, 2)).tolist()
     assert after < before - 0.1  # and it knows
 

@@ -18,6 +18,7 @@ from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
+    Watch,
     Window,
     blurs,
     enlarged,
@@ -29,22 +30,23 @@ from blurkit.systems.deconvolution.photo import (
     typical,
     unchanged,
 )
-from blurkit.systems.system import load_shipped
-from blurkit.systems.uses import network_for
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 SMALL = WindowOptions(window=96, overlap=24, seen=96)
 
 
-@pytest.fixture(scope="module")
-def deconvolution() -> Deconvolution:
-    """That of the weights that come with blurkit."""
-    network = network_for("deconvolving", load_shipped("deconvolution"))
-    return Deconvolution(network, WindowOptions(), "cpu", "fp32")
+def engine_of(deconvolution: Deconvolution, **options: int | float) -> Deconvolution:
+    """One of the same network, with other options."""
+    network, others = deconvolution.undo.network, replace(deconvolution.options, **options)
+    return Deconvolution(network, others, "cpu", "fp32")
 
 
 def given(seed: int, size: int = 15) -> Tensor:
     return batch(shake(seed, size))[0]
+
+
+def _place(window: Window) -> tuple[int, int, int, int]:
+    return window.top, window.left, window.height, window.width
 
 
 def stroke(down: int, right: int) -> Tensor:
@@ -58,8 +60,7 @@ def stroke(down: int, right: int) -> Tensor:
 @pytest.mark.parametrize("name", ["astronaut", pytest.param("coffee", marks=pytest.mark.slow)])
 def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -> None:
     sharp = photo(name, 256)
-    noise = np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)
-    noisy = (sharp + noise).astype(np.float32)
+    noisy = (sharp + np.random.default_rng(0).normal(0, 1 / 255, sharp.shape)).astype(np.float32)
     windows = deconvolution.windows(noisy)
     assert not any(window.believed for window in windows)
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
@@ -69,8 +70,7 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
 def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
     bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
     blurry = taken(bricks, shake(1, 25))
-    engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
-    restored = engine.restore(blurry, engine.windows(blurry))
+    restored = deconvolution.restore(blurry, deconvolution.windows(blurry))
     assert psnr(restored, bricks, 12) > psnr(blurry, bricks, 12) + 2
 
 
@@ -78,7 +78,6 @@ def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> No
 def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
     deconvolution: Deconvolution,
 ) -> None:
-    o = deconvolution.options
     for trust, gain, sure in (
         (0.9, 0.2, True),
         (0.8, 0.2, False),
@@ -88,7 +87,7 @@ def test_the_more_a_kernel_promises_the_less_its_estimates_have_to_agree(
         (1.0, 0.1, False),
     ):
         found = SelectedKernel(stroke(0, 1), 2.2, trust, gain)
-        engine = Deconvolution(deconvolution.undo.network, o, "cpu", "fp32")
+        engine = engine_of(deconvolution)
         engine.choice.finished = lambda *_, found=found, **light: found  # type: ignore[method-assign]
         (window,) = engine.windows(photo("coffee", 64, 64).astype(np.float32))
         assert window.believed == sure, (trust, gain)
@@ -106,12 +105,11 @@ def test_a_kernel_of_nearly_one_pixel_is_no_blur() -> None:
 def test_long_blur_is_found_by_larger_kernels(
     deconvolution: Deconvolution, length: int, side: int
 ) -> None:
-    engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
     kernel = np.zeros((length, length))
     kernel[length // 2] = 1 / length
     stages = set()
     blurry = taken(photo("astronaut", 384, 384), kernel, 0.002)
-    (window,) = engine.windows(blurry, lambda stage, done, total: stages.add(stage))
+    (window,) = deconvolution.windows(blurry, lambda stage, done, total: stages.add(stage))
     assert window.kernel.shape == (side, side)
     assert ("estimate long blur" in stages) == (side == 61)
     assert window.believed
@@ -121,9 +119,8 @@ def test_long_blur_is_found_by_larger_kernels(
 @pytest.mark.slow
 def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deconvolution) -> None:
     looked: list[int] = []
-    options = WindowOptions(window=192, overlap=32, seen=192)
     for size, width in ((17, 320), (17, 192), (95, 320)):
-        engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
+        engine = engine_of(deconvolution, window=192, overlap=32, seen=192)
         engine._whole = lambda *_, size=size: looked.append(size)  # type: ignore
         engine.windows(taken(photo("coffee", 192, width), shake(1, size), 0.004))
     assert looked == [17, 95]  # a window alone is not sure
@@ -233,9 +230,7 @@ def test_kernels_of_a_smaller_copy_are_enlarged() -> None:
         for number, place in enumerate(places)
     ]
     result = enlarged(windows, image, 0.5, options)
-    assert [(w.top, w.left, w.height, w.width) for w in result] == list(
-        rectangles(800, 1200, options)
-    )
+    assert [*map(_place, result)] == list(rectangles(800, 1200, options))
     for window in result:
         form = shape(window.kernel)
         assert window.kernel.shape == (51, 51)
@@ -264,8 +259,7 @@ def grid(kernels: list[Tensor], believed: list[bool]) -> list[Window]:
 def test_a_doubtful_window_takes_what_its_neighbours_agree_on() -> None:
     wrong, noisy = given(1), [0.9 * given(0) + 0.1 * given(seed) for seed in range(2, 10)]
     kernels = [*noisy[:4], wrong, *noisy[4:]]
-    believed = [number != 4 for number in range(9)]
-    windows = grid(kernels, believed)
+    windows = grid(kernels, [number != 4 for number in range(9)])
     result = helped(windows, 0.78)
     assert all(window.believed for window in result)
     assert float(kernel_agreement(result[4].kernel[None], given(0)[None])) > 0.9
@@ -287,8 +281,7 @@ def test_a_believed_window_takes_what_much_surer_neighbours_agree_on() -> None:
 
 
 def test_a_window_is_left_where_its_neighbours_disagree() -> None:
-    kernels = [given(seed) for seed in range(9)]
-    windows = grid(kernels, [number != 4 for number in range(9)])
+    windows = grid([given(seed) for seed in range(9)], [number != 4 for number in range(9)])
     assert not helped(windows, 0.78)[4].believed
     assert helped(windows, 0.3)[4].believed
 
@@ -344,10 +337,7 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
     sharp, kernel = photo(name, 256, 300), shake(seed, 17)
     blurry = taken(sharp, kernel)
     told: list[tuple[str, int, int]] = []
-
-    def watch(stage: str, done: int, total: int) -> None:
-        told.append((stage, done, total))
-
+    watch: Watch = lambda *stage: told.append(stage)  # noqa: E731
     windows = deconvolution.windows(blurry, watch)
     assert len(windows) == 1 and windows[0].believed
     assert float(kernel_agreement(windows[0].kernel[None], batch(kernel))) > 0.8
@@ -376,19 +366,17 @@ def test_a_known_kernel_away_from_the_middle_moves_the_picture(
     restored = deconvolution.restore(blurry, windows)
     assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
     centred = [replace(window, centred=True) for window in windows]
-    there = deconvolution.restore(blurry, centred)
-    assert psnr(there, sharp, 20) < psnr(restored, sharp, 20) - 4
+    assert psnr(deconvolution.restore(blurry, centred), sharp, 20) < psnr(restored, sharp, 20) - 4
 
 
 def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> None:
     """Two halves of a photo, each with its own kernel, and a third in which none is believed."""
     sharp, kernels = photo("coffee", 160, 400), [shake(1, 13), shake(0, 13)]
-    options = WindowOptions(window=160, overlap=40)
-    places = list(rectangles(160, 400, options))
+    places = list(rectangles(160, 400, WindowOptions(window=160, overlap=40)))
     assert [place[1] for place in places] == [0, 120, 240]
     blurs = [taken(sharp, kernel) for kernel in kernels]
     blurry = np.concatenate([blurs[0][:, :140], blurs[1][:, 140:]], 1)
-    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
+    engine = engine_of(deconvolution, window=160, overlap=40)
     windows = [
         Window(*places[0], batch(kernels[0])[0], centred=False),
         Window(*places[1], batch(kernels[1])[0], centred=False),
@@ -397,13 +385,10 @@ def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> N
     restored = engine.restore(blurry, windows)
     left, centre, right = (slice(12, 108), slice(170, 228), slice(280, None))
     for part in (left, centre):
-        before, after = (
-            psnr(image[20:-20, part], sharp[20:-20, part]) for image in (blurry, restored)
-        )
-        assert after > before + 3
+        before, after, there = (x[20:-20, part] for x in (blurry, restored, sharp))
+        assert psnr(after, there) > psnr(before, there) + 3
     np.testing.assert_allclose(restored[:, right], blurry[:, right], atol=1e-6)
-    otherwise = np.full_like(blurry, 0.25)
-    other = engine.restore(blurry, windows, otherwise)
+    other = engine.restore(blurry, windows, np.full_like(blurry, 0.25))
     np.testing.assert_allclose(other[:, right], 0.25, atol=1e-6)
     steps = np.abs(np.diff(other[:, 241:281].mean((0, 2))))
     assert steps.max() < 0.03  # blended, not cut
@@ -417,10 +402,8 @@ def test_what_a_network_made_of_the_photo_takes_part(deconvolution: Deconvolutio
     alone = deconvolution.restore(blurry, window)
     noise = np.random.default_rng(0).normal(0, 0.01, sharp.shape)
     good = (sharp + noise).astype(np.float32)
-    poor, better = (
-        psnr(deconvolution.restore(blurry, window, draft), sharp) for draft in (blurry, good)
-    )
-    reached = psnr(alone, sharp)
+    drafted = (deconvolution.restore(blurry, window, draft) for draft in (blurry, good))
+    reached, poor, better = (psnr(image, sharp) for image in (alone, *drafted))
     assert poor > reached - 0.5
     assert better > reached + 1
 
@@ -431,24 +414,19 @@ def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
 ) -> None:
     sharp, kernel = photo("coffee", 300, 420), shake(1, 21)
     blurry = taken(sharp, kernel)
-    options = replace(deconvolution.options, megapixels=0.06, window=200)
-    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
+    engine = engine_of(deconvolution, megapixels=0.06, window=200)
     windows = engine.windows(blurry)
-    assert [w[:4] for w in map(_place, windows)] == list(rectangles(300, 420, options))
+    assert [*map(_place, windows)] == list(rectangles(300, 420, engine.options))
     factor = math.sqrt(0.06e6 / 300 / 420)
     assert {w.kernel.shape[-1] for w in windows} == {round(25 / factor) | 1}
     best = max(windows, key=lambda window: window.trust)
     assert best.believed and float(kernel_agreement(best.kernel[None], batch(kernel))) > 0.75
 
 
-def _place(window: Window) -> tuple[int, int, int, int]:
-    return window.top, window.left, window.height, window.width
-
-
 def test_estimating_leaves_threads_as_they_were(deconvolution: Deconvolution) -> None:
     """Each window takes one processor; what runs afterwards takes as many as before."""
     blurry = taken(photo("coffee", 96, 96), shake(1, 9))
-    engine = Deconvolution(deconvolution.undo.network, SMALL, "cpu", "fp32")
+    engine = engine_of(deconvolution, window=96, overlap=24, seen=96)
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(3)
     try:

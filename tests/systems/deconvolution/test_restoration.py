@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 import pytest
 import skimage.restoration
@@ -13,8 +11,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.synthesis.kernels import read_kernels
 from blurkit.systems.deconvolution.restoration import BETAS, soft, with_residual
+from tests.benchmarks import levin
 from tests.benchmarks.inversion import (
     _conjugate_gradients,
     _two_thirds,
@@ -23,68 +21,39 @@ from tests.benchmarks.inversion import (
     total_variation,
     wiener,
 )
+from tests.benchmarks.levin import Pair
 from tests.shared import shared_folder
 from tests.systems.deconvolution.photos import batch, grey, psnr, shake
 
 QUICK = {"wiener": wiener, "total variation": total_variation, "hyper-Laplacian": hyper_laplacian}
-CROP, REACH = 15, 10
-
-
-class Levin:
-    """The pairs of Levin et al. (CVPR 2009) that are at hand, and how they are scored."""
-
-    def __init__(self) -> None:
-        folder = shared_folder("data", "BLURKIT_DATA")
-        self.pairs: Path = folder / "pairs/levin"
-        self.kernels = [kernel for _, kernel in read_kernels(folder / "kernels/Levin09.mat")]
-
-    def sharp(self, image: int) -> np.ndarray:
-        return imageio.imread(self.pairs / f"sharp/im{image}.png") / 255
-
-    def blurry(self, image: int, number: int) -> np.ndarray:
-        return imageio.imread(self.pairs / f"blur/im{image}_kernel{number}_img.png") / 255
-
-    def score(self, result: np.ndarray, image: int) -> float:
-        """The PSNR without a border, moved to where it is best, first by whole pixels."""
-        sharp = self.sharp(image)[CROP:-CROP, CROP:-CROP]
-
-        def moved(down: float, right: float) -> float:
-            shifted = ndimage.shift(result, (down, right), order=1)[CROP:-CROP, CROP:-CROP]
-            return psnr(shifted, sharp)
-
-        place = np.array([0.0, 0.0])
-        for step, count in ((3, 3), (1, 2), (0.5, 1), (0.25, 1)):
-            moves = step * (np.mgrid[-count : count + 1, -count : count + 1].reshape(2, -1).T)
-            tried = [p for p in place + moves if np.abs(p).max() <= REACH]
-            place = max(tried, key=lambda p: moved(*p))
-        return moved(*place)
-
-    def restored(
-        self,
-        method: Callable[[Tensor, Tensor], Tensor],
-        image: int,
-        number: int,
-        turned: bool = True,
-    ) -> float:
-        """The score of a method. A photo is a correlation with the kernel of the file."""
-        kernel = self.kernels[number - 1]
-        given = batch(kernel[::-1, ::-1] if turned else kernel)
-        result = method(batch(self.blurry(image, number)), given)[0].numpy()
-        return self.score(np.rint(result.clip(0, 1) * 255) / 255, image)
+Method = Callable[[Tensor, Tensor], Tensor]
 
 
 @pytest.fixture(scope="module")
-def levin() -> Levin:
-    return Levin()
+def pairs() -> dict[str, Pair]:
+    """The pairs of Levin et al. (CVPR 2009) that are at hand, by image and number of the kernel."""
+    return {pair[0]: pair for pair in levin.pairs(shared_folder("data", "BLURKIT_DATA"))}
+
+
+def score(image: np.ndarray, sharp: np.ndarray) -> float:
+    """The PSNR without a border, moved to where it is best, of 8 bits."""
+    return levin.decibels(levin.rounded_error(image, sharp))
+
+
+def restored(method: Method, pair: Pair, turned: bool = True) -> float:
+    """The score of a method, which is given the true kernel, or that of the file."""
+    _, blurry, sharp, kernel = pair
+    given = kernel if turned else kernel.flip(0, 1)
+    return score(method(batch(blurry), given[None])[0].numpy(), sharp)
 
 
 # ---- Levin's photos ------------------------------------------------------------------------------
 
 
-def test_the_blurry_photos_score_as_published(levin: Levin) -> None:
+def test_the_blurry_photos_score_as_published(pairs: dict[str, Pair]) -> None:
     """Otherwise the scores below mean nothing."""
-    scores = [levin.score(levin.blurry(i, k), i) for i in (1, 2) for k in range(1, 9)]
-    assert np.mean(scores) == pytest.approx(22.79, abs=0.1)
+    scores = [score(blurry, sharp) for _, blurry, sharp, _ in pairs.values()]
+    assert len(scores) == 16 and np.mean(scores) == pytest.approx(22.79, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -95,28 +64,31 @@ def test_the_blurry_photos_score_as_published(levin: Levin) -> None:
         pytest.param("hyper-Laplacian", 33.51, marks=pytest.mark.slow),
     ],
 )
-def test_levins_photos_with_known_kernels(levin: Levin, name: str, reference: float) -> None:
+def test_levins_photos_with_known_kernels(
+    pairs: dict[str, Pair], name: str, reference: float
+) -> None:
     """As good as other implementations on the mean of all 16."""
-    scores = [levin.restored(QUICK[name], i, k) for i in (1, 2) for k in range(1, 9)]
-    assert np.mean(scores) > reference - 0.4
+    assert np.mean([restored(QUICK[name], pair) for pair in pairs.values()]) > reference - 0.4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "reference"), [(3, 36.01), (5, 37.29)])
-def test_levins_photos_with_a_sparse_prior(levin: Levin, number: int, reference: float) -> None:
-    found = levin.restored(sparse, 1, number)
-    assert found > reference - 0.4
-    assert all(found > levin.restored(method, 1, number) + 0.2 for method in QUICK.values())
-
-
-@pytest.mark.parametrize("name", QUICK)
-@pytest.mark.parametrize("number", [4, 7])
-def test_a_kernel_that_is_turned_round_restores_nothing(
-    levin: Levin, name: str, number: int
+@pytest.mark.parametrize(("name", "reference"), [("im1 3", 36.01), ("im1 5", 37.29)])
+def test_levins_photos_with_a_sparse_prior(
+    pairs: dict[str, Pair], name: str, reference: float
 ) -> None:
-    blurry = levin.score(levin.blurry(1, number), 1)
-    assert levin.restored(QUICK[name], 1, number, turned=False) < blurry + 1
-    assert levin.restored(QUICK[name], 1, number) > blurry + 9
+    found = restored(sparse, pairs[name])
+    assert found > reference - 0.4
+    assert all(found > restored(method, pairs[name]) + 0.2 for method in QUICK.values())
+
+
+@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("name", ["im1 4", "im1 7"])
+def test_a_kernel_that_is_turned_round_restores_nothing(
+    pairs: dict[str, Pair], method: str, name: str
+) -> None:
+    blurry = score(*pairs[name][1:3])
+    assert restored(QUICK[method], pairs[name], turned=False) < blurry + 1
+    assert restored(QUICK[method], pairs[name]) > blurry + 9
 
 
 # ---- other oracles -------------------------------------------------------------------------------
@@ -125,8 +97,7 @@ def test_a_kernel_that_is_turned_round_restores_nothing(
 def island(side: int = 240) -> np.ndarray:
     """A photo that is a plain grey next to its border, which makes it periodic."""
     ramp = np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - 50) / 20, 0, 1)
-    share = np.outer(ramp, ramp)
-    return 0.5 + share * (grey("camera", side, side) - 0.5)
+    return 0.5 + np.outer(ramp, ramp) * (grey("camera", side, side) - 0.5)
 
 
 @pytest.mark.parametrize("strength", [50.0, 300.0])

@@ -1,6 +1,8 @@
 """Blind searches that take seconds: small photos, narrow networks, few steps."""
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from blurkit.io.records import Record, to_float
 from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.objective import SearchContext
+from blurkit.systems.kernel_space.search import advance
 from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.search_options import SearchOptions
@@ -81,6 +84,22 @@ def searched(job: TiledSearch) -> Record:
     """The job's finished record."""
     (finished,) = run_searches([job])
     return finished.result("test")
+
+
+def continued(
+    job: Callable[[], TiledSearch], steps: int, rest: Callable[[], TiledSearch] | None = None
+) -> TiledSearch:
+    """A job that is stopped after some steps; its state is read by another, which is finished."""
+    half, file = job(), io.BytesIO()
+    half.searches[0].begin()
+    for _ in range(steps):
+        advance(half.searches)
+    torch.save(half.state_dict(), file)
+    file.seek(0)
+    again = (rest or job)()
+    again.load_state_dict(torch.load(file, weights_only=True))
+    (finished,) = run_searches([again])
+    return finished
 
 
 def shaken(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:

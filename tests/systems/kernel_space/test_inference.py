@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 import blurkit
 from blurkit.engine.engine import Engine
 from blurkit.engine.torch_runner import torch_engine
-from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from blurkit.io.records import Record, to_float
 from blurkit.nn.blocks import blueprints
@@ -29,8 +28,9 @@ from blurkit.systems.kernel_space.networks import (
 )
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.reblur import transferred
-from tests.cli.command import photo
 from tests.cli.kernel_spaces import CODE, blurred_by, kernel_space
+from tests.cli.pictures import photo
+from tests.engine.networks import states
 from tests.tools.pack import stored
 
 
@@ -111,13 +111,6 @@ def test_a_smaller_map_is_stretched() -> None:
     np.testing.assert_allclose(made, np.broadcast_to([0, 1, 2], (300, 256, 3)), atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(4, 2, 2), (3, 2), (12,)])
-def test_codes_of_another_length(shape: tuple[int, ...]) -> None:
-    code = np.ones(shape, np.float32)
-    with pytest.raises(BlurkitError, match=f"code of {'x'.join(map(str, shape))}, but the network"):
-        apply_code(np.zeros((9, 9, 3), np.float32), code, engine(CodedBlur(Shown())))
-
-
 def test_the_deviation_comes_with_the_photos_places() -> None:
     pair = Record("pair", {"sharp": np.zeros((300, 300, 3), np.uint8),
                            "blur": np.full((300, 300, 3), 51, np.uint8)})  # fmt: skip
@@ -166,10 +159,8 @@ def saved(path: Path, bank: BlurCodes) -> Path:
     space = LightKernelSpace(8, 6, 2).eval()
     torch.nn.init.normal_(space.last.weight, std=0.05)
     networks = {"kernel_space": space, "codes": bank}
-    states = {
-        role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()
-    }
-    save_checkpoint(Checkpoint(states, "kernel-space", blueprints=blueprints(networks)), path)
+    held = Checkpoint(states(networks), "kernel-space", blueprints=blueprints(networks))
+    save_checkpoint(held, path)
     return path
 
 

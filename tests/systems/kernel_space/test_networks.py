@@ -80,8 +80,7 @@ def test_codes_follow_the_size_of_the_image_and_only_what_is_positive_counts() -
     assert blurred.shape == sharp.shape
     assert torch.equal(blurred, network.blur(sharp, code.relu()))
     assert not torch.equal(blurred, network.blur(sharp, code.relu() + 1))
-    one = network.blur(sharp[:, :, :128, :128], code[:, :, :1, :1])
-    assert one.shape == (1, 3, 128, 128)
+    assert network.blur(sharp[:, :, :128, :128], code[:, :, :1, :1]).shape == (1, 3, 128, 128)
 
 
 @BOTH

@@ -160,8 +160,7 @@ def test_gradients_against_differences() -> None:
 def test_flat_images_and_empty_codes_have_finite_gradients() -> None:
     flat, code = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 8, 1, 1)
     x, k = flat.clone().requires_grad_(), code.requires_grad_()
-    chosen = Objective((1, 1), (0, 0), (1, 1), (1, 1), (1, 1))
-    total(chosen, x, flat, x, k, False).backward()
+    total(Objective((1, 1), (0, 0), (1, 1), (1, 1), (1, 1)), x, flat, x, k, False).backward()
     assert x.grad.isfinite().all()
     assert k.grad.isfinite().all()
 

@@ -1,7 +1,6 @@
 """The blind search: its steps against plain ones, and that it ends as it is said to."""
 
 import copy
-import io
 import math
 import warnings
 from typing import Any
@@ -24,6 +23,7 @@ from blurkit.systems.search_options import SearchOptions
 from tests.systems.kernel_space.searches import (
     Moving,
     context,
+    continued,
     convolved,
     photo,
     record,
@@ -38,9 +38,10 @@ WILD: dict[str, Any] = {"iterations": 40, "patience": 0, "rate_decay": 30.0, "ra
 """Learning rates that rise in the end, so that the objective does too."""
 
 
-def begun(shared: SearchContext | None = None, **options: Any) -> Search:
+def begun(shared: SearchContext | None = None, side: int = 64, **options: Any) -> Search:
     """A search that can make its first step."""
-    (search,) = TiledSearch(record(), shared or context(**options)).searches
+    job = TiledSearch(record(height=side, width=side), shared or context(**options))
+    (search,) = job.searches
     search.begin()
     return search
 
@@ -87,9 +88,7 @@ def test_joint_steps_are_those_of_equations_5_to_7() -> None:
     shared = context(
         "kernel-space", step_noise=0.0, warm_up=0, start_gaussian=0.0, **options, **rates
     )
-    job = TiledSearch(record(height=256, width=256), shared)
-    (search,) = job.searches
-    search.begin()
+    search = begun(shared, 256)
     plain = plain_joint_search(search, 3)
     for number, wanted in enumerate(plain):
         advance([search])
@@ -177,8 +176,7 @@ def test_the_warm_up_nears_the_photo_and_the_start() -> None:
     shared = context(
         "kernel-space", warm_up=30, start_gaussian=1.5, image_rate=0.01, kernel_rate=0.01
     )
-    (search,) = TiledSearch(record(height=256, width=256), shared).searches
-    search.begin()
+    search = begun(shared, 256)
     assert search._start is not None
 
     def far() -> tuple[float, float]:
@@ -241,26 +239,14 @@ def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
     def job() -> TiledSearch:
         return TiledSearch(record(), context(**options))
 
-    whole = job()
-    (search,) = whole.searches
-    search.begin()
-    steps = 0
+    search, steps = begun(**options), 0
     while not search.finished:
         advance([search])
         steps += 1
     for stop in (37,) if options is WILD else (1, steps // 2, steps - 1):
-        half = job()
-        half.searches[0].begin()
-        for _ in range(stop):
-            advance(half.searches)
-        file = io.BytesIO()
-        torch.save(half.state_dict(), file)
-        file.seek(0)
-        rest = job()
-        rest.load_state_dict(torch.load(file, weights_only=True))
-        (finished,) = run_searches([rest])
-        assert torch.equal(finished.searches[0].found.picture, search.found.picture)
-        assert finished.searches[0].found.terms == search.found.terms
+        found = continued(job, stop).searches[0].found
+        assert torch.equal(found.picture, search.found.picture)
+        assert found.terms == search.found.terms
 
 
 def test_the_state_of_another_photo_is_refused() -> None:
@@ -344,8 +330,7 @@ def test_a_stylegan_is_searched_on_its_spheres() -> None:
 
 def test_a_photo_of_a_part_of_the_generators_size_is_searched_at_that() -> None:
     shared = context(prior="stylegan", sides=6, image_steps=2, kernel_steps=2, iterations=4)
-    result = searched(TiledSearch(record(), shared))
-    assert result.images["restored"].shape == (64, 64, 3)
+    assert searched(TiledSearch(record(), shared)).images["restored"].shape == (64, 64, 3)
     with pytest.raises(BlurkitError, match="is 64x48; this generator's images, 128x128"):
         TiledSearch(record(height=48), shared)
 
@@ -510,8 +495,7 @@ def test_the_search_for_a_blur_ends_when_it_no_longer_gets_better() -> None:
     search = begun(preset="paper", **still)
     assert blur_turns(search, 3) == [5, 5, 5]  # the first step of each is the best
     falling = {"kernel_patience": 4, "tolerance": 0.0, "kernel_rate": 1e-3, "kernel_steps": 12}
-    search = begun(preset="paper", **falling, warm_up=0, iterations=9)
-    assert blur_turns(search, 2) == [12, 12]
+    assert blur_turns(begun(preset="paper", **falling, warm_up=0, iterations=9), 2) == [12, 12]
 
 
 def test_the_paper_s_search_ends_before_its_last_iteration() -> None:
@@ -584,8 +568,7 @@ def test_picture_and_code_give_the_photo_again(align: bool) -> None:
 
 def test_a_search_makes_an_image_that_is_like_the_photo_once_small() -> None:
     shared = context("downsampling", iterations=40, image_rate=1e-2, patience=0)
-    job = TiledSearch(record(height=62, width=66), shared)
-    result = searched(job)
+    result = searched(TiledSearch(record(height=62, width=66), shared))
     assert result.images["restored"].shape == (62, 66, 3)
     assert result.attrs["blind_objective"] > 0
     small = [

@@ -143,8 +143,7 @@ def test_info_tells_of_them() -> None:
     assert told["mapping"]["gmacs"] == round(3 * 16 * 16 / 1e9, 4)
     assert told["synthesis"]["resolution"] == 128 and told["generator"]["resolution"] == 16
     assert told["synthesis"]["inputs"][0] == (1, 12, 16)
-    sides = [shape[-1] for shape in told["generator"]["inputs"][1]]
-    assert sides == [4, 8, 8, 16, 16]
+    assert [shape[-1] for shape in told["generator"]["inputs"][1]] == [4, 8, 8, 16, 16]
     assert all(told[role]["gmacs"] is not None for role in told)
 
 

@@ -58,8 +58,7 @@ def test_an_image_is_steered_by_its_guide(model: JointModel, role: str) -> None:
 def test_a_whole_msdi_net_brings_its_encoder(model: JointModel) -> None:
     torch.manual_seed(3)
     whole = MSDINet(model.net_prior, model.prior_upsampling, width=8, hidden=8).eval()
-    other = steered(1)
-    network = guided({"deblur": whole, "encoder": other.net_prior}, "deblur")
+    network = guided({"deblur": whole, "encoder": steered(1).net_prior}, "deblur")
     assert network is not None
     first, last = network(X, Y)
     latents = model.prior_upsampling(model.net_prior(Y))
@@ -135,8 +134,7 @@ def test_slerp_of_maps_that_point_the_same_way_is_linear(dtype: torch.dtype) -> 
         assert mixed.dtype == dtype
         np.testing.assert_allclose(mixed.float(), factor * a.float(), atol=1e-2 if dtype ==
                                    torch.bfloat16 else 1e-5)  # fmt: skip
-    still = torch.zeros(1, 4, 4, 4)
-    assert torch.isfinite(slerp(still, a[:1].float(), 0.5)).all()
+    assert torch.isfinite(slerp(torch.zeros(1, 4, 4, 4), a[:1].float(), 0.5)).all()
 
 
 # -- the way from sharp to blurry ------------------------------------------------------------------

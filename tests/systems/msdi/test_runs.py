@@ -172,8 +172,7 @@ def test_the_released_second_version_needs_the_encoder_of_the_first(tmp_path: Pa
 def test_the_first_version_is_its_own_blur_encoder(tmp_path: Path) -> None:
     inputs: dict[str, Any] = {"encoder": (str(left_by_stage_1(tmp_path / "enc.pt", 1)),)}
     run = Run(str(tmp_path / "deblur.pt"))
-    plan = plan_training("train-deblur", "msdi", run, "official", inputs, {"hidden": 4})
-    made = plan.build()
+    made = plan_training("train-deblur", "msdi", run, "official", inputs, {"hidden": 4}).build()
     assert isinstance(made, DeblurRecipe) and isinstance(made.blur_encoder, DegradationEncoder)
     assert made.blur_encoder.version == 1
     with pytest.raises(UsageError, match="use one of paper, text, official, small"):

@@ -13,8 +13,9 @@ from blurkit.errors import BlurkitError
 from blurkit.systems import from_state_dict
 from blurkit.systems.registry import describe
 from blurkit.systems.spandrel.inference import deblurring
-from tests.cli.command import Ran, assert_refused, plant_tree, records
+from tests.cli.command import Ran, assert_refused, records
 from tests.cli.invoke import invoke
+from tests.cli.pictures import plant_tree
 from tests.systems.spandrel.networks import (
     FULL,
     NETWORKS,
@@ -133,8 +134,7 @@ def imageio_photo(folder: Path) -> Path:
 
 def test_safetensors_and_python(networks: dict[str, Path], tmp_path: Path) -> None:
     photo = cut(64, 72)
-    file = write("Restormer", tmp_path, ".safetensors")
-    model = blurkit.load(file, tile=128, precision="fp32")
+    model = blurkit.load(write("Restormer", tmp_path, ".safetensors"), tile=128, precision="fp32")
     expected = deblurred(photo, tmp_path, "-c", networks["Restormer"], "--tile", 128)
     np.testing.assert_array_equal(model.deblur(photo), expected)
 
