@@ -134,7 +134,8 @@ def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:
     cosine = nn.functional.cosine_similarity(a, b).clamp(-1, 1)
     angle = torch.acos(cosine).unsqueeze(1)
     sine = torch.sin(angle)
-    safe = torch.where(sine > 1e-4, sine, 1)
+    apart = sine > 1e-3  # as sure as float32 is of the cosine
+    safe = torch.where(apart, sine, 1)
     arc = (torch.sin((1 - amount) * angle) * a + torch.sin(amount * angle) * b) / safe
-    mixed = torch.where(sine > 1e-4, arc, torch.lerp(a, b, amount))
+    mixed = torch.where(apart, arc, torch.lerp(a, b, amount))
     return mixed.view_as(first).to(first.dtype)
