@@ -622,7 +622,8 @@ def check_nafnet_losses(fixture: Fixture) -> None:
         assert restored.grad is not None
         fixture.compare(f"output_grad_{name}", restored.grad)
         equal = psnr_loss(seen(sharp), seen(sharp)).item()
-        assert equal == pytest.approx(fixture.arrays[f"output_psnr_{name}_equal"][0], abs=1e-3)
+        wanted = fixture.arrays[f"output_psnr_{name}_equal"][0]
+        assert equal == pytest.approx(wanted, abs=1e-3)
 
 
 def luma(image: Tensor) -> Tensor:

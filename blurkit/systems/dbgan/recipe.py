@@ -336,6 +336,10 @@ def wasserstein(logits: Tensor, real: bool) -> Tensor:
     return -logits.mean() if real else logits.mean()
 
 
+CRITERIA = {"vanilla": cross_entropy, "lsgan": squared_error, "wgan-gp": wasserstein}
+"""The traditional criteria by name."""
+
+
 def traditional(criterion: Callable[[Tensor, bool], Tensor]) -> Adversarial:
     """Return the losses of a discriminator of real and fake, and of a generator that fools it.
 
@@ -377,8 +381,6 @@ ADVERSARIAL = {
         discriminator=relativistic,
         generator=lambda real, fake: relativistic(real.detach(), fake, exchanged=True),
     ),
-    "vanilla": traditional(cross_entropy),
-    "lsgan": traditional(squared_error),
-    "wgan-gp": traditional(wasserstein),
+    **{name: traditional(criterion) for name, criterion in CRITERIA.items()},
 }
 """All adversarial losses by name; `wgan-gp` requires `gradient_penalty`."""

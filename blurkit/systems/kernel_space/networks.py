@@ -147,7 +147,7 @@ class KernelSpace(EncodedBlur):
         )
         values = 2 * code if variational else code
         self.kernel_extractor = CodeExtractor(2 * width, width, values, code_blocks)
-        self.adapter = nn.ModuleDict({"model": adapter(width, code)})
+        self.adapter = Adapter(width, code)
         self.recon_trunk = nn.Sequential(
             *(_residual_block(width) for _ in range(back_blocks)),
             *(*_enlarged(width), *_enlarged(width)),
@@ -175,7 +175,7 @@ class KernelSpace(EncodedBlur):
         return self.kernel_extractor(torch.cat([sharp, blur], 1))
 
     def _blur(self, sharp: Tensor, features: Tensor, code: Tensor) -> Tensor:
-        return self.recon_trunk(self.adapter["model"](features, code)) + sharp
+        return self.recon_trunk(self.adapter(features, code)) + sharp
 
 
 def _check_size(image: Tensor, least: int) -> None:
@@ -233,12 +233,19 @@ class CodeExtractor(nn.Sequential):
         super().__init__(OrderedDict(model=nn.Sequential(*layers)))
 
 
-def adapter(width: int, code: int) -> Level:
-    """Return F's U-Net, which maps features, and a code at 1/32, to features in [-1, 1]."""
-    level = Level(8 * width, 8 * width, 8 * width + code)
-    for outer in (4 * width, 2 * width, width):
-        level = Level(outer, 2 * outer, 4 * outer, level)
-    return Level(width, width, 2 * width, level, outermost=True)
+class Adapter(nn.Module):
+    """F's U-Net: maps features, and a code at its bottleneck, to features in [-1, 1]."""
+
+    def __init__(self, width: int, code: int) -> None:
+        super().__init__()
+        level = Level(8 * width, 8 * width, 8 * width + code)
+        for outer in (4 * width, 2 * width, width):
+            level = Level(outer, 2 * outer, 4 * outer, level)
+        self.model = Level(width, width, 2 * width, level, outermost=True)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """Map features (N, width, H, W) and a code (N, code, H / 32, W / 32) to features."""
+        return self.model(features, code)
 
 
 class Level(nn.Module):
