@@ -358,7 +358,12 @@ def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
     sharp = photo(128, 128)
     blurry = np.rint(255 * shaken(sharp, KERNEL).clip(0, 1)).astype(np.uint8)
     shared = context(
-        iterations=1500, prior_width=32, image_rate=5e-3, kernel_rate=5e-4, patience=0, average=0.9
+        iterations=1500,
+        prior_width=32,
+        image_rate=5e-3,
+        kernel_rate=5e-4,
+        patience=0,
+        average_decay=0.9,
     )
     result = searched(TiledSearch(Record("photo", {"blur": blurry}), shared))
     inside = (slice(4, -4), slice(4, -4))
