@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from blurkit.errors import BlurkitError, one_line
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.hdf5 import check_stored, items, probe
 from blurkit.io.images import read_image
-from blurkit.io.paths import reading_errors, walk
+from blurkit.io.paths import IMPORTED_FROM, reading_errors, walk
 from blurkit.io.writing import replacing
 
 DEEPEST = 4
@@ -350,16 +353,30 @@ def _check_inflated(path: Path) -> None:
         place += size
 
 
+def _read_apart(path: Path) -> dict[str, list[np.ndarray]]:
+    """Return the matrices of a MATLAB file before version 7.3, by the names of variables.
+
+    SciPy crashes on some damage, so a child process reads it. Raises ValueError if that fails.
+    """
+    _check_inflated(path)
+    command = [sys.executable, "-m", "blurkit.synthesis.kernels", str(path.absolute())]
+    ran = subprocess.run(command, input=b"", capture_output=True, timeout=60, cwd=IMPORTED_FROM)
+    if ran.returncode:
+        said = ran.stderr.decode(errors="replace").splitlines()
+        raise ValueError(said[-1] if ran.returncode > 0 and said else "its reader crashes on it")
+    variables: dict[str, list[np.ndarray]] = {}
+    with np.load(io.BytesIO(ran.stdout), allow_pickle=False) as loaded:
+        for key in loaded.files:
+            variables.setdefault(key.rpartition("-")[0], []).append(loaded[key])
+    return variables
+
+
 def _matlab(path: Path) -> list[np.ndarray]:
     if h5py.is_hdf5(path):  # version 7.3
         with h5py.File(path, locking=False) as file:
             variables = {k: _dereferenced(v, k, file) for k, v in items(file) if k != "#refs#"}
     else:
-        import scipy.io  # slow to import, and needed only here
-
-        _check_inflated(path)
-        loaded = scipy.io.loadmat(path)
-        variables = {k: _cells(v) for k, v in loaded.items() if not k.startswith("__")}
+        variables = _read_apart(path)
     if {"x", "y", "f"} <= set(variables):  # Levin's sharp image, blurred image and kernel
         return variables["f"]
     return [array for arrays in variables.values() for array in arrays]
@@ -384,3 +401,12 @@ def _dereferenced(item: Any, name: str, file: h5py.File, depth: int = 0) -> list
         return [array for c in cells for array in _dereferenced(c, name, file, depth + 1)]
     _check_size(item.shape)
     return [item[()].T]
+
+
+if __name__ == "__main__":
+    import scipy.io
+
+    whole = scipy.io.loadmat(sys.argv[1])
+    matrices = {k: _cells(v) for k, v in whole.items() if not k.startswith("__")}
+    named = {f"{k}-{n}": array for k, found in matrices.items() for n, array in enumerate(found)}
+    np.savez(sys.stdout.buffer, **named)  # objects are refused where they are read

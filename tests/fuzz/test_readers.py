@@ -257,7 +257,6 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "a.state.pt": (state, read_state),
     "a.npy": (lambda path: np.save(path, np.hanning(9)[:, None] * np.hanning(9)), read_kernels),
     "a.npz": (lambda path: np.savez_compressed(path, k=np.ones((9, 9))), read_kernels),
-    "a.mat": (matlab, read_kernels),
     "train.txt": (
         text("sharp/1.png blur/1.png\nsharp/2.png blur/2.png\n"),
         lambda path: read_lists([path]),
@@ -287,7 +286,10 @@ READERS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
 }
 """By name of a file: how a whole one is written, and how it is read."""
 
-COSTLY = {"a.onnx": (network, lambda path: blurkit.info(path))}
+COSTLY: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
+    "a.onnx": (network, lambda path: blurkit.info(path)),
+    "a.mat": (matlab, read_kernels),
+}
 """Those that are read by a child process."""
 
 

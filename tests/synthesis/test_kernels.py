@@ -1,5 +1,6 @@
 """Kernel files against each other, and the properties of random shakes."""
 
+import base64
 import warnings
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def test_a_kernel_has_a_largest_size(name: str, tmp_path: Path) -> None:
     words = "more than 67108864 bytes" if "inflated" in name else "has at most 1000 pixels a side"
     with pytest.raises(BlurkitError, match=f"{name}: .*{words}"):
         read_kernels(tmp_path / name)
+
+
+CRASH = base64.b64decode(
+    "DwAAAIgAAAB4nONjYGDYwcTAwAakORggNAiwQvmcUMwIhGDYwcTAwAakORggNAiwQvmcUMwIhNlQdgcTA9WBlTPPDM"
+    "lvU+0zOhiND+/bZM8IFj0A5R9C42+yh6lHNwcmD+FdsH82197YP+A2lP8AjX/BHlU9AsDsg6mH0M+h9Gs0/m24+7C7"
+    "5xCa/a+h/A9o/Af2qOpp5R7Kw4da8UUpAAAddIaL"
+)
+"""Damage after the header of a MATLAB file on which SciPy 1.17 crashes, found by fuzzing."""
+
+
+def test_damage_that_crashes_scipy(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "k.mat", {"k": np.ones((9, 9))})
+    header = (tmp_path / "k.mat").read_bytes()[:128]
+    (tmp_path / "k.mat").write_bytes(header + CRASH)
+    with pytest.raises(BlurkitError, match=r"k\.mat: cannot read this kernel file"):
+        read_kernels(tmp_path / "k.mat")
 
 
 def test_damage_that_crashes_hdf5(tmp_path: Path) -> None:
