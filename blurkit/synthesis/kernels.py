@@ -407,6 +407,10 @@ if __name__ == "__main__":
     import scipy.io
 
     whole = scipy.io.loadmat(sys.argv[1])
-    matrices = {k: _cells(v) for k, v in whole.items() if not k.startswith("__")}
-    named = {f"{k}-{n}": array for k, found in matrices.items() for n, array in enumerate(found)}
+    named: dict[str, Any] = {
+        f"{name}-{number}": array
+        for name, value in whole.items()
+        if not name.startswith("__")
+        for number, array in enumerate(_cells(value))
+    }
     np.savez(sys.stdout.buffer, **named)  # objects are refused where they are read
