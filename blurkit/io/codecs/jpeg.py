@@ -244,7 +244,7 @@ IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 
 END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
 LEAST_TILE = 14
-"""The least bytes of a tile: those of its two markers."""
+"""The least bytes of a tile, those of its two markers. OpenJPEG takes 30 kB for each at once."""
 
 PREMULTIPLIED = 2
 """The kind of an alpha channel by which colours are multiplied."""
@@ -265,9 +265,11 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
 
     data = file.read()
     with opened(file, where, "JPEG2000") as claimed:
-        height, width, depths = _stated(data)
+        height, width, depths, tiles = _stated(data)
         check_claim(height, width, 24, len(data), where)
-        _check_tiles(data, where)
+        if tiles * LEAST_TILE > len(data):
+            reason = f"claims {tiles} tiles, which a file of {len(data)} bytes cannot hold"
+            raise BlurkitError(f"{where}: {reason}")
         metadata, plain = _metadata(data)
         if max(depths) <= 8:  # Pillow knows palettes and YCC as well
             if not decoded:
@@ -313,26 +315,14 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
         file.write(box(kind, body))
 
 
-def _stated(data: bytes) -> tuple[int, int, list[int]]:
-    """Return the height, width and bits of each channel that a codestream states."""
+def _stated(data: bytes) -> tuple[int, int, list[int], int]:
+    """Return the height, width, bits of each channel and number of tiles of a codestream."""
     place = data.index(JP2_CODESTREAM) + 8
-    width, height, left, top, channels = struct.unpack_from(">IIII16xH", data, place)
+    right, below, left, top, *grid, channels = struct.unpack_from(">8IH", data, place)
+    across, down, first, upper = grid
+    tiles = -((first - right) // max(across, 1)) * -((upper - below) // max(down, 1))
     depths = [(data[place + 34 + 3 * channel] & 0x7F) + 1 for channel in range(channels)]
-    return height - top, width - left, depths
-
-
-def _check_tiles(data: bytes, where: str) -> None:
-    """Raise BlurkitError if a codestream has more tiles than its file can hold.
-
-    OpenJPEG allocates some 30 kB for each before it reads any.
-    """
-    place = data.index(JP2_CODESTREAM) + 8
-    right, below, _, _, width, height, left, top = struct.unpack_from(">8I", data, place)
-    tiles = -((left - right) // max(width, 1)) * -((top - below) // max(height, 1))
-    if tiles * LEAST_TILE > len(data):
-        raise BlurkitError(
-            f"{where}: claims {tiles} tiles, which a file of {len(data)} bytes cannot hold"
-        )
+    return below - top, right - left, depths, tiles
 
 
 def _density(resolution: tuple[float, float, float]) -> bytes:
