@@ -259,6 +259,19 @@ def tiles(side: int) -> bytes:
     return data
 
 
+def bilevel() -> bytes:
+    """A TIFF of 5 million rows of one bit, all but the first of them missing JPEGs."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((64, 48), np.uint8), compression="jpeg", rowsperstrip=64)
+    data = file.getvalue()
+    with tifffile.TiffFile(file) as written:
+        tags = written.pages[0].tags
+        for tag, value in ((257, 5_000_000), (258, 1)):
+            place = tags[tag].offset + 2  # of type, count and value
+            data = data[:place] + struct.pack("<HII", 4, 1, value) + data[place + 10 :]
+    return data
+
+
 def embedded(side: int) -> bytes:
     """A TIFF whose only strip is a JPEG that claims to be larger than the page."""
     file = io.BytesIO()
@@ -305,6 +318,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "wordy.tif": ("unsupported TIFF colour space", wordy),
     "tiles.tif": ("cannot hold", lambda: tiles(30000)),
     "embedded.tif": ("cannot hold", lambda: embedded(30000)),
+    "bilevel.tif": ("cannot hold", bilevel),
     "stack.tif": ("cannot hold", lambda: stack(100_000)),
     "stacks.tif": ("more than --max-pixels", lambda: stack(10**9)),
     "text.jxl": ("damaged", lambda: compressed(b"Exif")),

@@ -276,10 +276,13 @@ def _read_page(
         height = max(height, page.tilelength * page.tiledepth)
         width = max(width, page.tilewidth)
     bits, compression = page.samplesperpixel * page.bitspersample, _named(page.compression)
+    embedded = compression not in (*DEFLATED, *FAX, *BOUNDED)
+    if embedded:  # images of whole bytes, whatever the page says of its bits
+        bits = max(bits, 8 * page.samplesperpixel)
     check_claim(height, width, bits, stored, where, compression in DEFLATED)
     if compression in FAX and height > 8 * stored:
         raise BlurkitError(f"{where}: claims {height} rows, which {stored} bytes cannot hold")
-    if compression not in (*DEFLATED, *FAX, *BOUNDED):
+    if embedded:
         _check_images(page, compression, where)
     metadata = _metadata_of(page)
     if not decoded:
