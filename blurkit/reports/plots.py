@@ -74,17 +74,18 @@ def read_log(path: Path) -> dict[str, Curve]:
             for name, value in flat(entry):
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     values[name][step].append(value)
+        curves = {
+            name: (sorted(by_step), [fmean(by_step[step]) for step in sorted(by_step)])
+            for name, by_step in values.items()
+        }
     except OSError as error:
         raise BlurkitError(f"{path}: cannot be read ({error.strerror})") from error
-    # RecursionError: brackets without end; OverflowError: an infinite step
+    # RecursionError: brackets without end; OverflowError: an infinite step or sum
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as why:
         raise BlurkitError(f"{path}: is not a log of JSON lines ({one_line(why)})") from why
-    if not values:
+    if not curves:
         raise BlurkitError(f"{path}: holds no values")
-    return {
-        name: (sorted(by_step), [fmean(by_step[step]) for step in sorted(by_step)])
-        for name, by_step in values.items()
-    }
+    return curves
 
 
 def describe_log(path: Path) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def test_values_of_a_log(tmp_path: Path) -> None:
     }
     assert blurkit.info(path)["losses"]["l1"] == {"first": 2, "last": 0.5, "min": 0.5, "max": 2}
     endless, deep = '{"step": Infinity, "objective": 1}\n', "[" * 100_000
-    for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n', endless, deep, "\xff"):
+    vast = '{"step": 1, "objective": 1e308}\n' * 2
+    for text in ("no JSON\n", "[1]\n", '{"objective": 1}\n', endless, vast, deep, "\xff"):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(BlurkitError, match=r"log.jsonl: is not a log of JSON lines"):
             read_log(path)
