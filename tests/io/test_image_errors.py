@@ -264,6 +264,7 @@ def bilevel() -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, np.zeros((64, 48), np.uint8), compression="jpeg", rowsperstrip=64)
     data = file.getvalue()
+    file.seek(0)
     with tifffile.TiffFile(file) as written:
         tags = written.pages[0].tags
         for tag, value in ((257, 5_000_000), (258, 1)):
