@@ -1,6 +1,7 @@
 """`blurkit prepare` on datasets and frames, with blur that it makes; shards rotated and resumed."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ def test_photos_as_they_lie_in_a_package() -> None:
     folder = Path(skimage.data.__file__).parent
     photos = results("p.h5", "prepare", folder, "--as", "sharp", "--jobs", 1)
     names = {record.name for record in photos}
-    assert names >= {"astronaut", "camera", "rocket", "horse", "multipage_rgb/000000"}
+    assert names >= {"astronaut", "camera", "rocket", "horse"}
+    assert any(re.fullmatch("multipage.*/000000", name) for name in names)  # or multipage_rgb
     assert all(record.images.keys() - {"alpha"} == {"sharp"} for record in photos)
 
 

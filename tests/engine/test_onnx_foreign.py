@@ -413,7 +413,8 @@ def test_a_network_that_never_ends_or_takes_all_memory_is_one_line(
     assert_refused(refused(path), "takes more than 1 s for a small image")
     monkeypatch.undo()
     assert not opened
-    assert_refused(refused(hungry(tmp_path / "hungry.onnx")), "does not run (")
+    # an old onnxruntime computes constants when it opens a file
+    assert_refused(refused(hungry(tmp_path / "hungry.onnx")), "hungry.onnx: ", "(")
 
 
 def test_no_file_in_the_current_folder_is_run(tmp_path: Path) -> None:

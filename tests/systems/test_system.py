@@ -15,7 +15,9 @@ def test_systems_are_described_without_torch_and_built_without_its_compiler() ->
         "assert 'torch' not in sys.modules; "
         "from blurkit.systems.registry import load_networks; "
         "[load_networks(load_shipped(name)) for name in ('msdi', 'kernel-space', 'deconvolution')];"
-        "assert not {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}"
+        "compiler = {'torch._dynamo', 'torch.onnx', 'sympy'} & {*sys.modules}; import torch; "
+        "old = torch.__version__ < '2.7'; "  # it imports sympy for any zeros without values
+        "assert compiler <= ({'sympy'} if old else set()), compiler"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
