@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -291,6 +292,7 @@ class Look:
     def of(cls, path: Path) -> Look:
         """Return the look of a video. Raises BlurkitError if it cannot be read."""
         with open_video(path) as (container, stream):
+            stream.thread_count = 1  # no thread that logs with `LOGGED`
             with decoding_errors(path, "cannot be decoded", reason_of):
                 first = next(container.decode(stream))
             return cls(
@@ -328,6 +330,11 @@ class Look:
         return ":".join(parts)
 
 
+LOGGED = Lock()
+"""Held while FFmpeg logs. A level that stayed set would let films hang when they are closed: with
+the interpreter's lock held, that waits for decoding threads, which wait for the lock to log."""
+
+
 def _chroma_location(frame: Any) -> str:
     """Return FFmpeg's name of the place of a frame's chroma samples, which PyAV does not have."""
     from av import logging
@@ -337,14 +344,14 @@ def _chroma_location(frame: Any) -> str:
     source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, Fraction(1))
     graph.link_nodes(source, graph.add("showinfo", checksum="0"), graph.add("buffersink"))
     graph.configure()
-    level = logging.get_level()
-    logging.set_level(logging.INFO)
-    try:
-        with logging.Capture() as lines:
-            graph.vpush(frame)
-            graph.vpull()
-    finally:
-        logging.set_level(level)
+    with LOGGED:
+        logging.set_level(logging.INFO)
+        try:
+            with logging.Capture() as lines:
+                graph.vpush(frame)
+                graph.vpull()
+        finally:
+            logging.set_level(None)
     found = re.search(r" cl:(\w+) ", "".join(line[2] for line in lines))
     return found[1] if found else "unspecified"
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,20 @@ def test_a_pass_does_not_move_the_colours(
     assert Look.of(source).chroma == Look.of(tmp_path / f"out_{name}").chroma == place
     for before, after in zip(*map(planes, (source, tmp_path / f"out_{name}")), strict=True):
         assert np.abs(displacement(before, after)).max() < 0.08
+
+
+def test_looks_taken_at_once_leave_no_logs_on(tmp_path: Path) -> None:
+    """With them, decoding threads wait for Python's lock, and closing a film for those threads."""
+    source = make_video(tmp_path / "a.mp4", encoder={"chroma_sample_location": "center"})
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            looks = [*pool.map(Look.of, [source] * 64)]
+    finally:
+        sys.setswitchinterval(usual)
+    assert {look.chroma for look in looks} == {"center"}
+    assert av.logging.get_level() is None
 
 
 ALL = {
