@@ -207,7 +207,7 @@ class Results:
     def __init__(self, options: DeblurOptions, engine: Engine | None, otherwise: bool) -> None:
         self._options, self._engine, self._otherwise = options, engine, otherwise
         self._lengths = defaultdict[str, list[float]](list)
-        self._photos = self._sharp = 0
+        self._photos = self._left = 0
 
     def describe(self, record: Record) -> None:
         """Print a line on a photo, or a JSON line on any record."""
@@ -235,7 +235,7 @@ class Results:
 
         options, otherwise = self._options, self._otherwise
         left = otherwise and tasks.is_left(record)
-        self._photos, self._sharp = self._photos + 1, self._sharp + left
+        self._photos, self._left = self._photos + 1, self._left + left
         found = "" if self._engine else f"{tasks.inversion().windows_summary(record, otherwise)}; "
         whole = record.attrs["part_of"] if options.preview else None
         line = tasks.result_line(record, found, whole)
@@ -247,12 +247,13 @@ class Results:
         """Print a line on each film, and how many photos were left as they are."""
         from blurkit.tasks.deblur import film_summary
 
-        quiet, sharp = self._options.quiet, self._sharp
+        quiet, left = self._options.quiet, self._left
         for name, lengths in self._lengths.items():
             say(f"{name}: {film_summary(lengths)}", quiet)
-        if sharp:
-            what = "were sharp and left as they are" if sharp > 1 else "was sharp and left as it is"
-            say(f"{sharp} of {self._photos} {what}", quiet or self._options.json)
+        if left:
+            what = "were left as they are" if left > 1 else "was left as it is"
+            line = f"{left} of {self._photos} {what}: no blur was found that could be undone"
+            say(line, quiet or self._options.json)
 
 
 def clipped_frames(options: DeblurOptions, inputs: shared.InputPaths) -> range | None:

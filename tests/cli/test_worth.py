@@ -61,7 +61,7 @@ def test_deblur_warns_if_next_to_nothing_changed(checkpoint: Path) -> None:
     assert "warning" not in done(*command, 0).err, "nothing was to be changed"
 
 
-def test_sharp_photos_are_counted_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_left_as_they_are_are_counted_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(record: Record) -> Record:
         windows = {"restored_windows": 4, "restored_believed": 0, "restored_left": 4}
         windows["restored_left"] -= record.name == "2"  # the network changed one window a little
@@ -72,12 +72,13 @@ def test_sharp_photos_are_counted_in_one_line(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cli_deblur, "deblurring", lambda *_: (leave, None))
     named = [write(f"{number}.png", photo(number)) for number in range(3)]
     ran = done("deblur", *named, "-o", "out")
-    assert "2 of 3 were sharp and left as they are" in ran.lines
+    assert "2 of 3 were left as they are: no blur was found that could be undone" in ran.lines
     assert [line for line in ran.lines if "warning" in line] == [
         line for line in ran.lines if line.startswith("warning: 2: next to nothing was changed")
     ]
     ran = done("deblur", named[0])
-    assert "1 of 1 was sharp and left as it is" in ran.lines and "warning" not in ran.err
+    assert "1 of 1 was left as it is: no blur was found that could be undone" in ran.lines
+    assert "warning" not in ran.err
 
 
 def restored(before: np.ndarray, after: np.ndarray, **attrs: float) -> Record:
