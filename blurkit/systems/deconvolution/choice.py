@@ -30,7 +30,7 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
-from blurkit.systems.deconvolution.estimator import BlurEstimator, dots, turns
+from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, turns
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
@@ -52,6 +52,10 @@ and take less time than one at full size."""
 
 COARSE = 21
 """Side of the kernels of which one is chosen, pixels."""
+
+SHARED = 0.1
+"""By how much more than its own a kernel that a window shares with others is worth, as voices are:
+what several windows say is less due to chance."""
 
 ALIKE, RIVAL = 0.9, 0.1
 """Agreement below which coarse kernels count as different, and by how much less than the chosen one
@@ -199,14 +203,16 @@ class KernelSelection:
         self.undo, self.o = undo, options
         self.estimator = estimator.eval().to(undo.device)
 
-    def lights(self, photo: np.ndarray, found: Estimates) -> list[tuple[Estimates, SelectedKernel]]:
+    def lights(
+        self, photo: np.ndarray, found: Estimates, alone: bool = True
+    ) -> list[tuple[Estimates, SelectedKernel]]:
         """Return the coarse kernels of a window for every gamma, and the best one in full size.
 
         `found` are those for the first gamma. Only in full size, and each from its own start,
         kernels tell gammas apart: in all of Levin's 16 photos, at 29 pixels in 13, at 21 in 6.
         """
         others = range(1, len(self.o.gammas))
-        every = [found, *(self.starts(photo, light) for light in others)]
+        every = [found, *(self.starts(photo, light, alone) for light in others)]
         return [
             (own, self.finished(photo, own, int(own.better.argmax()), light))
             for light, own in enumerate(every)
@@ -218,30 +224,42 @@ class KernelSelection:
         gains[0] += self.o.doubt
         return int(np.argmax(gains))
 
-    def starts(self, photo: np.ndarray, light: int) -> Estimates:
+    def starts(self, photo: np.ndarray, light: int, alone: bool = True) -> Estimates:
         """Return coarse kernels of a window for one gamma: from a dot, and if needed from L0's.
 
-        One is enough if the estimator is sure of it and it promises something: a dot may stay one.
-        In the photo itself, kernels are at most a third as large as the window.
+        One is enough if the estimator is sure of it and it promises something: a dot may stay one;
+        or if the window is not `alone`, and others will share a kernel with it. In the photo
+        itself, kernels are at most a third as large as the window.
         """
         gammas = [self.o.gammas[light]]
         found = self._coarse(photo, dots(1), gammas)
-        if float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin:
+        sure = float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin
+        if sure or not alone:
             return found
         other = self._coarse(photo, self._l0(photo, L0_SIDE, gammas), gammas)
-        return Estimates(
-            torch.cat([found.kernels, other.kernels]),
-            torch.cat([found.agreement, other.agreement]),
-            np.concatenate([found.better, other.better]),
-        )
+        return both(found, other)
 
     def _coarse(self, photo: np.ndarray, starts: Tensor, gammas: Sequence[float]) -> Estimates:
         """Return the coarse kernels of a window, from starts (N, s, s)."""
         size = largest(photo)
-        side = min(COARSE, size)
-        sides = between(starts.shape[-1], side)
-        kernels, sure = self.turned(photo, gammas, starts, sides, size)
-        return Estimates(kernels, sure, self.gains(shrunk(photo, side / size), kernels, gammas))
+        sides = between(starts.shape[-1], min(COARSE, size))
+        return self._promising(photo, *self.turned(photo, gammas, starts, sides, size), gammas)
+
+    def _promising(
+        self, photo: np.ndarray, kernels: Tensor, sure: Tensor, gammas: Sequence[float]
+    ) -> Estimates:
+        copy = shrunk(photo, kernels.shape[-1] / largest(photo))
+        return Estimates(kernels, sure, self.gains(copy, kernels, gammas))
+
+    def with_shared(
+        self, photo: np.ndarray, found: Estimates, shared: tuple[Tensor, Tensor], light: int
+    ) -> Estimates:
+        """Return the coarse kernels of a window and, as the last, that which windows share.
+
+        What that promises counts `SHARED` more.
+        """
+        other = self._promising(photo, *shared, [self.o.gammas[light]])
+        return both(found, replace(other, better=other.better + SHARED))
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[int]:
         """Return the index of the best estimate of every window; `near` lists its neighbours.
@@ -285,7 +303,6 @@ class KernelSelection:
             trust = (trust + float(others) / (len(alike) - 1)) / 2
         return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
-    @torch.inference_mode()
     def turned(
         self,
         photo: np.ndarray,
@@ -300,9 +317,30 @@ class KernelSelection:
 
         The second result, (N,), is how well they are expected to agree with the true one.
         """
+        values = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
+        return self._turned(values.expand(len(gammas), -1, -1, -1), gammas, starts, sides, size)
+
+    def shared(self, photos: Sequence[np.ndarray], light: int) -> tuple[Tensor, Tensor]:
+        """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).
+
+        What one window alone does not show, such as blur along its only edges, another one does.
+        """
+        size = largest(photos[0])
+        batch = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
+        gammas, sides = [self.o.gammas[light]] * len(photos), between(START, min(COARSE, size))
+        return self._turned(batch, gammas, dots(1), sides, size)
+
+    @torch.inference_mode()
+    def _turned(
+        self,
+        photos: Tensor,
+        gammas: Sequence[float],
+        starts: Tensor,
+        sides: Sequence[int],
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
         device = self.undo.device
-        values = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).clamp_min(0)
-        photos = values.to(device).expand(len(gammas), -1, -1, -1)
+        photos = photos.clamp_min(0).to(device)
         exponents = photos.new_tensor(list(gammas))
         known = self.estimator, self.undo.network, photos, exponents, starts.to(device)
         with autocast(device, self.undo.dtype):
@@ -373,6 +411,15 @@ class KernelSelection:
         grey = torch.stack([(values**gamma).mean(2) for gamma in gammas])
         weights = grey.new_full((len(grey),), self.o.weight)
         return estimate_kernels(grey, side, weights, self.o)
+
+
+def both(first: Estimates, second: Estimates) -> Estimates:
+    """Return the estimates of two."""
+    return Estimates(
+        torch.cat([first.kernels, second.kernels]),
+        torch.cat([first.agreement, second.agreement]),
+        np.concatenate([first.better, second.better]),
+    )
 
 
 def copied(photo: np.ndarray, size: int) -> np.ndarray:

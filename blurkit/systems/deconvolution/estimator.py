@@ -142,9 +142,13 @@ class BlurEstimator(nn.Module):
         return cls("soft", kernel_width=kernel_width)
 
     def forward(self, network: Deconvolver, seen: View, kernels: Tensor) -> Turn:
-        """Make one turn from `kernels` (N, s, s), whose first step's picture `network` makes."""
+        """Make one turn from `kernels` (N, s, s), whose first step's picture `network` makes.
+
+        One kernel for several photos, (1, s, s), is that which explains all of them.
+        """
         with torch.no_grad():
-            picture, features = first_picture(network, seen, kernels)
+            each = kernels.expand(len(seen.photos), -1, -1)
+            picture, features = first_picture(network, seen, each)
             light = (picture.clamp(1e-4, 1) ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
             gradients = torch.stack(forward_differences(light), 1)
         kept = self.kept(gradients)
@@ -163,13 +167,14 @@ class BlurEstimator(nn.Module):
         """Return the turn whose picture has these edges (N, 2, H, W)."""
         size = kernels.shape[-1]
         ridge = self.ridge[0].exp() + self.ridge[1].exp() * seen.noisy.square()
-        explained, plain, crossed = least_squares(seen, edges, size, ridge)
+        explained, plain, crossed = least_squares(seen, edges, size, ridge, len(kernels))
         found = recentred(torch.cat([explained, kernels, *plain])).chunk(2 + len(plain))
-        evidence = torch.stack([*(size * k for k in found), crossed, seen.own], 1)
+        own, noise = pooled(seen.own, len(kernels)), pooled(seen.noise, len(kernels))
+        evidence = torch.stack([*(size * k for k in found), crossed, own], 1)
         if self.cleaner is None:
-            kernels, agreement = found[0], found[0].new_ones(len(edges))
+            kernels, agreement = found[0], found[0].new_ones(len(kernels))
         else:
-            kernels, agreement = self.cleaner(evidence, seen.noise)
+            kernels, agreement = self.cleaner(evidence, noise)
             kernels = recentred(kernels)
         kernels = kernels / kernels.sum((-2, -1), keepdim=True)  # what leaves it is lost
         return Turn(kernels, evidence, edges, agreement, picture)
@@ -279,8 +284,8 @@ def turns(
 ) -> Iterator[tuple[int, View, Turn]]:
     """Yield the turns of photos (N, 3, H, W), one for each kernel side in `sizes`, from coarse on.
 
-    The first starts from `kernels` (N, s, s), each other from the kernels before it. Kernels in the
-    photos themselves have the side `full`.
+    The first starts from `kernels` (N, s, s), or (1, s, s) for one that all photos share; each other
+    one from those before it. Kernels in the photos themselves have the side `full`.
     """
     views: dict[int, View] = {}
     for size in sizes:
@@ -301,9 +306,12 @@ def first_picture(network: Deconvolver, seen: View, kernels: Tensor) -> tuple[Te
 
 
 def least_squares(
-    seen: View, edges: Tensor, size: int, ridge: Tensor, steps: int = 12
+    seen: View, edges: Tensor, size: int, ridge: Tensor, count: int, steps: int = 12
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Return kernels (N, size, size) that explain a photo's gradients by edges (N, 2, H, W).
+    """Return kernels (count, size, size) that explain photos' gradients by edges (N, 2, H, W).
+
+    `count` is N or 1: one kernel for each photo, or for all.
+
 
     argmin |edges * k - gradients|^2 + ridge |k|^2 with k >= 0, by accelerated projected gradients;
     then the plain solutions, without that limit, for all `RIDGES`; then the cross-correlation, up
@@ -316,6 +324,7 @@ def least_squares(
     half, whole = (rfft2(F.pad(edges * part, pads)) for part in (window.sqrt(), window))
     crossed = (whole.conj() * torch.stack(seen.spectra, 1)).sum(1)
     power = half.abs().square().sum(1)
+    crossed, power, ridge = (pooled(x, count) for x in (crossed, power, ridge))
     r = ridge.view(-1, 1, 1) * h * w
     plain = []
     for factor in RIDGES:
@@ -339,6 +348,11 @@ def least_squares(
     kernel = F.relu(kernel - 0.03 * kernel.amax((-2, -1), keepdim=True))
     kernel = (kernel + 1e-8) / (kernel + 1e-8).sum((-2, -1), keepdim=True)
     return kernel, plain, wanted / wanted.abs().amax((-2, -1), keepdim=True).clamp_min(1e-9)
+
+
+def pooled(values: Tensor, count: int) -> Tensor:
+    """Return values (N, ...) as they are if `count` is N, else their mean (1, ...)."""
+    return values if len(values) == count else values.mean(0, keepdim=True)
 
 
 def forward_differences(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,6 +51,9 @@ from blurkit.systems.system import load_shipped
 GROUP = 2
 """Number of windows that are restored together."""
 
+ENOUGH = 4
+"""Number of windows that share a kernel; fewer tell little more than one."""
+
 SURER = 0.08
 """By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
 
@@ -182,12 +185,15 @@ class Deconvolution:
         small = shrunk(image, factor)
         places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
         cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
-        starts = partial(self.choice.starts, light=light or 0)
+        alone = len(cuts) < ENOUGH or len({cut.shape for cut in cuts}) > 1
+        starts = partial(self.choice.starts, light=light or 0, alone=alone)
         found = self.each(starts, cuts, stage="estimate blur", watch=watch)
         near = neighbours(places)
         known: Finished = {}
         if light is None:
-            found, light, known = self._in_light(cuts, found, watch)
+            found, light, known = self._in_light(cuts, found, watch, alone=alone)
+        if not alone:
+            found = self._with_shared(cuts, found, light)
         chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
@@ -213,6 +219,7 @@ class Deconvolution:
         found: list[Estimates],
         watch: Watch = unwatched,
         sampled: int = SAMPLED,
+        alone: bool = True,
     ) -> tuple[list[Estimates], int, Finished]:
         """Return the estimates of a photo's parts in its light, and the index of that gamma.
 
@@ -221,17 +228,27 @@ class Deconvolution:
         """
         best = sorted(range(len(parts)), key=lambda n: -found[n].better.max())[:sampled]
         inputs = ([every[n] for n in best] for every in (parts, found))
-        tried = self.each(self.choice.lights, *inputs, stage="find light", watch=watch)
+        lights = partial(self.choice.lights, alone=alone)
+        tried = self.each(lights, *inputs, stage="find light", watch=watch)
         light = self.choice.light([[end.gain for _, end in each] for each in tried])
         known = {n: each[light] for n, each in zip(best, tried, strict=True)}
         if light:
             left = [n for n in range(len(parts)) if n not in known]
-            starts = partial(self.choice.starts, light=light)
+            starts = partial(self.choice.starts, light=light, alone=alone)
             again = self.each(starts, [parts[n] for n in left], stage="estimate blur", watch=watch)
             own = {n: estimates for n, (estimates, _) in known.items()}
             own |= dict(zip(left, again, strict=True))
             found = [own[n] for n in range(len(parts))]
         return found, light, {(n, int(e.better.argmax())): end for n, (e, end) in known.items()}
+
+    def _with_shared(
+        self, parts: Sequence[np.ndarray], found: list[Estimates], light: int
+    ) -> list[Estimates]:
+        """Return the estimates of windows with the kernel that the most promising ones share."""
+        best = sorted(range(len(parts)), key=lambda n: -found[n].better.max())[:ENOUGH]
+        (shared,) = self.each(partial(self.choice.shared, light=light), [[parts[n] for n in best]])
+        join = partial(self.choice.with_shared, shared=shared, light=light)
+        return self.each(join, parts, found)
 
     def _finished(
         self,

@@ -18,7 +18,7 @@ from blurkit.systems.deconvolution.choice import (
     supported,
 )
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, resized_kernels
 from blurkit.systems.deconvolution.photo import Deconvolution, shipped_estimator
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
@@ -49,6 +49,29 @@ def test_photos_tell_together_in_which_light_they_were_blurred(
     assert all([end.gamma for _, end in each] == [2.2, 1.0] for each in found)
     gains = [[end.gain for _, end in each] for each in found]
     assert choice.o.gammas[choice.light(gains)] == light
+
+
+def test_windows_share_a_kernel(undo: NonBlindDeconvolution) -> None:
+    """Of equal windows it is that of one; of windows with edges in few directions, a better one."""
+    choice, (sharp, true) = selection(undo), (photo("astronaut"), shake(5, 17))
+    blurry = taken(sharp, true, 0.004)
+    own = choice.starts(blurry, 0, alone=False)
+    shared, sure = choice.shared([blurry] * 3, 0)
+    torch.testing.assert_close(shared, own.kernels, atol=2e-3, rtol=0.05)
+    torch.testing.assert_close(sure, own.agreement, atol=0.02, rtol=0)
+
+    bars = np.random.default_rng(0).integers(0, 2, 64).repeat(4) * 0.8 + 0.1
+    upright = np.broadcast_to(bars[None, :, None], (256, 256, 3))
+    parts = [taken(scene, true, 0.004) for scene in (upright, upright.swapaxes(0, 1))]
+    shared, sure = choice.shared(parts, 0)
+    found = [choice.starts(part, 0, alone=False) for part in parts]
+    wanted = resized_kernels(padded(batch(true)[0], 41)[None], 21)[0]
+    alone = [float(kernel_agreement(each.kernels[0], wanted)) for each in found]
+    assert float(kernel_agreement(shared[0], wanted)) > max(alone) + 0.1
+
+    both = choice.with_shared(parts[0], found[0], (shared, sure), 0)
+    assert torch.equal(both.kernels, torch.cat([found[0].kernels, shared]))
+    assert both.agreement[1] == sure and len(both.better) == 2
 
 
 def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(

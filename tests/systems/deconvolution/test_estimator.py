@@ -34,7 +34,9 @@ def test_true_edges_give_the_true_kernel() -> None:
     seen = estimator.view(blurred(256, true), torch.tensor([GAMMA]), 21)
     sharp = torch.from_numpy(photo("astronaut") ** GAMMA).float().mean(2)[None]
     edges = torch.stack(estimator.forward_differences(sharp), 1)
-    found, _, _ = estimator.least_squares(seen, edges, 21, torch.tensor([1e-6]), steps=40)
+    found, _, _ = estimator.least_squares(
+        seen, edges, 21, torch.tensor([1e-6]), len(edges), steps=40
+    )
     assert kernel_agreement(found, true.float()) > 0.97
     assert found.sum() == pytest.approx(1) and found.min() >= 0
 
