@@ -284,8 +284,8 @@ def turns(
 ) -> Iterator[tuple[int, View, Turn]]:
     """Yield the turns of photos (N, 3, H, W), one for each kernel side in `sizes`, from coarse on.
 
-    The first starts from `kernels` (N, s, s), or (1, s, s) for one that all photos share; each other
-    one from those before it. Kernels in the photos themselves have the side `full`.
+    The first starts from `kernels` (N, s, s), or (1, s, s) for one that all photos share; any other
+    from those before it. Kernels in the photos themselves have the side `full`.
     """
     views: dict[int, View] = {}
     for size in sizes:
