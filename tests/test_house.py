@@ -1,6 +1,7 @@
 """The house: which packages may import which, and who may name a system."""
 
 import ast
+import importlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -58,6 +59,21 @@ def test_nothing_imports_upward(module: str) -> None:
 def test_programs_for_development_are_not_needed(path: Path) -> None:
     """The wheel does not contain them."""
     assert not re.search(r"^ *(from|import) tests\b", path.read_text(), re.MULTILINE)
+
+
+PROGRAMS = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for folder in ("benchmarks", "tools", "torture")
+    for path in sorted((ROOT / "tests" / folder).glob("[!_]*.py"))
+    if not path.name.startswith("test_")
+]
+
+
+def test_programs_for_development_can_be_imported() -> None:
+    """Most of them run for minutes or hours, so that no test does."""
+    assert len(PROGRAMS) > 20
+    for name in PROGRAMS:
+        importlib.import_module(name)
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

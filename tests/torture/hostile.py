@@ -33,7 +33,7 @@ from blurkit.systems.system import load_shipped
 from blurkit.version import CHECKPOINT_VERSION
 from tests.cli.invoke import invoke
 from tests.io.test_checkpoints import Malicious
-from tests.io.test_image_errors import BAD, floats, gif, png, tiff
+from tests.io.test_image_errors import BAD, gif, png, tiff
 from tests.io.test_shards import CASES, GOOD, SECRET, write_hostile, written
 from tests.torture.campaign import Campaign, Case
 from tests.torture.damage import clear, corrupted
@@ -176,6 +176,14 @@ def safetensors(r: random.Random) -> bytes:
     text = json.dumps(header).encode()
     size = r.choice([len(text), len(text), len(text), 1 << 40, 3, 0])
     return struct.pack("<Q", size) + text + bytes(4)
+
+
+def floats(value: float) -> bytes:
+    """A TIFF of floats with one other value."""
+    file, pixels = io.BytesIO(), np.full((20, 30, 3), 0.5, np.float32)
+    pixels[3, 3] = value
+    tifffile.imwrite(file, pixels, photometric="rgb")
+    return file.getvalue()
 
 
 def odd_text(r: random.Random) -> Any:
