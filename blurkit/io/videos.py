@@ -345,13 +345,14 @@ def _chroma_location(frame: Any) -> str:
     graph.link_nodes(source, graph.add("showinfo", checksum="0"), graph.add("buffersink"))
     graph.configure()
     with LOGGED:
+        level = logging.get_level()
         logging.set_level(logging.INFO)
         try:
             with logging.Capture() as lines:
                 graph.vpush(frame)
                 graph.vpull()
         finally:
-            logging.set_level(None)
+            logging.set_level(level)
     found = re.search(r" cl:(\w+) ", "".join(line[2] for line in lines))
     return found[1] if found else "unspecified"
 
