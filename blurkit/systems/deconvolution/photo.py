@@ -197,8 +197,8 @@ class Deconvolution:
         chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
-        alone = len(chosen) == 1  # has no neighbours to agree
-        if (alone or not held) and (best := self._whole(small, gains)):
+        single = len(chosen) == 1  # has no neighbours to agree
+        if (single or not held) and (best := self._whole(small, gains)):
             length = shape(best.kernel).length
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -226,7 +226,7 @@ class Deconvolution:
         `found` are those for the usual gamma; the `sampled` ones that promise most determine it.
         What was finished for that is the third result.
         """
-        best = sorted(range(len(parts)), key=lambda n: -found[n].better.max())[:sampled]
+        best = promising(found, sampled)
         inputs = ([every[n] for n in best] for every in (parts, found))
         lights = partial(self.choice.lights, alone=alone)
         tried = self.each(lights, *inputs, stage="find light", watch=watch)
@@ -245,7 +245,7 @@ class Deconvolution:
         self, parts: Sequence[np.ndarray], found: list[Estimates], light: int
     ) -> list[Estimates]:
         """Return the estimates of windows with the kernel that the most promising ones share."""
-        best = sorted(range(len(parts)), key=lambda n: -found[n].better.max())[:ENOUGH]
+        best = promising(found, ENOUGH)
         (shared,) = self.each(partial(self.choice.shared, light=light), [[parts[n] for n in best]])
         join = partial(self.choice.with_shared, shared=shared, light=light)
         return self.each(join, parts, found)
@@ -502,6 +502,11 @@ def enlarged(
         near = windows[nearest]
         result.append(Window(*place, kernels[nearest], near.gamma, near.trust, near.believed))
     return result
+
+
+def promising(found: Sequence[Estimates], count: int) -> list[int]:
+    """Return the numbers of the windows whose estimates promise most, `count` at most."""
+    return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
 
 
 def with_kernels(
