@@ -12,7 +12,7 @@ with the true one, and how well it agrees with the other estimate and with neigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -194,6 +194,10 @@ class SelectedKernel:
     gain: float
 
 
+SharedKernel = tuple[Tensor, Tensor]
+"""A coarse kernel (1, side, side) that windows share, and its expected agreement (1,)."""
+
+
 class KernelSelection:
     """Estimates the kernels of windows (H, W, 3) float32 in [0, 1], and chooses among them."""
 
@@ -204,15 +208,16 @@ class KernelSelection:
         self.estimator = estimator.eval().to(undo.device)
 
     def lights(
-        self, photo: np.ndarray, found: Estimates, alone: bool = True
+        self, photo: np.ndarray, found: Estimates, shared: Mapping[int, SharedKernel]
     ) -> list[tuple[Estimates, SelectedKernel]]:
         """Return the coarse kernels of a window for every gamma, and the best one in full size.
 
-        `found` are those for the first gamma. Only in full size, and each from its own start,
-        kernels tell gammas apart: in all of Levin's 16 photos, at 29 pixels in 13, at 21 in 6.
+        `found` are those for the first gamma, `shared` is as in `all_starts`. Only in full size,
+        and each from its own start, kernels tell gammas apart: in all of Levin's 16 photos, at 29
+        pixels in 13, at 21 in 6.
         """
         others = range(1, len(self.o.gammas))
-        every = [found, *(self.starts(photo, light, alone) for light in others)]
+        every = [found, *(self.all_starts(photo, light, shared) for light in others)]
         return [
             (own, self.finished(photo, own, int(own.better.argmax()), light))
             for light, own in enumerate(every)
@@ -239,6 +244,16 @@ class KernelSelection:
         other = self._coarse(photo, self._l0(photo, L0_SIDE, gammas), gammas)
         return both(found, other)
 
+    def all_starts(
+        self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]
+    ) -> Estimates:
+        """Return the coarse kernels of a window for one gamma, as `starts`, with those of `shared`.
+
+        These are the kernels that windows share, by the index of their gamma, or none.
+        """
+        found = self.starts(photo, light, alone=not shared)
+        return self.with_shared(photo, found, shared, light) if shared else found
+
     def _coarse(self, photo: np.ndarray, starts: Tensor, gammas: Sequence[float]) -> Estimates:
         """Return the coarse kernels of a window, from starts (N, s, s)."""
         size = largest(photo)
@@ -252,14 +267,28 @@ class KernelSelection:
         return Estimates(kernels, sure, self.gains(copy, kernels, gammas))
 
     def with_shared(
-        self, photo: np.ndarray, found: Estimates, shared: tuple[Tensor, Tensor], light: int
+        self, photo: np.ndarray, found: Estimates, shared: Mapping[int, SharedKernel], light: int
     ) -> Estimates:
-        """Return the coarse kernels of a window and, as the last, that which windows share.
+        """Return the coarse kernels of a window and, as the last, that of `shared` for a gamma.
 
         What that promises counts `SHARED` more.
         """
-        other = self._promising(photo, *shared, [self.o.gammas[light]])
-        return both(found, replace(other, better=other.better + SHARED))
+        return self.joined(photo, found, shared[light], light, SHARED)
+
+    def joined(
+        self,
+        photo: np.ndarray,
+        found: Estimates,
+        kernel: SharedKernel,
+        light: int,
+        bonus: float = 0,
+    ) -> Estimates:
+        """Return the coarse kernels of a window and, as the last, one that comes from elsewhere.
+
+        What that promises counts `bonus` more.
+        """
+        other = self._promising(photo, *kernel, [self.o.gammas[light]])
+        return both(found, replace(other, better=other.better + bonus))
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[int]:
         """Return the index of the best estimate of every window; `near` lists its neighbours.
@@ -320,7 +349,7 @@ class KernelSelection:
         values = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
         return self._turned(values.expand(len(gammas), -1, -1, -1), gammas, starts, sides, size)
 
-    def shared(self, photos: Sequence[np.ndarray], light: int) -> tuple[Tensor, Tensor]:
+    def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
         """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).
 
         What one window alone does not show, such as blur along its only edges, another one does.

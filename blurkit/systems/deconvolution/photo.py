@@ -8,7 +8,7 @@ kernel that its neighbours agree on, or is left to another method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,7 @@ from blurkit.systems.deconvolution.choice import (
     KernelSelection,
     NonBlindDeconvolution,
     SelectedKernel,
+    SharedKernel,
     copied,
     shrunk,
     supported,
@@ -190,10 +191,16 @@ class Deconvolution:
         found = self.each(starts, cuts, stage="estimate blur", watch=watch)
         near = neighbours(places)
         known: Finished = {}
-        if light is None:
-            found, light, known = self._in_light(cuts, found, watch, alone=alone)
+        shared: Mapping[int, SharedKernel] = {}
         if not alone:
-            found = self._with_shared(cuts, found, light)
+            shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
+            join = partial(self.choice.with_shared, shared=shared, light=light or 0)
+            found = self.each(join, cuts, found)
+        if light is None:
+            found, light, known = self._in_light(cuts, found, shared, watch)
+        if borrowed := lent(found, bool(shared)):
+            join = partial(self.choice.joined, kernel=borrowed, light=light)
+            found = self.each(join, cuts, found)
         chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
@@ -217,9 +224,9 @@ class Deconvolution:
         self,
         parts: Sequence[np.ndarray],
         found: list[Estimates],
+        shared: Mapping[int, SharedKernel],
         watch: Watch = unwatched,
         sampled: int = SAMPLED,
-        alone: bool = True,
     ) -> tuple[list[Estimates], int, Finished]:
         """Return the estimates of a photo's parts in its light, and the index of that gamma.
 
@@ -228,27 +235,25 @@ class Deconvolution:
         """
         best = promising(found, sampled)
         inputs = ([every[n] for n in best] for every in (parts, found))
-        lights = partial(self.choice.lights, alone=alone)
+        lights = partial(self.choice.lights, shared=shared)
         tried = self.each(lights, *inputs, stage="find light", watch=watch)
         light = self.choice.light([[end.gain for _, end in each] for each in tried])
         known = {n: each[light] for n, each in zip(best, tried, strict=True)}
         if light:
             left = [n for n in range(len(parts)) if n not in known]
-            starts = partial(self.choice.starts, light=light, alone=alone)
+            starts = partial(self.choice.all_starts, light=light, shared=shared)
             again = self.each(starts, [parts[n] for n in left], stage="estimate blur", watch=watch)
             own = {n: estimates for n, (estimates, _) in known.items()}
             own |= dict(zip(left, again, strict=True))
             found = [own[n] for n in range(len(parts))]
         return found, light, {(n, int(e.better.argmax())): end for n, (e, end) in known.items()}
 
-    def _with_shared(
-        self, parts: Sequence[np.ndarray], found: list[Estimates], light: int
-    ) -> list[Estimates]:
-        """Return the estimates of windows with the kernel that the most promising ones share."""
-        best = promising(found, ENOUGH)
-        (shared,) = self.each(partial(self.choice.shared, light=light), [[parts[n] for n in best]])
-        join = partial(self.choice.with_shared, shared=shared, light=light)
-        return self.each(join, parts, found)
+    def _shared(
+        self, parts: Sequence[np.ndarray], found: Sequence[Estimates], lights: Sequence[int]
+    ) -> dict[int, SharedKernel]:
+        """Return the kernels that the most promising windows share, by the index of a gamma."""
+        best = [parts[n] for n in promising(found, ENOUGH)]
+        return dict(zip(lights, self.each(partial(self.choice.shared, best), lights), strict=True))
 
     def _finished(
         self,
@@ -281,7 +286,7 @@ class Deconvolution:
         copies = [copied(photo, size) for size in sizes]
         starts = partial(choice.starts, light=0)
         estimates = self.each(starts, copies)
-        found, light, known = self._in_light(copies, estimates, sampled=1)
+        found, light, known = self._in_light(copies, estimates, {}, sampled=1)
         alone: list[list[int]] = [[]] * len(found)  # sizes are no neighbours
         ends = self._finished(copies, found, light, alone, known)
         pairs = list(zip(ends, sizes, strict=True))
@@ -507,6 +512,18 @@ def enlarged(
 def promising(found: Sequence[Estimates], count: int) -> list[int]:
     """Return the numbers of the windows whose estimates promise most, `count` at most."""
     return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
+
+
+def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:
+    """Return the kernel that promises most in any window, for the others to try, if others can.
+
+    With `sharing`, the last one of each is what windows share, which they have tried.
+    """
+    (best,) = promising(found, 1)
+    choice = int(found[best].better.argmax())
+    if len(found) == 1 or (sharing and choice == len(found[best].better) - 1):
+        return None
+    return found[best].kernels[choice, None], found[best].agreement[choice, None]
 
 
 def with_kernels(

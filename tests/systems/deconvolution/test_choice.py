@@ -45,10 +45,31 @@ def test_photos_tell_together_in_which_light_they_were_blurred(
     undo: NonBlindDeconvolution, light: float
 ) -> None:
     choice = selection(undo)
-    found = [choice.lights(window, choice.starts(window, 0)) for window in windows(light)]
+    found = [choice.lights(window, choice.starts(window, 0), {}) for window in windows(light)]
     assert all([end.gamma for _, end in each] == [2.2, 1.0] for each in found)
     gains = [[end.gain for _, end in each] for each in found]
     assert choice.o.gammas[choice.light(gains)] == light
+
+
+def bars() -> list[np.ndarray]:
+    """Two scenes (256, 256, 3) with edges in one direction each."""
+    row = np.random.default_rng(0).integers(0, 2, 64).repeat(4) * 0.8 + 0.1
+    upright = np.broadcast_to(row[None, :, None], (256, 256, 3))
+    return [upright, upright.swapaxes(0, 1)]
+
+
+@pytest.mark.parametrize("light", [2.2, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_windows_tell_the_light_by_what_they_share(
+    undo: NonBlindDeconvolution, light: float
+) -> None:
+    """From a dot alone, both promise as much in the usual light."""
+    choice = selection(undo)
+    parts = [taken(scene, shake(3, 21), 0.004, light) for scene in bars()]
+    shared = {number: choice.shared(parts, number) for number in (0, 1)}
+    found = [choice.all_starts(part, 0, shared) for part in parts]
+    tried = [choice.lights(*each, shared) for each in zip(parts, found, strict=True)]
+    usual, other = np.mean([[end.gain for _, end in each] for each in tried], 0)
+    assert (usual - other if light == 2.2 else other - usual) > 0.04
 
 
 def test_windows_share_a_kernel(undo: NonBlindDeconvolution) -> None:
@@ -60,16 +81,14 @@ def test_windows_share_a_kernel(undo: NonBlindDeconvolution) -> None:
     torch.testing.assert_close(shared, own.kernels, atol=2e-3, rtol=0.05)
     torch.testing.assert_close(sure, own.agreement, atol=0.02, rtol=0)
 
-    bars = np.random.default_rng(0).integers(0, 2, 64).repeat(4) * 0.8 + 0.1
-    upright = np.broadcast_to(bars[None, :, None], (256, 256, 3))
-    parts = [taken(scene, true, 0.004) for scene in (upright, upright.swapaxes(0, 1))]
+    parts = [taken(scene, true, 0.004) for scene in bars()]
     shared, sure = choice.shared(parts, 0)
     found = [choice.starts(part, 0, alone=False) for part in parts]
     wanted = resized_kernels(padded(batch(true)[0], 41)[None], 21)[0]
     alone = [float(kernel_agreement(each.kernels[0], wanted)) for each in found]
     assert float(kernel_agreement(shared[0], wanted)) > max(alone) + 0.1
 
-    both = choice.with_shared(parts[0], found[0], (shared, sure), 0)
+    both = choice.with_shared(parts[0], found[0], {0: (shared, sure)}, 0)
     assert torch.equal(both.kernels, torch.cat([found[0].kernels, shared]))
     assert both.agreement[1] == sure and len(both.better) == 2
 

@@ -418,7 +418,7 @@ def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
     windows = engine.windows(blurry)
     assert [*map(_place, windows)] == list(rectangles(300, 420, engine.options))
     factor = math.sqrt(0.06e6 / 300 / 420)
-    assert {w.kernel.shape[-1] for w in windows} == {round(25 / factor) | 1}
+    assert {w.kernel.shape[-1] for w in windows} == {round(41 / factor) | 1}
     best = max(windows, key=lambda window: window.trust)
     assert best.believed and float(kernel_agreement(best.kernel[None], batch(kernel))) > 0.75
 
