@@ -185,6 +185,7 @@ class DeconvolutionRecipe(Recipe):
             with torch.no_grad():
                 known = self.estimator, self.network, photos, gammas, batch["start"]
                 *_, (_, _, turn) = turns(*known, sizes)
+            torch.clear_autocast_cache()  # of torch 2.6: its copies of weights have no gradients
             batch["estimate"] = kernels_at(turn.kernels, FULL)
         found = batch["found"].view(-1, 1, 1) > 0
         kernels = torch.where(found, batch["estimate"], batch["given"])

@@ -190,3 +190,18 @@ def test_what_predicts_errors_can_be_trained_alone(shards: Path, tmp_path: Path)
         for key, values in states.items():
             same = torch.equal(values, given[role][key].float())
             assert same != (role == "deconvolution" and key.startswith(JUDGES)), key
+
+
+@pytest.mark.slow
+def test_the_deconvolution_network_trains_alone_in_bfloat16(shards: Path, tmp_path: Path) -> None:
+    """The fixed estimator runs its first step, too, without gradients."""
+    options = ["--iterations", "1", "--estimator-rate", "0", "--precision", "bf16"]
+    made, _ = trained(shards, tmp_path / "alone.pt", *options, "--validate-on", "0")
+    given = load_checkpoint(shipped_file("deconvolution")).networks
+    for role, states in made.networks.items():
+        same = [
+            torch.equal(values, given[role][key].float())
+            for key, values in states.items()
+            if key.endswith(".weight")
+        ]
+        assert all(same) if role == "estimator" else not any(same), role
