@@ -451,6 +451,23 @@ def both(first: Estimates, second: Estimates) -> Estimates:
     )
 
 
+def promising(found: Sequence[Estimates], count: int) -> list[int]:
+    """Return the numbers of the windows whose estimates promise most, `count` at most."""
+    return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
+
+
+def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:
+    """Return the kernel that promises most in any window, for the others to try, if others can.
+
+    With `sharing`, the last one of each is what windows share, which they have tried.
+    """
+    (best,) = promising(found, 1)
+    choice = int(found[best].better.argmax())
+    if len(found) == 1 or (sharing and choice == len(found[best].better) - 1):
+        return None
+    return found[best].kernels[choice, None], found[best].agreement[choice, None]
+
+
 def copied(photo: np.ndarray, size: int) -> np.ndarray:
     """Return the middle of a copy of a photo (H, W, 3) in which `size` pixels become `FULL`."""
     copy = shrunk(photo, FULL / size)

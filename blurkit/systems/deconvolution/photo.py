@@ -33,6 +33,8 @@ from blurkit.systems.deconvolution.choice import (
     SelectedKernel,
     SharedKernel,
     copied,
+    lent,
+    promising,
     shrunk,
     supported,
 )
@@ -507,23 +509,6 @@ def enlarged(
         near = windows[nearest]
         result.append(Window(*place, kernels[nearest], near.gamma, near.trust, near.believed))
     return result
-
-
-def promising(found: Sequence[Estimates], count: int) -> list[int]:
-    """Return the numbers of the windows whose estimates promise most, `count` at most."""
-    return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
-
-
-def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:
-    """Return the kernel that promises most in any window, for the others to try, if others can.
-
-    With `sharing`, the last one of each is what windows share, which they have tried.
-    """
-    (best,) = promising(found, 1)
-    choice = int(found[best].better.argmax())
-    if len(found) == 1 or (sharing and choice == len(found[best].better) - 1):
-        return None
-    return found[best].kernels[choice, None], found[best].agreement[choice, None]
 
 
 def with_kernels(
