@@ -252,7 +252,7 @@ class KernelSelection:
         These are the kernels that windows share, by the index of their gamma, or none.
         """
         found = self.starts(photo, light, alone=not shared)
-        return self.with_shared(photo, found, shared, light) if shared else found
+        return self.joined(photo, found, shared[light], light, SHARED) if shared else found
 
     def _coarse(self, photo: np.ndarray, starts: Tensor, gammas: Sequence[float]) -> Estimates:
         """Return the coarse kernels of a window, from starts (N, s, s)."""
@@ -265,15 +265,6 @@ class KernelSelection:
     ) -> Estimates:
         copy = shrunk(photo, kernels.shape[-1] / largest(photo))
         return Estimates(kernels, sure, self.gains(copy, kernels, gammas))
-
-    def with_shared(
-        self, photo: np.ndarray, found: Estimates, shared: Mapping[int, SharedKernel], light: int
-    ) -> Estimates:
-        """Return the coarse kernels of a window and, as the last, that of `shared` for a gamma.
-
-        What that promises counts `SHARED` more.
-        """
-        return self.joined(photo, found, shared[light], light, SHARED)
 
     def joined(
         self,

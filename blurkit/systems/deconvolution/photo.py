@@ -27,6 +27,7 @@ from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
     SAMPLED,
+    SHARED,
     Estimates,
     KernelSelection,
     NonBlindDeconvolution,
@@ -196,7 +197,8 @@ class Deconvolution:
         shared: Mapping[int, SharedKernel] = {}
         if not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
-            join = partial(self.choice.with_shared, shared=shared, light=light or 0)
+            usual = light or 0
+            join = partial(self.choice.joined, kernel=shared[usual], light=usual, bonus=SHARED)
             found = self.each(join, cuts, found)
         if light is None:
             found, light, known = self._in_light(cuts, found, shared, watch)

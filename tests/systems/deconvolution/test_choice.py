@@ -88,7 +88,7 @@ def test_windows_share_a_kernel(undo: NonBlindDeconvolution) -> None:
     alone = [float(kernel_agreement(each.kernels[0], wanted)) for each in found]
     assert float(kernel_agreement(shared[0], wanted)) > max(alone) + 0.1
 
-    both = choice.with_shared(parts[0], found[0], {0: (shared, sure)}, 0)
+    both = choice.joined(parts[0], found[0], (shared, sure), 0)
     assert torch.equal(both.kernels, torch.cat([found[0].kernels, shared]))
     assert both.agreement[1] == sure and len(both.better) == 2
 

@@ -237,9 +237,16 @@ def test_another_checkpoint_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_a_long_blur_has_larger_windows_than_the_network_saw() -> None:
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1, marks=pytest.mark.xfail(reason="windows agree on a false short kernel")),
+        2,
+    ],
+)
+def test_a_long_blur_has_larger_windows_than_the_network_saw(seed: int) -> None:
     sharp = photo("coffee", 400, 600).astype(np.float32)
-    blurry = taken(sharp, shake(2, 95), 0.004)
+    blurry = taken(sharp, shake(seed, 95), 0.004)
     images = {"blur": from_float(blurry, np.dtype(np.uint8))}
     restored = blurkit.load(device="cpu").deblur(Record("long", images))
     assert (restored.attrs["restored_windows"], restored.attrs["restored_believed"]) == (2, 2)
