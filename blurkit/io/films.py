@@ -310,7 +310,8 @@ def _metadata_of(source: Path) -> Metadata:
         return Metadata()
     with reading_errors(source), source.open("rb") as file:
         _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source), False)
-    return replace(metadata, lost="")
+    lost = (what for what in metadata.lost.split(", ") if what != "palette")
+    return replace(metadata, lost=", ".join(lost))
 
 
 def _options(source: Path) -> dict[str, Any]:

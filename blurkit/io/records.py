@@ -99,7 +99,7 @@ def check_record(record: Record) -> None:
             "progressive": isinstance(value, bool),
             "lossless": isinstance(value, bool),
             "beyond": isinstance(value, np.ndarray) and value.dtype == np.float32,
-            "jpeg_subsampling": isinstance(value, int) and value in (0, 1, 2),
+            "subsampling": isinstance(value, int) and value in (0, 1, 2),
             "psnr_blur": isinstance(value, (int, float)),
         }
         if not fits.get(name, True):

@@ -36,6 +36,7 @@ WIDE = imagecodecs.cms_profile("adobergb")
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF/>a packet</x:xmpmeta>'
 IPTC = b"\x1c\x02\x19\0\x09a keyword"
 PHOTOSHOP = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0"
+RESOURCES = b"8BIM\x04\x0b\0\0\0\0\0\x07a block\0"
 FILM = struct.pack(">I4s4sI4s", 20, b"ftyp", b"mp42", 0, b"mp42") + b"a film"
 PQ = (9, 16, 9, 1)
 
@@ -272,6 +273,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
         "gain map": lambda: heic(SEEN).replace(b"urn:mpeg:hevc:2015:auxid:1", GAIN_MAP),
         "second picture": two_heic,
         "film": lambda: heic() + box(b"mpvd", FILM),
+        "other blocks": lambda: heic() + box(b"uuid", bytes(16) + b"a block"),
     },
     ".jp2": {
         "profile": lambda: jp2(PHOTO, header=b"\2\0\0" + WIDE),
@@ -308,6 +310,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], bytes]]] = {
         "EXIF": lambda: dng((271, 2, 9, "a camera")),
         "XMP": lambda: dng((700, 1, len(XMP), XMP)),
         "IPTC": lambda: dng((33723, 7, len(IPTC), IPTC)),
+        "other blocks": lambda: dng((34377, 1, len(RESOURCES), RESOURCES)),
         "texts": lambda: dng((270, 2, 8, "a title")),
     },
 }
@@ -460,6 +463,7 @@ SAID = {
     ".heic gain map": "auxiliary picture",
     ".heic second picture": "other pictures",
     ".webp other blocks": "oURs chunk",
+    ".heic other blocks": "uuid box",
     ".avif other blocks": "aspect ratio of pixels",
     ".tif other blocks": "channel of unstated meaning",
 }
@@ -587,6 +591,37 @@ def test_what_animations_carry(tmp_path: Path, suffix: str) -> None:
                 assert suffix != ".webp" or error(np.asarray(copy.convert("RGB")), PHOTO) == 0
     assert len(lines) == (suffix != ".gif") and all("c.gif" not in line for line in lines)
     assert suffix == ".gif" or "colour profile (colours are converted to sRGB)" in lines[0]
+
+
+def test_tags_of_an_animation_as_a_film_are_named(tmp_path: Path) -> None:
+    source, lines = tmp_path / "a.avif", list[str]()
+    images = [PIL.Image.fromarray(pixels) for pixels in (PHOTO, PHOTO[::-1].copy())]
+    images[0].save(source, save_all=True, append_images=images[1:], duration=100)
+    data = source.read_bytes()
+    place = data.index(b"moov") - 4
+    (size,) = struct.unpack_from(">I", data, place)
+    film = box(b"moov", data[place + 8 : place + size] + box(b"udta", box(b"auth", bytes(8))))
+    data = data.replace(b"moov", b"free", 1)  # no place of pixels changes
+    source.write_bytes(data + film + box(b"uuid", bytes(16) + XMP))
+    films = FilmOptions(warn=lines.append)
+    with open_sink(str(tmp_path / "b.avif"), ("blur",), "x", FileOptions(films=films)) as sink:
+        for record in read_records(source):
+            sink.write(record)
+    (line,) = lines
+    assert "uuid box" in line and "tags of a film" in line
+
+
+@pytest.mark.parametrize("photoshop", [b"", RESOURCES], ids=["none", "other"])
+def test_iptc_of_a_tiff_is_where_it_was(tmp_path: Path, photoshop: bytes) -> None:
+    path, copy = tmp_path / "a.tif", tmp_path / "copy.tif"
+    held = [(33723, 7, IPTC), (34377, 1, photoshop)] if photoshop else [(33723, 7, IPTC)]
+    path.write_bytes(tiff(extratags=[(tag, kind, len(d), d, True) for tag, kind, d in held]))
+    picture = read_image(path)
+    write_image(copy, picture.pixels, attrs=picture.attrs)
+    with tifffile.TiffFile(copy) as file:
+        found = file.pages[0].tags
+        assert found[33723].value == IPTC and (34377 in found) == bool(photoshop)
+        assert not photoshop or found[34377].value.startswith(photoshop)
 
 
 def tagged(*tags: int) -> bytes:

@@ -229,6 +229,21 @@ def test_a_jpeg_is_stored_like_its_source(tmp_path: Path, quality: int, subsampl
         assert copy.stat().st_size < path.stat().st_size
 
 
+@pytest.mark.parametrize("chroma", [444, 422, 420])
+def test_chroma_of_a_heic_is_stored_like_its_source(tmp_path: Path, chroma: int) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    path, copy = tmp_path / "a.heic", tmp_path / "copy.heic"
+    with path.open("wb") as file:
+        heif.encode("RGB", PHOTO.shape[1::-1], PHOTO.tobytes(), file, quality=90, chroma=chroma)
+    picture = read_image(path)
+    write_image(copy, picture.pixels, attrs=picture.attrs)
+    first, second = (heif.open_heif(each) for each in (path, copy))
+    assert first.info["chroma"] == second.info["chroma"] == chroma
+    assert np.abs(np.asarray(second).astype(float) - np.asarray(first)).mean() < 2
+    # devices tell by the brand whether they can show it
+    assert path.read_bytes()[8:12] == copy.read_bytes()[8:12]
+
+
 def test_tables_of_other_colours_are_not_used(tmp_path: Path) -> None:
     PIL.Image.fromarray(PHOTO).convert("CMYK").save(tmp_path / "a.jpg", quality=20)
     assert "jpeg_tables" not in read_image(tmp_path / "a.jpg").attrs

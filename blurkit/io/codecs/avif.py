@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from blurkit.io.codecs.exif import EXIF_HEADER
-from blurkit.io.codecs.jpeg import box, boxes, content
+from blurkit.io.codecs.jpeg import box, boxes, content, other_boxes
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.codecs.pillow import QUALITY, metadata_of, opened, plain_pixels
 from blurkit.io.records import Image, full_range, hollow
@@ -64,12 +64,13 @@ def read_avif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         bits = 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
         place = data.find(b"colrnclx")
         codes = struct.unpack_from(">HHHB", data, place + 8) if place >= 0 else None
+        marked = [name for name, mark in MARKS.items() if mark in content(data, b"meta")]
         metadata = replace(
             metadata_of(image),
             cicp=(*codes[:3], codes[3] >> 7) if codes else None,
             bits=bits if bits > 8 else None,
             lossless=bool(codes and codes[2] == RGB_MATRIX),
-            lost=", ".join(name for name, mark in MARKS.items() if mark in content(data, b"meta")),
+            lost=", ".join([*marked, *other_boxes(data)]),
         )
         if bits == 8:
             return plain_pixels(image, decoded), metadata

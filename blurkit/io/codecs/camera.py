@@ -14,6 +14,7 @@ from blurkit.io.codecs.exif import (
     EXIF_TAG,
     GPS_TAG,
     IPTC_TAG,
+    PHOTOSHOP_TAG,
     XMP_TAG,
     Directory,
     block,
@@ -22,8 +23,8 @@ from blurkit.io.codecs.exif import (
     revised,
     with_header,
 )
-from blurkit.io.codecs.jpeg import boxes
-from blurkit.io.codecs.metadata import Metadata, divided, photoshop_of
+from blurkit.io.codecs.jpeg import boxes, other_boxes
+from blurkit.io.codecs.metadata import Metadata, divided, with_iptc
 from blurkit.io.codecs.pillow import QUALITY
 from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range, hollow
@@ -86,8 +87,8 @@ def raw_metadata(file: BinaryIO) -> Metadata:
         directory, order = first_directory(file)
     else:
         return Metadata(lost="EXIF")
-    xmp, iptc = (content_of(directory, tag) for tag in (XMP_TAG, IPTC_TAG))
-    photoshop = photoshop_of(iptc) if iptc else b""
+    xmp, iptc, photoshop = (content_of(directory, t) for t in (XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG))
+    photoshop = with_iptc(photoshop, iptc)
     described = {tag: directory[tag] for tag in DESCRIPTIVE if tag in directory}
     exif = revised(block(described, order))
     return Metadata(exif=exif, xmp=xmp, photoshop=photoshop)
@@ -130,6 +131,7 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
     if image.premultiplied_alpha and decoded:
         pixels = divided(pixels)
     file.seek(0)
+    data = file.read()
     exif, nclx = with_header(info.get("exif")), info.get("nclx_profile")
     codes: Any = tuple(int(nclx[name]) for name in NCLX) if nclx else None
     auxiliary = [AUXILIARY.get(name, "auxiliary picture") for name in info.get("aux", {})]
@@ -137,18 +139,23 @@ def read_heif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndar
         **dict.fromkeys(auxiliary, True),
         "depth map": info.get("depth_images"),
         "other pictures": len(opened) > 1,
-        "film": any(kind in (b"mpvd", b"moov") for kind, _ in boxes(file.read())),
+        "film": any(kind in (b"mpvd", b"moov") for kind, _ in boxes(data)),
+        **dict.fromkeys(other_boxes(data), True),
         "light levels": any(name in info for name in LIGHT_LEVELS),
     }
     return pixels, Metadata(
         info.get("icc_profile") or b"",
         revised(exif),
+        subsampling=CHROMA.index(info["chroma"]) if info.get("chroma") in CHROMA else None,
         xmp=info.get("xmp") or b"",
         cicp=codes,
         bits=bits if bits > 8 else None,
         lost=", ".join(name for name, found in lost.items() if found),
     )
 
+
+CHROMA = (444, 422, 420)
+"""pillow_heif's numbers of the chroma formats, in the order of `Metadata.subsampling`."""
 
 NCLX = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
 """pillow_heif's names of the codes of colours, in the order of `Metadata.cicp`."""
@@ -162,7 +169,10 @@ AUXILIARY = {
 
 
 def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write pixels (H, W, 1 to 4), 16 bits as 10 or 12; libheif applies the EXIF's orientation."""
+    """Write pixels (H, W, 1 to 4), 16 bits as 10 or 12; libheif applies the EXIF's orientation.
+
+    Chroma is as small as in the source: many devices show 4:2:0 alone.
+    """
     import pillow_heif
 
     height, width, channels = pixels.shape
@@ -173,5 +183,6 @@ def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     if metadata.cicp:
         stated |= dict(zip(NCLX, metadata.cicp, strict=True))
     pillow_heif.options.SAVE_HDR_TO_12_BIT = metadata.bits != 10
-    options = {"quality": quality or QUALITY, "chroma": 444, "enc_params": {"preset": PRESET}}
+    chroma = CHROMA[metadata.subsampling or 0]
+    options = {"quality": quality or QUALITY, "chroma": chroma, "enc_params": {"preset": PRESET}}
     pillow_heif.encode(mode, (width, height), data, file, **options, **stated)

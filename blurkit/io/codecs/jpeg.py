@@ -15,7 +15,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_header
-from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, photoshop_of
+from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, with_iptc
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
 from blurkit.io.paths import check_claim
 from blurkit.io.records import Image, full_range, hollow
@@ -395,7 +395,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
     metadata = Metadata(
         *(icc, exif, orientation_of(exif)),
         xmp=described[XMP_UUID],
-        photoshop=photoshop_of(iptc) if iptc else b"",
+        photoshop=with_iptc(b"", iptc),
         comment=_comment(content(data, b"jp2c")),
         resolution=_resolution(content(header, b"res ")),
         extras=extras,
@@ -407,6 +407,10 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 
 
 # ---- Boxes of containers -------------------------------------------------------------------------
+
+
+PICTURE_BOXES = {"ftyp", "meta", "mdat", "moov", "mpvd", "free", "skip"}
+"""The boxes of pictures, and of the films that readers name themselves."""
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -427,6 +431,14 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def content(data: bytes, kind: bytes) -> bytes:
     """Return the content of the first box of a kind, b"" if there is none."""
     return next((body for found, body in boxes(data) if found == kind), b"")
+
+
+def other_boxes(data: bytes) -> list[str]:
+    """Return the names of what an AVIF or HEIC file has beside its pictures and their items."""
+    kinds = {kind.decode("latin-1") for kind, _ in boxes(data)} - PICTURE_BOXES
+    tags = {kind for kind, _ in boxes(content(data, b"moov"))} & {b"meta", b"udta"}
+    names = sorted(f"{kind if kind.isalnum() else 'unknown'} box" for kind in kinds)
+    return [*names, *(["tags of a film"] if tags else [])]
 
 
 def box(kind: bytes, body: bytes) -> bytes:

@@ -19,7 +19,6 @@ INCH, CENTIMETRE, METRE = 0.0254, 0.01, 1.0
 ATTRIBUTE_NAMES = {
     "icc": "icc_profile",
     "tables": "jpeg_tables",
-    "subsampling": "jpeg_subsampling",
     "lost": "left_out",
 }
 """The attributes of a record that have another name than the field of `Metadata`."""
@@ -34,9 +33,9 @@ class Metadata:
     `comment` a text. `orientation` (1 to 8) says how stored pixels are shown. `resolution` is that
     across and down per unit of so many metres. `cicp` are the codes of primaries, transfer
     function, matrix and range (ITU-T H.273), `bits` those of a depth between 8 and 16, `lossless`
-    is true if a format that can lose stored the pixels without loss. Of a JPEG, `tables` are the
-    quantisation tables (n, 64), rows first, and `subsampling` that of chroma: 0 for 4:4:4, 1 for
-    4:2:2, 2 for 4:2:0; `progressive` is true if it shows coarse pixels first.
+    is true if a format that can lose stored the pixels without loss. `subsampling` is that of chroma
+    in a JPEG or HEIC: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0. Of a JPEG, `tables` are the
+    quantisation tables (n, 64), rows first; `progressive` is true if it shows coarse pixels first.
 
     `extras` are the other blocks of a file, as they are stored in files with the suffix
     `extras_of`; other formats cannot hold these, and `extras_names` says what they are, between
@@ -165,9 +164,11 @@ def iptc_of(photoshop: bytes) -> bytes:
     return next(found, b"")
 
 
-def photoshop_of(iptc: bytes) -> bytes:
-    """Return the block of image resources that holds IPTC data."""
-    return struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+def with_iptc(photoshop: bytes, iptc: bytes) -> bytes:
+    """Return Photoshop's blocks, with one of IPTC data if they have none and there are such."""
+    if not iptc or iptc_of(photoshop):
+        return photoshop
+    return photoshop + struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
 
 
 # ---- Orientation ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from blurkit.io.codecs.exif import (
     GPS_TAG,
     IPTC_TAG,
     ORIENTATION_TAG,
+    PHOTOSHOP_TAG,
     XMP_TAG,
     Directory,
     block,
@@ -35,7 +36,7 @@ from blurkit.io.codecs.metadata import (
     divided,
     from_cmyk,
     iptc_of,
-    photoshop_of,
+    with_iptc,
 )
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ICC_TAG, PHOTOSHOP_TAG = 34675, 34377
+ICC_TAG = 34675
 DESCRIPTION_TAG, LAYERS_TAG = 270, 37724
 
 STRUCTURE = {
@@ -180,10 +181,12 @@ def _extra_tags(
     """Yield the tags of a page beside those of its pixels; directories are written before it."""
     if metadata.orientation > 1:
         yield ORIENTATION_TAG, 3, 1, metadata.orientation, True
+    iptc = iptc_of(metadata.photoshop)
+    photoshop = b"" if metadata.photoshop == with_iptc(b"", iptc) else metadata.photoshop
     for tag, kind, data in (
         (XMP_TAG, 1, metadata.xmp),
-        (IPTC_TAG, 7, iptc_of(metadata.photoshop)),
-        (PHOTOSHOP_TAG, 1, metadata.photoshop),
+        (IPTC_TAG, 7, iptc),
+        (PHOTOSHOP_TAG, 1, photoshop),
     ):
         if data:
             yield tag, kind, len(data), data, True
@@ -322,9 +325,7 @@ def _metadata_of(page: Any) -> Metadata:
     unit = RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
     stated = across and down and (unit or across != down)
     orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
-    photoshop = data.get(PHOTOSHOP_TAG, b"")
-    if IPTC_TAG in data and not iptc_of(photoshop):
-        photoshop += photoshop_of(data[IPTC_TAG])
+    photoshop = with_iptc(data.get(PHOTOSHOP_TAG, b""), data.get(IPTC_TAG, b""))
     metadata = Metadata(
         icc=data.get(ICC_TAG, b""),
         exif=block(kept, parent.byteorder),
