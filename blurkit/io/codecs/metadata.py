@@ -33,8 +33,8 @@ class Metadata:
     `comment` a text. `orientation` (1 to 8) says how stored pixels are shown. `resolution` is that
     across and down per unit of so many metres. `cicp` are the codes of primaries, transfer
     function, matrix and range (ITU-T H.273), `bits` those of a depth between 8 and 16, `lossless`
-    is true if a format that can lose stored the pixels without loss. `subsampling` is that of chroma
-    in a JPEG or HEIC: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0. Of a JPEG, `tables` are the
+    is true if a format that can lose stored the pixels without loss. `subsampling` is that of
+    chroma in a JPEG or HEIC: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0. Of a JPEG, `tables` are the
     quantisation tables (n, 64), rows first; `progressive` is true if it shows coarse pixels first.
 
     `extras` are the other blocks of a file, as they are stored in files with the suffix
@@ -168,7 +168,8 @@ def with_iptc(photoshop: bytes, iptc: bytes) -> bytes:
     """Return Photoshop's blocks, with one of IPTC data if they have none and there are such."""
     if not iptc or iptc_of(photoshop):
         return photoshop
-    return photoshop + struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    head = struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(iptc))
+    return photoshop + head + iptc + bytes(len(iptc) % 2)
 
 
 # ---- Orientation ---------------------------------------------------------------------------------
