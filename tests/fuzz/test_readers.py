@@ -37,7 +37,7 @@ from blurkit.data.sources import read_records
 from blurkit.engine.onnx_runner import Exported
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import load_checkpoint, save_checkpoint, save_tensors, with_checksums
-from blurkit.io.codecs.metadata import Metadata, photoshop_of
+from blurkit.io.codecs.metadata import Metadata, with_iptc
 from blurkit.io.films import is_film, read_film, stated_length
 from blurkit.io.formats import WRITTEN_SUFFIXES
 from blurkit.io.images import encode_image, read_image
@@ -77,7 +77,7 @@ def image(suffix: str, deep: bool = False, **options: Any) -> Callable[[Path], o
 
     def write(path: Path) -> None:
         pixels = PHOTO.astype(np.uint16) * 257 if deep else PHOTO
-        texts = {"xmp": b"<x:xmpmeta/>", "photoshop": photoshop_of(b"\x1c\2\x50\0\1A")}
+        texts = {"xmp": b"<x:xmpmeta/>", "photoshop": with_iptc(b"", b"\x1c\2\x50\0\1A")}
         metadata = Metadata(exif=exif(6), comment=b"c", resolution=(72, 72, 0.0254), **texts)
         path.write_bytes(encode_image(suffix, pixels, ALPHA, metadata.attributes()))
 
