@@ -40,7 +40,7 @@ mask = np.zeros((400, 600), np.uint8)  # of shaken.jpg: all but its sides
 mask[:, 80:480] = 255
 imageio.imwrite("mask.png", mask)
 imageio.imwrite("sharp.jpg", imageio.imread("sharp/chelsea.png"), quality=95)
-for name, copy in {"msdi.pt": "msdi.pt", "kernel_space.pt": "kernel.pt"}.items():
+for name, copy in {"msdi.pt": "msdi.pt", "free.pt": "free.pt", "kernel_space.pt": "kernel.pt"}.items():
     shutil.copy(WEIGHTS / name, copy)
 PY
 
