@@ -67,6 +67,9 @@ SAMPLED = 3
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
 
+LONG_EDGES = 640
+"""Side of the middle of a copy whose edges refine a long kernel, pixels."""
+
 LONG_ROUNDS = 2
 """Refinements at each of them."""
 
@@ -391,8 +394,10 @@ class KernelSelection:
         side = min(side, size) | 1
         copy = shrunk(photo, side / size)
         known = kernels_at(kernel[None], side)
-        by_edges = self.sought(copy, known[0], gamma, LONG_ROUNDS)[None]
-        part = np.ascontiguousarray(central_crop(copy, LONG_SEEN, LONG_SEEN))
+        edges, part = (
+            np.ascontiguousarray(central_crop(copy, s, s)) for s in (LONG_EDGES, LONG_SEEN)
+        )
+        by_edges = self.sought(edges, known[0], gamma, LONG_ROUNDS)[None]
         turned, _ = self.turned(part, [gamma], known, [side], side)
         kernels = torch.cat([known, by_edges, turned])
         gains = self.gains(copy, kernels, [gamma] * len(kernels))
