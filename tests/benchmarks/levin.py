@@ -33,7 +33,8 @@ from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.deconvolution.config import Estimation, WindowOptions
 from blurkit.systems.deconvolution.fourier import cleaned
 from blurkit.systems.deconvolution.inference import start_estimator
-from blurkit.systems.deconvolution.photo import Deconvolution, known
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import known
 from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import load_shipped

@@ -30,7 +30,8 @@ from blurkit.systems.deconvolution.fourier import (
     rfft2,
     transfer_function,
 )
-from blurkit.systems.deconvolution.photo import Deconvolution, known
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import known
 from tests.benchmarks import inversion, pages
 from tests.shared import shared_folder
 

@@ -40,8 +40,8 @@ from blurkit.systems.deconvolution.estimator import (
     view,
 )
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
-from blurkit.systems.deconvolution.photo import (
-    Deconvolution,
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import (
     Window,
     batch,
     blurs,

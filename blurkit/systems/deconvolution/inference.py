@@ -36,14 +36,16 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
+    in_colour,
+    unwatched,
+)
+from blurkit.systems.deconvolution.windows import (
     Window,
     estimation_scale,
-    in_colour,
     known,
     spared,
     typical,
     unchanged,
-    unwatched,
 )
 from blurkit.systems.uses import Estimate, Estimator
 

@@ -20,10 +20,9 @@ from blurkit.systems.deconvolution.inference import (
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
-    Window,
-    known,
     unwatched,
 )
+from blurkit.systems.deconvolution.windows import Window, known
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import masked

@@ -19,13 +19,15 @@ from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
+    shrunk,
+)
+from blurkit.systems.deconvolution.windows import (
     Window,
     blurs,
     enlarged,
     helped,
     known,
     rectangles,
-    shrunk,
     spared,
     typical,
     unchanged,

@@ -1,0 +1,205 @@
+"""Windows of a photo: where they are, which blur was found in them, and what neighbours know.
+
+Kernels whose estimates agree are believed; any other window gets the kernel that its neighbours
+agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.engine.engine import Canvas, starts
+from blurkit.systems.deconvolution.choice import SelectedKernel
+from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, resized_kernels
+
+SURER = 0.08
+"""By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
+
+FULL_SCALE = 250 / 255
+"""Value from which a pixel may have been any brighter."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a photo and the blur that was found there.
+
+    `kernel` is (size, size), and `gamma` the exponent from pixel values to the light that it blurs;
+    `trust` is the agreement of its estimates, from 0 to 1. `believed` is true if this is enough, or
+    if the kernel comes from neighbours for which it is, and the kernel is a blur at all. With
+    `centred` the picture stays in its place: the origin of the kernel is its centroid.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    kernel: Tensor = field(default_factory=lambda: torch.ones(1, 1))
+    gamma: float = 2.2
+    trust: float = 1.0
+    believed: bool = True
+    centred: bool = True
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The row and column of the window's middle."""
+        return self.top + self.height / 2, self.left + self.width / 2
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Return the window's part of an image (H, W, C)."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def batch(image: np.ndarray, windows: Sequence[Window]) -> Tensor:
+    """Return the parts of an image (H, W, 3) in windows of one size, as (N, 3, h, w)."""
+    return torch.from_numpy(np.stack([w.cut(image) for w in windows])).permute(0, 3, 1, 2)
+
+
+def rectangles(
+    height: int, width: int, options: WindowOptions
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (top, left, height, width) of windows of one size that cover a photo."""
+    size = min(options.window, height), min(options.window, width)
+    for top in starts(height, size[0], min(options.overlap, size[0] // 2)):
+        for left in starts(width, size[1], min(options.overlap, size[1] // 2)):
+            yield top, left, *size
+
+
+def estimation_scale(height: int, width: int, options: WindowOptions) -> float:
+    """Return by what factor a photo is shrunk to estimate its blur."""
+    return min(1.0, (options.megapixels * 1e6 / (height * width)) ** 0.5)
+
+
+def around(length: float, options: WindowOptions) -> WindowOptions:
+    """Return options whose windows and overlap hold enough of the photo around a long blur."""
+    side, overlap = round(6 * length), round(length)
+    return replace(options, window=max(options.window, side), overlap=max(options.overlap, overlap))
+
+
+def neighbours(windows: Sequence[Window]) -> list[list[int]]:
+    """Return, for every window, the indices of those that share a side or a corner with it."""
+    return [
+        [
+            number
+            for number, other in enumerate(windows)
+            if other is not window
+            and abs(other.top - window.top) <= window.height
+            and abs(other.left - window.left) <= window.width
+        ]
+        for window in windows
+    ]
+
+
+def blurs(kernel: Tensor, options: WindowOptions) -> bool:
+    """Return whether a kernel (h, w) is a blur: a sharp picture's is nearly all in one pixel."""
+    return float(kernel.max()) < options.sharpest
+
+
+def with_kernels(
+    places: Sequence[Window], chosen: Sequence[SelectedKernel], believed: Sequence[bool]
+) -> list[Window]:
+    """Return windows with the kernels that were chosen there, and whether these are believed."""
+    return [
+        replace(place, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=sure)
+        for place, best, sure in zip(places, chosen, believed, strict=True)
+    ]
+
+
+def helped(windows: list[Window], enough: float) -> list[Window]:
+    """Return the windows; doubtful ones get their neighbours' kernel if these agree.
+
+    Neighbours share a side or a corner. At least two of them must be believed, and surer by `SURER`
+    than a window that is believed itself, and agree.
+    """
+    result = []
+    for window, others in zip(windows, neighbours(windows), strict=True):
+        least = window.trust + SURER if window.believed else 0
+        near = [w for w in (windows[other] for other in others) if w.believed and w.trust >= least]
+        if len(near) > 1:
+            kernels = torch.stack([other.kernel for other in near])
+            agreement = kernel_agreement(kernels[:, None], kernels)
+            most = int(agreement.mean(1).argmax())
+            if agreement[most].median() >= enough:
+                best = near[most]
+                window = replace(
+                    window, kernel=best.kernel, gamma=best.gamma, trust=best.trust, believed=True
+                )
+        result.append(window)
+    return result
+
+
+def enlarged(
+    windows: list[Window], photo: np.ndarray, factor: float, options: WindowOptions
+) -> list[Window]:
+    """Return the windows of a photo (H, W, C), from `windows` of a copy shrunk by `factor`.
+
+    Each gets the enlarged kernel of the nearest window of the copy.
+    """
+    if factor == 1:
+        return windows
+    side = round(windows[0].kernel.shape[-1] / factor) | 1
+    kernels = [resized_kernels(window.kernel[None], side)[0] for window in windows]
+    centres = np.array([window.centre for window in windows]) / factor
+    result = []
+    for place in rectangles(photo.shape[0], photo.shape[1], options):
+        own = place[0] + place[2] / 2, place[1] + place[3] / 2
+        nearest = int(np.square(centres - own).sum(1).argmin())
+        near = windows[nearest]
+        result.append(Window(*place, kernels[nearest], near.gamma, near.trust, near.believed))
+    return result
+
+
+def known(
+    image: np.ndarray, kernel: np.ndarray, options: WindowOptions, gamma: float = 2.2
+) -> list[Window]:
+    """Return the windows of a photo that was blurred by one kernel (h, w) all over."""
+    size = max(kernel.shape) | 1
+    blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
+    places = rectangles(image.shape[0], image.shape[1], options)
+    return [Window(*place, blur, gamma, centred=False) for place in places]
+
+
+def typical(windows: list[Window]) -> Window | None:
+    """Return the believed window with the most trusted kernel, or None if there is none."""
+    believed = [window for window in windows if window.believed]
+    return max(believed, key=lambda window: window.trust, default=None)
+
+
+def unchanged(
+    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
+) -> list[bool]:
+    """Return in which windows a network has hardly changed an image (H, W, C).
+
+    A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
+    clipped, that is no sign: it takes their streaks for lights.
+    """
+    same = []
+    for window in windows:
+        own = window.cut(image)
+        change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
+        lit = float((own.max(2) >= FULL_SCALE).mean())
+        same.append(change * 255 < options.least_change and lit <= options.clipped)
+    return same
+
+
+def spared(
+    image: np.ndarray,
+    restored: np.ndarray,
+    windows: Sequence[Window],
+    same: Sequence[bool],
+    options: WindowOptions,
+) -> np.ndarray:
+    """Return `restored` (H, W, C), with the image itself in the windows that are to stay `same`."""
+    if not any(same):
+        return restored
+    if all(same):
+        return image
+    canvas = Canvas(image.shape[0], image.shape[1], image.shape[2], options.overlap)
+    for window, keep in zip(windows, same, strict=True):
+        canvas.add(window.top, window.left, window.cut(image if keep else restored))
+    return canvas.image()
