@@ -211,8 +211,8 @@ class WindowDeblurring:
             if not all(same):
                 windows = self._windows(image, whole, film)  # larger ones, if the blur is long
                 factors = () if film is None else film.factors(windows)
-                needless = self._needless(image, restored, windows, factors)
-                same = list(map(or_, left(image, restored, windows, o), needless))
+                same = left(image, restored, windows, o)
+                same = self._needless(image, restored, windows, same, factors)
                 pairs = zip(windows, same, strict=True)
                 windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
             rest = spared(image, restored, windows, same, o)
@@ -231,12 +231,14 @@ class WindowDeblurring:
         image: np.ndarray,
         restored: np.ndarray,
         windows: list[Window],
+        same: list[bool],
         factors: Sequence[float] = (),
     ) -> list[bool]:
-        """Return in which windows a network is not to be used; a sheet says it of its own."""
+        """Return `same`, and windows in which a network is not to be used; a sheet says its own."""
         if isinstance(self.kernel, KernelSheet):
-            return [window.trust > 0 and not window.believed for window in windows]
-        return self.deconvolution.needless(image, restored, windows, factors)
+            own = [window.trust > 0 and not window.believed for window in windows]
+            return list(map(or_, same, own))
+        return self.deconvolution.needless(image, restored, windows, same, factors)
 
     def _with(self) -> str:
         o = self.deconvolution.options

@@ -167,7 +167,9 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        if not alone:
+        if not alone and not any(self._blurred(found[n]) for n in promising(found, ENOUGH)):
+            light = light or 0  # nothing would tell it, nor be shared
+        elif not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
             usual = light or 0
             join = partial(self.choice.joined, kernel=shared[usual], light=usual, bonus=SHARED)
@@ -179,9 +181,10 @@ class Deconvolution:
             found = self.each(join, cuts, found)
         chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
-        held = np.median(trusts) >= o.sure and np.median(gains) >= o.margin
+        sure, promised = np.median(trusts) >= o.sure, np.median(gains)
         single = len(chosen) == 1  # has no neighbours to agree
-        if (single or not held) and (best := self._whole(small, gains)):
+        held = sure and (promised < 0 or (promised >= o.margin and not single))
+        if not held and (best := self._whole(small, gains)):
             length = shape(best.kernel).length
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -195,6 +198,10 @@ class Deconvolution:
             for window, sure in zip(windows, believed, strict=True)
         ]
         return enlarged(windows, image, factor, o)
+
+    def _blurred(self, found: Estimates) -> bool:
+        """Return whether the kernel that promises most in a window is a blur."""
+        return blurs(found.kernels[int(found.better.argmax())], self.options)
 
     def _in_light(
         self,
@@ -301,19 +308,23 @@ class Deconvolution:
         image: np.ndarray,
         restored: np.ndarray,
         windows: Sequence[Window],
+        same: Sequence[bool],
         factors: Sequence[float] = (),
     ) -> list[bool]:
         """Return in which windows a network improves an image (H, W, 3) too little to be used.
 
-        In sharp ones, and in those of which nothing is sure, it would sharpen what is meant to be
-        soft, such as lights and backgrounds. `factors` change the improvement that it must promise.
+        These are those that are the `same` anyway, and more: in sharp ones, and in those of which
+        nothing is sure, it would sharpen what is meant to be soft, such as lights and backgrounds.
+        `factors` change the improvement that it must promise.
         """
-        return [
-            not w.believed
-            and (needed := factor * self._needed(w)) > 0
-            and self.undo.sharper(*(batch(x, [w])[0] for x in (image, restored))) < needed
-            for w, factor in zip(windows, factors or [1.0] * len(windows), strict=True)
-        ]
+        factors = factors or [1.0] * len(windows)
+        result = list(same)
+        for number, (window, factor) in enumerate(zip(windows, factors, strict=True)):
+            needed = factor * self._needed(window)
+            if not (same[number] or window.believed) and needed > 0:
+                both = (batch(x, [window])[0] for x in (image, restored))
+                result[number] = self.undo.sharper(*both) < needed
+        return result
 
     def _needed(self, window: Window) -> float:
         """Return what a network must promise in a window whose own kernel is not believed."""

@@ -68,6 +68,24 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
     np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
 
 
+@pytest.mark.parametrize("blurred", [False, True])
+def test_in_a_sharp_photo_neither_its_light_nor_longer_blur_is_looked_for(
+    deconvolution: Deconvolution, blurred: bool
+) -> None:
+    sharp, options = photo("astronaut", 320, 320), replace(SMALL, window=192, seen=192)
+    engine = Deconvolution(deconvolution.undo.network, options, "cpu", "fp32")
+    stages, sides = set[str](), set[int]()
+    engine.choice.starts = lambda part, *_, starts=engine.choice.starts, **light: (  # type: ignore[method-assign]
+        sides.add(part.shape[0]) or starts(part, *_, **light)
+    )
+    engine.windows(
+        taken(sharp, shake(1, 17) if blurred else np.ones((1, 1))),
+        lambda stage, *_: stages.add(stage),
+    )
+    assert ("find light" in stages) == blurred
+    assert blurred or sides == {192}
+
+
 @pytest.mark.slow
 def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
     bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
@@ -162,8 +180,10 @@ def test_a_window_without_blur_stays_unless_the_change_promises_much(
         Window(0, 0, 256, 256, stroke, trust=doubtful, believed=True),
     ]
     halo = sharp + 0.3 * (sharp - ndimage.gaussian_filter(sharp, (8, 8, 0)))
-    assert deconvolution.needless(sharp, halo, windows) == [True, True, False, False]
-    assert deconvolution.needless(taken(sharp, shake(1, 9)), sharp, windows) == [False] * 4
+    none = [False] * 4
+    assert deconvolution.needless(sharp, halo, windows, none) == [True, True, False, False]
+    assert deconvolution.needless(sharp, halo, windows, [*none[:3], True])[3]
+    assert deconvolution.needless(taken(sharp, shake(1, 9)), sharp, windows, none) == none
 
 
 # ---- windows -------------------------------------------------------------------------------------
