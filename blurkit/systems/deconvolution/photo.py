@@ -167,7 +167,7 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        if not alone and not any(self._blurred(found[n]) for n in promising(found, ENOUGH)):
+        if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
@@ -199,9 +199,10 @@ class Deconvolution:
         ]
         return enlarged(windows, image, factor, o)
 
-    def _blurred(self, found: Estimates) -> bool:
-        """Return whether the kernel that promises most in a window is a blur."""
-        return blurs(found.kernels[int(found.better.argmax())], self.options)
+    def _sharp(self, found: Estimates) -> bool:
+        """Return whether the kernel that promises most in a window is trusted, and no blur."""
+        best, o = int(found.better.argmax()), self.options
+        return float(found.agreement[best]) >= o.trust and not blurs(found.kernels[best], o)
 
     def _in_light(
         self,
