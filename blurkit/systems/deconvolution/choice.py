@@ -182,6 +182,11 @@ class Estimates:
     agreement: Tensor
     better: np.ndarray
 
+    @property
+    def best(self) -> int:
+        """The index of the kernel that promises most."""
+        return int(self.better.argmax())
+
 
 @dataclass(frozen=True)
 class SelectedKernel:
@@ -222,8 +227,7 @@ class KernelSelection:
         others = range(1, len(self.o.gammas))
         every = [found, *(self.all_starts(photo, light, shared) for light in others)]
         return [
-            (own, self.finished(photo, own, int(own.better.argmax()), light))
-            for light, own in enumerate(every)
+            (own, self.finished(photo, own, own.best, light)) for light, own in enumerate(every)
         ]
 
     def light(self, promised: Sequence[Sequence[float]]) -> int:
@@ -457,11 +461,10 @@ def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:
 
     With `sharing`, the last one of each is what windows share, which they have tried.
     """
-    (best,) = promising(found, 1)
-    choice = int(found[best].better.argmax())
-    if len(found) == 1 or (sharing and choice == len(found[best].better) - 1):
+    own = found[promising(found, 1)[0]]
+    if len(found) == 1 or (sharing and own.best == len(own.better) - 1):
         return None
-    return found[best].kernels[choice, None], found[best].agreement[choice, None]
+    return own.kernels[own.best, None], own.agreement[own.best, None]
 
 
 def copied(photo: np.ndarray, size: int) -> np.ndarray:

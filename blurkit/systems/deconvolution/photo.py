@@ -181,10 +181,9 @@ class Deconvolution:
             found = self.each(join, cuts, found)
         chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
-        sure, promised = np.median(trusts) >= o.sure, np.median(gains)
-        single = len(chosen) == 1  # has no neighbours to agree
-        held = sure and (promised < 0 or (promised >= o.margin and not single))
-        if not held and (best := self._whole(small, gains)):
+        promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
+        held = promised < 0 or (promised >= o.margin and not single)
+        if not (held and np.median(trusts) >= o.sure) and (best := self._whole(small, gains)):
             length = shape(best.kernel).length
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -201,8 +200,8 @@ class Deconvolution:
 
     def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most in a window is trusted, and no blur."""
-        best, o = int(found.better.argmax()), self.options
-        return float(found.agreement[best]) >= o.trust and not blurs(found.kernels[best], o)
+        trust, o = float(found.agreement[found.best]), self.options
+        return trust >= o.trust and not blurs(found.kernels[found.best], o)
 
     def _in_light(
         self,
@@ -230,7 +229,7 @@ class Deconvolution:
             own = {n: estimates for n, (estimates, _) in known.items()}
             own |= dict(zip(left, again, strict=True))
             found = [own[n] for n in range(len(parts))]
-        return found, light, {(n, int(e.better.argmax())): end for n, (e, end) in known.items()}
+        return found, light, {(n, e.best): end for n, (e, end) in known.items()}
 
     def _shared(
         self, parts: Sequence[np.ndarray], found: Sequence[Estimates], lights: Sequence[int]
