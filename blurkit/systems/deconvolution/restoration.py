@@ -75,7 +75,8 @@ def with_residual(
     inside = (..., slice(margin, margin + height), slice(margin, margin + width))
     transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
     exponents = gammas.view(-1, 1, 1, 1)
-    light = F.pad(restored.clamp(0, 1) ** exponents, pads, mode="replicate")
+    restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
+    light = F.pad(restored**exponents, pads, mode="replicate")
     again = irfft2(rfft2(light) * transfer, s=sides)[inside]
     blurred = again.clamp(LEAST_LIGHT, 1) ** (1 / exponents)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
