@@ -327,9 +327,10 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
 
 
 def is_left(record: Record) -> bool:
-    """Return whether all windows of a record were left as they are."""
+    """Return whether all windows of a record were left as they are, by the frame before as well."""
     windows = record.attrs.get("restored_windows", 0)
-    return bool(windows) and record.attrs["restored_left"] == windows
+    left = bool(windows) and record.attrs["restored_left"] == windows
+    return left and not inversion().guided(record)
 
 
 def restoration_warnings(record: Record) -> list[str]:

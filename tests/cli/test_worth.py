@@ -66,16 +66,19 @@ def test_photos_left_as_they_are_are_counted_in_one_line(monkeypatch: pytest.Mon
         windows = {"restored_windows": 4, "restored_believed": 0, "restored_left": 4}
         windows["restored_left"] -= record.name == "2"  # the network changed one window a little
         attrs = {"restored_strength": 1.0, "restored_seconds": 0.1} | windows
+        attrs["restored_guided"] = 0.2 if record.name == "3" else 0.001
         images = record.images | {"restored": record.images["blur"]}
         return Record(record.name, images, record.attrs | attrs)
 
     monkeypatch.setattr(cli_deblur, "deblurring", lambda *_: (leave, None))
-    named = [write(f"{number}.png", photo(number)) for number in range(3)]
+    named = [write(f"{number}.png", photo(number)) for number in range(4)]
     ran = done("deblur", *named, "-o", "out")
-    assert "2 of 3 were left as they are: no blur was found that could be undone" in ran.lines
-    assert [line for line in ran.lines if "warning" in line] == [
-        line for line in ran.lines if line.startswith("warning: 2: next to nothing was changed")
-    ]
+    assert "2 of 4 were left as they are: no blur was found that could be undone" in ran.lines
+    (mixed,) = [line for line in ran.lines if "of the frame before mixed in" in line]
+    assert mixed.startswith("3: ") and "left as it is, with 20% of the frame before" in mixed
+    warned = [line for line in ran.lines if "warning" in line]
+    assert [line.split(":")[1].strip() for line in warned] == ["2", "3"]
+    assert all("next to nothing was changed" in line for line in warned)
     ran = done("deblur", named[0])
     assert "1 of 1 was left as it is: no blur was found that could be undone" in ran.lines
     assert "warning" not in ran.err

@@ -18,6 +18,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from blurkit.engine.engine import Canvas
@@ -91,18 +92,35 @@ FIRST, FINE = 15, 29
 ROBUST = 0.5
 """Distance from the common movement of a window beyond which a pixel counts less, pixels."""
 
+REGISTERED = 2.0
+"""Deviation of the Gaussian that smooths the flow between two restored frames, pixels."""
+
+DIFFERENT, CONTRAST, NEARBY = 15 / 255, 0.5, 2.0
+"""Difference from which the frame before counts little, and what of the contrast's variance may be
+added to its square; and the deviation of the Gaussian under which both are looked at, pixels."""
+
+SHARPER, EQUAL, AROUND = 6.0, -0.6, 16.0
+"""How the frame before counts by its gradients: the logit of its part is `EQUAL`, and `SHARPER` for
+each factor of e by which their squares are larger, under a Gaussian with a deviation of `AROUND`
+pixels. In nine films under drawn blur, all frames but one gained 0.02 to 2.3 dB."""
+
+MOST = 0.9
+"""Largest part of the frame before in a pixel."""
+
 
 @dataclass
 class FilmFrame:
     """What the next frame of a film needs of the one before.
 
-    `blurry` and `restored` are (H, W, 3) in the size in which kernels are estimated. Of every
-    window, there are the `kernels` found; `believed` says whether they were, `left` whether it
-    stayed as it is, and `waits` for how many frames no blur is searched for in it.
+    `blurry` and `restored` are (H, W, 3) in the size in which kernels are estimated, `whole` is the
+    restored frame. Of every window, there are the `kernels` found; `believed` says whether they
+    were, `left` whether it stayed as it is, and `waits` for how many frames no blur is searched for
+    in it.
     """
 
     blurry: np.ndarray
     restored: np.ndarray
+    whole: np.ndarray
     kernels: list[Tensor | None]
     believed: list[bool]
     left: list[bool]
@@ -112,14 +130,16 @@ class FilmFrame:
 class FilmEstimate:
     """Finds the kernels of a film's frames, in order, (H, W, 3) float32 in [0, 1].
 
-    Call `begin` with every frame, `windows` if its blur is to be found, and `end` with its result.
-    Only the last frame is kept. Raises BlurkitError if OpenCV is not installed.
+    Call `begin` with every frame, `windows` if its blur is to be found, `guided` with its result,
+    and `end` with what that returns. Only the last frame is kept. Raises BlurkitError if OpenCV is
+    not installed.
     """
 
     def __init__(self, deconvolution: Deconvolution) -> None:
         self._cv2 = opencv("the estimate of a film's blur")
         self._dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._photo, self._options = deconvolution, deconvolution.options
+        self.share = 0.0
         self.forget()
 
     def forget(self) -> None:
@@ -211,11 +231,49 @@ class FilmEstimate:
             return [1.0] * len(windows)
         return [STEADY if left else 1 / STEADY for left in before]
 
+    def guided(
+        self, restored: np.ndarray, windows: Sequence[Window], left: Sequence[bool]
+    ) -> np.ndarray:
+        """Return a restored frame mixed with the one before; `share` is how much of it is that.
+
+        What both show alike has less noise then, and what was sharper before is sharper. In windows
+        that were `left` as they are, only the latter counts.
+        """
+        before, self.share = self._before, 0.0
+        if before is None or before.whole.shape != restored.shape:
+            return restored
+        height, width = restored.shape[:2]
+        kept = Canvas(height, width, 1, self._options.overlap)
+        for window, same in zip(windows, left, strict=True):
+            kept.add(window.top, window.left, np.full((window.height, window.width, 1), same, "f4"))
+        moved = self._moved(before.whole, self._flow(restored, before.whole, REGISTERED))
+        part = self._part(moved, restored, kept.image())
+        self.share = float(part.mean())
+        return restored + part * (moved - restored)
+
+    def _part(self, moved: np.ndarray, restored: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Return how much the moved frame before counts in a restored one, (H, W, 1).
+
+        It counts nothing where they differ by more than contrasts explain; nor, where a frame is
+        `kept` (H, W, 1) as it is, without being sharper.
+        """
+        smooth = partial(self._cv2.GaussianBlur, ksize=(0, 0))
+        light = restored.mean(2)
+        differ = smooth(np.square(moved - restored).mean(2), sigmaX=NEARBY)
+        contrast = smooth(light * light, sigmaX=NEARBY) - smooth(light, sigmaX=NEARBY) ** 2
+        alike = np.exp(-differ / (DIFFERENT**2 + CONTRAST * contrast.clip(0)))
+        slopes = (np.gradient(smooth(x, sigmaX=0.7).mean(2)) for x in (moved, restored))
+        power = [smooth(y * y + x * x, sigmaX=AROUND) + 1e-5 for y, x in slopes]
+        sharper, same = SHARPER * np.log(power[0] / power[1]), kept[..., 0]
+        counts = same * np.tanh(sharper / 2).clip(0) + (1 - same) * expit(sharper + EQUAL)
+        return (alike * counts).clip(0, MOST)[..., None].astype(np.float32)
+
     def end(self, restored: np.ndarray, left: list[bool]) -> None:
         """Keep the result of a frame, and which windows were left as they are, for the next one."""
-        small = shrunk(np.clip(restored, 0, 1), self._factor)
+        whole = np.clip(restored, 0, 1)
+        small = shrunk(whole, self._factor)
         self._before = FilmFrame(
-            self._small, small, self._kernels, self._believed, left, self._waits
+            self._small, small, whole, self._kernels, self._believed, left, self._waits
         )
 
     # ---- from the frame before -------------------------------------------------------------------

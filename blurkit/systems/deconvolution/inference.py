@@ -55,6 +55,9 @@ LEAST = 1e-9
 PART_OF = "part_of"
 """The attribute of a part of a photo that is the height and width of the photo."""
 
+LEAST_SHARE = 0.01
+"""How much of a frame the one before must be, for that to be told."""
+
 SPECK = 0.02
 """Part of the largest value, and of the sum, below which pixels and parts of a kernel from which a
 search starts are dropped."""
@@ -114,8 +117,9 @@ class WindowDeblurring:
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
         `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
-        undone, and `restored_left`, the number left as they are. If any kernel is believed, the
-        most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
+        undone, and `restored_left`, the number left as they are; of a film's frame,
+        `restored_guided` is how much of it, 0 to 1, the frame before is. If any kernel is believed,
+        the most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
         `blur_trust` from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that
         it blurred; with `keep_kernel` it is stored as `kernel`, and what `KernelSheet.of` reads.
         Raises BlurkitError without a `blur`.
@@ -125,7 +129,8 @@ class WindowDeblurring:
         image = to_float(blur)
         colour = in_colour(image)
         whole = size_of_whole(record)
-        restored, windows, same = self._restored(colour, whole, self._film_of(record))
+        film = self._film_of(record)
+        restored, windows, same = self._restored(colour, whole, film)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -140,6 +145,8 @@ class WindowDeblurring:
             "restored_believed": believed,
             "restored_left": sum(same),
         }
+        if film is not None:
+            attrs["restored_guided"] = round(film.share, 3)
         found = described(windows)
         if found and self.keep_kernel:
             found |= sheet_of(windows, same)
@@ -223,6 +230,7 @@ class WindowDeblurring:
         else:
             result = rest.copy()
         if film is not None:
+            result = film.guided(result, windows, same)
             film.end(result, same)
         return result, windows, same
 
@@ -309,6 +317,19 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
 
     `otherwise` says that a network restored the rest.
     """
+    share = guided(record)
+    mixed = f", with {share:.0%} of the frame before mixed in" if share else ""
+    return _windows_summary(record, otherwise) + mixed
+
+
+def guided(record: Record) -> float:
+    """Return how much of a frame, 0 to 1, the one before is; 0 if that is next to nothing."""
+    share = float(record.attrs.get("restored_guided", 0))
+    return share if share >= LEAST_SHARE else 0.0
+
+
+def _windows_summary(record: Record, otherwise: bool) -> str:
+    """Return what `windows_summary` does, without the frame before."""
     windows, believed, left = (
         record.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")
     )

@@ -5,12 +5,17 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from blurkit.io.records import Record, from_float
 from blurkit.model import Model
 from blurkit.options import Placement
-from blurkit.systems.deconvolution.film import series_of
+from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.film import FilmEstimate, series_of
+from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.registry import load_networks
+from blurkit.systems.system import load_shipped
 from tests.systems.deconvolution.photos import photo, psnr, shake, taken
 
 SIDE, MOVED = 176, 3
@@ -67,6 +72,52 @@ def test_a_scene_does_not_depend_on_the_one_before(
     work, _ = model.deblurring("shake")
     again = [work(record) for record in film(*frames("coffee", 3)[1], first=3)]
     np.testing.assert_equal([record.image("restored") for record in again], scenes[1][3:])
+
+
+@pytest.fixture(scope="module")
+def estimate() -> FilmEstimate:
+    network = deconvolving(load_networks(load_shipped("deconvolution")))
+    assert network is not None
+    return FilmEstimate(Deconvolution(network, WindowOptions(), "cpu"))
+
+
+def guided(estimate: FilmEstimate, before: np.ndarray, now: np.ndarray, left: bool) -> np.ndarray:
+    """The second of two restored frames with the help of the first."""
+    estimate.forget()
+    for frame in (before.astype(np.float32), now.astype(np.float32)):
+        estimate.begin(frame)
+        windows = estimate._photo.places(frame)
+        result = estimate.guided(frame, windows, [left] * len(windows))
+        estimate.end(result, [left] * len(windows))
+    return result
+
+
+def test_a_sharper_frame_guides_the_next_one(estimate: FilmEstimate) -> None:
+    (before, now), _ = frames("astronaut", 2)
+    soft_before, soft = (ndimage.gaussian_filter(frame, (1.5, 1.5, 0)) for frame in (before, now))
+    for left in (True, False):
+        made = guided(estimate, before, soft, left)
+        assert psnr(made, now, 16) > psnr(soft, now, 16) + 2
+        assert estimate.share > 0.3
+        assert psnr(guided(estimate, soft_before, now, left), now, 16) > (60 if left else 40)
+
+
+def test_what_two_restored_frames_show_has_less_noise(estimate: FilmEstimate) -> None:
+    (before, now), _ = frames("coffee", 2)
+    rng = np.random.default_rng(0)
+    noisy = [frame + rng.normal(0, 0.02, frame.shape) for frame in (before, now)]
+    made = guided(estimate, *noisy, left=False)
+    assert psnr(made, now, 16) > psnr(noisy[1], now, 16) + 1
+    np.testing.assert_array_equal(estimate.guided(now[:99], [], []), now[:99])  # of another size
+
+
+def test_what_only_one_frame_shows_is_no_ghost(estimate: FilmEstimate) -> None:
+    (before, now), _ = frames("coffee", 2)
+    came = now.copy()
+    came[60:100, 60:100] = photo("astronaut", 40, 40)
+    for pair in ((before, came), (came, now)):
+        made = guided(estimate, *pair, left=False)
+        assert psnr(made[66:94, 66:94], pair[1][66:94, 66:94]) > 38
 
 
 def test_without_opencv_each_frame_is_a_photo(monkeypatch: pytest.MonkeyPatch) -> None:
