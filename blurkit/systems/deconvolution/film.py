@@ -86,6 +86,10 @@ EXPLAINED = 0.03
 """How much less the kernel that the frame before explains, or its own, must promise than a learned
 one."""
 
+EXPLAINING = 0.85
+"""Expected agreement from which a kernel that a guide explains needs no other start. In three films
+that saved a sixth of the time and changed nothing."""
+
 FIRST, FINE = 15, 29
 """Sides of the kernels of the first learned turn, in half-size copies and in whole frames."""
 
@@ -318,18 +322,19 @@ class FilmEstimate:
     ) -> Tensor:
         """Return the kernel (size, size) that promises most, from a window in half its size.
 
-        Some start from its guides, and one from a dot.
+        Some start from its guides, and if none of these is `EXPLAINING`, one from a dot.
         """
         side, seen = (size // 2) | 1, self._options.seen // 2
         photo = central_crop(photo, seen, seen)
         known = [central_crop(guide, seen, seen) for guide in guides]
-        starts = [self._explained(photo, guide, gamma, side).kernels for guide in known]
-        choice = self._photo.choice
-        plans = [(start, between(FIRST, side)) for start in starts]
-        plans.append((dots(1), between(0, side)))
-        found = [choice.turned(photo, [gamma], start, sides, side)[0] for start, sides in plans]
-        gains = choice.gains(photo, torch.cat(found), [gamma] * len(found))
-        return kernels_at(found[int(gains.argmax())], size)[0]
+        starts = torch.cat([self._explained(photo, guide, gamma, side).kernels for guide in known])
+        choice, gammas = self._photo.choice, [gamma] * len(starts)
+        found, sure = choice.turned(photo, gammas, starts, between(FIRST, side), side)
+        if float(sure.max()) < EXPLAINING:
+            alone, _ = choice.turned(photo, [gamma], dots(1), between(0, side), side)
+            found = torch.cat([found, alone])
+        gains = choice.gains(photo, found, [gamma] * len(found))
+        return kernels_at(found[int(gains.argmax())][None], size)[0]
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
