@@ -105,11 +105,9 @@ def test_two_processes_with_parts_and_unequal_shares_follow_one(
         *(("joint", 1e-5, {}), ("deblur", 1e-5, {})),
         # Means over the whole batch; of each process's own lead 6e-4, 0.1 and more apart.
         *(("msfs", 5e-5, {}), ("bgan", 1e-3, {})),
-        pytest.param(
-            *("dbgan", 1e-3, {}),
-            marks=pytest.mark.xfail(reason="two steps lead 0.04 apart, one 3e-4: not explained"),
-        ),
-        ("dbgan", 1e-3, {"iterations": 1}),  # means of each process's own lead 0.7 apart
+        # Means of each process's own lead 0.7 apart. One step, as in the second rounding decides: a
+        # millionth in the weights of one process alone leads 0.014 apart.
+        ("dbgan", 1e-3, {"iterations": 1}),
         ("msfs", 5e-5, {"batch": 3, "layers": "official"}),  # batch norms of unequal shares
     ],
 )
