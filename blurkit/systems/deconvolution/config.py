@@ -108,10 +108,8 @@ class DeconvolutionConfiguration(Configuration):
     weight_decay: float = option(1e-4, "AdamW's weight decay.", rare=True)
     clip: float = option(0.5, "Largest total gradient norm; 0: no clipping.", rare=True)
     ema: float = option(0.999, "Decay of the averaged weights that are saved.", below=1, rare=True)
-    trained: Literal["all", "later", "judges"] = option(
-        "all",
-        "Of the deconvolution network: all, all but the first step, or what predicts its errors.",
-        rare=True,
+    judges_only: bool = option(
+        False, "Of the deconvolution network, train only what predicts its errors.", rare=True
     )
     edges: Literal["soft", "head", "unet"] = option(
         "unet", "How a turn finds edges: strong ones, or selected and repaired by a network."

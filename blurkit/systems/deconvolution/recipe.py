@@ -87,13 +87,9 @@ class DeconvolutionRecipe(Recipe):
         self.estimator = BlurEstimator(c.edges, c.width, c.kernel_width)
         self.networks = {"estimator": self.estimator, "deconvolution": self.network}
         self.rates = {"estimator": c.estimator_rate, "deconvolution": c.learning_rate}
-        network = self.network
-        if c.trained == "later":
-            network.one.requires_grad_(False)
-            network.strengths.requires_grad_(False)
-        elif c.trained == "judges":
-            network.requires_grad_(False)
-            for judge in network.judges():
+        if c.judges_only:
+            self.network.requires_grad_(False)
+            for judge in self.network.judges():
                 judge.requires_grad_(True)
         betas, decay = (c.beta1, c.beta2), c.weight_decay
         self.optimizers = {

@@ -75,7 +75,7 @@ PATHS = (
 """How often a step's turns start from a dot, or at 41 from the true kernel, smeared; and the sides
 of the kernels of its turns. Small ones teach the same and cost as their area."""
 
-POINTS, DISKS, SLIGHT = 0.06, 0.04, 0.2
+POINTS, DISKS, SLIGHT = 0.06, 0.04, 0.1
 """Fractions of the drawn kernels without blur, out of focus, and of up to 7 pixels."""
 
 MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
