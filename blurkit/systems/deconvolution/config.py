@@ -61,6 +61,7 @@ class WindowOptions(Estimation):
     certain: float = option(0.9, "Trust below which a network must promise much.", 0, 1)
     much: float = option(0.8, "Smallest log improvement by a network in such windows.")
     promise: float = option(0.4, "Smallest log improvement by a network in sharp windows.")
+    little: float = option(0.1, "Smallest log improvement by a network in blurry windows.")
     decision: float = option(10.0, "Steepness of the transition at that margin.")
 
     def long_sizes(self, sides: Sequence[int]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import product
 from operator import or_
@@ -220,8 +220,7 @@ class WindowDeblurring:
                 factors = () if film is None else film.factors(windows)
                 same = left(image, restored, windows, o)
                 same = self._needless(image, restored, windows, same, factors)
-                pairs = zip(windows, same, strict=True)
-                windows = [replace(w, believed=w.believed and not keep) for w, keep in pairs]
+                windows = self.deconvolution.instead(windows, same)
             rest = spared(image, restored, windows, same, o)
         if any(window.believed for window in windows):
             otherwise = None if self.otherwise is None else rest

@@ -314,24 +314,37 @@ class Deconvolution:
         """Return in which windows a network improves an image (H, W, 3) too little to be used.
 
         These are those that are the `same` anyway, and more: in sharp ones, and in those of which
-        nothing is sure, it would sharpen what is meant to be soft, such as lights and backgrounds.
+        nothing is sure, it would sharpen what is meant to be soft, such as lights and backgrounds,
+        and in blurry ones that it hardly improves, too.
         `factors` change the improvement that it must promise.
         """
         factors = factors or [1.0] * len(windows)
         result = list(same)
         for number, (window, factor) in enumerate(zip(windows, factors, strict=True)):
-            needed = factor * self._needed(window)
-            if not (same[number] or window.believed) and needed > 0:
+            if not (same[number] or window.believed):
                 both = (batch(x, [window])[0] for x in (image, restored))
-                result[number] = self.undo.sharper(*both) < needed
+                result[number] = self.undo.sharper(*both) < factor * self._needed(window)
         return result
+
+    def instead(self, windows: Sequence[Window], same: Sequence[bool]) -> list[Window]:
+        """Return windows with belief in what is to be used where a network's result would be.
+
+        None is in windows that stay the `same`. In others, a kernel is that is a blur and certain,
+        whatever it promises: its result contains the network's, and is closer to the photo.
+        """
+        o = self.options
+        certain = [w.trust >= o.certain and blurs(w.kernel, o) for w in windows]
+        return [
+            replace(window, believed=(window.believed or sure) and not keep)
+            for window, sure, keep in zip(windows, certain, same, strict=True)
+        ]
 
     def _needed(self, window: Window) -> float:
         """Return what a network must promise in a window whose own kernel is not believed."""
         o = self.options
         if window.trust < o.certain:
             return o.much
-        return 0.0 if blurs(window.kernel, o) else o.promise
+        return o.little if blurs(window.kernel, o) else o.promise
 
     @torch.inference_mode()
     def restore(

@@ -69,8 +69,8 @@ def with_residual(
     What a photo shows beyond its blurred restoration is noise, and detail that was taken for noise.
     It is inverted as far as the kernel lets it through, and added: x + F^-1[K* (1 + e) / (|K|^2 +
     e) F(y - blur(x))], with a damping e that grows with the noise, and once more for what is left.
-    Without blur, the result is the photo. `kernels` (N, h, w) have their centroid as origin and blur pixel values to the power of
-    `gammas` (N,); `noise` (N,) is its standard deviation.
+    Without blur, the result is the photo. `kernels` (N, h, w) have their centroid as origin and
+    blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation.
     """
     height, width = photos.shape[-2:]
     margin = kernels.shape[-1] // 2 + 1

@@ -181,9 +181,13 @@ def test_a_window_without_blur_stays_unless_the_change_promises_much(
     ]
     halo = sharp + 0.3 * (sharp - ndimage.gaussian_filter(sharp, (8, 8, 0)))
     none = [False] * 4
-    assert deconvolution.needless(sharp, halo, windows, none) == [True, True, False, False]
+    assert deconvolution.needless(sharp, halo, windows, none) == [True, True, True, False]
     assert deconvolution.needless(sharp, halo, windows, [*none[:3], True])[3]
     assert deconvolution.needless(taken(sharp, shake(1, 9)), sharp, windows, none) == none
+    # Where the network's result would be used, a certain kernel's contains it.
+    believed = [window.believed for window in deconvolution.instead(windows, none)]
+    assert believed == [False, False, True, True]
+    assert not any(w.believed for w in deconvolution.instead(windows, [True] * 4))
 
 
 # ---- windows -------------------------------------------------------------------------------------
