@@ -118,11 +118,12 @@ class NonBlindDeconvolution:
         return improvement(self._made(self._known(photos, kernels, gammas))).mean((1, 2, 3))
 
     @torch.inference_mode()
-    def sharper(self, photo: Tensor, changed: Tensor) -> float:
-        """Return the mean improvement of a changed photo (3, H, W), seen as photos without blur."""
-        both = torch.stack([photo, changed.clamp(0, 1)])
-        errors = self._made(self._known(both, torch.ones(2, 1, 1), [2.2, 2.2])).errors[:, 0].float()
-        return float((errors[0] - errors[1]).mean())
+    def sharper(self, photo: Tensor, *changed: Tensor) -> list[float]:
+        """Return the mean improvement of changed photos (3, H, W), seen as photos without blur."""
+        every = torch.stack([photo, *(image.clamp(0, 1) for image in changed)])
+        known = self._known(every, torch.ones(len(every), 1, 1), [2.2] * len(every))
+        errors = self._made(known).errors[:, 0].float().mean((1, 2))
+        return (errors[0] - errors[1:]).tolist()
 
     @torch.inference_mode()
     def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:

@@ -220,7 +220,7 @@ class WindowDeblurring:
                 factors = () if film is None else film.factors(windows)
                 same = left(image, restored, windows, o)
                 same = self._needless(image, restored, windows, same, factors)
-                windows = self.deconvolution.instead(windows, same)
+                windows = self.deconvolution.instead(image, restored, windows, same)
             rest = spared(image, restored, windows, same, o)
         if any(window.believed for window in windows):
             otherwise = None if self.otherwise is None else rest

@@ -323,21 +323,33 @@ class Deconvolution:
         for number, (window, factor) in enumerate(zip(windows, factors, strict=True)):
             if not (same[number] or window.believed):
                 both = (batch(x, [window])[0] for x in (image, restored))
-                result[number] = self.undo.sharper(*both) < factor * self._needed(window)
+                (promised,) = self.undo.sharper(*both)
+                result[number] = promised < factor * self._needed(window)
         return result
 
-    def instead(self, windows: Sequence[Window], same: Sequence[bool]) -> list[Window]:
-        """Return windows with belief in what is to be used where a network's result would be.
+    def instead(
+        self,
+        image: np.ndarray,
+        restored: np.ndarray,
+        windows: Sequence[Window],
+        same: Sequence[bool],
+    ) -> list[Window]:
+        """Return windows, believed where their kernels are to be used, not a network's `restored`.
 
-        None is in windows that stay the `same`. In others, a kernel is that is a blur and certain,
-        whatever it promises: its result contains the network's, and is closer to the photo.
+        None is in windows that stay the `same`. In others, a kernel that is certain is used after
+        all where the network sharpens an image (H, W, 3) more than that explains.
         """
         o = self.options
-        certain = [w.trust >= o.certain and blurs(w.kernel, o) for w in windows]
-        return [
-            replace(window, believed=(window.believed or sure) and not keep)
-            for window, sure, keep in zip(windows, certain, same, strict=True)
-        ]
+        result = []
+        for window, keep in zip(windows, same, strict=True):
+            own = window.believed
+            if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
+                photo, other = (batch(x, [window])[0] for x in (image, restored))
+                (made,), (weight,) = self._restored(image, [window], restored)
+                promised = self.undo.sharper(photo, other, other + weight * (made - other))
+                own = promised[0] > promised[1]
+            result.append(replace(window, believed=own and not keep))
+        return result
 
     def _needed(self, window: Window) -> float:
         """Return what a network must promise in a window whose own kernel is not believed."""

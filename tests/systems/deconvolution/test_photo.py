@@ -184,10 +184,27 @@ def test_a_window_without_blur_stays_unless_the_change_promises_much(
     assert deconvolution.needless(sharp, halo, windows, none) == [True, True, True, False]
     assert deconvolution.needless(sharp, halo, windows, [*none[:3], True])[3]
     assert deconvolution.needless(taken(sharp, shake(1, 9)), sharp, windows, none) == none
-    # Where the network's result would be used, a certain kernel's contains it.
-    believed = [window.believed for window in deconvolution.instead(windows, none)]
-    assert believed == [False, False, True, True]
-    assert not any(w.believed for w in deconvolution.instead(windows, [True] * 4))
+
+
+def test_a_certain_kernel_is_used_where_the_network_sharpens_too_much(
+    deconvolution: Deconvolution,
+) -> None:
+    kernel = np.full((1, 5), 0.2)
+    sharp = photo("astronaut").astype(np.float32)
+    blurry = taken(sharp, kernel, 0.004).astype(np.float32)
+    halo = blurry + (blurry - ndimage.gaussian_filter(blurry, (2, 2, 0)))
+    doubtful = deconvolution.options.certain - 0.05
+    stroke, dot = torch.from_numpy(kernel).float(), torch.ones(1, 1)
+    windows = [
+        Window(0, 0, 256, 256, stroke, trust=0.95, believed=False),
+        Window(0, 0, 256, 256, stroke, trust=doubtful, believed=False),
+        Window(0, 0, 256, 256, dot, trust=0.95, believed=False),
+        Window(0, 0, 256, 256, stroke, trust=0.95, believed=True),
+    ]
+    for changed, instead in ((halo, True), (blurry, False)):
+        made = deconvolution.instead(blurry, changed, windows, [False] * 4)
+        assert [window.believed for window in made] == [instead, False, False, True]
+    assert not any(w.believed for w in deconvolution.instead(blurry, halo, windows, [True] * 4))
 
 
 # ---- windows -------------------------------------------------------------------------------------
