@@ -330,7 +330,7 @@ def is_left(record: Record) -> bool:
     """Return whether all windows of a record were left as they are, by the frame before as well."""
     windows = record.attrs.get("restored_windows", 0)
     left = bool(windows) and record.attrs["restored_left"] == windows
-    return left and not inversion().guided(record)
+    return left and not inversion().mixed_share(record)
 
 
 def restoration_warnings(record: Record) -> list[str]:

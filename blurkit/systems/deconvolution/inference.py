@@ -316,12 +316,12 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
 
     `otherwise` says that a network restored the rest.
     """
-    share = guided(record)
+    share = mixed_share(record)
     mixed = f", with {share:.0%} of the frame before mixed in" if share else ""
     return _windows_summary(record, otherwise) + mixed
 
 
-def guided(record: Record) -> float:
+def mixed_share(record: Record) -> float:
     """Return how much of a frame, 0 to 1, the one before is; 0 if that is next to nothing."""
     share = float(record.attrs.get("restored_guided", 0))
     return share if share >= LEAST_SHARE else 0.0
