@@ -106,7 +106,8 @@ added to its square; and the deviation of the Gaussian under which both are look
 SHARPER, EQUAL, AROUND = 6.0, -0.6, 16.0
 """How the frame before counts by its gradients: the logit of its part is `EQUAL`, and `SHARPER` for
 each factor of e by which their squares are larger, under a Gaussian with a deviation of `AROUND`
-pixels. In nine films under drawn blur, all frames but one gained 0.02 to 2.3 dB."""
+pixels. Nine films under drawn blur, of six frames, gained 0.08 to 1.3 dB on the mean before they
+were written, and no frame lost more than 0.01."""
 
 MOST = 0.9
 """Largest part of the frame before in a pixel."""
