@@ -315,8 +315,8 @@ class Deconvolution:
 
         These are those that are the `same` anyway, and more: in sharp ones, and in those of which
         nothing is sure, it would sharpen what is meant to be soft, such as lights and backgrounds,
-        and in blurry ones that it hardly improves, too.
-        `factors` change the improvement that it must promise.
+        and in blurry ones that it hardly improves, too. `factors` change the improvement that it
+        must promise.
         """
         factors = factors or [1.0] * len(windows)
         result = list(same)
@@ -345,9 +345,10 @@ class Deconvolution:
             own = window.believed
             if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
                 photo, other = (batch(x, [window])[0] for x in (image, restored))
-                (made,), (weight,) = self._restored(image, [window], restored)
-                promised = self.undo.sharper(photo, other, other + weight * (made - other))
-                own = promised[0] > promised[1]
+                by_network, by_kernel = self.undo.sharper(
+                    photo, other, *self._mixed(image, [window], restored)
+                )
+                own = by_network > by_kernel
             result.append(replace(window, believed=own and not keep))
         return result
 
@@ -373,42 +374,45 @@ class Deconvolution:
         """
         canvas = Canvas(image.shape[0], image.shape[1], 3, self.options.overlap)
         fallback = image if otherwise is None else otherwise
-        draft = otherwise if self.undo.joins else None
         believed = [window for window in windows if window.believed]
         for window in windows:
             if not window.believed:
                 canvas.add(window.top, window.left, window.cut(fallback))
         for first in range(0, len(believed), GROUP):
             group = believed[first : first + GROUP]
-            results, weights = self._restored(image, group, draft)
-            for window, result, weight in zip(group, results, weights, strict=True):
-                kept = weight.permute(1, 2, 0).numpy() if window.centred else 1.0
-                rest = window.cut(fallback)
-                mixed = rest + kept * (result.permute(1, 2, 0).numpy() - rest)
-                canvas.add(window.top, window.left, mixed)
+            for window, mixed in zip(group, self._mixed(image, group, otherwise), strict=True):
+                canvas.add(window.top, window.left, mixed.permute(1, 2, 0).numpy())
             watch("undo blur", first + len(group), len(believed))
         centred = not believed or believed[0].centred
         return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
 
-    def _restored(
-        self, image: np.ndarray, windows: Sequence[Window], draft: np.ndarray | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return windows (N, 3, H, W) without their blur, on the CPU, and the results' weights.
+    @torch.inference_mode()
+    def _mixed(
+        self, image: np.ndarray, windows: Sequence[Window], otherwise: np.ndarray | None
+    ) -> Tensor:
+        """Return windows (N, 3, H, W) without their blur where that may help, on the CPU.
 
-        Weights are (N, 1, H, W), 0 to 1: one half where the expected improvement is `margin`, or
-        where there is a draft and none is expected.
+        The rest is `otherwise` (None: the photo), which a network that `joins` drafts joins as
+        well. One half of each is where the expected improvement is `margin`, or where a draft is
+        joined and none is expected; kernels whose origin is known are used everywhere.
         """
         kernels = trimmed(torch.stack([window.kernel for window in windows]))
         gammas = [window.gamma for window in windows]
-        drafts = None if draft is None else batch(draft, windows)
-        results, better = self.undo(batch(image, windows), kernels, gammas, drafts)
-        margin = self.options.margin if draft is None else 0
+        photos = batch(image, windows)
+        rest = photos if otherwise is None else batch(otherwise, windows)
+        joined = otherwise is not None and self.undo.joins
+        results, better = self.undo(photos, kernels, gammas, rest if joined else None)
+        margin = 0 if joined else self.options.margin
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
         weights = torch.sigmoid(self.options.decision * (better - margin))
         sides = [8 * side for side in weights.shape[-2:]]
         weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
         height, width = results.shape[-2:]
-        return results.cpu(), weights[..., :height, :width].cpu()
+        weights = weights[..., :height, :width].cpu()
+        for number, window in enumerate(windows):
+            if not window.centred:
+                weights[number] = 1
+        return rest + weights * (results.cpu() - rest)
 
 
 def shipped_estimator() -> BlurEstimator:

@@ -16,6 +16,7 @@ from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.choice import SelectedKernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
+from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import (
     Deconvolution,
     Watch,
@@ -201,9 +202,15 @@ def test_a_certain_kernel_is_used_where_the_network_sharpens_too_much(
         Window(0, 0, 256, 256, dot, trust=0.95, believed=False),
         Window(0, 0, 256, 256, stroke, trust=0.95, believed=True),
     ]
+    plain = Deconvolver()  # which joins no drafts
+    given = deconvolution.undo.network.state_dict()
+    plain.load_state_dict({key: given[key] for key in plain.state_dict()})
+    alone = Deconvolution(plain, deconvolution.options, "cpu", "fp32")
     for changed, instead in ((halo, True), (blurry, False)):
         made = deconvolution.instead(blurry, changed, windows, [False] * 4)
         assert [window.believed for window in made] == [instead, False, False, True]
+        made = alone.instead(blurry, changed, windows, [False] * 4)
+        assert [window.believed for window in made][1:] == [False, False, True]
     assert not any(w.believed for w in deconvolution.instead(blurry, halo, windows, [True] * 4))
 
 
