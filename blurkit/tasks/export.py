@@ -37,6 +37,9 @@ from blurkit.systems.uses import network_for, trained_tile
 from blurkit.tasks.inspect import input_shapes
 
 OPSET = 17
+SIDES = {0: "number", 2: "height", 3: "width"}
+"""Names of the dimensions that may have any size."""
+
 LARGEST_DIFFERENCE = 1e-4
 """The largest difference to torch's results, relative to values above 1, on a photo."""
 
@@ -183,7 +186,7 @@ def write_onnx(
     ]
     flat = Flat(network, shapes[-1], last)
     inputs = _pictures(shapes[-1])  # of a size for which no network makes an exception
-    axes = {0: "number", 2: "height", 3: "width"} if dynamic else {}
+    axes = SIDES if dynamic else {}
     names = [f"input_{number}" for number in range(len(inputs))]
     if last:
         names, results = [given, *guides], [result]
@@ -220,6 +223,10 @@ def _finish(path: Path, about: Exported, half: bool) -> None:
     model = onnx.load(path)
     model.metadata_props.add(key=ONNX_METADATA, value=about.text())
     graph = model.graph
+    for output in graph.output:  # torch calls dimensions of different outputs the same
+        for axis, side in enumerate(output.type.tensor_type.shape.dim):
+            if side.dim_param and side.dim_param not in SIDES.values():
+                side.dim_param = f"{output.name}_{axis}"
     stored = list(graph.initializer) if half else []
     casts = []
     for tensor in stored:

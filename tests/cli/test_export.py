@@ -220,6 +220,14 @@ def test_what_is_refused(checkpoint: Path, joint: Path, exported: Path, photo: P
         assert_refused(invoke("deblur", photo, "-c", *options), words, status=status)
 
 
+def test_sizes_that_differ_have_different_names(joint: Path) -> None:
+    """ONNX Runtime may reuse the memory of one for another of the same name."""
+    done("export", joint, "--role", "latents", "-o", "latents.onnx")
+    outputs = [result.type.tensor_type.shape for result in onnx.load("latents.onnx").graph.output]
+    sides = [side.dim_param for shape in outputs for side in shape.dim[2:]]
+    assert len(sides) == 8 and all(sides) and len({*sides}) == 8
+
+
 @pytest.mark.slow
 def test_a_package_for_darktable(checkpoint: Path) -> None:
     """What darktable's dev-doc/AI.md and AI_Tasks.md ask for; the tile is theirs, not 64."""
