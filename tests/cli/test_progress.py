@@ -29,7 +29,7 @@ def terminal(*arguments: object, **environment: str) -> str:
             seen += part
     except OSError:  # a terminal's end
         os.close(ours)
-    assert process.wait() == 0
+    assert process.wait() == 0, seen
     return seen.decode()
 
 
