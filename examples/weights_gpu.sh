@@ -89,7 +89,7 @@ deblur() { # OPTIONS...: the end-to-end network; real pairs, and photos with new
 
 deconvolution() { # OPTIONS...: the network that undoes a known or estimated blur
     FOLDER=$folder bash "$here/weights_deconvolution.sh" "$data" --batch 32 --half-state "$@"
-    results deconvolution deconvolution.pt {both,refined,joined,walls,photos}{,.state}.pt
+    results deconvolution deconvolution.pt both{,.state}.pt
 }
 
 results() { # NAME FILES...: into $OUT, the most important first, while there is room

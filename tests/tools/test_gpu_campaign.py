@@ -80,9 +80,9 @@ def test_deconvolution_and_its_pieces(work: Path) -> None:
     train(work, "deconvolution", "--iterations 2 --minutes 1e-9", OUT="second")
     pieces = sorted((work / "second").iterdir())
     assert max(piece.stat().st_size for piece in pieces) <= 15 * 2**20
-    assert len(pieces) > 1 and all(piece.name.startswith("photos.") for piece in pieces)
+    assert len(pieces) > 1 and all(piece.name.startswith("both.") for piece in pieces)
     assert_done(shell(f"FOLDER=back bash {SCRIPT} unpack second", work))
-    with (work / "back/photos.state.pt").open("rb") as file:
+    with (work / "back/both.state.pt").open("rb") as file:
         assert load_tensors(file, "state")["step"] == 1
     train(work, "deconvolution", "--iterations 2", MINUTES=20)
     made = load_checkpoint(work / "weights-gpu/deconvolution.pt")
