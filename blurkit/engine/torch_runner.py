@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,10 @@ def torch_engine(network: nn.Module, placement: Placement, warn: Say = warnings.
     return engine
 
 
+SIDE_BY_SIDE = 4
+"""Largest number of tiles that run at the same time on a CPU, each on some of its processors."""
+
+
 class TorchRunner(Runner):
     """A network of torch on a device, ready for inference."""
 
@@ -52,14 +58,24 @@ class TorchRunner(Runner):
         self._device = choose_device(device)
         self._dtype = _accepted(network, precision, choose_precision(precision, self._device))
         self.size = getattr(network, "size", SizeRequirement())
-        self.batch = 8 if self._device.type == "cuda" else 1
+        cpu, cuda = (self._device.type == kind for kind in ("cpu", "cuda"))
+        self.batch = 8 if cuda else min(torch.get_num_threads(), SIDE_BY_SIDE) if cpu else 1
         self.precision = str(self._dtype).removeprefix("torch.")
         self.device = self._device.type
         folded = fold_spectral_norm(network.eval()).to(self._device)
         self.network = channels_last(folded)
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
-        result = self._run(inputs, torch.float32 if exact else self._dtype)
+        dtype = torch.float32 if exact else self._dtype
+        cpu = self._device.type == "cpu"
+        workers = min(len(inputs), torch.get_num_threads(), SIDE_BY_SIDE) if cpu else 1
+        if workers > 1:
+            parts = [inputs[part] for part in np.array_split(np.arange(len(inputs)), workers)]
+            with one_thread_each(self._device, workers) as pool:
+                results = list(pool.map(partial(self._run, dtype=dtype), parts))
+            made = [result for result in results if result is not None]
+            return np.concatenate(made) if len(made) == workers else None
+        result = self._run(inputs, dtype)
         if result is None and self._device.type == "cuda":
             torch.cuda.empty_cache()
         return result
@@ -308,3 +324,21 @@ def channels_last(network: nn.Module) -> nn.Module:
     if not getattr(network, "any_layout", True):
         return network
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextmanager
+def one_thread_each(device: torch.device, most: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool whose workers use one processor each: faster than one task on all of them.
+
+    With `most`, there are no more workers than that, and each uses as many as are left for it.
+    For a GPU there is one worker: Apple's aborts if several use it. Afterwards torch uses as
+    many threads as before; some builds share that number among threads.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, most or threads) if device.type == "cpu" else 1
+    each = partial(torch.set_num_threads, threads // workers)
+    try:
+        with ThreadPoolExecutor(workers, initializer=each) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)

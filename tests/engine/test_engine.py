@@ -1,6 +1,8 @@
 """One engine for any network and image: any size, any depth, no seams, no silent NaN."""
 
+import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,15 @@ from tests.systems.oracle import local_means
 
 PHOTO = (skimage.data.astronaut() / 255).astype(np.float32)
 SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), (17, 33), (67, 67)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A batch runs at once, as on a GPU; several threads would divide it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def engine(network: nn.Module, **options: object) -> Engine:
@@ -68,6 +79,26 @@ def test_seams_are_invisible(size: tuple[int, int], overlap: int) -> None:
     # 4 pixels at a tile's border are wrong, and weigh little: the difference is below what shows.
     assert np.abs(tiled - whole).max() < 1.5 / 255
     assert np.abs(tiled - whole).mean() < 0.02 / 255
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "slices"])
+def test_threads_run_tiles_side_by_side(protocol: Protocol) -> None:
+    """The picture is that of one thread to the bit, and too little memory is met as there."""
+    seen: dict[int, list[int]] = {}
+
+    class Noting(Smooth):
+        def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+            seen.setdefault(threading.get_ident(), []).append(len(image))
+            return super().forward(image)
+
+    image = PHOTO[:150, :170]
+    alone = engine(Smooth(), protocol=protocol)(image)
+    torch.set_num_threads(2)
+    assert (engine(Noting(), protocol=protocol)(image) == alone).all()
+    counts = [count for own in seen.values() for count in own]
+    assert len(seen) > 1 and {*counts} == {1} and torch.get_num_threads() == 2
+    with pytest.raises(BlurkitError, match="out of memory even for a tile of"):
+        engine(Hungry(0), tile=64, protocol=protocol, warn=lambda text: None)(image)
 
 
 def test_results_do_not_depend_on_the_batch() -> None:

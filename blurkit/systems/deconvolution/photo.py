@@ -8,11 +8,10 @@ kernel that its neighbours agree on, or is left to another method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas
+from blurkit.engine.torch_runner import one_thread_each
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
@@ -167,7 +167,7 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
+        if not alone and all(self._sharp(found[n], o.trust) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
@@ -198,10 +198,12 @@ class Deconvolution:
         ]
         return enlarged(windows, image, factor, o)
 
-    def _sharp(self, found: Estimates) -> bool:
-        """Return whether the kernel that promises most in a window is trusted, and no blur."""
-        trust, o = float(found.agreement[found.best]), self.options
-        return trust >= o.trust and not blurs(found.kernels[found.best], o)
+    def _sharp(self, found: Estimates, enough: float) -> bool:
+        """Return whether the kernel that promises most has enough trust, and is no blur."""
+        best = found.best
+        return float(found.agreement[best]) >= enough and not blurs(
+            found.kernels[best], self.options
+        )
 
     def _in_light(
         self,
@@ -216,12 +218,18 @@ class Deconvolution:
         `found` are those for the usual gamma; the `sampled` ones that promise most determine it.
         What was finished for that is the third result.
         """
-        best = promising(found, sampled)
-        inputs = ([every[n] for n in best] for every in (parts, found))
-        lights = partial(self.choice.lights, shared=shared)
-        tried = self.each(lights, *inputs, stage="find light", watch=watch)
-        light = self.choice.light([[end.gain for _, end in each] for each in tried])
-        known = {n: each[light] for n, each in zip(best, tried, strict=True)}
+        best, lights = promising(found, sampled), range(len(self.options.gammas))
+        numbers, gammas = zip(*product(best, lights), strict=True)
+        inputs = ([every[n] for n in numbers] for every in (parts, found))
+
+        def watched(stage: str, done: int, total: int) -> None:
+            watch(stage, done // len(lights), total // len(lights))
+
+        work = partial(self.choice.in_light, shared=shared)
+        ends = self.each(work, *inputs, gammas, stage="find light", watch=watched)
+        tried = dict(zip(zip(numbers, gammas, strict=True), ends, strict=True))
+        light = self.choice.light([[tried[n, g][1].gain for g in lights] for n in best])
+        known = {n: tried[n, light] for n in best}
         if light:
             left = [n for n in range(len(parts)) if n not in known]
             starts = partial(self.choice.all_starts, light=light, shared=shared)
@@ -267,8 +275,10 @@ class Deconvolution:
         if not sizes:
             return None
         copies = [copied(photo, size) for size in sizes]
-        starts = partial(choice.starts, light=0)
-        estimates = self.each(starts, copies)
+        dots = self.each(partial(choice.starts, light=0, alone=False), copies)
+        if all(self._sharp(found, o.sure) for found in dots):
+            return None
+        estimates = self.each(partial(choice.surer, light=0), copies, dots)
         found, light, known = self._in_light(copies, estimates, {}, sampled=1)
         alone: list[list[int]] = [[]] * len(found)  # sizes are no neighbours
         ends = self._finished(copies, found, light, alone, known)
@@ -440,20 +450,3 @@ def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
     ]
     moved = ndimage.shift(image, (-aside[0], -aside[1], 0), order=5, mode="nearest")
     return moved.astype(np.float32)
-
-
-@contextmanager
-def one_thread_each(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool whose workers use one processor each: faster than one task on all of them.
-
-    For a GPU there is one worker: Apple's aborts if several use it. Afterwards torch uses as
-    many threads as before; some builds share that number among threads.
-    """
-    threads = torch.get_num_threads()
-    workers = threads if device.type == "cpu" else 1
-    each = partial(torch.set_num_threads, threads // workers)
-    try:
-        with ThreadPoolExecutor(workers, initializer=each) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
