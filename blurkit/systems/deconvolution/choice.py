@@ -216,20 +216,17 @@ class KernelSelection:
         self.undo, self.o = undo, options
         self.estimator = estimator.eval().to(undo.device)
 
-    def lights(
-        self, photo: np.ndarray, found: Estimates, shared: Mapping[int, SharedKernel]
-    ) -> list[tuple[Estimates, SelectedKernel]]:
-        """Return the coarse kernels of a window for every gamma, and the best one in full size.
+    def in_light(
+        self, photo: np.ndarray, found: Estimates, light: int, shared: Mapping[int, SharedKernel]
+    ) -> tuple[Estimates, SelectedKernel]:
+        """Return the coarse kernels of a window for a gamma, and the best one in full size.
 
         `found` are those for the first gamma, `shared` is as in `all_starts`. Only in full size,
         and each from its own start, kernels tell gammas apart: in all of Levin's 16 photos, at 29
         pixels in 13, at 21 in 6.
         """
-        others = range(1, len(self.o.gammas))
-        every = [found, *(self.all_starts(photo, light, shared) for light in others)]
-        return [
-            (own, self.finished(photo, own, own.best, light)) for light, own in enumerate(every)
-        ]
+        own = self.all_starts(photo, light, shared) if light else found
+        return own, self.finished(photo, own, own.best, light)
 
     def light(self, promised: Sequence[Sequence[float]]) -> int:
         """Return the index of the gamma with which all windows of a photo were developed."""
@@ -240,17 +237,21 @@ class KernelSelection:
     def starts(self, photo: np.ndarray, light: int, alone: bool = True) -> Estimates:
         """Return coarse kernels of a window for one gamma: from a dot, and if needed from L0's.
 
-        One is enough if the estimator is sure of it and it promises something: a dot may stay one;
-        or if the window is not `alone`, and others will share a kernel with it. In the photo
-        itself, kernels are at most a third as large as the window.
+        If the window is not `alone`, others will share a kernel with it, and a dot is enough. In
+        the photo itself, kernels are at most a third as large as the window.
         """
-        gammas = [self.o.gammas[light]]
-        found = self._coarse(photo, dots(1), gammas)
-        sure = float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin
-        if sure or not alone:
+        found = self._coarse(photo, dots(1), [self.o.gammas[light]])
+        return self.surer(photo, found, light) if alone else found
+
+    def surer(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
+        """Return coarse kernels of a window for one gamma, those found from a dot, and L0's.
+
+        One is enough if the estimator is sure of it and it promises something: a dot may stay one.
+        """
+        if float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin:
             return found
-        other = self._coarse(photo, self._l0(photo, L0_SIDE, gammas), gammas)
-        return both(found, other)
+        gammas = [self.o.gammas[light]]
+        return both(found, self._coarse(photo, self._l0(photo, L0_SIDE, gammas), gammas))
 
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]
