@@ -59,7 +59,8 @@ class TorchRunner(Runner):
         self._dtype = _accepted(network, precision, choose_precision(precision, self._device))
         self.size = getattr(network, "size", SizeRequirement())
         cpu, cuda = (self._device.type == kind for kind in ("cpu", "cuda"))
-        self.batch = 8 if cuda else min(torch.get_num_threads(), SIDE_BY_SIDE) if cpu else 1
+        self._workers = min(torch.get_num_threads(), SIDE_BY_SIDE) if cpu else 1
+        self.batch = 8 if cuda or self._workers > 1 else 1
         self.precision = str(self._dtype).removeprefix("torch.")
         self.device = self._device.type
         folded = fold_spectral_norm(network.eval()).to(self._device)
@@ -67,14 +68,12 @@ class TorchRunner(Runner):
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         dtype = torch.float32 if exact else self._dtype
-        cpu = self._device.type == "cpu"
-        workers = min(len(inputs), torch.get_num_threads(), SIDE_BY_SIDE) if cpu else 1
-        if workers > 1:
-            parts = [inputs[part] for part in np.array_split(np.arange(len(inputs)), workers)]
-            with one_thread_each(self._device, workers) as pool:
-                results = list(pool.map(partial(self._run, dtype=dtype), parts))
+        if self._workers > 1 and len(inputs) > 1:
+            tiles = [inputs[number : number + 1] for number in range(len(inputs))]
+            with one_thread_each(self._device, self._workers) as pool:
+                results = list(pool.map(partial(self._run, dtype=dtype), tiles))
             made = [result for result in results if result is not None]
-            return np.concatenate(made) if len(made) == workers else None
+            return np.concatenate(made) if len(made) == len(tiles) else None
         result = self._run(inputs, dtype)
         if result is None and self._device.type == "cuda":
             torch.cuda.empty_cache()
