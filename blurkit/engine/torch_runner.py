@@ -45,7 +45,7 @@ def torch_engine(network: nn.Module, placement: Placement, warn: Say = warnings.
     return engine
 
 
-SIDE_BY_SIDE = 4
+TILES_AT_ONCE = 4
 """Largest number of tiles that run at the same time on a CPU, each on some of its processors."""
 
 
@@ -59,7 +59,7 @@ class TorchRunner(Runner):
         self._dtype = _accepted(network, precision, choose_precision(precision, self._device))
         self.size = getattr(network, "size", SizeRequirement())
         cpu, cuda = (self._device.type == kind for kind in ("cpu", "cuda"))
-        self._workers = min(torch.get_num_threads(), SIDE_BY_SIDE) if cpu else 1
+        self._workers = min(torch.get_num_threads(), TILES_AT_ONCE) if cpu else 1
         self.batch = 8 if cuda or self._workers > 1 else 1
         self.precision = str(self._dtype).removeprefix("torch.")
         self.device = self._device.type

@@ -37,7 +37,7 @@ from blurkit.systems.uses import network_for, trained_tile
 from blurkit.tasks.inspect import input_shapes
 
 OPSET = 17
-SIDES = {0: "number", 2: "height", 3: "width"}
+ANY_SIZE = {0: "number", 2: "height", 3: "width"}
 """Names of the dimensions that may have any size."""
 
 LARGEST_DIFFERENCE = 1e-4
@@ -186,7 +186,7 @@ def write_onnx(
     ]
     flat = Flat(network, shapes[-1], last)
     inputs = _pictures(shapes[-1])  # of a size for which no network makes an exception
-    axes = SIDES if dynamic else {}
+    axes = ANY_SIZE if dynamic else {}
     names = [f"input_{number}" for number in range(len(inputs))]
     if last:
         names, results = [given, *guides], [result]
@@ -225,7 +225,7 @@ def _finish(path: Path, about: Exported, half: bool) -> None:
     graph = model.graph
     for output in graph.output:  # torch calls dimensions of different outputs the same
         for axis, side in enumerate(output.type.tensor_type.shape.dim):
-            if side.dim_param and side.dim_param not in SIDES.values():
+            if side.dim_param and side.dim_param not in ANY_SIZE.values():
                 side.dim_param = f"{output.name}_{axis}"
     stored = list(graph.initializer) if half else []
     casts = []
