@@ -70,7 +70,7 @@ class TorchRunner(Runner):
         dtype = torch.float32 if exact else self._dtype
         if self._workers > 1 and len(inputs) > 1:
             tiles = [inputs[number : number + 1] for number in range(len(inputs))]
-            with one_thread_each(self._device, self._workers) as pool:
+            with worker_threads(self._device, self._workers) as pool:
                 results = list(pool.map(partial(self._run, dtype=dtype), tiles))
             made = [result for result in results if result is not None]
             return np.concatenate(made) if len(made) == len(tiles) else None
@@ -326,12 +326,12 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def one_thread_each(device: torch.device, most: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool whose workers use one processor each: faster than one task on all of them.
+def worker_threads(device: torch.device, most: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool whose workers share the processors: faster than one task on all of them.
 
-    With `most`, there are no more workers than that, and each uses as many as are left for it.
-    For a GPU there is one worker: Apple's aborts if several use it. Afterwards torch uses as
-    many threads as before; some builds share that number among threads.
+    There is one worker for each, or `most` with as many processors as are left for each; for a GPU
+    there is one worker: Apple's aborts if several use it. Afterwards torch uses as many threads as
+    before; some builds share that number among threads.
     """
     threads = torch.get_num_threads()
     workers = min(threads, most or threads) if device.type == "cpu" else 1

@@ -8,7 +8,6 @@ import builtins
 import errno
 import io
 import os
-import posix
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,6 +76,8 @@ def test_a_film_that_cannot_be_opened_is_not_taken_for_a_picture(
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("strace"), reason="requires strace")
 def test_system_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    import posix  # which Windows lacks
+
     monkeypatch.setattr(os, "fsync", posix.fsync)  # other tests do without
     (campaign,) = (c for c in system_calls.CAMPAIGNS if c.name == "system calls: deblur, pages")
     result = run(campaign._replace(count=3), seed=1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas
-from blurkit.engine.torch_runner import one_thread_each
+from blurkit.engine.torch_runner import worker_threads
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
@@ -127,7 +127,7 @@ class Deconvolution:
     ) -> list[Result]:
         """Return what `work` makes of the inputs of every window; tell `watch`."""
         results = []
-        with one_thread_each(self.undo.device) as pool:
+        with worker_threads(self.undo.device) as pool:
             for result in pool.map(work, *inputs):
                 results.append(result)
                 watch(stage, len(results), len(inputs[0]))
@@ -200,10 +200,8 @@ class Deconvolution:
 
     def _sharp(self, found: Estimates, enough: float) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""
-        best = found.best
-        return float(found.agreement[best]) >= enough and not blurs(
-            found.kernels[best], self.options
-        )
+        sure = float(found.agreement[found.best]) >= enough
+        return sure and not blurs(found.kernels[found.best], self.options)
 
     def _in_light(
         self,
@@ -219,16 +217,17 @@ class Deconvolution:
         What was finished for that is the third result.
         """
         best, lights = promising(found, sampled), range(len(self.options.gammas))
-        numbers, gammas = zip(*product(best, lights), strict=True)
-        inputs = ([every[n] for n in numbers] for every in (parts, found))
+        each = [*product(best, lights)]
+        inputs = zip(*((parts[n], found[n], light) for n, light in each), strict=True)
 
         def watched(stage: str, done: int, total: int) -> None:
-            watch(stage, done // len(lights), total // len(lights))
+            if done % len(lights) == 0:
+                watch(stage, done // len(lights), total // len(lights))
 
         work = partial(self.choice.in_light, shared=shared)
-        ends = self.each(work, *inputs, gammas, stage="find light", watch=watched)
-        tried = dict(zip(zip(numbers, gammas, strict=True), ends, strict=True))
-        light = self.choice.light([[tried[n, g][1].gain for g in lights] for n in best])
+        ends = self.each(work, *inputs, stage="find light", watch=watched)
+        tried = dict(zip(each, ends, strict=True))
+        light = self.choice.light([[tried[n, light][1].gain for light in lights] for n in best])
         known = {n: tried[n, light] for n in best}
         if light:
             left = [n for n in range(len(parts)) if n not in known]
