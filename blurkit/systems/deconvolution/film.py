@@ -18,7 +18,6 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from scipy.special import expit
 from torch import Tensor
 
 from blurkit.engine.engine import Canvas
@@ -270,7 +269,8 @@ class FilmEstimate:
         slopes = (np.gradient(smooth(x, sigmaX=0.7).mean(2)) for x in (moved, restored))
         power = [smooth(y * y + x * x, sigmaX=AROUND) + 1e-5 for y, x in slopes]
         sharper, same = SHARPER * np.log(power[0] / power[1]), kept[..., 0]
-        counts = same * np.tanh(sharper / 2).clip(0) + (1 - same) * expit(sharper + EQUAL)
+        own = 1 / (1 + np.exp(-sharper - EQUAL))
+        counts = same * np.tanh(sharper / 2).clip(0) + (1 - same) * own
         return (alike * counts).clip(0, MOST)[..., None].astype(np.float32)
 
     def end(self, restored: np.ndarray, left: list[bool]) -> None:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 rfft2 = torch.fft.rfft2
 irfft2 = torch.fft.irfft2
+
+SMOOTH = 2**20 * 3**12 * 5**8
+"""What divides it has no prime factor above 5: FFTs of such lengths are fast."""
 
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
@@ -82,9 +83,9 @@ def gradient_power(height: int, width: int, device: torch.device | None = None) 
 
 def fast_length(length: int) -> int:
     """Return the smallest even length, at least `length`, that FFTs process quickly."""
-    length = int(scipy.fft.next_fast_len(length, real=True))
-    while length % 2:
-        length = int(scipy.fft.next_fast_len(length + 1, real=True))
+    length += length % 2
+    while SMOOTH % length:
+        length += 2
     return length
 
 
@@ -153,6 +154,8 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
     centring moves a part of it over the border. A kernel that becomes empty is replaced by one
     without blur.
     """
+    from scipy import ndimage  # slow to import, and most photos do without
+
     results = kernels.clamp_min(0).cpu().numpy().copy()
     for kernel in results:
         kernel[kernel < kernel.max() * floor] = 0

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -442,6 +441,8 @@ def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
     The network was trained on pictures that stay aligned with the photo, so it places them by the
     centroid. What enters at a border repeats the border.
     """
+    from scipy import ndimage  # slow to import, and only known kernels need it
+
     values = kernel.double().cpu().numpy()
     aside = [
         float((values.sum(1 - axis) * (np.arange(side) - side // 2)).sum())
