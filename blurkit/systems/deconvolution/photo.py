@@ -274,7 +274,10 @@ class Deconvolution:
             return None
         copies = [copied(photo, size) for size in sizes]
         dots = self.each(partial(choice.starts, light=0, alone=False), copies)
-        if all(self._sharp(found, o.sure) for found in dots):
+        lengths = [
+            length_in_photo(found.kernels[0], size) for found, size in zip(dots, sizes, strict=True)
+        ]
+        if max(lengths) <= HELD * FULL and min(float(found.agreement) for found in dots) >= o.sure:
             return None
         estimates = self.each(partial(choice.surer, light=0), copies, dots)
         found, light, known = self._in_light(copies, estimates, {}, sampled=1)
@@ -282,7 +285,7 @@ class Deconvolution:
         ends = self._finished(copies, found, light, alone, known)
         pairs = list(zip(ends, sizes, strict=True))
         best, size = max(pairs, key=lambda pair: pair[0].gain)
-        if shape(best.kernel).length * size / FULL <= HELD * FULL:
+        if length_in_photo(best.kernel, size) <= HELD * FULL:
             return None
         if not self.believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
             return None
@@ -428,6 +431,11 @@ def shipped_estimator() -> BlurEstimator:
     estimator = load_networks(load_shipped("deconvolution"))["estimator"]
     assert isinstance(estimator, BlurEstimator)
     return estimator
+
+
+def length_in_photo(kernel: Tensor, size: int) -> float:
+    """Return the length, in pixels of a photo, of a kernel (s, s) that has `size` of them there."""
+    return shape(kernel).length * size / kernel.shape[-1]
 
 
 def in_colour(image: np.ndarray) -> np.ndarray:

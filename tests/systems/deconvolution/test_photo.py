@@ -87,6 +87,18 @@ def test_in_a_sharp_photo_neither_its_light_nor_longer_blur_is_looked_for(
     assert blurred or sides == {192}
 
 
+def test_no_long_blur_is_looked_for_where_a_small_copy_is_surely_hardly_blurred(
+    deconvolution: Deconvolution,
+) -> None:
+    engine = Deconvolution(deconvolution.undo.network, WindowOptions(), "cpu", "fp32")
+    sides = set[int]()
+    engine.choice.surer = lambda part, *more, surer=engine.choice.surer, **light: (  # type: ignore[method-assign]
+        sides.add(part.shape[0]) or surer(part, *more, **light)
+    )
+    assert len(engine.windows(taken(photo("chelsea", 300, 451), shake(2, 5), 0.004))) == 2
+    assert sides == {300}
+
+
 @pytest.mark.slow
 def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
     bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
