@@ -114,7 +114,7 @@ imageio.imwrite(sys.argv[1], frames, duration=180, loop=0, quality=60)
 PY
 
 # The photo's kernel after every second step of its estimation, and the photo restored with it.
-python3 - "$pictures/kernel.webp" <<'PY'
+PYTHONPATH=$pictures/../.. python3 - "$pictures/kernel.webp" <<'PY'
 import sys
 from itertools import islice
 from pathlib import Path
@@ -125,14 +125,14 @@ import torch
 from torch.nn import functional as F
 
 from blurkit.io.images import read_image
-from blurkit.systems.deconvolution.config import Shake
+from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import growing
-from blurkit.systems.deconvolution.restoration import total_variation
+from tests.benchmarks.inversion import total_variation
 
 SIDE, SHOWN, SIZE = 320, 216, 41
 photo = torch.from_numpy(read_image(Path("shaken.png")).pixels / np.float32(255))[40:, 140:]
 light = photo[:SIDE, :SIDE].mean(2)[None] ** 2.2
-options, frames = Shake(), []
+options, frames = WindowOptions(), []
 turns = growing(light, SIZE, torch.tensor([options.weight]), options)
 for kernel in islice(turns, 0, None, 2):
     factor = kernel.shape[-1] / SIZE

@@ -1,10 +1,12 @@
 """The documentation: commands, links and presets are real, and every page runs as written."""
 
+import ast
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.tools.docs import preset_fields
 
 SCRIPTS = [*sorted((ROOT / "examples").glob("*.sh")), ROOT / "docs/pictures.sh"]
 PICTURES = ROOT / "docs/pictures"
+PYTHON = re.compile(r"python3 [^\n]*<<'PY'\n(.*?)^PY$|python3 -c '(.*?)'", re.MULTILINE | re.DOTALL)
 HERE = re.compile(r"^cat > (\S+) <<'PY'\n(.*?)^PY$", re.MULTILINE | re.DOTALL)
 ALL = [(name, ()) for name in COMMANDS] + [
     (training.command, ("--system", training.name))
@@ -102,6 +105,22 @@ def test_every_command_line_is_one_the_commands_take(
                 assert command in COMMANDS, command
                 # Parses, converts and checks as the command does, and runs nothing.
                 load_command(command, arguments).make_context(command, arguments)
+
+
+def test_the_python_in_scripts_imports_what_is_there() -> None:
+    sources = [
+        source for path in SCRIPTS for both in PYTHON.findall(path.read_text()) for source in both
+    ]
+    imports = [
+        (node.module, alias.name)
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert len(imports) > 20
+    for module, imported in imports:
+        assert hasattr(import_module(module), imported), f"{module}.{imported}"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
