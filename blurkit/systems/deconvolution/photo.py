@@ -355,11 +355,9 @@ class Deconvolution:
         for window, keep in zip(windows, same, strict=True):
             own = window.believed
             if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
-                photo, other = (batch(x, [window])[0] for x in (image, restored))
-                by_network, by_kernel = self.undo.sharper(
-                    photo, other, *self._mixed(image, [window], restored)
-                )
-                own = by_network > by_kernel
+                by_network = batch(restored, [window])[0].clamp(0, 1)
+                (more,) = self.undo.sharper(by_network, *self._mixed(image, [window], restored))
+                own = more < 0
             result.append(replace(window, believed=own and not keep))
         return result
 
