@@ -177,7 +177,8 @@ def main() -> None:
     # which another program's work stands still. Loops of about 0.1 ms keep the speed without that.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    gc.set_threshold(700, 10, 1000)  # else torch's import, whose objects all stay, is searched
+    # What the import of torch makes stays: searching it for garbage meanwhile takes 0.1 s.
+    gc.set_threshold(700, 10, 1000)
     open_standard_streams()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
