@@ -274,10 +274,10 @@ class Deconvolution:
             return None
         copies = [copied(photo, size) for size in sizes]
         dots = self.each(partial(choice.starts, light=0, alone=False), copies)
-        lengths = [
-            length_in_photo(found.kernels[0], size) for found, size in zip(dots, sizes, strict=True)
-        ]
-        if max(lengths) <= HELD * FULL and min(float(found.agreement) for found in dots) >= o.sure:
+        if all(
+            float(dot.agreement) >= o.sure and length_in_photo(dot.kernels[0], size) <= HELD * FULL
+            for dot, size in zip(dots, sizes, strict=True)
+        ):
             return None
         estimates = self.each(partial(choice.surer, light=0), copies, dots)
         found, light, known = self._in_light(copies, estimates, {}, sampled=1)
@@ -356,8 +356,8 @@ class Deconvolution:
             own = window.believed
             if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
                 by_network = batch(restored, [window])[0].clamp(0, 1)
-                (more,) = self.undo.sharper(by_network, *self._mixed(image, [window], restored))
-                own = more < 0
+                (gained,) = self.undo.sharper(by_network, *self._mixed(image, [window], restored))
+                own = gained < 0
             result.append(replace(window, believed=own and not keep))
         return result
 
