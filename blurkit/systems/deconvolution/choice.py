@@ -20,12 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.engine.torch_runner import (
-    autocast,
-    channels_last,
-    choose_device,
-    choose_precision,
-)
+from blurkit.engine.torch_runner import autocast, channels_last, choose_device, choose_precision
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
@@ -93,11 +88,7 @@ class NonBlindDeconvolution:
 
     @torch.inference_mode()
     def __call__(
-        self,
-        photos: Tensor,
-        kernels: Tensor,
-        gammas: Sequence[float],
-        drafts: Tensor | None = None,
+        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float], drafts: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and the improvement.
 

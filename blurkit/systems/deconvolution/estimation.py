@@ -134,12 +134,7 @@ def _shrunk(images: Tensor, factor: float) -> Tensor:
 
 
 def _latent(
-    photo: Tensor,
-    spectrum: Tensor,
-    transfer: Tensor,
-    power: Tensor,
-    weights: Tensor,
-    c: Estimation,
+    photo: Tensor, spectrum: Tensor, transfer: Tensor, power: Tensor, weights: Tensor, c: Estimation
 ) -> Tensor:
     """The spectrum of argmin |x * k - y|^2 + weight |grad x|_0.
 

@@ -33,12 +33,7 @@ from blurkit.systems.deconvolution.choice import (
 )
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import kernels_between
-from blurkit.systems.deconvolution.estimator import (
-    Turn,
-    dots,
-    forward_differences,
-    view,
-)
+from blurkit.systems.deconvolution.estimator import Turn, dots, forward_differences, view
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import (

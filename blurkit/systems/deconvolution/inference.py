@@ -33,12 +33,7 @@ from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.photo import (
-    Deconvolution,
-    Watch,
-    in_colour,
-    unwatched,
-)
+from blurkit.systems.deconvolution.photo import Deconvolution, Watch, in_colour, unwatched
 from blurkit.systems.deconvolution.windows import (
     Window,
     estimation_scale,

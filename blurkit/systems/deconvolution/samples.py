@@ -35,13 +35,7 @@ from blurkit.synthesis.kernels import (
 )
 from blurkit.synthesis.rendering import disk
 from blurkit.systems.deconvolution.estimator import FULL, START, dots, smeared
-from blurkit.systems.deconvolution.fourier import (
-    centred,
-    irfft2,
-    padded,
-    rfft2,
-    transfer_function,
-)
+from blurkit.systems.deconvolution.fourier import centred, irfft2, padded, rfft2, transfer_function
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
 
