@@ -128,16 +128,15 @@ class NonBlindDeconvolution:
     def _made(self, known: tuple[Tensor, ...], drafts: Tensor | None = None) -> Restored:
         """Return what the network makes of the results of `_known`."""
         with autocast(self.device, self.dtype):
-            made: Restored = self.network(*known, drafts=drafts)
-        return made
+            return self.network(*known, drafts=drafts)
 
     def _known(
         self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
     ) -> tuple[Tensor, ...]:
         """Return photos, kernels, noise and gammas as the network takes them."""
         inputs = self._padded(photos)
-        gamma = inputs.new_tensor(list(gammas))
-        return inputs, kernels.to(self.device), measured_noise(inputs), gamma
+        noise, gamma = measured_noise(inputs), inputs.new_tensor(list(gammas))
+        return inputs, kernels.to(self.device), noise, gamma
 
     def _padded(self, images: Tensor) -> Tensor:
         """Return images (N, 3, H, W) on the device, with sides that the network takes."""
@@ -223,7 +222,7 @@ class KernelSelection:
         """Return the index of the gamma with which all windows of a photo were developed."""
         gains = np.mean(promised, 0)
         gains[0] += self.o.doubt
-        return int(np.argmax(gains))
+        return int(gains.argmax())
 
     def starts(self, photo: np.ndarray, light: int, alone: bool = True) -> Estimates:
         """Return coarse kernels of a window for one gamma: from a dot, and if needed from L0's.
@@ -231,7 +230,7 @@ class KernelSelection:
         If the window is not `alone`, others will share a kernel with it, and a dot is enough. In
         the photo itself, kernels are at most a third as large as the window.
         """
-        found = self._coarse(photo, dots(1), [self.o.gammas[light]])
+        found = self._coarse(photo, dots(1), self.o.gammas[light])
         return self.surer(photo, found, light) if alone else found
 
     def surer(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
@@ -241,8 +240,12 @@ class KernelSelection:
         """
         if float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin:
             return found
-        gammas = [self.o.gammas[light]]
-        return both(found, self._coarse(photo, self._l0(photo, L0_SIDE, gammas), gammas))
+        gamma, size = self.o.gammas[light], largest(photo)
+        side = min(L0_SIDE, size)
+        values = torch.from_numpy(shrunk(photo, side / size)).to(self.undo.device).clamp_min(0)
+        grey = (values**gamma).mean(2)[None]
+        start = estimate_kernels(grey, side, grey.new_tensor([self.o.weight]), self.o)
+        return both(found, self._coarse(photo, start, gamma))
 
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]
@@ -254,17 +257,17 @@ class KernelSelection:
         found = self.starts(photo, light, alone=not shared)
         return self.joined(photo, found, shared[light], light, SHARED) if shared else found
 
-    def _coarse(self, photo: np.ndarray, starts: Tensor, gammas: Sequence[float]) -> Estimates:
+    def _coarse(self, photo: np.ndarray, starts: Tensor, gamma: float) -> Estimates:
         """Return the coarse kernels of a window, from starts (N, s, s)."""
         size = largest(photo)
         sides = between(starts.shape[-1], min(COARSE, size))
-        return self._promising(photo, *self.turned(photo, gammas, starts, sides, size), gammas)
+        return self._promising(photo, *self.turned(photo, gamma, starts, sides, size), gamma)
 
     def _promising(
-        self, photo: np.ndarray, kernels: Tensor, sure: Tensor, gammas: Sequence[float]
+        self, photo: np.ndarray, kernels: Tensor, sure: Tensor, gamma: float
     ) -> Estimates:
         copy = shrunk(photo, kernels.shape[-1] / largest(photo))
-        return Estimates(kernels, sure, self.gains(copy, kernels, gammas))
+        return Estimates(kernels, sure, self.gains(copy, kernels, gamma))
 
     def joined(
         self,
@@ -278,7 +281,7 @@ class KernelSelection:
 
         What that promises counts `bonus` more.
         """
-        other = self._promising(photo, *kernel, [self.o.gammas[light]])
+        other = self._promising(photo, *kernel, self.o.gammas[light])
         return both(found, replace(other, better=other.better + bonus))
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[int]:
@@ -308,14 +311,10 @@ class KernelSelection:
         alike = kernel_agreement(found.kernels[:, None], found.kernels)
         near = torch.from_numpy(found.better > found.better[choice] - RIVAL)
         rivals = [choice, *(((alike[choice] < ALIKE) & near).nonzero().flatten().tolist())]
-        kernels, sure, gammas = (
-            found.kernels[rivals],
-            found.agreement[rivals],
-            [gamma] * len(rivals),
-        )
+        kernels, sure = found.kernels[rivals], found.agreement[rivals]
         if size > COARSE:
-            kernels, sure = self.turned(photo, gammas, kernels, between(COARSE + 1, size), size)
-        gains = self.gains(photo, kernels, gammas)
+            kernels, sure = self.turned(photo, gamma, kernels, between(COARSE + 1, size), size)
+        gains = self.gains(photo, kernels, gamma)
         best = int(gains.argmax())
         trust = float(sure[best])
         if len(alike) > 1:
@@ -323,116 +322,80 @@ class KernelSelection:
             trust = (trust + float(others) / (len(alike) - 1)) / 2
         return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
-    def turned(
-        self,
-        photo: np.ndarray,
-        gammas: Sequence[float],
-        starts: Tensor,
-        sides: Sequence[int],
-        size: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the kernels (N, s, s) after turns with these sides, from starts (N, s, s).
-
-        Each start has its own of the N gammas.
-
-        The second result, (N,), is how well they are expected to agree with the true one.
-        """
-        values = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
-        return self._turned(values.expand(len(gammas), -1, -1, -1), gammas, starts, sides, size)
-
     def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
         """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).
 
         What one window alone does not show, such as blur along its only edges, another one does.
         """
         size = largest(photos[0])
-        batch = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
-        gammas, sides = [self.o.gammas[light]] * len(photos), between(START, min(COARSE, size))
-        return self._turned(batch, gammas, dots(1), sides, size)
+        sides = between(START, min(COARSE, size))
+        return self.turned(np.stack(photos), self.o.gammas[light], dots(1), sides, size)
 
     @torch.inference_mode()
-    def _turned(
-        self,
-        photos: Tensor,
-        gammas: Sequence[float],
-        starts: Tensor,
-        sides: Sequence[int],
-        size: int,
+    def turned(
+        self, photos: np.ndarray, gamma: float, starts: Tensor, sides: Sequence[int], size: int
     ) -> tuple[Tensor, Tensor]:
+        """Return the kernels (N, s, s) after turns with these sides, from starts (N, s, s).
+
+        They are those of one photo (H, W, 3), or with N = 1 that of several (M, H, W, 3). The
+        second result, (N,), is how well they are expected to agree with the true one.
+        """
         device = self.undo.device
-        photos = photos.clamp_min(0).to(device)
-        exponents = photos.new_tensor(list(gammas))
-        known = self.estimator, self.undo.network, photos, exponents, starts.to(device)
+        values = torch.from_numpy(np.ascontiguousarray(photos)).movedim(-1, -3)
+        if values.dim() == 3:
+            values = values.expand(len(starts), -1, -1, -1)
+        values = values.clamp_min(0).to(device)
+        gammas = values.new_full((len(values),), gamma)
+        known = self.estimator, self.undo.network, values, gammas, starts.to(device)
         with autocast(device, self.undo.dtype):
             *_, (_, _, turn) = turns(*known, sides, size)
         return turn.kernels.float().cpu(), turn.agreement.float().cpu()
 
-    def enlarged(self, photo: np.ndarray, found: SelectedKernel, size: int) -> SelectedKernel:
-        """Return the kernel of a copy of a photo in the photo's own size (size, size), finer."""
+    def enlarged(
+        self,
+        photo: np.ndarray,
+        found: SelectedKernel,
+        size: int,
+        scales: Sequence[float] = LONG_SCALES,
+    ) -> SelectedKernel:
+        """Return the kernel of a photo, or of a copy, in the photo's size (size, size), finer."""
         kernel = found.kernel
-        for growth in LONG_SCALES:
-            kernel = self._finer(photo, kernel, found.gamma, round(growth * FULL), size)
+        for scale in scales:
+            side = min(round(scale * FULL), size) | 1
+            kernel = self._finer(shrunk(photo, side / size), kernel, found.gamma, side)
         return replace(found, kernel=kernels_at(kernel[None], size)[0])
 
-    def refined_long(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> Tensor:
-        """Return the long kernel (side, side) of a part (H, W, 3) of a photo, finer if possible."""
-        size = kernel.shape[-1]
-        found = self._finer(photo, kernel, gamma, round(LONG_SCALES[-1] * FULL), size)
-        return kernels_at(found[None], size)[0]
-
-    def _finer(
-        self, photo: np.ndarray, kernel: Tensor, gamma: float, side: int, size: int
-    ) -> Tensor:
-        """Return a kernel where `size` pixels become `side`, refined if that promises more.
+    def _finer(self, copy: np.ndarray, kernel: Tensor, gamma: float, side: int) -> Tensor:
+        """Return a kernel (side, side) for a copy of a photo, refined if that promises more.
 
         It is refined by edges and by the estimator: lights mislead the former, and the latter was
         trained on kernels of up to 41 pixels.
         """
-        side = min(side, size) | 1
-        copy = shrunk(photo, side / size)
-        known = kernels_at(kernel[None], side)
+        by_edges = known = kernels_at(kernel[None], side)
         edges, part = (
             np.ascontiguousarray(central_crop(copy, s, s)) for s in (LONG_EDGES, LONG_SEEN)
         )
-        by_edges = self.sought(edges, known[0], gamma, LONG_ROUNDS)[None]
-        turned, _ = self.turned(part, [gamma], known, [side], side)
+        blurry = torch.from_numpy(edges).permute(2, 0, 1).clamp_min(0)
+        seen = (blurry**gamma).mean(0)[None]
+        for _ in range(LONG_ROUNDS):
+            sharp = self.undo.briefly(blurry, trimmed(by_edges)[0], gamma).clamp(0, 1)
+            by_edges = kernels_between((sharp.cpu() ** gamma).mean(0)[None], seen, side, self.o)
+        turned, _ = self.turned(part, gamma, known, [side], side)
         kernels = torch.cat([known, by_edges, turned])
-        gains = self.gains(copy, kernels, [gamma] * len(kernels))
+        gains = self.gains(copy, kernels, gamma)
         best = int(gains.argmax())
         return kernels[best if gains[best] > self.o.margin else 0]
 
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
         """Return what the network expects of a kernel (side, side) in the middle of a photo."""
-        return float(self.gains(photo, kernel[None], [gamma])[0])
+        return float(self.gains(photo, kernel[None], gamma)[0])
 
-    def gains(self, photo: np.ndarray, kernels: Tensor, gammas: Sequence[float]) -> np.ndarray:
+    def gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
         """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
         side = max(JUDGED, 2 * kernels.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
         photos = part.expand(len(kernels), -1, -1, -1)
-        return self.undo.promises(photos, kernels, gammas).cpu().numpy()
-
-    def sought(self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int) -> Tensor:
-        """Return the kernel (side, side) of a photo (H, W, 3) after some rounds from one near it.
-
-        A round restores an image by the kernel; its strong edges lead to the next one.
-        """
-        blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
-        seen = (blurry**gamma).mean(0)[None]
-        for _ in range(rounds):
-            sharp = self.undo.briefly(blurry, trimmed(kernel[None])[0], gamma).clamp(0, 1)
-            image = (sharp.cpu() ** gamma).mean(0)[None]
-            (kernel,) = kernels_between(image, seen, kernel.shape[-1], self.o)
-        return kernel
-
-    def _l0(self, photo: np.ndarray, side: int, gammas: Sequence[float]) -> Tensor:
-        """Return the L0 kernels (N, side, side) for gammas, in a copy of the photo."""
-        size = largest(photo)
-        side = min(side, size)
-        values = torch.from_numpy(shrunk(photo, side / size)).to(self.undo.device).clamp_min(0)
-        grey = torch.stack([(values**gamma).mean(2) for gamma in gammas])
-        weights = grey.new_full((len(grey),), self.o.weight)
-        return estimate_kernels(grey, side, weights, self.o)
+        return self.undo.promises(photos, kernels, [gamma] * len(kernels)).cpu().numpy()
 
 
 def both(first: Estimates, second: Estimates) -> Estimates:

@@ -324,12 +324,12 @@ class FilmEstimate:
         photo = central_crop(photo, seen, seen)
         known = [central_crop(guide, seen, seen) for guide in guides]
         starts = torch.cat([self._explained(photo, guide, gamma, side).kernels for guide in known])
-        choice, gammas = self._photo.choice, [gamma] * len(starts)
-        found, sure = choice.turned(photo, gammas, starts, between(FIRST, side), side)
+        choice = self._photo.choice
+        found, sure = choice.turned(photo, gamma, starts, between(FIRST, side), side)
         if float(sure.max()) < EXPLAINING:
-            alone, _ = choice.turned(photo, [gamma], dots(1), between(0, side), side)
+            alone, _ = choice.turned(photo, gamma, dots(1), between(0, side), side)
             found = torch.cat([found, alone])
-        gains = choice.gains(photo, found, [gamma] * len(found))
+        gains = choice.gains(photo, found, gamma)
         return kernels_at(found[int(gains.argmax())][None], size)[0]
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
@@ -351,12 +351,12 @@ class FilmEstimate:
         photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._small, guide))
         plain = self._explained(photo, known, gamma, size).kernels.cpu()
         choice = self._photo.choice
-        learned, sure = choice.turned(photo, [gamma], plain, between(FINE, size), size)
+        learned, sure = choice.turned(photo, gamma, plain, between(FINE, size), size)
         kernels = [plain, learned]
         alike = float(kernel_agreement(*kernels)[0])
         if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
             kernels.append(before[None])
-        gains = choice.gains(photo, torch.cat(kernels), [gamma] * len(kernels))
+        gains = choice.gains(photo, torch.cat(kernels), gamma)
         best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
         trust = (float(sure[0]) + alike) / 2
         return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))

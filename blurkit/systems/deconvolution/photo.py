@@ -25,6 +25,7 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
+    LONG_SCALES,
     SAMPLED,
     SHARED,
     Estimates,
@@ -166,7 +167,7 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        if not alone and all(self._sharp(found[n], o.trust) for n in promising(found, ENOUGH)):
+        if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
@@ -186,20 +187,17 @@ class Deconvolution:
             length = shape(best.kernel).length
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
-        believed = [self.believes(best) for best in chosen]
-        trusted = [
-            sure and best.trust >= o.trust for best, sure in zip(chosen, believed, strict=True)
-        ]
+        trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
         windows = helped(with_kernels(places, chosen, trusted), o.trust)
         windows = [
-            replace(window, believed=window.believed or sure)
-            for window, sure in zip(windows, believed, strict=True)
+            replace(window, believed=window.believed or self.believes(best))
+            for window, best in zip(windows, chosen, strict=True)
         ]
         return enlarged(windows, image, factor, o)
 
-    def _sharp(self, found: Estimates, enough: float) -> bool:
+    def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""
-        sure = float(found.agreement[found.best]) >= enough
+        sure = float(found.agreement[found.best]) >= self.options.trust
         return sure and not blurs(found.kernels[found.best], self.options)
 
     def _in_light(
@@ -254,13 +252,13 @@ class Deconvolution:
         watch: Watch = unwatched,
     ) -> list[SelectedKernel]:
         """Return the kernel of every part in full size, without making the `known` ones again."""
-        choices = self.choice.chosen(found, near)
-        left = [n for n, choice in enumerate(choices) if (n, choice) not in known]
-        inputs = ([every[n] for n in left] for every in (parts, found, choices))
+        choices = [*enumerate(self.choice.chosen(found, near))]
+        left = [pair for pair in choices if pair not in known]
+        inputs = zip(*((parts[n], found[n], choice) for n, choice in left), strict=True)
         finish = partial(self.choice.finished, light=light)
         ends = self.each(finish, *inputs, stage="refine blur", watch=watch)
-        made = dict(zip(left, ends, strict=True))
-        return [made[n] if n in made else known[n, choice] for n, choice in enumerate(choices)]
+        made = known | dict(zip(left, ends, strict=True))
+        return [made[pair] for pair in choices]
 
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
@@ -301,13 +299,11 @@ class Deconvolution:
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
     ) -> list[Window]:
         """Return windows with the kernel of the whole photo, refined in each."""
-        known = whole.kernel, whole.gamma, whole.trust
-        places = rectangles(photo.shape[0], photo.shape[1], options)
-        windows = [Window(*place, *known) for place in places]
-        inputs = zip(*((w.cut(photo), w.kernel, w.gamma) for w in windows), strict=True)
-        refine = self.choice.refined_long
-        found = self.each(refine, *inputs, stage="estimate long blur", watch=watch)
-        return [replace(w, kernel=kernel) for w, kernel in zip(windows, found, strict=True)]
+        places = [Window(*p) for p in rectangles(photo.shape[0], photo.shape[1], options)]
+        cuts, size = [place.cut(photo) for place in places], whole.kernel.shape[-1]
+        refine = partial(self.choice.enlarged, found=whole, size=size, scales=LONG_SCALES[-1:])
+        found = self.each(refine, cuts, stage="estimate long blur", watch=watch)
+        return with_kernels(places, found, [True] * len(places))
 
     def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
         """Whether a kernel promises enough: the more, the less it is trusted."""
@@ -329,13 +325,14 @@ class Deconvolution:
         and in blurry ones that it hardly improves, too. `factors` change the improvement that it
         must promise.
         """
+        o, result = self.options, list(same)
         factors = factors or [1.0] * len(windows)
-        result = list(same)
         for number, (window, factor) in enumerate(zip(windows, factors, strict=True)):
             if not (same[number] or window.believed):
                 both = (batch(x, [window])[0] for x in (image, restored))
                 (promised,) = self.undo.sharper(*both)
-                result[number] = promised < factor * self._needed(window)
+                least = o.little if blurs(window.kernel, o) else o.promise
+                result[number] = promised < factor * (o.much if window.trust < o.certain else least)
         return result
 
     def instead(
@@ -360,13 +357,6 @@ class Deconvolution:
                 own = gained < 0
             result.append(replace(window, believed=own and not keep))
         return result
-
-    def _needed(self, window: Window) -> float:
-        """Return what a network must promise in a window whose own kernel is not believed."""
-        o = self.options
-        if window.trust < o.certain:
-            return o.much
-        return o.little if blurs(window.kernel, o) else o.promise
 
     @torch.inference_mode()
     def restore(
@@ -418,9 +408,7 @@ class Deconvolution:
         weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
         height, width = results.shape[-2:]
         weights = weights[..., :height, :width].cpu()
-        for number, window in enumerate(windows):
-            if not window.centred:
-                weights[number] = 1
+        weights[torch.tensor([not window.centred for window in windows])] = 1
         return rest + weights * (results.cpu() - rest)
 
 
