@@ -170,12 +170,12 @@ class FilmEstimate:
         """Return the windows of the frame that began, each with the kernel that was found in it."""
         before, o = self._before, self._options
         if before is None:
-            return self._searched(image)
+            return self._as_photo(self._photo.windows(image, light=self._light))
         places = self._places
         chosen = supported(self._learned(places, before), neighbours(places))
         lost = [best.trust < o.trust for best in chosen]
         if 2 * sum(lost) > len(places):
-            return self._searched(image)
+            return self._as_photo(self._photo.windows(image, light=self._light))
         self._decide_light([best.gamma for best in chosen])
         self._believed = [self._believes(*known) for known in enumerate(chosen)]
         promised = np.mean([b.gain * sure for b, sure in zip(chosen, self._believed, strict=True)])
@@ -183,27 +183,20 @@ class FilmEstimate:
             searched = self._photo.windows(image, light=self._light)
             if self._promised(image, searched) > promised:
                 return self._as_photo(searched)
-        self._search_lost(chosen, lost, before)
+        self._waits = [max(0, wait - 1) for wait in before.waits] or [0] * len(chosen)
+        for number in np.flatnonzero(lost):
+            if self._waits[number] == 0:
+                chosen[number], self._believed[number] = self._alone(places[number])
+                self._waits[number] = 0 if self._believed[number] else PATIENCE
         self._kernels = [best.kernel for best in chosen]
         windows = helped(with_kernels(places, chosen, self._believed), o.trust)
         return enlarged(windows, image, self._factor, o)
 
-    def _search_lost(
-        self, chosen: list[SelectedKernel], lost: Sequence[bool], before: FilmFrame
-    ) -> None:
-        """Search for the blur of windows in which the frame before does not help."""
-        self._waits = [max(0, wait - 1) for wait in before.waits] or [0] * len(chosen)
-        for number in np.flatnonzero(lost):
-            if self._waits[number] == 0:
-                chosen[number], self._believed[number] = self._alone(self._places[number])
-                self._waits[number] = 0 if self._believed[number] else PATIENCE
-
     def _promised(self, image: np.ndarray, windows: Sequence[Window]) -> float:
         """Return the mean of what the network expects of windows' kernels, 0 without belief."""
         gain = self._photo.choice.gain
-        return float(
-            np.mean([w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in windows])
-        )
+        gains = [w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in windows]
+        return float(np.mean(gains))
 
     def left(
         self,
@@ -216,10 +209,9 @@ class FilmEstimate:
         before = self._before.left if self._before is not None else []
         if len(before) != len(windows):
             return unchanged(image, restored, windows, options)
-        bounds = (options.least_change / STEADY, options.least_change * STEADY)
         less, more = (
             unchanged(image, restored, windows, replace(options, least_change=bound))
-            for bound in bounds
+            for bound in (options.least_change / STEADY, options.least_change * STEADY)
         )
         return [a or (b and c) for a, b, c in zip(less, more, before, strict=True)]
 
@@ -271,10 +263,8 @@ class FilmEstimate:
     def end(self, restored: np.ndarray, left: list[bool]) -> None:
         """Keep the result of a frame, and which windows were left as they are, for the next one."""
         whole = np.clip(restored, 0, 1)
-        small = shrunk(whole, self._factor)
-        self._before = FilmFrame(
-            self._small, small, whole, self._kernels, self._believed, left, self._waits
-        )
+        pictures = self._small, shrunk(whole, self._factor), whole
+        self._before = FilmFrame(*pictures, self._kernels, self._believed, left, self._waits)
 
     # ---- from the frame before -------------------------------------------------------------------
 
@@ -382,10 +372,6 @@ class FilmEstimate:
 
     # ---- as a photo ------------------------------------------------------------------------------
 
-    def _searched(self, image: np.ndarray) -> list[Window]:
-        """Return the windows of a frame as of a photo."""
-        return self._as_photo(self._photo.windows(image, light=self._light))
-
     def _as_photo(self, windows: list[Window]) -> list[Window]:
         """Return the windows of a frame as of a photo, and keep their kernels."""
         self._believed, self._kernels = [], []
@@ -406,22 +392,19 @@ class FilmEstimate:
         o, choice, light = self._options, self._photo.choice, self._light or 0
         photo = central_crop(place.cut(self._small), o.seen, o.seen)
         found = choice.starts(photo, light)
-        (number,) = choice.chosen([found], [[]])
-        best = choice.finished(photo, found, number, light)
+        best = choice.finished(photo, found, found.best, light)
         return best, self._photo.believes(best) and best.trust >= o.trust
 
     # ---- registration ----------------------------------------------------------------------------
 
     def _softened(self, image: np.ndarray) -> np.ndarray:
         """Return a frame in half its size, under a Gaussian."""
-        blurred: np.ndarray = self._cv2.GaussianBlur(shrunk(image, 0.5), (0, 0), SOFTENED)
-        return blurred
+        return self._cv2.GaussianBlur(shrunk(image, 0.5), (0, 0), SOFTENED)
 
     def _flow(self, image: np.ndarray, before: np.ndarray, deviation: float) -> np.ndarray:
         """Return from where in `before` each pixel of an image came: (H, W, 2), x and y."""
         both = (gray(self._cv2, from_float(x, np.uint8)) for x in (image, before))
-        flow: np.ndarray = self._cv2.GaussianBlur(self._dis.calc(*both, None), (0, 0), deviation)
-        return flow
+        return self._cv2.GaussianBlur(self._dis.calc(*both, None), (0, 0), deviation)
 
     def _moved(
         self, image: np.ndarray, flow: np.ndarray, place: Window | None = None
@@ -431,8 +414,7 @@ class FilmEstimate:
         rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
         x, y = columns + left + flow[..., 0], rows + top + flow[..., 1]
         cv2 = self._cv2
-        moved: np.ndarray = cv2.remap(image, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
-        return moved
+        return cv2.remap(image, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
 
 
 def series_of(record: Record) -> tuple[str, int] | None:
@@ -464,8 +446,7 @@ def _halved(place: Window) -> Window:
 def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6) -> np.ndarray:
     """Return the affine movement (h, w, 2) of most of a window: what moves by itself counts less.
 
-    Weights are those of Cauchy's robust loss, in so many `rounds` of weighted least squares on
-    every pixel of so many.
+    Its pixels, one in every `step`, are weighted by Cauchy's robust loss.
     """
     own = place.cut(flow)
     rows, columns = np.mgrid[: own.shape[0], : own.shape[1]].astype(np.float32) / own.shape[0] - 0.5

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import product
-from operator import or_
 from typing import Any
 
 import numpy as np
@@ -121,15 +120,12 @@ class WindowDeblurring:
         """
         blur = record.image("blur")
         started = time.perf_counter()
-        image = to_float(blur)
-        colour = in_colour(image)
+        image, film = to_float(blur), self._film_of(record)
         whole = size_of_whole(record)
-        film = self._film_of(record)
-        restored, windows, same = self._restored(colour, whole, film)
+        restored, windows, same = self._restored(in_colour(image), whole, film)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
-        believed = sum(window.believed for window in windows)
         attrs = {
             **record.attrs,
             "restored_by": self.checkpoint,
@@ -137,7 +133,7 @@ class WindowDeblurring:
             "restored_strength": float(self.strength),
             "restored_seconds": round(time.perf_counter() - started, 4),
             "restored_windows": len(windows),
-            "restored_believed": believed,
+            "restored_believed": sum(window.believed for window in windows),
             "restored_left": sum(same),
         }
         if film is not None:
@@ -155,7 +151,7 @@ class WindowDeblurring:
 
         An image without a blur to believe gives {}.
         """
-        return described(self._windows(in_colour(to_float(blur))))
+        return described(self._windows(in_colour(to_float(blur)), None, None))
 
     @cached_property
     def _film(self) -> FilmEstimate | None:
@@ -176,10 +172,7 @@ class WindowDeblurring:
         return self._film
 
     def _windows(
-        self,
-        image: np.ndarray,
-        whole: Sequence[int] | None = None,
-        film: FilmEstimate | None = None,
+        self, image: np.ndarray, whole: Sequence[int] | None, film: FilmEstimate | None
     ) -> list[Window]:
         if isinstance(self.kernel, KernelSheet):
             return laid(image, self.kernel, self.deconvolution.options)
@@ -190,10 +183,7 @@ class WindowDeblurring:
         return self.deconvolution.windows(image, self.watch, whole)
 
     def _restored(
-        self,
-        image: np.ndarray,
-        whole: Sequence[int] | None = None,
-        film: FilmEstimate | None = None,
+        self, image: np.ndarray, whole: Sequence[int] | None, film: FilmEstimate | None
     ) -> tuple[np.ndarray, list[Window], list[bool]]:
         """Return the restored image, its windows, and which of them are left as they are.
 
@@ -212,9 +202,13 @@ class WindowDeblurring:
             same = left(image, restored, windows, o)
             if not all(same):
                 windows = self._windows(image, whole, film)  # larger ones, if the blur is long
-                factors = () if film is None else film.factors(windows)
                 same = left(image, restored, windows, o)
-                same = self._needless(image, restored, windows, same, factors)
+                if isinstance(self.kernel, KernelSheet):  # which says what is sharp
+                    sharp = [window.trust > 0 and not window.believed for window in windows]
+                    same = [a or b for a, b in zip(same, sharp, strict=True)]
+                else:
+                    factors = () if film is None else film.factors(windows)
+                    same = self.deconvolution.needless(image, restored, windows, same, factors)
                 windows = self.deconvolution.instead(image, restored, windows, same)
             rest = spared(image, restored, windows, same, o)
         if any(window.believed for window in windows):
@@ -227,20 +221,6 @@ class WindowDeblurring:
             result = film.guided(result, windows, same)
             film.end(result, same)
         return result, windows, same
-
-    def _needless(
-        self,
-        image: np.ndarray,
-        restored: np.ndarray,
-        windows: list[Window],
-        same: list[bool],
-        factors: Sequence[float] = (),
-    ) -> list[bool]:
-        """Return `same`, and windows in which a network is not to be used; a sheet says its own."""
-        if isinstance(self.kernel, KernelSheet):
-            own = [window.trust > 0 and not window.believed for window in windows]
-            return list(map(or_, same, own))
-        return self.deconvolution.needless(image, restored, windows, same, factors)
 
     def _with(self) -> str:
         o = self.deconvolution.options
@@ -277,11 +257,7 @@ def middle_side(height: int, width: int) -> int:
 
 
 def described(windows: list[Window]) -> Attributes:
-    """Return the most trusted of the believed windows' blurs, or {} if none is believed.
-
-    `kernel` is (h, w); `blur_length` is in pixels, `blur_angle` in degrees, `blur_trust` from 0 to
-    1; `blur_gamma` is the exponent from pixel values to the light that it blurred.
-    """
+    """Return what records store of the most trusted of the believed blurs, {} if none is."""
     best = typical(windows)
     if best is None:
         return {}
@@ -297,13 +273,10 @@ def described(windows: list[Window]) -> Attributes:
 
 def _undone_in(record: Record, believed: int, windows: int) -> str:
     """Return where in a record a blur was undone: in which windows, and where a mask shows."""
-    masked = "where the mask is not black"
+    masked = "where the mask is not black" if "restored_masked" in record.attrs else ""
     if believed < windows:
-        part = f"in {believed} of {windows} windows"
-        return f"{part}, {masked}" if "restored_masked" in record.attrs else part
-    if "restored_masked" in record.attrs:
-        return masked
-    return "in all of it" if PART_OF in record.attrs else "in the whole photo"
+        return ", ".join(filter(None, [f"in {believed} of {windows} windows", masked]))
+    return masked or ("in all of it" if PART_OF in record.attrs else "in the whole photo")
 
 
 def windows_summary(record: Record, otherwise: bool = False) -> str:
@@ -311,19 +284,6 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
 
     `otherwise` says that a network restored the rest.
     """
-    share = mixed_share(record)
-    mixed = f", with {share:.0%} of the frame before mixed in" if share else ""
-    return _windows_summary(record, otherwise) + mixed
-
-
-def mixed_share(record: Record) -> float:
-    """Return how much of a frame, 0 to 1, the one before is; 0 if that is next to nothing."""
-    share = float(record.attrs.get("restored_guided", 0))
-    return share if share >= LEAST_SHARE else 0.0
-
-
-def _windows_summary(record: Record, otherwise: bool) -> str:
-    """Return what `windows_summary` does, without the frame before."""
     windows, believed, left = (
         record.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")
     )
@@ -335,12 +295,20 @@ def _windows_summary(record: Record, otherwise: bool) -> str:
     else:
         found = "no uniform blur found in any part"
         rest = "; " if otherwise else ""
-    if not rest:
-        return found
-    if windows and left == windows - believed:
-        return f"{found}{rest}left as it is"
-    some = f", {left} of {windows} windows left as they are" if left else ""
-    return f"{found}{rest}restored by the network{some}"
+    if rest and windows and left == windows - believed:
+        rest += "left as it is"
+    elif rest:
+        some = f", {left} of {windows} windows left as they are" if left else ""
+        rest += f"restored by the network{some}"
+    share = mixed_share(record)
+    mixed = f", with {share:.0%} of the frame before mixed in" if share else ""
+    return f"{found}{rest}{mixed}"
+
+
+def mixed_share(record: Record) -> float:
+    """Return how much of a frame, 0 to 1, the one before is; 0 if that is next to nothing."""
+    share = float(record.attrs.get("restored_guided", 0))
+    return share if share >= LEAST_SHARE else 0.0
 
 
 # ---- Sheets of kernels ---------------------------------------------------------------------------
