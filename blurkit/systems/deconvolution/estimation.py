@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.fourier import (
+    around_origin,
     cleaned,
     divergence,
     fast_length,
@@ -164,33 +165,36 @@ def _least_squares(
     ridge: Tensor,
     c: Estimation,
 ) -> Tensor:
-    """argmin |grad x * k - grad y|^2 + ridge |k|^2 with k >= 0 inside (size, size).
+    """Return what `projected` does, inside (size, size).
 
-    `latent` and `photo` are the spectra of x and y, `power` is that of the gradients. Solved by
-    accelerated projected gradients. The image enters only by the autocorrelation of its edges,
-    which is as small as two kernels, so a step costs next to nothing.
+    `latent` and `photo` are the spectra of x and y, `power` is that of the gradients.
     """
     crossed = latent.conj() * photo * power
     edges = (latent.real.square() + latent.imag.square()) * power
-    start = _middle(irfft2(crossed * (edges + ridge).reciprocal(), s=sides), size)
-    wanted = _middle(irfft2(crossed, s=sides), size)
-    correlation = _middle(irfft2(edges.to(crossed.dtype), s=sides), 2 * size - 1)
+    start = around_origin(crossed * (edges + ridge).reciprocal(), size, sides)
+    wanted = around_origin(crossed, size, sides)
+    correlation = around_origin(edges.to(crossed.dtype), 2 * size - 1, sides)
     around = fast_length(3 * size)
     response = transfer_function(correlation, around, around)
+    return projected(cleaned(start, 0, 0), response, wanted, ridge, c.kernel_steps)
+
+
+def projected(start: Tensor, response: Tensor, wanted: Tensor, ridge: Tensor, steps: int) -> Tensor:
+    """Return kernels (N, s, s): argmin |grad x * k - grad y|^2 + ridge |k|^2 with k >= 0.
+
+    It takes steps of accelerated projected gradients. The image enters only by `response`, the
+    spectrum of the autocorrelation of its edges, and by `wanted` (N, s, s), their correlation with
+    the photo's. They are as small as kernels, so a step costs next to nothing.
+    """
+    size, sides = start.shape[-1], (response.shape[-2], response.shape[-2])
     step = 1 / (response.abs().amax((-2, -1), keepdim=True) + ridge)
-    kernel = cleaned(start, 0, 0)
-    ahead, pace = kernel, 1.0
-    for _ in range(c.kernel_steps):
-        seen = irfft2(rfft2(ahead, s=(around, around)) * response, s=(around, around))
+    kernel = ahead = start
+    pace = 1.0
+    for _ in range(steps):
+        seen = irfft2(rfft2(ahead, s=sides) * response, s=sides)
         slope = seen[..., :size, :size] + ridge * ahead - wanted
-        following = (ahead - step * slope).clamp_min(0)
+        following = F.relu(ahead - step * slope)
         quicker = (1 + math.sqrt(1 + 4 * pace**2)) / 2
         ahead = following + (pace - 1) / quicker * (following - kernel)
         kernel, pace = following, quicker
     return kernel
-
-
-def _middle(correlation: Tensor, size: int) -> Tensor:
-    """Return the values (..., size, size) around the origin of a periodic correlation."""
-    reach = size // 2
-    return torch.roll(correlation, (reach, reach), (-2, -1))[..., :size, :size]

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.config import FULL
-from blurkit.systems.deconvolution.estimation import FADE
+from blurkit.systems.deconvolution.estimation import FADE, projected
 from blurkit.systems.deconvolution.fourier import (
+    around_origin,
     centred,
     fast_length,
     framed,
@@ -101,7 +102,7 @@ def view(photos: Tensor, gammas: Tensor, size: int) -> View:
     sides = (photo.shape[-2], photo.shape[-1])
     spectra = [rfft2(g) for g in forward_differences(photo)]
     power = spectra[0].abs().square() + spectra[1].abs().square()
-    own = middle(power + 0j, size, sides)
+    own = around_origin(power + 0j, size, sides)
     own = own / own.amax((-2, -1), keepdim=True).clamp_min(1e-9)
     noise, noisy = measured_noise(photos), measured_noise(light[:, None])
     return View(photos, gammas, noise, light, (spectra[0], spectra[1]), sides, own, noisy)
@@ -312,10 +313,9 @@ def least_squares(
 
     `count` is N or 1: one kernel for each photo, or for all.
 
-
-    argmin |edges * k - gradients|^2 + ridge |k|^2 with k >= 0, by accelerated projected gradients;
-    then the plain solutions, without that limit, for all `RIDGES`; then the cross-correlation, up
-    to 1. Differentiable with respect to edges and `ridge` (N,).
+    argmin |edges * k - gradients|^2 + ridge |k|^2 with k >= 0; then the plain solutions, without
+    that limit, for all `RIDGES`; then the cross-correlation, up to 1. Differentiable with respect
+    to edges and `ridge` (N,).
     """
     h, w = edges.shape[-2:]
     top, left = offsets(edges, list(seen.sides))
@@ -328,23 +328,14 @@ def least_squares(
     r = ridge.view(-1, 1, 1) * h * w
     plain = []
     for factor in RIDGES:
-        kernel = middle(crossed / (power + math.exp(factor) * r), size, seen.sides)
+        kernel = around_origin(crossed / (power + math.exp(factor) * r), size, seen.sides)
         plain.append(kernel / kernel.clamp_min(0).sum((-2, -1), keepdim=True).clamp_min(1e-6))
-    wanted = middle(crossed, size, seen.sides)
+    wanted = around_origin(crossed, size, seen.sides)
     reach = min(2 * size - 1, min(seen.sides) // 2 * 2 - 1)
-    correlation = middle(power + 0j, reach, seen.sides)
+    correlation = around_origin(power + 0j, reach, seen.sides)
     around = fast_length(3 * size)
     response = transfer_function(correlation, around, around).real
-    step = 1 / (response.abs().amax((-2, -1), keepdim=True) + r)
-    kernel = plain[0].clamp_min(0)
-    ahead, pace = kernel, 1.0
-    for _ in range(steps):
-        found = irfft2(rfft2(ahead, s=(around, around)) * response, s=(around, around))
-        slope = found[..., :size, :size] + r * ahead - wanted
-        following = F.relu(ahead - step * slope)
-        quicker = (1 + math.sqrt(1 + 4 * pace**2)) / 2
-        ahead = following + (pace - 1) / quicker * (following - kernel)
-        kernel, pace = following, quicker
+    kernel = projected(plain[0].clamp_min(0), response, wanted, r, steps)
     kernel = F.relu(kernel - 0.03 * kernel.amax((-2, -1), keepdim=True))
     kernel = (kernel + 1e-8) / (kernel + 1e-8).sum((-2, -1), keepdim=True)
     return kernel, plain, wanted / wanted.abs().amax((-2, -1), keepdim=True).clamp_min(1e-9)
@@ -358,13 +349,6 @@ def pooled(values: Tensor, count: int) -> Tensor:
 def forward_differences(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return `gradients` of `x`, differentiable."""
     return torch.roll(x, -1, -1) - x, torch.roll(x, -1, -2) - x
-
-
-def middle(spectrum: Tensor, size: int, sides: tuple[int, int]) -> Tensor:
-    """Return the values (..., size, size) around the origin of a correlation's spectrum."""
-    return torch.roll(irfft2(spectrum, s=sides), (size // 2, size // 2), (-2, -1))[
-        ..., :size, :size
-    ]
 
 
 def taper(height: int, width: int, margin: int, device: torch.device) -> Tensor:

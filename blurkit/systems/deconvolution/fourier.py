@@ -78,6 +78,12 @@ def gradient_power(height: int, width: int, device: torch.device | None = None) 
     return 4 * torch.sin(math.pi * down) ** 2 + 4 * torch.sin(math.pi * across) ** 2
 
 
+def around_origin(spectrum: Tensor, size: int, sides: tuple[int, int]) -> Tensor:
+    """Return the values (..., size, size) around the origin of what has this spectrum."""
+    moved = torch.roll(irfft2(spectrum, s=sides), (size // 2, size // 2), (-2, -1))
+    return moved[..., :size, :size]
+
+
 # ---- frames --------------------------------------------------------------------------------------
 
 
