@@ -1,13 +1,7 @@
-"""Estimates of a blur, and the selection among them.
+"""Estimates of a blur, and the selection among them, as docs/deconvolution.md describes it.
 
-No estimate looks wrong by itself: a wrong kernel explains a photo as well as the right one. So the
-estimates of a window are compared, in a small copy, where each takes little time. The learned
-estimator starts from a dot, and where it is not sure of what that becomes, from a kernel of the L0
-prior as well. For each estimate, the deconvolution network predicts how good the picture will be:
-the best one wins, with a bonus for kernels that neighbours found as well, and is taken on to the
-size of the photo. All windows of a photo were developed in the same way, so those that promise most
-determine the gamma together. The trust in a kernel is how well the estimator expects it to agree
-with the true one, and how well it agrees with the other estimate and with neighbours.
+No estimate looks wrong by itself: a wrong kernel explains a photo as well as the right one. So what
+counts is how good the deconvolution network expects the picture to be.
 """
 
 from __future__ import annotations
@@ -141,8 +135,7 @@ class NonBlindDeconvolution:
     def _padded(self, images: Tensor) -> Tensor:
         """Return images (N, 3, H, W) on the device, with sides that the network takes."""
         height, width = images.shape[-2:]
-        multiple = self.network.multiple
-        missing = (0, -width % multiple, 0, -height % multiple)
+        missing = (0, -width % self.network.multiple, 0, -height % self.network.multiple)
         return F.pad(images, missing, mode="replicate").to(self.device)
 
 

@@ -1,10 +1,7 @@
 """A learned estimator of the blur: turns between a picture and a kernel, both by networks.
 
-A turn starts from a kernel. The first step of the deconvolution network restores a picture with it;
-the edges of that picture, selected and repaired, explain the photo by a kernel (least squares, as
-in `estimation.py`, but differentiable); a second network, on the grid of the kernel, knows the
-paths that cameras take and cleans it. Every part works at every scale, so turns go from coarse to
-fine, from any kernel. Designs that were compared are options of `BlurEstimator`.
+docs/deconvolution.md describes the parts of a turn. Every part works at every scale, so turns go
+from coarse to fine, from any kernel. Designs that were compared are options of `BlurEstimator`.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blurkit.nn.blocks import zero
 from blurkit.systems.deconvolution.config import FULL
 from blurkit.systems.deconvolution.estimation import FADE, projected
 from blurkit.systems.deconvolution.fourier import (
@@ -120,11 +118,8 @@ class BlurEstimator(nn.Module):
 
     def __init__(self, edges: str = "head", width: int = 40, kernel_width: int = 32) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {
-            "edges": edges,
-            "width": width,
-            "kernel_width": kernel_width,
-        }
+        about = {"edges": edges, "width": width, "kernel_width": kernel_width}
+        self.options: dict[str, Any] = about
         self.threshold = nn.Parameter(torch.tensor([-3.0, -4.6]))
         self.ridge = nn.Parameter(torch.tensor([-10.6, 3.0]))
         self.edges: nn.Module | None = None
@@ -189,8 +184,7 @@ class EdgeHead(nn.Module):
         self.first = nn.Conv2d(32 + 4 * 4 + 1, width, 3, padding=1)
         self.blocks = nn.Sequential(*(DeconvolutionResidualBlock(width) for _ in range(2)))
         self.last = nn.Conv2d(width, 4 * 4, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        zero(self.last)
 
     def forward(
         self, seen: View, light: Tensor, features: Tensor, gradients: Tensor, kept: Tensor
@@ -222,8 +216,8 @@ class EdgeUNet(nn.Module):
         noisy = (NOISE_SCALE * seen.noise).view(-1, 1, 1, 1).expand(-1, 1, *light.shape[-2:])
         x = torch.cat([seen.light[:, None], light[:, None], 4 * gradients, noisy], 1)
         h, w = light.shape[-2:]
-        x = F.pad(x, (0, -w % self.multiple, 0, -h % self.multiple), mode="replicate")
-        x = unshuffled(x)
+        missing = (0, -w % self.multiple, 0, -h % self.multiple)
+        x = unshuffled(F.pad(x, missing, mode="replicate"))
         missing = (0, x.shape[-1] - features.shape[-1], 0, x.shape[-2] - features.shape[-2])
         features = F.pad(features, missing) if max(missing) > 0 else features
         features = features[..., : x.shape[-2], : x.shape[-1]]

@@ -1,12 +1,4 @@
-"""The blur of a film's frames, each found with the help of the restored frame before it.
-
-That frame, moved by optical flow, shows what the next one would be without its blur, so that least
-squares give a kernel without any search. Two differently blurred frames mislead the flow. So this
-is done twice: in copies of half the size, where blur matters less, and again with the flow between
-the picture restored by those kernels and the frame before. Both kernels of a window, that of least
-squares and what the learned estimator makes of it, are judged like those of a photo. At a cut of
-the film, and in windows where this fails, the blur is estimated as that of a photo.
-"""
+"""The blur of a film's frames, each found with the help of the one before: see docs/films.md."""
 
 from __future__ import annotations
 

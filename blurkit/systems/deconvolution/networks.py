@@ -1,12 +1,8 @@
 """A learned deconvolution network: it selects from inverse images and repairs the rest.
 
-An unrolled network of two steps in the manner of half-quadratic splitting, after USRNet (Zhang, Van
-Gool and Timofte, "Deep unfolding network for image super-resolution", CVPR 2020) and DWDN (Dong,
-Roth and Schiele, "Deep Wiener deconvolution", NeurIPS 2020). Each step inverts the blur in the
-Fourier domain, in linear light, at several strengths; a small U-Net then mixes the results with the
-previous image, pixel by pixel, and adds what is missing. It may select the blurry photo itself, so
-a wrong kernel does little harm. A third step joins the result with a draft, what another network
-made of the photo without knowing the kernel.
+An unrolled network in the manner of half-quadratic splitting, after USRNet (Zhang, Van Gool and
+Timofte, "Deep unfolding network for image super-resolution", CVPR 2020) and DWDN (Dong, Roth and
+Schiele, "Deep Wiener deconvolution", NeurIPS 2020); docs/deconvolution.md describes its steps.
 """
 
 from __future__ import annotations
@@ -21,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.engine.torch_runner import full_precision
+from blurkit.nn.blocks import zero
 from blurkit.systems.deconvolution.fourier import (
     centred,
     framed,
@@ -85,9 +82,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
         self.decoder = nn.ModuleList(DeconvolutionResidualBlock(width) for width in widths[:-1])
         self.last = nn.Conv2d(widths[0], leaving, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        assert self.last.bias is not None
-        nn.init.zeros_(self.last.bias)
+        zero(self.last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output (N, leaving, H, W) and the features before it, (N, widths[0], H, W)."""
@@ -109,8 +104,7 @@ class Fusion(nn.Module):
     def __init__(self, candidates: int, features: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.candidates = candidates
-        entering = 4 * (3 * candidates + 1) + features
-        self.network = UNet(entering, 4 * (candidates + 3), widths)
+        self.network = UNet(4 * (3 * candidates + 1) + features, 4 * (candidates + 3), widths)
 
     def forward(
         self, images: Sequence[Tensor], noise: Tensor, features: Tensor | None = None
@@ -120,8 +114,7 @@ class Fusion(nn.Module):
         `noise` (N,) is the standard deviation of the noise in the photos; `features` are those of
         the previous step.
         """
-        count, _, height, width = images[0].shape
-        noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand(count, 1, height, width)
+        noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand_as(images[0][:, :1])
         x = unshuffled(torch.cat([*images, noisy], 1))
         if features is not None:
             x = torch.cat([x, features.to(x.dtype)], 1)
@@ -178,10 +171,9 @@ class Deconvolver(nn.Module):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> Deconvolver:
         """Return the network whose state dict has these shapes."""
-        levels = 1 + len(shapes.numbers(r"one\.network\.down\.(\d+)\.weight"))
-        entering = [f"one.network.down.{level}.weight" for level in range(levels - 1)]
-        widths = [shapes[key][1] for key in entering] + [shapes[entering[-1]][0]]
-        return cls(widths, "draft_ties" in shapes)
+        levels = len(shapes.numbers(r"one\.network\.down\.(\d+)\.weight"))
+        down = [shapes[f"one.network.down.{level}.weight"] for level in range(levels)]
+        return cls([*(shape[1] for shape in down), down[-1][0]], "draft_ties" in shapes)
 
     def forward(
         self,
@@ -210,8 +202,7 @@ class Deconvolver(nn.Module):
             return second
         with full_precision(photos.device):
             tied = light.tied(drafts.float(), variance, self.draft_ties.exp())
-        candidates = [light.photos, image, *tied, drafts]
-        image, features = self.three(candidates, noise, features)
+        image, features = self.three([light.photos, image, *tied, drafts], noise, features)
         errors = judged(self.draft_judge, features, drafts, image)
         return Restored(first, image, errors, second)
 
@@ -223,13 +214,11 @@ class Deconvolver(nn.Module):
         The arguments are those of `forward`.
         """
         with full_precision(photos.device):
-            light, variance = (
-                LinearLight(photos.float(), kernels.float(), gamma),
-                noise_variance(noise),
-            )
+            light = LinearLight(photos.float(), kernels.float(), gamma)
+            variance = noise_variance(noise)
             inverted = light.inverted(variance, self.strengths.exp())
-            inverted.append(light.smooth(variance))
-        image, features = self.one([light.photos, *inverted], noise)
+            smooth = light.smooth(variance)
+        image, features = self.one([light.photos, *inverted, smooth], noise)
         return light, image, features
 
 
@@ -262,8 +251,7 @@ def judged(network: nn.Module, features: Tensor, *images: Tensor) -> Tensor:
     """Return the errors (N, 2, H / 8, W / 8) of two images (N, 3, H, W) that a `judge` expects."""
     with full_precision(features.device):
         seen = [F.avg_pool2d(image.float(), 2) for image in images]
-        errors: Tensor = network(torch.cat([features.float(), *seen], 1))
-    return errors
+        return network(torch.cat([features.float(), *seen], 1))
 
 
 class LinearLight:

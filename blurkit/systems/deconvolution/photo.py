@@ -2,8 +2,7 @@
 
 Real camera shake varies over the photo, so each window has its own kernel, and results are blended
 where windows meet (Hirsch et al., "Efficient filter flow for space-variant multiframe blind
-deconvolution", CVPR 2010). Kernels whose estimates agree are believed; any other window gets the
-kernel that its neighbours agree on, or is left to another method.
+deconvolution", CVPR 2010).
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ GROUP = 2
 ENOUGH = 4
 """Number of windows that share a kernel; fewer tell little more than one."""
 
-
 FREEDOM = 0.8
 """Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
 each of them explains only its own part."""
@@ -75,7 +73,6 @@ enlarged as well: there, a size that cuts the blur may promise as much."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
-
 
 LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""

@@ -1,9 +1,6 @@
 """Samples that the networks are trained on, drawn from sharp photos and from pairs.
 
-Sharp photos are blurred anew in every step by drawn kernels, which may turn across the photo, with
-lights, noise and JPEG. Where there are pairs, some samples are crops of them, whose blur is real or
-moves with objects, and whose kernels nobody knows: from them, the deconvolution network learns what
-to make of the kernels that the estimator finds there.
+docs/deconvolution.md says what is drawn, and why.
 """
 
 from __future__ import annotations

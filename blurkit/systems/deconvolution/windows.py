@@ -1,8 +1,4 @@
-"""Windows of a photo: where they are, which blur was found in them, and what neighbours know.
-
-Kernels whose estimates agree are believed; any other window gets the kernel that its neighbours
-agree on.
-"""
+"""Windows of a photo: where they are, which blur was found in them, and what neighbours know."""
 
 from __future__ import annotations
 
