@@ -32,9 +32,6 @@ from blurkit.systems.deconvolution.restoration import with_residual
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
 
-L0_SIDE = 15
-"""Side of the L0 kernel from which the estimator starts where a dot is not enough, pixels."""
-
 SCHEDULE = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
 """Sides of the kernels, turn by turn. Several turns at the coarse scales gain 0.8 dB in windows,
 and take less time than one at full size."""
@@ -57,13 +54,7 @@ LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
 
 LONG_EDGES = 640
-"""Side of the middle of a copy whose edges refine a long kernel, pixels."""
-
-LONG_ROUNDS = 2
-"""Refinements at each of them."""
-
-JUDGED = 256
-"""Side of the part of a window on which the network predicts its quality, pixels."""
+"""Side of the middle of a copy whose edges refine a long kernel, twice, pixels."""
 
 
 class NonBlindDeconvolution:
@@ -227,14 +218,14 @@ class KernelSelection:
         return self.surer(photo, found, light) if alone else found
 
     def surer(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
-        """Return coarse kernels of a window for one gamma, those found from a dot, and L0's.
+        """Return those found from a dot and, if needed, from an L0 kernel of 15 pixels.
 
         One is enough if the estimator is sure of it and it promises something: a dot may stay one.
         """
         if float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin:
             return found
         gamma, size = self.o.gammas[light], largest(photo)
-        side = min(L0_SIDE, size)
+        side = min(15, size)
         values = torch.from_numpy(shrunk(photo, side / size)).to(self.undo.device).clamp_min(0)
         grey = (values**gamma).mean(2)[None]
         start = estimate_kernels(grey, side, grey.new_tensor([self.o.weight]), self.o)
@@ -370,7 +361,7 @@ class KernelSelection:
         )
         blurry = torch.from_numpy(edges).permute(2, 0, 1).clamp_min(0)
         seen = (blurry**gamma).mean(0)[None]
-        for _ in range(LONG_ROUNDS):
+        for _ in range(2):
             sharp = self.undo.briefly(blurry, trimmed(by_edges)[0], gamma).clamp(0, 1)
             by_edges = kernels_between((sharp.cpu() ** gamma).mean(0)[None], seen, side, self.o)
         turned, _ = self.turned(part, gamma, known, [side], side)
@@ -384,8 +375,11 @@ class KernelSelection:
         return float(self.gains(photo, kernel[None], gamma)[0])
 
     def gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
-        """Return what the network expects of kernels (N, side, side) of a window, (N,)."""
-        side = max(JUDGED, 2 * kernels.shape[-1])
+        """Return what the network expects of kernels (N, side, side), (N,).
+
+        It looks at the middle of a window: 256 pixels, or twice the kernels' side.
+        """
+        side = max(256, 2 * kernels.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
         photos = part.expand(len(kernels), -1, -1, -1)
         return self.undo.promises(photos, kernels, [gamma] * len(kernels)).cpu().numpy()

@@ -52,10 +52,6 @@ SIDES = (7, 11, 15, 21, 29)
 EVIDENCE = 2 + len(RIDGES) + 2
 """Channels of what the network on the kernels' grid sees of a turn."""
 
-FAINT = 1e-3
-"""Value, in units of 1 / side, that a kernel's pixels have at least before the network corrects it.
-"""
-
 
 @dataclass
 class Turn:
@@ -253,7 +249,7 @@ class KernelNetwork(nn.Module):
         `evidence` is that of `Turn`, `noise` (N,) the standard deviation of the photos' noise.
         """
         size = evidence.shape[-1]
-        base = (evidence[:, 0] + FAINT).log()
+        base = (evidence[:, 0] + 1e-3).log()
         reach = torch.linspace(-1, 1, size, device=base.device)
         radius = torch.hypot(reach[:, None], reach[None]).expand_as(base)
         noisy = (NOISE_SCALE * noise).view(-1, 1, 1).expand_as(base)

@@ -44,15 +44,9 @@ from blurkit.systems.deconvolution.windows import (
 SMOOTHED = 4.0
 """Deviation of the Gaussian that smooths the flow of half-size copies, pixels."""
 
-SOFTENED = 1.5
-"""Deviation of the Gaussian under which half-size frames of different blur are registered."""
-
 ONE_SCENE = 0.8
 """Correlation of a frame and the moved one before, from which they show one scene. Frames of nine
 films had 0.95 and more, different scenes 0.65 at most."""
-
-FLAT = 1e-6
-"""Variance below which a frame is of one colour."""
 
 CAUTION = 1.0
 """What the kernel of a film has to promise, per square of the lacking trust: it is known from
@@ -82,9 +76,6 @@ FIRST, FINE = 15, 29
 ROBUST = 0.5
 """Distance from the common movement of a window beyond which a pixel counts less, pixels."""
 
-REGISTERED = 2.0
-"""Deviation of the Gaussian that smooths the flow between two restored frames, pixels."""
-
 DIFFERENT, CONTRAST, NEARBY = 15 / 255, 0.5, 2.0
 """Difference from which the frame before counts little, and what of the contrast's variance may be
 added to its square; and the deviation of the Gaussian under which both are looked at, pixels."""
@@ -94,9 +85,6 @@ SHARPER, EQUAL, AROUND = 6.0, -0.6, 16.0
 each factor of e by which their squares are larger, under a Gaussian with a deviation of `AROUND`
 pixels. Nine films under drawn blur, of six frames, gained 0.08 to 1.3 dB on the mean before they
 were written, and no frame lost more than 0.01."""
-
-MOST = 0.9
-"""Largest part of the frame before in a pixel."""
 
 
 @dataclass
@@ -229,13 +217,13 @@ class FilmEstimate:
         kept = Canvas(height, width, 1, self._options.overlap)
         for window, same in zip(windows, left, strict=True):
             kept.add(window.top, window.left, np.full((window.height, window.width, 1), same, "f4"))
-        moved = self._moved(before.whole, self._flow(restored, before.whole, REGISTERED))
+        moved = self._moved(before.whole, self._flow(restored, before.whole, 2.0))
         part = self._part(moved, restored, kept.image())
         self.share = float(part.mean())
         return restored + part * (moved - restored)
 
     def _part(self, moved: np.ndarray, restored: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Return how much the moved frame before counts in a restored one, (H, W, 1).
+        """Return how much the moved frame before counts in a restored one, (H, W, 1) up to 0.9.
 
         It counts nothing where they differ by more than contrasts explain; nor, where a frame is
         `kept` (H, W, 1) as it is, without being sharper.
@@ -250,7 +238,7 @@ class FilmEstimate:
         sharper, same = SHARPER * np.log(power[0] / power[1]), kept[..., 0]
         own = 1 / (1 + np.exp(-sharper - EQUAL))
         counts = same * np.tanh(sharper / 2).clip(0) + (1 - same) * own
-        return (alike * counts).clip(0, MOST)[..., None].astype(np.float32)
+        return (alike * counts).clip(0, 0.9)[..., None].astype(np.float32)
 
     def end(self, restored: np.ndarray, left: list[bool]) -> None:
         """Keep the result of a frame, and which windows were left as they are, for the next one."""
@@ -390,11 +378,11 @@ class FilmEstimate:
     # ---- registration ----------------------------------------------------------------------------
 
     def _softened(self, image: np.ndarray) -> np.ndarray:
-        """Return a frame in half its size, under a Gaussian."""
-        return self._cv2.GaussianBlur(shrunk(image, 0.5), (0, 0), SOFTENED)
+        """Return a frame in half its size, so soft that frames of different blur are alike."""
+        return self._cv2.GaussianBlur(shrunk(image, 0.5), (0, 0), 1.5)
 
     def _flow(self, image: np.ndarray, before: np.ndarray, deviation: float) -> np.ndarray:
-        """Return from where in `before` each pixel of an image came: (H, W, 2), x and y."""
+        """Return from where in `before` each pixel of an image came: (H, W, 2), x, y, smoothed."""
         both = (gray(self._cv2, from_float(x, np.uint8)) for x in (image, before))
         return self._cv2.GaussianBlur(self._dis.calc(*both, None), (0, 0), deviation)
 
@@ -427,7 +415,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two images, 0 if one of them is of one colour."""
     a, b = (image.ravel() - image.mean(dtype=np.float64) for image in (first, second))
     power = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / power if power > FLAT * a.size else 0.0
+    return float(a @ b) / power if power > 1e-6 * a.size else 0.0
 
 
 def _halved(place: Window) -> Window:

@@ -49,9 +49,6 @@ LEAST = 1e-9
 PART_OF = "part_of"
 """The attribute of a part of a photo that is the height and width of the photo."""
 
-LEAST_SHARE = 0.01
-"""How much of a frame the one before must be, for that to be told."""
-
 SPECK = 0.02
 """Part of the largest value, and of the sum, below which pixels and parts of a kernel from which a
 search starts are dropped."""
@@ -308,7 +305,7 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
 def mixed_share(record: Record) -> float:
     """Return how much of a frame, 0 to 1, the one before is; 0 if that is next to nothing."""
     share = float(record.attrs.get("restored_guided", 0))
-    return share if share >= LEAST_SHARE else 0.0
+    return share if share >= 0.01 else 0.0
 
 
 # ---- Sheets of kernels ---------------------------------------------------------------------------

@@ -45,20 +45,8 @@ from blurkit.training.configuration import Configuration, Run, TrainingInputs
 from blurkit.training.distributed import Processes
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, Validate, trainable
 
-WARM_UP = 0.05
-"""Fraction of the schedule over which the learning rate rises."""
-
-EXPECTED_BLOCK = 8
-"""Side of the blocks whose errors the network predicts."""
-
 DECONVOLUTION_SCORES = ("agreement", "gain", "confidence_error")
 """What is validated: kernels from a dot, the restored picture (dB), and the expected agreement."""
-
-CLEANED_ORIENTATIONS = 3
-"""More orientations of a square in which the kernels of a turn are cleaned in training."""
-
-JOINING = ("three.", "draft_")
-"""How the names of the weights begin that join drafts."""
 
 
 class DeconvolutionRecipe(Recipe):
@@ -99,11 +87,14 @@ class DeconvolutionRecipe(Recipe):
         }
 
     def learning_rate(self, optimizer: str, step: int) -> float:
-        """Return the learning rate at `step`: it rises, is constant, and falls by half a cosine."""
+        """Return the learning rate at `step`: it rises, is constant, and falls by half a cosine.
+
+        It rises over the first 5 % of the schedule.
+        """
         c = self.c
         part = step / (c.schedule_iterations or c.iterations)
         fraction = min(1.0, max(0.0, part - c.constant) / (1 - c.constant))
-        rate = self.rates[optimizer] * min(1, (part + 1 / c.iterations) / WARM_UP)
+        rate = self.rates[optimizer] * min(1, (part + 1 / c.iterations) / 0.05)
         return max(rate * (1 + math.cos(math.pi * fraction)) / 2, c.final_learning_rate)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -113,13 +104,11 @@ class DeconvolutionRecipe(Recipe):
 
     def may_differ(self, own: States, given: States) -> set[str]:
         """Return the weights that join drafts, unless both networks have them."""
-        return {key for key in own.keys() ^ given.keys() if key.startswith(JOINING)}
+        return {key for key in own.keys() ^ given.keys() if key.startswith(("three.", "draft_"))}
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
         """Return what the named network minimises, and its terms."""
-        if optimizer == "estimator":
-            return self.estimation(batch)
-        return self.restoration(batch)
+        return self.estimation(batch) if optimizer == "estimator" else self.restoration(batch)
 
     # ---- the blur estimator ----------------------------------------------------------------------
 
@@ -153,10 +142,10 @@ class DeconvolutionRecipe(Recipe):
     def oriented(
         self, rng: np.random.Generator, turn: Turn, true: Tensor, noise: Tensor, drawn: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return a turn as `kernel_errors` takes it, with what is cleaned in other orientations."""
+        """Return a turn as `kernel_errors` takes it, also cleaned in three other orientations."""
         if self.estimator.cleaner is None:
             return turn.kernels, turn.agreement, true, noise, drawn
-        numbers = [int(number) for number in 1 + rng.permutation(7)[:CLEANED_ORIENTATIONS]]
+        numbers = (1 + rng.permutation(7)[:3]).tolist()
         evidence, kernels = (
             torch.cat([oriented_squares(x, number) for number in numbers])
             for x in (turn.evidence.detach(), true)
@@ -209,8 +198,7 @@ class DeconvolutionRecipe(Recipe):
         if self.drafting is None:
             return None
         made = self.drafting(photos)
-        image: Tensor = made[-1] if isinstance(made, list) else made
-        return image.float()
+        return (made[-1] if isinstance(made, list) else made).float()
 
 
 def kernel_errors(
@@ -249,7 +237,7 @@ def picture_errors(image: Tensor, expected: Tensor, before: Tensor, sharp: Tenso
     """
     spectra = [rfft2(picture.float(), norm="ortho") for picture in (image, sharp)]
     errors = [
-        F.avg_pool2d((made.detach().float() - sharp).abs().mean(1, keepdim=True), EXPECTED_BLOCK)
+        F.avg_pool2d((made.detach().float() - sharp).abs().mean(1, keepdim=True), 8)
         for made in (before, image)
     ]
     true = torch.cat(errors, 1).clamp_min(1e-3).log()
@@ -299,9 +287,8 @@ def held_out(configuration: Configuration, count: int, shards: Sequence[Path]) -
             loaded = samples.load(0, slice(number, number + 1)) | {"start": dots(1).numpy()}
             batch = samples.to_device(loaded, device)
             photo, sharp, gamma = batch["blur"], batch["sharp"], batch["gamma"]
-            *_, (_, seen, turn) = turns(
-                estimator, network, photo, gamma, batch["start"], (*SIDES, FULL)
-            )
+            known = estimator, network, photo, gamma, batch["start"]
+            *_, (_, seen, turn) = turns(*known, (*SIDES, FULL))
             agreement = kernel_agreement(batch["kernel"], turn.kernels)
             made = network(photo, turn.kernels, seen.noise, gamma).image
             restored = with_residual(made, photo, turn.kernels, gamma, seen.noise)

@@ -50,9 +50,6 @@ def soft(gradient: Tensor, beta: float) -> Tensor:
     return gradient.sign() * (gradient.abs() - 1 / beta).clamp_min(0)
 
 
-LEAST_LIGHT = 1e-6
-"""Least light before it becomes pixel values, whose slope is infinite at 0."""
-
 LEAST_DAMPING, DAMPING = 0.05, 127.5
 """Damping of the inverted residual: at least so much, and so much per deviation of the noise."""
 
@@ -85,7 +82,7 @@ def with_residual(
         restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
         light = F.pad(restored**exponents, pads, mode="replicate")
         again = irfft2(rfft2(light) * transfer, s=sides)[inside]
-        blurred = again.clamp(LEAST_LIGHT, 1) ** (1 / exponents)
+        blurred = again.clamp(1e-6, 1) ** (1 / exponents)  # its slope is infinite at 0
         residual = rfft2(F.pad(photos - blurred, pads))
         restored = restored + irfft2(residual * inverse, s=sides)[inside]
     return restored

@@ -33,6 +33,7 @@ from blurkit.synthesis.kernels import (
 from blurkit.synthesis.rendering import disk
 from blurkit.systems.deconvolution.estimator import FULL, START, dots, smeared
 from blurkit.systems.deconvolution.fourier import centred, irfft2, padded, rfft2, transfer_function
+from blurkit.systems.deconvolution.photo import in_colour
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
 
@@ -147,16 +148,13 @@ class DeconvolutionSamples:
         """Return a crop of a pair, at times the sharp picture on both sides."""
         side = self.c.crop
         shard = int(rng.integers(len(self.pairs)))
-        often = self.often[shard]
-        pair = self.pairs[shard][int(rng.choice(len(often), p=often))]
+        pair = self.pairs[shard][int(rng.choice(len(self.pairs[shard]), p=self.often[shard]))]
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         place = tuple(
             slice(start := int(rng.integers(max(0, length - side) + 1)), start + side)
             for length in pair[0].shape[:2]
         )
-        photo, target = (
-            channels_first(oriented(to_float(image[place]), turns, flip), side) for image in pair
-        )
+        photo, target = (oriented(to_float(image[place]), turns, flip, side) for image in pair)
         if rng.random() < IDENTITY:
             photo = target
         wrong = rng.random() < WRONG
@@ -171,7 +169,7 @@ class DeconvolutionSamples:
 
     def made(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return a crop of a photo with new blur."""
-        light, gamma = gammas(rng, 0.7)
+        light, gamma = gammas(rng)
         wide = self.crop(rng, self.c.crop + 2 * MARGIN)
         bright = scene(rng, wide, light)
         kernel, everywhere = drawn_kernels(rng)
@@ -182,8 +180,7 @@ class DeconvolutionSamples:
         elif choice >= GIVEN + FOUND:
             given = disturbed(rng, kernel)
         if rng.random() < IDENTITY:
-            kernel, found = DOT, False
-            everywhere = DOT
+            kernel, everywhere, found = DOT, DOT, False
         blur = taken(bright, everywhere).clamp(0, 1) ** (1 / light)
         return {
             "blur": degraded(rng, inside(blur)),
@@ -197,21 +194,18 @@ class DeconvolutionSamples:
     def crop(self, rng: np.random.Generator, side: int) -> Tensor:
         """Return a square (3, side, side) of a photo, resized, turned and flipped at random."""
         photo = self.photos[int(rng.choice(len(self.photos), p=self.photos_often))]
-        scale = (
-            rng.uniform(0.5, 1.1) if max(photo.shape) > LONGEST_SIDE / 2 else rng.uniform(0.8, 1.3)
-        )
+        scale = rng.uniform(*((0.5, 1.1) if max(photo.shape) > LONGEST_SIDE / 2 else (0.8, 1.3)))
         cut = min(int(side / scale), *photo.shape[:2])
         top, left = (int(rng.integers(length - cut + 1)) for length in photo.shape[:2])
         part = PIL.Image.fromarray(photo[top : top + cut, left : left + cut])
         resized = to_float(np.asarray(part.resize((side, side), PIL.Image.Resampling.BICUBIC)))
-        return channels_first(oriented(resized, int(rng.integers(4)), bool(rng.integers(2))), side)
+        return oriented(resized, int(rng.integers(4)), bool(rng.integers(2)), side)
 
 
 def drawn_path(seed: int, step: int) -> tuple[int, tuple[int, ...]]:
     """Return the start and the kernels' sides of the turns of a step, drawn from `PATHS`."""
     chances = [chance for chance, _, _ in PATHS]
-    number = int(np.random.default_rng([seed, step, 1]).choice(len(PATHS), p=chances))
-    return PATHS[number][1:]
+    return PATHS[np.random.default_rng([seed, step, 1]).choice(len(PATHS), p=chances)][1:]
 
 
 # ---- pieces of a sample --------------------------------------------------------------------------
@@ -225,17 +219,14 @@ def shrunk_photo(photo: np.ndarray) -> np.ndarray:
     return np.asarray(image)
 
 
-def oriented(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
-    """Return an image or kernel (H, W, ...) in one of a square's eight orientations."""
-    array = np.rot90(array, turns)
-    return np.ascontiguousarray(array[:, ::-1] if flip else array)
+def oriented(image: np.ndarray, turns: int, flip: bool, side: int) -> Tensor:
+    """Return (3, H, W) from (H, W, C), in one of a square's eight orientations.
 
-
-def channels_first(image: np.ndarray, side: int) -> Tensor:
-    """Return (3, H, W) from (H, W, C), mirrored right and below up to `side` pixels."""
-    colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    missing = [(0, max(0, side - length)) for length in colour.shape[:2]]
-    whole = np.pad(colour, [*missing, (0, 0)], mode="symmetric")
+    It is mirrored right and below up to `side` pixels.
+    """
+    image = np.rot90(image, turns)[:, :: -1 if flip else 1]
+    missing = [(0, max(0, side - length)) for length in image.shape[:2]]
+    whole = np.pad(in_colour(image), [*missing, (0, 0)], mode="symmetric")
     return torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))
 
 
@@ -389,12 +380,12 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return kernel, torch.from_numpy(np.array(everywhere)).float()
 
 
-def gammas(rng: np.random.Generator, usual: float) -> tuple[float, Tensor]:
+def gammas(rng: np.random.Generator) -> tuple[float, Tensor]:
     """Return the exponent by which a photo is blurred, and the one assumed, at times wrong.
 
-    `usual` is how often the second one is 2.2, else 1. Cameras differ a little from it.
+    The first one differs a little from the usual ones, as cameras do.
     """
-    light = 2.2 if rng.random() < usual else 1.0
+    light = 2.2 if rng.random() < 0.7 else 1.0
     assumed = torch.tensor(light if rng.random() < 0.9 else 3.2 - light)
     return light * math.exp(rng.normal(0, 0.08)), assumed
 

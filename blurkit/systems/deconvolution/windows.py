@@ -17,9 +17,6 @@ from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, resi
 SURER = 0.08
 """By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
 
-FULL_SCALE = 250 / 255
-"""Value from which a pixel may have been any brighter."""
-
 
 @dataclass(frozen=True)
 class Window:
@@ -172,13 +169,13 @@ def unchanged(
     """Return in which windows a network has hardly changed an image (H, W, C).
 
     A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
-    clipped, that is no sign: it takes their streaks for lights.
+    clipped, from 250 of 255 levels, that is no sign: it takes their streaks for lights.
     """
     same = []
     for window in windows:
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
-        lit = float((own.max(2) >= FULL_SCALE).mean())
+        lit = float((own.max(2) >= 250 / 255).mean())
         same.append(change * 255 < options.least_change and lit <= options.clipped)
     return same
 
