@@ -212,12 +212,6 @@ plus the second times the sum of their squares (Sundaram et al., ECCV 2010)."""
 ALIKE = 32
 """The largest difference, in gray levels of 255, of two points that the flow matches."""
 
-FLOW_ITERATIONS = 3
-"""Steps of the fixed-point iteration that finds the source of a point of an interpolated frame."""
-
-NEGLIGIBLE = 1e-3
-"""The weight of a frame for points outside its borders: it matters if both frames miss a point."""
-
 FLOW_PURPOSE = "--interpolate"
 
 
@@ -282,19 +276,20 @@ def _matched(
 
 def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
     """Return the source in its frame of each point that `time` times `flow` brings to the grid."""
-    grid = _grid(*flow.shape[:2])
-    source = grid
-    for _ in range(FLOW_ITERATIONS):
+    source = grid = _grid(*flow.shape[:2])
+    for _ in range(3):  # a fixed-point iteration
         source = grid - np.float32(time) * _sample(cv2, flow, source)
     return source
 
 
 def _inside(source: np.ndarray) -> np.ndarray:
-    """Return the weight (H, W) of a frame at the points `source`: 1 inside its borders, or tiny."""
+    """Return the weight (H, W) of a frame at the points `source`: 1 inside its borders.
+
+    Outside it is tiny, which matters if both frames miss a point.
+    """
     bottom, right = source.shape[0] - 1, source.shape[1] - 1
     x, y = source[:, :, 0], source[:, :, 1]
-    inside = (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)
-    return inside + NEGLIGIBLE
+    return ((x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)) + 1e-3
 
 
 def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarray:

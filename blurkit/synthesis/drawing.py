@@ -34,9 +34,6 @@ MOMENTS = 256
 
 MOST_POSES = 96
 
-SMALLEST_FIELD = 256
-"""The smallest field of view of a camera, in pixels: smaller images count as parts of a photo."""
-
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -125,7 +122,8 @@ def draw_exposure(
     soft = rng.uniform(0.4, 1.5) if synthesis.kind == "realistic" and rng.random() < 0.3 else 0.0
     if kind != "shake" and extent >= 1.5:
         height, width = photo or size
-        focal = max(height, width, SMALLEST_FIELD) * rng.uniform(0.7, 1.6)
+        field = max(height, width, 256)  # what is smaller counts as a part of a photo
+        focal = field * rng.uniform(0.7, 1.6)
         still = replace(still, x=width / 2 - corner[1], y=height / 2 - corner[0], focal=focal)
         still = _moved(rng, still, extent, size, max(height, width) / 2)
     return replace(still, defocus=soft)
@@ -168,8 +166,7 @@ def _moved(
     `reach` is the distance from the optical axis to the far edge, in pixels.
     """
     movement = CARRIED if rng.random() < 0.7 else SHAKEN
-    if still.kind == "linear":
-        movement = UNHINDERED
+    movement = UNHINDERED if still.kind == "linear" else movement
     exposure = replace(still, poses=_way(rng, reach, movement))
     if still.kind == "objects":
         objects = tuple(_object(rng, size) for _ in range(int(rng.integers(1, 4))))
@@ -187,15 +184,12 @@ def _way(rng: np.random.Generator, reach: float, movement: Movement) -> np.ndarr
     Rotation and scaling mostly move a point at a distance of `reach` pixels by less than a pixel.
     """
     shift, rotation, growth = (random_trajectory(rng, MOMENTS, movement) for _ in range(3))
-    columns = [shift.real, shift.imag, rotation.real, growth.real]
-    sizes = [_range(shift), _range(shift), _range(rotation.real), _range(growth.real)]
+    columns = np.stack([shift.real, shift.imag, rotation.real, growth.real], axis=1)
+    sizes = np.ptp(columns, axis=0)
+    sizes[:2] = sizes[:2].max()
     targets = [1, 1, rng.normal(0, 0.5) / reach, rng.normal(0, 0.2) / reach]
-    poses = np.stack(columns, axis=1) * targets / sizes
+    poses = columns * targets / sizes
     return poses - poses.mean(axis=0)
-
-
-def _range(values: np.ndarray) -> float:
-    return float(max(np.ptp(values.real), np.ptp(values.imag)))
 
 
 def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
@@ -208,8 +202,7 @@ def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
     radius = min(size) * rng.uniform(0.1, 0.3)
     part = rng.random() < 0.5
     shift = [0, 0] if part else [round(rng.uniform(-0.5, 0.5) * side) for side in (width, height)]
-    amplitudes = rng.uniform(0, 0.2, HARMONICS)
-    phases = rng.uniform(0, 2 * np.pi, HARMONICS)
+    amplitudes, phases = (rng.uniform(0, most, HARMONICS).tolist() for most in (0.2, 2 * np.pi))
     return MovingObject(
         x=width * rng.uniform(0.1, 0.9),
         y=height * rng.uniform(0.1, 0.9),
@@ -217,7 +210,7 @@ def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
         feather=max(1.0, radius * rng.uniform(0.3, 0.8)) if part else rng.uniform(1, 3),
         shift_x=shift[0],
         shift_y=shift[1],
-        outline=(*amplitudes.tolist(), *phases.tolist()),
+        outline=(*amplitudes, *phases),
         poses=_way(rng, radius, CARRIED),
     )
 

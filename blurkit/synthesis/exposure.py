@@ -129,10 +129,7 @@ class Exposure:
         if "kind" not in values:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
-        objects = []
-        for row, motion in rows:
-            x, y, radius, feather, right, down, *outline = row.tolist()
-            objects.append(MovingObject(x, y, radius, feather, right, down, tuple(outline), motion))
+        objects = (MovingObject(*row[:6].tolist(), tuple(row[6:].tolist()), at) for row, at in rows)
         return cls(**values, objects=tuple(objects))
 
 

@@ -25,19 +25,13 @@ from blurkit.io.images import read_image
 from blurkit.io.paths import IMPORTED_FROM, reading_errors, walk
 from blurkit.io.writing import replacing
 
-DEEPEST = 4
-"""Cells inside cells of a MATLAB file that are still looked into."""
-
 LARGEST_KERNEL = 1000
 """The longest side of a kernel in pixels: of larger arrays, nothing is read."""
 
 MOST_BYTES = 1 << 26
 """The most bytes of one variable of a MATLAB file, which may also hold pictures."""
 
-COMPRESSED = 15
-"""The kind of a variable of a MATLAB file that is deflated."""
-
-KERNEL_SUFFIXES = frozenset({".mat", ".npz", ".npy", ".png"})
+KERNEL_SUFFIXES = (".mat", ".npy", ".npz", ".png")
 
 Kernel = np.ndarray
 """(height, width) float64 with a sum of 1."""
@@ -55,9 +49,7 @@ def read_kernels(path: Path) -> list[tuple[str, Kernel]]:
     if path.is_dir():
         files = walk(path, KERNEL_SUFFIXES)
         if not files:
-            raise BlurkitError(
-                f"{path}: holds no kernel file ({' '.join(sorted(KERNEL_SUFFIXES))})"
-            )
+            raise BlurkitError(f"{path}: holds no kernel file ({' '.join(KERNEL_SUFFIXES)})")
         return [named for file in files for named in read_kernels(file)]
     kernels = [normalised(array, path) for array in _arrays(path)]
     if not kernels:
@@ -246,8 +238,7 @@ def read_sheet(path: Path) -> KernelSheet | None:
     """
     if path.suffix.lower() != ".png":
         return None
-    pixels = _grey_png(path)
-    cells = _cells_between_lines(pixels, path)
+    cells = _cells_between_lines(_grey_png(path), path)
     if cells is None:
         return None
     cells = cells[:, :, CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN]
@@ -305,8 +296,7 @@ def _arrays(path: Path) -> Iterator[np.ndarray]:
     """Yield every matrix in a file. Raises BlurkitError if the file cannot be read."""
     suffix = path.suffix.lower()
     if suffix not in KERNEL_SUFFIXES:
-        known = " ".join(sorted(KERNEL_SUFFIXES))
-        raise BlurkitError(f"{path}: not a kernel file; use one of {known}")
+        raise BlurkitError(f"{path}: not a kernel file; use one of {' '.join(KERNEL_SUFFIXES)}")
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     if suffix == ".png":
@@ -345,7 +335,7 @@ def _check_inflated(path: Path) -> None:
     while place + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, place)
         place += 8
-        if kind == COMPRESSED:
+        if kind == 15:  # deflated
             inflater = zlib.decompressobj()
             inflater.decompress(data[place : place + size], MOST_BYTES)
             if inflater.unconsumed_tail:
@@ -391,9 +381,9 @@ def _cells(value: np.ndarray) -> list[np.ndarray]:
 def _dereferenced(item: Any, name: str, file: h5py.File, depth: int = 0) -> list[np.ndarray]:
     """Return the matrices of one variable, transposed because MATLAB stores them by columns.
 
-    Raises BlurkitError for a variable that is no matrix, or cells of them, in this file.
+    Raises BlurkitError for a variable that is no matrix, or cells of them up to four deep.
     """
-    if not isinstance(item, h5py.Dataset) or depth > DEEPEST:
+    if not isinstance(item, h5py.Dataset) or depth > 4:
         raise BlurkitError(f"{name!r} is not a matrix")
     check_stored(item, name)
     if item.dtype == h5py.ref_dtype:

@@ -153,9 +153,8 @@ def _compressed(values: Tensor, qualities: Sequence[int]) -> Tensor:
 def _jpeg(levels: np.ndarray, quality: int) -> np.ndarray:
     """Encode an 8-bit image (H, W, C) as JPEG and decode it."""
     file = io.BytesIO()
-    Pillow.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(
-        file, "JPEG", quality=quality
-    )
+    image = Pillow.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels)
+    image.save(file, "JPEG", quality=quality)
     return np.array(Pillow.open(file)).reshape(levels.shape)
 
 
@@ -236,9 +235,8 @@ class _Layers:
 def _box(matrices: np.ndarray, moving: MovingObject) -> np.ndarray:
     """Return the box (left, top, right, bottom) that contains an object in all poses."""
     angles = np.linspace(0, 2 * np.pi, 32)
-    paths = way(
-        matrices, moving.x + moving.reach * np.cos(angles), moving.y + moving.reach * np.sin(angles)
-    )
+    right, down = moving.reach * np.cos(angles), moving.reach * np.sin(angles)
+    paths = way(matrices, moving.x + right, moving.y + down)
     return np.concatenate([paths.min(axis=(0, 2)) - 2, paths.max(axis=(0, 2)) + 2])
 
 
@@ -246,10 +244,9 @@ def _window(boxes: Sequence[np.ndarray], like: Tensor) -> tuple[slice, slice]:
     """Return the rows and columns that contain all boxes, clipped to the images."""
     left, top = np.min(boxes, axis=0)[:2]
     right, bottom = np.max(boxes, axis=0)[2:]
-    spans = ((top, bottom, like.shape[2]), (left, right, like.shape[3]))
     rows, columns = (
         slice(*np.clip([math.floor(start), math.ceil(stop)], 0, length).tolist())
-        for start, stop, length in spans
+        for start, stop, length in ((top, bottom, like.shape[2]), (left, right, like.shape[3]))
     )
     return rows, columns
 
@@ -276,7 +273,7 @@ def outline_mask(moving: MovingObject, height: int, width: int) -> np.ndarray:
     for wave, (amplitude, phase) in enumerate(zip(amplitudes, phases, strict=True), 2):
         radius += amplitude * np.cos(wave * angle + phase)
     inside = (radius * moving.radius - np.hypot(down, right)) / moving.feather + 0.5
-    inside = np.clip(inside, 0, 1)
+    inside = inside.clip(0, 1)
     return inside * inside * (3 - 2 * inside)
 
 
