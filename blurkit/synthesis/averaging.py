@@ -107,9 +107,8 @@ def interpolated_average(
 
     The mean is taken in linear light as in `average_frames`, with equal weights for all
     `averaging.samples` frames; it has the frames' shape (H, W, C) and type. The attributes are
-    `interpolate`, `samples` and `flow_agreement`, the fraction of pixels, 0 to 1, on which the
-    forward and the backward flow agree, for the two consecutive frames where it is smallest.
-    Raises BlurkitError if the frames differ in shape or type, if the agreement is below
+    `interpolate`, `samples` and `flow_agreement`, the smallest `Motion.agreement`. Raises
+    BlurkitError if the frames differ in shape or type, if the agreement is below
     `averaging.agreement`, and as `find_motion` does.
     """
     _check_alike(frames)
@@ -283,13 +282,11 @@ def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
 
 
 def _inside(source: np.ndarray) -> np.ndarray:
-    """Return the weight (H, W) of a frame at the points `source`: 1 inside its borders.
-
-    Outside it is tiny, which matters if both frames miss a point.
-    """
+    """Return the weight (H, W) of a frame at the points `source`: 1 inside its borders, or tiny."""
     bottom, right = source.shape[0] - 1, source.shape[1] - 1
     x, y = source[:, :, 0], source[:, :, 1]
-    return ((x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)) + 1e-3
+    inside = (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)
+    return inside + 1e-3  # which matters if both frames miss a point
 
 
 def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -257,10 +257,7 @@ def read_sheet(path: Path) -> KernelSheet | None:
 
 
 def _grey_png(path: Path) -> np.ndarray:
-    """Return the pixels (H, W) of a grey PNG file.
-
-    Raises BlurkitError if it is missing or damaged, of colours, or larger than any sheet.
-    """
+    """Return the pixels (H, W) of a PNG file, or raise BlurkitError if it holds no grey kernels."""
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     with reading_errors(path), path.open("rb") as file, opened(file, str(path), "PNG") as image:

@@ -167,8 +167,7 @@ Points = tuple[Tensor, Tensor]
 def average_poses(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
     """Return the mean of linear light (N, C, H, W) over the poses of each exposure.
 
-    Objects are in front of the scene; interpolation is bilinear. An exposure with a single pose is
-    left unchanged.
+    Objects are in front; interpolation is bilinear. An image with a single pose is unchanged.
     """
     order = sorted(range(len(exposures)), key=lambda i: -len(exposures[i].poses))
     moving = [i for i in order if len(exposures[i].poses) > 1]
@@ -280,8 +279,7 @@ def outline_mask(moving: MovingObject, height: int, width: int) -> np.ndarray:
 def _inverted(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:
     """Return the inverse homographies (N, T, 3, 3) in float32, from a pose to the sharp image.
 
-    They map pixels to the coordinates of grid_sample. Exposures with fewer poses are padded with
-    zeros.
+    They map pixels to the coordinates of grid_sample; fewer poses are padded with zeros.
     """
     height, width = like.shape[2:]
     scale = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
@@ -316,8 +314,7 @@ def _warped(images: Tensor, matrices: Tensor, padding: str, points: Points) -> T
 def convolve(image: Tensor, kernel: Kernel) -> Tensor:
     """Return an image (C, H, W) convolved with a kernel (true convolution: the kernel is flipped).
 
-    The image is mirrored beyond its borders as often as needed. It is computed in float64 if the
-    device supports that.
+    The image is mirrored beyond its borders as often as needed; float64 is used if possible.
     """
     return convolve_each(image[None], [kernel])[0]
 

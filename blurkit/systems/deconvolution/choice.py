@@ -60,8 +60,7 @@ LONG_EDGES = 640
 class NonBlindDeconvolution:
     """A network that deconvolves photos of any size with known kernels, on a device.
 
-    The network is taken over: moved to the device and put into eval mode. `joins` says whether it
-    accepts drafts.
+    The network is moved there and put into eval mode. `joins` says whether it accepts drafts.
     """
 
     def __init__(self, network: Deconvolver, device: str, precision: Precision) -> None:
@@ -77,9 +76,7 @@ class NonBlindDeconvolution:
     ) -> tuple[Tensor, Tensor]:
         """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and the improvement.
 
-        The improvement is (N, 1, rows, columns), for blocks of 8x8 pixels: the logarithm of the
-        ratio of the photo's expected error to the result's. With `drafts`, shaped like the photos,
-        it is the draft's expected error.
+        The latter is `improvement`; with `drafts`, shaped like the photos, it is that of these.
         """
         height, width = photos.shape[-2:]
         known = self._known(photos, kernels, gammas)
@@ -131,7 +128,10 @@ class NonBlindDeconvolution:
 
 
 def improvement(made: Restored) -> Tensor:
-    """Return the expected improvement (N, 1, rows, columns) of restored photos, a logarithm."""
+    """Return the expected improvement (N, 1, rows, columns) of photos in blocks of 8x8 pixels.
+
+    It is the logarithm of the ratio of the photo's expected error to the result's.
+    """
     return (made.errors[:, :1] - made.errors[:, 1:]).float()
 
 
@@ -149,8 +149,7 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
 class Estimates:
     """Kernels (N, side, side) of a window, on the CPU, and what is expected of each.
 
-    `agreement` (N,) is that with the true kernel; `better` (N,) is the logarithm of the ratio of
-    the photo's expected error to the result's.
+    `agreement` (N,) is that with the true kernel; `better` (N,) is the mean `improvement`.
     """
 
     kernels: Tensor
@@ -167,8 +166,8 @@ class Estimates:
 class SelectedKernel:
     """A kernel (side, side), and the trust in it, 0 to 1.
 
-    `gamma` is the exponent from pixel values to the light that the kernel blurs. `gain` is the
-    logarithm of the ratio of the photo's expected error to the result's.
+    `gamma` is the exponent from pixel values to the light that it blurs, `gain` the mean
+    `improvement` that it promises.
     """
 
     kernel: Tensor
@@ -196,8 +195,7 @@ class KernelSelection:
         """Return the coarse kernels of a window for a gamma, and the best one in full size.
 
         `found` are those for the first gamma, `shared` is as in `all_starts`. Only in full size,
-        and each from its own start, kernels tell gammas apart: in all of Levin's 16 photos, at 29
-        pixels in 13, at 21 in 6.
+        and each from its own start, kernels tell gammas apart.
         """
         own = self.all_starts(photo, light, shared) if light else found
         return own, self.finished(photo, own, own.best, light)
@@ -234,10 +232,7 @@ class KernelSelection:
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]
     ) -> Estimates:
-        """Return the coarse kernels of a window for one gamma, as `starts`, with those of `shared`.
-
-        These are the kernels that windows share, by the index of their gamma, or none.
-        """
+        """Return what `starts` does, and the kernel in `shared` of this gamma if there are any."""
         found = self.starts(photo, light, alone=not shared)
         return self.joined(photo, found, shared[light], light, SHARED) if shared else found
 
@@ -261,10 +256,7 @@ class KernelSelection:
         light: int,
         bonus: float = 0,
     ) -> Estimates:
-        """Return the coarse kernels of a window and, as the last, one that comes from elsewhere.
-
-        What that promises counts `bonus` more.
-        """
+        """Return the estimates of a window and, `bonus` better, a kernel from elsewhere."""
         other = self._promising(photo, *kernel, self.o.gammas[light])
         return both(found, replace(other, better=other.better + bonus))
 
@@ -287,9 +279,9 @@ class KernelSelection:
     ) -> SelectedKernel:
         """Return one of the coarse kernels of a window in the size of the photo.
 
-        Beside the chosen one, those that are unlike it are finished as well, if they promise nearly
-        as much; the one that promises most then is returned. The trust is the mean of the expected
-        agreement and that with the other coarse kernels.
+        Those unlike the chosen one that promise nearly as much are finished as well, and what then
+        promises most is returned. The trust is the mean of the expected agreement and that with the
+        other coarse kernels.
         """
         gamma, size = self.o.gammas[light], largest(photo)
         alike = kernel_agreement(found.kernels[:, None], found.kernels)
@@ -371,14 +363,11 @@ class KernelSelection:
         return kernels[best if gains[best] > self.o.margin else 0]
 
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
-        """Return what the network expects of a kernel (side, side) in the middle of a photo."""
+        """Return what `gains` does, for one kernel (side, side)."""
         return float(self.gains(photo, kernel[None], gamma)[0])
 
     def gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
-        """Return what the network expects of kernels (N, side, side), (N,).
-
-        It looks at the middle of a window: 256 pixels, or twice the kernels' side.
-        """
+        """Return what the network expects of kernels (N, side, side) in the middle of a photo."""
         side = max(256, 2 * kernels.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
         photos = part.expand(len(kernels), -1, -1, -1)

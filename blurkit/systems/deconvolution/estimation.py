@@ -68,7 +68,7 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
 
 
 def _ridge(images: Tensor, c: Estimation) -> Tensor:
-    """Return the weight (N, 1, 1) of the kernels' squares for images (N, H, W)."""
+    """Return the weight (N, 1, 1) of the kernels' squares beside the sum of the differences'."""
     noise = measured_noise(images[:, None])[:, None, None]
     return (c.ridge + c.noise_ridge * noise.square()) * images.shape[-2] * images.shape[-1]
 
@@ -109,10 +109,7 @@ def scales(size: int, ratio: float) -> list[int]:
 def refined(
     images: Tensor, kernels: Tensor, weights: Tensor, ridge: Tensor, c: Estimation
 ) -> Iterator[Tensor]:
-    """Yield kernels (N, s, s) after each of `c.turns` turns at the scale of `images` (N, H, W).
-
-    `ridge` (N, 1, 1) weighs the kernels' squares against the sum of squared differences.
-    """
+    """Yield kernels (N, s, s) after each of `c.turns` turns at the scale of `images` (N, H, W)."""
     size = kernels.shape[-1]
     photo = framed(images, size // 2 + FADE)
     sides = (photo.shape[-2], photo.shape[-1])
@@ -137,10 +134,7 @@ def _shrunk(images: Tensor, factor: float) -> Tensor:
 def _latent(
     photo: Tensor, spectrum: Tensor, transfer: Tensor, power: Tensor, weights: Tensor, c: Estimation
 ) -> Tensor:
-    """The spectrum of argmin |x * k - y|^2 + weight |grad x|_0.
-
-    Xu et al., Eq. 5; Pan et al., Eq. 4 to 8.
-    """
+    """The spectrum of argmin |x * k - y|^2 + weight |grad x|_0: Xu, Eq. 5; Pan, Eq. 4 to 8."""
     data, gain = transfer.conj() * spectrum, transfer.abs().square()
     x, latent, sides = photo, spectrum, photo.shape[-2:]
     weights = weights[:, None, None]
@@ -165,10 +159,7 @@ def _least_squares(
     ridge: Tensor,
     c: Estimation,
 ) -> Tensor:
-    """Return what `projected` does, inside (size, size).
-
-    `latent` and `photo` are the spectra of x and y, `power` is that of the gradients.
-    """
+    """Return what `projected` does, from the spectra of x, of y and of the gradients."""
     crossed = latent.conj() * photo * power
     edges = (latent.real.square() + latent.imag.square()) * power
     start = around_origin(crossed * (edges + ridge).reciprocal(), size, sides)

@@ -301,11 +301,9 @@ def least_squares(
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """Return kernels (count, size, size) that explain photos' gradients by edges (N, 2, H, W).
 
-    `count` is N or 1: one kernel for each photo, or for all.
-
-    argmin |edges * k - gradients|^2 + ridge |k|^2 with k >= 0; then the plain solutions, without
-    that limit, for all `RIDGES`; then the cross-correlation, up to 1. Differentiable with respect
-    to edges and `ridge` (N,).
+    `count` is N or 1: one kernel for each photo, or for all. They are those of `projected`; then
+    come the plain solutions, that may be below 0, for all `RIDGES`; then the cross-correlation, up
+    to 1. Differentiable with respect to edges and `ridge` (N,).
     """
     h, w = edges.shape[-2:]
     top, left = offsets(edges, list(seen.sides))

@@ -92,9 +92,8 @@ class FilmFrame:
     """What the next frame of a film needs of the one before.
 
     `blurry` and `restored` are (H, W, 3) in the size in which kernels are estimated, `whole` is the
-    restored frame. Of every window, there are the `kernels` found; `believed` says whether they
-    were, `left` whether it stayed as it is, and `waits` for how many frames no blur is searched for
-    in it.
+    restored frame. Every window has the kernel found, or None; whether it was `believed`; whether
+    it was `left` as it is; and for how many frames no blur is searched for in it.
     """
 
     blurry: np.ndarray
@@ -110,8 +109,7 @@ class FilmEstimate:
     """Finds the kernels of a film's frames, in order, (H, W, 3) float32 in [0, 1].
 
     Call `begin` with every frame, `windows` if its blur is to be found, `guided` with its result,
-    and `end` with what that returns. Only the last frame is kept. Raises BlurkitError if OpenCV is
-    not installed.
+    and `end` with what that returns. Raises BlurkitError if OpenCV is not installed.
     """
 
     def __init__(self, deconvolution: Deconvolution) -> None:
@@ -249,10 +247,7 @@ class FilmEstimate:
     # ---- from the frame before -------------------------------------------------------------------
 
     def _learned(self, places: Sequence[Window], before: FilmFrame) -> list[SelectedKernel]:
-        """Return what the restored frame before says of every window.
-
-        As long as no kernel was believed, it is asked in every gamma.
-        """
+        """Return what the frame before says, in every gamma as long as no kernel was believed."""
         gammas = self._options.gammas
         if self._light is not None:
             return self._explaining(places, before, gammas[self._light])
@@ -313,9 +308,9 @@ class FilmEstimate:
     ) -> SelectedKernel:
         """Return the kernel (size, size) of a window that promises most.
 
-        That is the one that its guide explains, the one that the estimator makes of it, or the one
-        of the frame before if that is alike. The trust is the mean of the agreement that the
-        estimator expects, and of the first and the second.
+        It is what its guide explains, what the estimator makes of that, or that of the frame before
+        if it is alike. The trust is the mean of the agreement that the estimator expects and of
+        that of the first two.
         """
         seen = self._options.seen
         photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._small, guide))
@@ -419,7 +414,6 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _halved(place: Window) -> Window:
-    """Return a window in a copy of half the size."""
     return Window(place.top // 2, place.left // 2, place.height // 2, place.width // 2)
 
 

@@ -33,8 +33,7 @@ def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
 def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
     """Return the spectrum of `transfer_function` with the kernel's centroid as its origin.
 
-    This is exact for fractions of a pixel and avoids the blur of interpolation. `kernel` (..., h,
-    w) has sum 1; `width` is that of the images.
+    It is exact for fractions of a pixel. `kernel` (..., h, w) has sum 1; `width` is the images'.
     """
     h, w = kernel.shape[-2:]
     rows = torch.arange(h, device=kernel.device) - h // 2
@@ -157,8 +156,7 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
 
     Values below `floor` times the largest become 0, and so do connected parts with less than `part`
     of the sum. The result has sum 1 and its centroid at most half a pixel from the middle, unless
-    centring moves a part of it over the border. A kernel that becomes empty is replaced by one
-    without blur.
+    centring moves a part of it over the border. One that becomes empty is replaced by no blur.
     """
     from scipy import ndimage  # slow to import, and most photos do without
 
@@ -200,10 +198,7 @@ def kernels_at(kernels: Tensor, size: int) -> Tensor:
 
 
 def padded(kernels: Tensor, size: int) -> Tensor:
-    """Return kernels (..., size, size), with zeros added on all sides or, if too large, cut.
-
-    The origin, the middle of each side, stays the middle.
-    """
+    """Return kernels (..., size, size) with the same middle: zeros are added, or sides are cut."""
     before = [size // 2 - side // 2 for side in kernels.shape[-2:]]
     after = [size - side - b for side, b in zip(kernels.shape[-2:], before, strict=True)]
     return F.pad(kernels, (before[1], after[1], before[0], after[0]))
@@ -218,8 +213,7 @@ def trimmed(kernels: Tensor) -> Tensor:
 def kernel_agreement(first: Tensor, second: Tensor) -> Tensor:
     """Return the similarity of kernels, (...): 1 for the same blur, wherever its origin is.
 
-    It is the largest value of their normalised cross-correlation; shapes (..., size, size)
-    broadcast.
+    It is the peak of their normalised cross-correlation; shapes (..., size, size) broadcast.
     """
     size = fast_length(first.shape[-1] + second.shape[-1] - 1)
     sides = (size, size)

@@ -144,10 +144,7 @@ class WindowDeblurring:
         return Record(record.name, images, attrs | found)
 
     def estimated(self, blur: Image) -> Attributes:
-        """Return what `described` tells of the blur of an image (H, W, C), uint8, uint16 or float.
-
-        An image without a blur to believe gives {}.
-        """
+        """Return what `described` tells of the blur of an image (H, W, C) of any depth."""
         return described(self._windows(in_colour(to_float(blur)), None, None))
 
     @cached_property

@@ -209,10 +209,7 @@ class Deconvolver(nn.Module):
     def first_step(
         self, photos: Tensor, kernels: Tensor, noise: Tensor, gamma: Tensor
     ) -> tuple[LinearLight, Tensor, Tensor]:
-        """Return the photos' light, the first step's image (N, 3, H, W) and its features.
-
-        The arguments are those of `forward`.
-        """
+        """Return the photos' light, the image (N, 3, H, W) and its features, as for `forward`."""
         with full_precision(photos.device):
             light = LinearLight(photos.float(), kernels.float(), gamma)
             variance = noise_variance(noise)

@@ -317,10 +317,9 @@ class Deconvolution:
     ) -> list[bool]:
         """Return in which windows a network improves an image (H, W, 3) too little to be used.
 
-        These are those that are the `same` anyway, and more: in sharp ones, and in those of which
-        nothing is sure, it would sharpen what is meant to be soft, such as lights and backgrounds,
-        and in blurry ones that it hardly improves, too. `factors` change the improvement that it
-        must promise.
+        These are those that are the `same` anyway, and more: it would sharpen what is meant to be
+        soft, such as lights and backgrounds. What it must promise differs for sharp windows, blurry
+        ones and those of which nothing is sure, and is changed by `factors`.
         """
         o, result = self.options, list(same)
         factors = factors or [1.0] * len(windows)

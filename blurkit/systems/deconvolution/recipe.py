@@ -87,10 +87,7 @@ class DeconvolutionRecipe(Recipe):
         }
 
     def learning_rate(self, optimizer: str, step: int) -> float:
-        """Return the learning rate at `step`: it rises, is constant, and falls by half a cosine.
-
-        It rises over the first 5 % of the schedule.
-        """
+        """Return the rate at `step`: it rises for 5 %, is constant, and falls by half a cosine."""
         c = self.c
         part = step / (c.schedule_iterations or c.iterations)
         fraction = min(1.0, max(0.0, part - c.constant) / (1 - c.constant))

@@ -88,7 +88,6 @@ class DeconvolutionSamples:
     """Draws samples from shards of sharp photos and of pairs, each from seed, step and number.
 
     Each shard of pairs is drawn from equally often, so one that is listed twice is seen more often.
-
     They are `blur`, `sharp`, the assumed exponent `gamma`, at times a wrong one, the true `kernel`
     (41, 41), the one `given` to the deconvolution network, unless `found` is 1: then it gets what
     the estimator finds; `start`, the kernel from which the turns of a step start, as `PATHS` says,
@@ -220,10 +219,7 @@ def shrunk_photo(photo: np.ndarray) -> np.ndarray:
 
 
 def oriented(image: np.ndarray, turns: int, flip: bool, side: int) -> Tensor:
-    """Return (3, H, W) from (H, W, C), in one of a square's eight orientations.
-
-    It is mirrored right and below up to `side` pixels.
-    """
+    """Return (3, H, W) from (H, W, C), turned and flipped, then mirrored up to `side` pixels."""
     image = np.rot90(image, turns)[:, :: -1 if flip else 1]
     missing = [(0, max(0, side - length)) for length in image.shape[:2]]
     whole = np.pad(in_colour(image), [*missing, (0, 0)], mode="symmetric")
@@ -329,8 +325,7 @@ def limits(weights: Tensor) -> tuple[int, int]:
 def degraded(rng: np.random.Generator, image: Tensor) -> Tensor:
     """Return (3, H, W) with noise of up to 5 % and what a camera does to it; rounded to 8 bits.
 
-    Noise may be coarse, and stronger where the photo is bright; some photos are sharpened, and some
-    compressed.
+    Noise may be coarse, and stronger in bright places; some are sharpened, and some compressed.
     """
     if rng.random() < 0.9:
         deviation = math.exp(rng.uniform(math.log(0.2), math.log(13))) / 255
@@ -381,10 +376,7 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def gammas(rng: np.random.Generator) -> tuple[float, Tensor]:
-    """Return the exponent by which a photo is blurred, and the one assumed, at times wrong.
-
-    The first one differs a little from the usual ones, as cameras do.
-    """
+    """Return the exponent by which a photo is blurred, and a usual one, assumed, at times wrong."""
     light = 2.2 if rng.random() < 0.7 else 1.0
     assumed = torch.tensor(light if rng.random() < 0.9 else 3.2 - light)
     return light * math.exp(rng.normal(0, 0.08)), assumed

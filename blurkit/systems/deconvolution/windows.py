@@ -129,10 +129,7 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
 def enlarged(
     windows: list[Window], photo: np.ndarray, factor: float, options: WindowOptions
 ) -> list[Window]:
-    """Return the windows of a photo (H, W, C), from `windows` of a copy shrunk by `factor`.
-
-    Each gets the enlarged kernel of the nearest window of the copy.
-    """
+    """Return windows of a photo (H, W, C) with the nearest kernels of a copy shrunk by `factor`."""
     if factor == 1:
         return windows
     side = round(windows[0].kernel.shape[-1] / factor) | 1
