@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -180,55 +180,51 @@ def average_poses(light: Tensor, exposures: Sequence[Exposure]) -> Tensor:
     most = len(chosen[0].poses)
     padded = [np.pad(e.weights, (0, most - len(e.weights))) for e in chosen]
     weights = torch.from_numpy(np.stack(padded, axis=1)).to(light)[:, :, None, None, None]
-    layers, points = _Layers(light, chosen), _points(light)
+    levels, points = [*_levels(light, chosen)], _points(light)
     for pose in range(most):
         count = sum(len(e.poses) > pose for e in chosen)
         frame = _warped(light[:count], camera[:count, pose], "reflection", points)
-        layers.cover(frame, pose)
+        for level in levels:
+            level.cover(frame, pose)
         total[:count] += weights[pose, :count] * frame
     result[moving] = total
     return result
 
 
 class _Level(NamedTuple):
-    """One object of each of some images: their indices, window, textures and poses."""
+    """One object of each of some images, as premultiplied textures with masks.
 
-    places: list[int]
+    `counts` are the numbers of poses in these images, `there` their indices.
+    """
+
+    counts: list[int]
     window: tuple[slice, slice]
     there: Tensor
     points: Points
     layers: Tensor
     matrices: Tensor
 
-
-class _Layers:
-    """The objects of a batch of exposures, as premultiplied textures with masks."""
-
-    def __init__(self, light: Tensor, exposures: Sequence[Exposure]) -> None:
-        self._counts = [len(e.poses) for e in exposures]
-        self._levels: list[_Level] = []
-        for level in range(max(len(e.objects) for e in exposures)):
-            places = [i for i, e in enumerate(exposures) if len(e.objects) > level]
-            chosen = [(exposures[i], exposures[i].objects[level]) for i in places]
-            layers = [object_layer(light[i], m) for i, (_, m) in zip(places, chosen, strict=True)]
-            poses = [e.object_matrices(m) for e, m in chosen]
-            window = _window([_box(p, m) for p, (_, m) in zip(poses, chosen, strict=True)], light)
-            # Indexing with a tensor on the device does not wait for the device.
-            where = torch.tensor(places, device=light.device), _points(light, window)
-            seen = torch.stack(layers), _inverted(poses, light)
-            self._levels.append(_Level(places, window, *where, *seen))
-
     def cover(self, frame: Tensor, pose: int) -> None:
         """Draw the objects at `pose` over `frame` (n, C, H, W), which holds the first n images."""
-        for level in self._levels:
-            count = sum(self._counts[place] > pose for place in level.places)
-            if count:
-                there = level.there[:count]
-                seen = _warped(
-                    level.layers[:count], level.matrices[:count, pose], "zeros", level.points
-                )
-                behind = frame[:, :, level.window[0], level.window[1]]
-                behind[there] = behind[there].mul_(1 - seen[:, -1:]).add_(seen[:, :-1])
+        if count := sum(number > pose for number in self.counts):
+            there = self.there[:count]
+            seen = _warped(self.layers[:count], self.matrices[:count, pose], "zeros", self.points)
+            behind = frame[:, :, self.window[0], self.window[1]]
+            behind[there] = behind[there].mul_(1 - seen[:, -1:]).add_(seen[:, :-1])
+
+
+def _levels(light: Tensor, exposures: Sequence[Exposure]) -> Iterator[_Level]:
+    """Yield the objects of exposures of light (N, C, H, W): first each one's first object."""
+    for level in range(max(len(e.objects) for e in exposures)):
+        places = [i for i, e in enumerate(exposures) if len(e.objects) > level]
+        chosen = [(exposures[i], exposures[i].objects[level]) for i in places]
+        layers = [object_layer(light[i], m) for i, (_, m) in zip(places, chosen, strict=True)]
+        poses = [e.object_matrices(m) for e, m in chosen]
+        window = _window([_box(p, m) for p, (_, m) in zip(poses, chosen, strict=True)], light)
+        # Indexing with a tensor on the device does not wait for the device.
+        where = torch.tensor(places, device=light.device), _points(light, window)
+        counts = [len(e.poses) for e, _ in chosen]
+        yield _Level(counts, window, *where, torch.stack(layers), _inverted(poses, light))
 
 
 def _box(matrices: np.ndarray, moving: MovingObject) -> np.ndarray:

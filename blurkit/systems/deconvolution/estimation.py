@@ -53,18 +53,14 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
     """Yield the kernels (N, s, s) of `estimate_kernels` after every turn; `s` grows to `size`."""
     if size % 2 == 0:
         raise ValueError(f"the size of a kernel must be an odd number of pixels, not {size}")
-    kernels = None
+    sizes = scales(size, c.scale_ratio)
+    kernels = images.new_zeros(len(images), sizes[0], sizes[0])
+    kernels[:, sizes[0] // 2, sizes[0] // 2 - 1 : sizes[0] // 2 + 1] = 0.5
     ridge = _ridge(images, c)
-    for scale in scales(size, c.scale_ratio):
-        small = _shrunk(images, scale / size)
-        if kernels is None:
-            kernels = images.new_zeros(len(images), scale, scale)
-            kernels[:, scale // 2, scale // 2 - 1 : scale // 2 + 1] = 0.5
-        else:
-            kernels = resized_kernels(kernels, scale)
-        for after in refined(small, kernels, weights, ridge, c):
-            kernels = after
-            yield after
+    for scale in sizes:
+        before = resized_kernels(kernels, scale)
+        for kernels in refined(_shrunk(images, scale / size), before, weights, ridge, c):
+            yield kernels
 
 
 def _ridge(images: Tensor, c: Estimation) -> Tensor:
@@ -83,19 +79,13 @@ def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> 
     image, photo = (framed(images, size // 2 + FADE) for images in (sharp, blurry))
     sides = (photo.shape[-2], photo.shape[-1])
     power = gradient_power(*sides, photo.device)
-    edges = _strong_edges(image, c)
-    latent = rfft2(divergence(*edges)) / power.clamp_min(1e-6)
-    kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
-    return cleaned(kernels, c.floor, c.part)
-
-
-def _strong_edges(images: Tensor, c: Estimation) -> tuple[Tensor, Tensor]:
-    """Return the gradients to the right and down where they are at least `c.edge`, 0 elsewhere."""
-    across, down = gradients(images)
+    across, down = gradients(image)
     strength = torch.addcmul(across.square(), down, down)
     least = strength.flatten(1).quantile(1 - c.edges, 1).clamp_max(c.edge**2)
     kept = strength >= least[:, None, None]
-    return across * kept, down * kept
+    latent = rfft2(divergence(across * kept, down * kept)) / power.clamp_min(1e-6)
+    kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
+    return cleaned(kernels, c.floor, c.part)
 
 
 def scales(size: int, ratio: float) -> list[int]:

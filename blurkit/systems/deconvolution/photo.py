@@ -176,7 +176,8 @@ class Deconvolution:
         if borrowed := lent(found, bool(shared)):
             join = partial(self.choice.joined, kernel=borrowed, light=light)
             found = self.each(join, cuts, found)
-        chosen = supported(self._finished(cuts, found, light, near, known, watch), near)
+        choices = self.choice.chosen(found, near)
+        chosen = supported(self._finished(cuts, found, light, choices, known, watch), near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
         held = promised < 0 or (promised >= o.margin and not single)
@@ -227,8 +228,7 @@ class Deconvolution:
             left = [n for n in range(len(parts)) if n not in known]
             starts = partial(self.choice.all_starts, light=light, shared=shared)
             again = self.each(starts, [parts[n] for n in left], stage="estimate blur", watch=watch)
-            own = {n: estimates for n, (estimates, _) in known.items()}
-            own |= dict(zip(left, again, strict=True))
+            own = {n: known[n][0] for n in best} | dict(zip(left, again, strict=True))
             found = [own[n] for n in range(len(parts))]
         return found, light, {(n, e.best): end for n, (e, end) in known.items()}
 
@@ -244,18 +244,18 @@ class Deconvolution:
         parts: Sequence[np.ndarray],
         found: Sequence[Estimates],
         light: int,
-        near: Sequence[Sequence[int]],
+        choices: Sequence[int],
         known: Finished,
         watch: Watch = unwatched,
     ) -> list[SelectedKernel]:
-        """Return the kernel of every part in full size, without making the `known` ones again."""
-        choices = [*enumerate(self.choice.chosen(found, near))]
-        left = [pair for pair in choices if pair not in known]
+        """Return the chosen kernels of parts in full size, without making `known` ones again."""
+        every = [*enumerate(choices)]
+        left = [pair for pair in every if pair not in known]
         inputs = zip(*((parts[n], found[n], choice) for n, choice in left), strict=True)
         finish = partial(self.choice.finished, light=light)
         ends = self.each(finish, *inputs, stage="refine blur", watch=watch)
         made = known | dict(zip(left, ends, strict=True))
-        return [made[pair] for pair in choices]
+        return [made[pair] for pair in every]
 
     def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
@@ -276,8 +276,7 @@ class Deconvolution:
             return None
         estimates = self.each(partial(choice.surer, light=0), copies, dots)
         found, light, known = self._in_light(copies, estimates, {}, sampled=1)
-        alone: list[list[int]] = [[]] * len(found)  # sizes are no neighbours
-        ends = self._finished(copies, found, light, alone, known)
+        ends = self._finished(copies, found, light, [each.best for each in found], known)
         pairs = list(zip(ends, sizes, strict=True))
         best, size = max(pairs, key=lambda pair: pair[0].gain)
         if length_in_photo(best.kernel, size) <= HELD * FULL:
