@@ -116,9 +116,8 @@ def refined(
 def _shrunk(images: Tensor, factor: float) -> Tensor:
     if factor == 1:
         return images
-    return F.interpolate(
-        images[:, None], scale_factor=factor, mode="bilinear", antialias=True, align_corners=False
-    )[:, 0]
+    small = F.interpolate(images[:, None], scale_factor=factor, mode="bilinear", antialias=True)
+    return small[:, 0]
 
 
 def _latent(

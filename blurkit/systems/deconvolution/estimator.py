@@ -375,9 +375,7 @@ def reduced(images: Tensor, factor: float) -> Tensor:
     """Return images (N, C, H, W) resized by a factor of at most 1, antialiased."""
     if factor == 1:
         return images
-    small = F.interpolate(
-        images, scale_factor=factor, mode="bilinear", antialias=True, align_corners=False
-    )
+    small = F.interpolate(images, scale_factor=factor, mode="bilinear", antialias=True)
     return small.clamp(0, 1)
 
 

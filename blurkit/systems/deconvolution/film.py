@@ -123,9 +123,6 @@ class FilmEstimate:
         """Begin with a new scene."""
         self._before: FilmFrame | None = None
         self._light: int | None = None
-        self._kernels: list[Tensor | None] = []
-        self._believed: list[bool] = []
-        self._waits: list[int] = []
 
     def begin(self, image: np.ndarray) -> None:
         """Register a frame with the one before; if it shows another scene, forget that."""
@@ -133,7 +130,9 @@ class FilmEstimate:
         self._small = shrunk(image, self._factor)
         height, width = self._small.shape[:2]
         self._places = [Window(*place) for place in rectangles(height, width, self._options)]
-        self._kernels, self._believed, self._waits = [], [], []
+        self._kernels: list[Tensor | None] = []
+        self._believed: list[bool] = []
+        self._waits: list[int] = []
         before = self._before
         small = min(image.shape[:2]) < self._photo.smallest
         if before is not None and (small or before.blurry.shape != self._small.shape):
@@ -159,7 +158,9 @@ class FilmEstimate:
         promised = np.mean([b.gain * sure for b, sure in zip(chosen, self._believed, strict=True)])
         if np.median([best.trust for best in chosen]) < UNSURE:
             searched = self._photo.windows(image, light=self._light)
-            if self._promised(image, searched) > promised:
+            gain = self._photo.choice.gain
+            gains = [w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in searched]
+            if np.mean(gains) > promised:
                 return self._as_photo(searched)
         self._waits = [max(0, wait - 1) for wait in before.waits] or [0] * len(chosen)
         for number in np.flatnonzero(lost):
@@ -169,12 +170,6 @@ class FilmEstimate:
         self._kernels = [best.kernel for best in chosen]
         windows = helped(with_kernels(places, chosen, self._believed), o.trust)
         return enlarged(windows, image, self._factor, o)
-
-    def _promised(self, image: np.ndarray, windows: Sequence[Window]) -> float:
-        """Return the mean of what the network expects of windows' kernels, 0 without belief."""
-        gain = self._photo.choice.gain
-        gains = [w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in windows]
-        return float(np.mean(gains))
 
     def left(
         self,
@@ -260,8 +255,8 @@ class FilmEstimate:
     ) -> list[SelectedKernel]:
         """Return the kernels of all windows for a gamma."""
         size = largest(places[0].cut(self._small))
-        half, halves = shrunk(self._small, 0.5), [_halved(place) for place in places]
-        old = shrunk(before.restored, 0.5)
+        half, old = shrunk(self._small, 0.5), shrunk(before.restored, 0.5)
+        halves = [Window(p.top // 2, p.left // 2, p.height // 2, p.width // 2) for p in places]
         guide = self._moved(old, self._coarse_flow)
 
         def first(place: Window) -> Tensor:
@@ -330,7 +325,10 @@ class FilmEstimate:
     def _explained(self, photo: np.ndarray, guide: np.ndarray, gamma: float, size: int) -> Turn:
         """Return the turn whose picture is a guide (h, w, 3), from the kernel of least squares."""
         estimator, device = self._photo.choice.estimator, self._photo.undo.device
-        photos, picture = (_tensor(x, device) for x in (photo, guide))
+        photos, picture = (
+            torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].clamp(0, 1).to(device)
+            for x in (photo, guide)
+        )
         light = (picture.clamp(1e-4, 1) ** gamma).mean(1)
         kernels = kernels_between(light, (photos**gamma).mean(1), size, self._options)
         seen = view(photos, photos.new_tensor([gamma]), size)
@@ -413,10 +411,6 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(a @ b) / power if power > 1e-6 * a.size else 0.0
 
 
-def _halved(place: Window) -> Window:
-    return Window(place.top // 2, place.left // 2, place.height // 2, place.width // 2)
-
-
 def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6) -> np.ndarray:
     """Return the affine movement (h, w, 2) of most of a window: what moves by itself counts less.
 
@@ -432,9 +426,3 @@ def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6
         off = np.square(wanted - few @ found).sum(1, keepdims=True)
         weights = 1 / np.sqrt(1 + off / ROBUST**2)
     return (basis @ found).astype(np.float32)
-
-
-def _tensor(image: np.ndarray, device: torch.device) -> Tensor:
-    """Return an image (H, W, 3) as (1, 3, H, W) on a device."""
-    values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    return values.clamp(0, 1).to(device)

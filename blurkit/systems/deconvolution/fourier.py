@@ -181,9 +181,7 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
 
 def resized_kernels(kernels: Tensor, size: int) -> Tensor:
     """Return kernels (N, size, size) of the same blur in an image resized by the same factor."""
-    sides = (size, size)
-    grown = F.interpolate(kernels[:, None], sides, mode="bicubic", align_corners=False)[:, 0]
-    grown = grown.clamp_min(0)
+    grown = F.interpolate(kernels[:, None], (size, size), mode="bicubic")[:, 0].clamp_min(0)
     return grown / grown.sum((-2, -1), keepdim=True)
 
 
@@ -191,9 +189,7 @@ def kernels_at(kernels: Tensor, size: int) -> Tensor:
     """Return kernels (N, size, size) of the same blur at another scale, antialiased."""
     if size >= kernels.shape[-1]:
         return resized_kernels(kernels, size)
-    smaller = F.interpolate(
-        kernels[:, None], (size, size), mode="bilinear", antialias=True, align_corners=False
-    )[:, 0]
+    smaller = F.interpolate(kernels[:, None], (size, size), mode="bilinear", antialias=True)[:, 0]
     return smaller / smaller.sum((-2, -1), keepdim=True)
 
 
