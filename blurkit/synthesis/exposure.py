@@ -129,8 +129,8 @@ class Exposure:
         if "kind" not in values:
             raise KeyError("blur_kind")
         rows = zip(attrs.get("blur_objects", ()), attrs.get("blur_object_poses", ()), strict=True)
-        objects = (MovingObject(*row[:6].tolist(), tuple(row[6:].tolist()), at) for row, at in rows)
-        return cls(**values, objects=tuple(objects))
+        known = ((*row[:6].tolist(), tuple(row[6:].tolist()), motion) for row, motion in rows)
+        return cls(**values, objects=tuple(MovingObject(*each) for each in known))
 
 
 def way(matrices: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
