@@ -317,7 +317,11 @@ def convolve(image: Tensor, kernel: Kernel) -> Tensor:
 
 def convolve_each(images: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     """Return images (N, C, H, W), each convolved with its own kernel as in `convolve`."""
-    stacked = _same_size(kernels)
+    sides = np.max([kernel.shape for kernel in kernels], axis=0) // 2 * 2 + 1
+    stacked = np.zeros((len(kernels), *sides))
+    for wide, kernel in zip(stacked, kernels, strict=True):  # its middle stays the middle
+        top, left = (side // 2 - n // 2 for side, n in zip(sides, kernel.shape, strict=True))
+        wide[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
     down, right = (length // 2 for length in stacked.shape[1:])
     rows, columns = (
         torch.from_numpy(mirrored(n, reach, reach)).to(images.device)
@@ -331,16 +335,6 @@ def convolve_each(images: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     whole = torch.fft.irfft2(spectrum, s=size)
     whole = whole[:, :, 2 * down : padded.shape[2], 2 * right : padded.shape[3]]
     return whole.clamp_min(0).to(images.dtype)
-
-
-def _same_size(kernels: Sequence[Kernel]) -> np.ndarray:
-    """Return kernels (N, height, width), centred on zeros, with odd height and width."""
-    sides = np.max([kernel.shape for kernel in kernels], axis=0) // 2 * 2 + 1
-    stacked = np.zeros((len(kernels), *sides))
-    for padded, kernel in zip(stacked, kernels, strict=True):
-        top, left = (side // 2 - n // 2 for side, n in zip(sides, kernel.shape, strict=True))
-        padded[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
-    return stacked
 
 
 def disk(radius: float) -> Kernel:

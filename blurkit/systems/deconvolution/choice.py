@@ -141,7 +141,7 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
         return image
     batch = torch.from_numpy(image).permute(2, 0, 1)[None]
     sides = [max(1, round(side * factor)) for side in image.shape[:2]]
-    small = F.interpolate(batch, sides, mode="bilinear", antialias=True, align_corners=False)
+    small = F.interpolate(batch, sides, mode="bilinear", antialias=True)
     return small[0].permute(1, 2, 0).contiguous().numpy()
 
 

@@ -399,8 +399,7 @@ class Deconvolution:
         margin = 0 if joined else self.options.margin
         better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
         weights = torch.sigmoid(self.options.decision * (better - margin))
-        sides = [8 * side for side in weights.shape[-2:]]
-        weights = F.interpolate(weights, sides, mode="bilinear", align_corners=False)
+        weights = F.interpolate(weights, scale_factor=8, mode="bilinear")
         height, width = results.shape[-2:]
         weights = weights[..., :height, :width].cpu()
         weights[torch.tensor([not window.centred for window in windows])] = 1
