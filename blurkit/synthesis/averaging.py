@@ -208,9 +208,6 @@ RETURN_FIXED, RETURN_RELATIVE = 0.5, 0.01
 """Forward and backward flow agree if the square of their sum, in pixels, is below the first value
 plus the second times the sum of their squares (Sundaram et al., ECCV 2010)."""
 
-ALIKE = 32
-"""The largest difference, in gray levels of 255, of two points that the flow matches."""
-
 FLOW_PURPOSE = "--interpolate"
 
 
@@ -269,7 +266,7 @@ def _matched(
     back = _sample(cv2, back, target)
     gap = ((there + back) ** 2).sum(axis=2)
     size = (there**2).sum(axis=2) + (back**2).sum(axis=2)
-    similar = cv2.absdiff(_sample(cv2, other, target), here) <= ALIKE
+    similar = cv2.absdiff(_sample(cv2, other, target), here) <= 32  # of 255 grey levels
     return similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
 
 

@@ -25,14 +25,8 @@ from blurkit.synthesis.kernels import (
 MIXTURE = {"camera": 0.55, "objects": 0.25, "shake": 0.15, "defocus": 0.05}
 """The probability of each other kind in the realistic one."""
 
-PLAIN_EXTENT = 9, 41
-REALISTIC_EXTENT = 1, 60
-"""The default smallest and largest blur, in pixels."""
-
 MOMENTS = 256
 """The number of moments of an exposure at which motion is drawn before the poses are chosen."""
-
-MOST_POSES = 96
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Synthesis:
     @property
     def extents(self) -> tuple[int, int]:
         """The smallest and largest blur, in pixels."""
-        return self.extent or (REALISTIC_EXTENT if self.kind == "realistic" else PLAIN_EXTENT)
+        return self.extent or ((1, 60) if self.kind == "realistic" else (9, 41))
 
 
 def draw_exposure(
@@ -218,12 +212,12 @@ def _object(rng: np.random.Generator, size: tuple[int, int]) -> MovingObject:
 def _posed(drawn: Exposure, size: tuple[int, int]) -> Exposure:
     """Reduce an exposure drawn at MOMENTS moments to as many poses as it needs.
 
-    Between consecutive poses no point moves by more than a pixel, unless that takes too many poses.
+    Between consecutive poses no point moves by more than a pixel, unless that takes more than 96.
     """
     paths = np.concatenate(drawn.paths(*size), axis=2)
     steps = np.hypot(*np.diff(paths, axis=0).swapaxes(0, 1)).max(axis=1)
     travelled = np.concatenate([[0], np.cumsum(steps)])
-    most = min(2 * drawn.extent(*size), MOST_POSES)  # a path that is longer retraces itself
+    most = min(2 * drawn.extent(*size), 96)  # a path that is longer retraces itself
     count = int(np.clip(np.ceil(travelled[-1]), 2, most))
     ends = np.linspace(0, travelled[-1], count + 1)
     moments = np.arange(MOMENTS)

@@ -168,9 +168,6 @@ def _check_size(shape: tuple[int, ...]) -> None:
 
 # ---- sheets --------------------------------------------------------------------------------------
 
-LARGEST_SHEET = 20_000
-"""The longest side of a sheet in pixels."""
-
 SHEET_TEXT = "blurkit"
 """The key of the text in a PNG file that states a sheet's gamma and side."""
 
@@ -261,7 +258,7 @@ def _grey_png(path: Path) -> np.ndarray:
     if not path.exists():
         raise BlurkitError(f"{path}: no such file")
     with reading_errors(path), path.open("rb") as file, opened(file, str(path), "PNG") as image:
-        if max(image.size) > LARGEST_SHEET:
+        if max(image.size) > 20_000:  # more than any sheet has
             normalised(np.broadcast_to(1.0, image.size), path)  # says how large a kernel may be
     pixels = read_image(path).pixels
     if np.any(pixels != pixels[:, :, :1]):

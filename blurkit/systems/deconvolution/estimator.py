@@ -46,12 +46,6 @@ RIDGES = (0.0, 3.0, 6.0)
 START = 5
 """Side of the dot from which kernels are estimated."""
 
-SIDES = (7, 11, 15, 21, 29)
-"""Sides of the kernels on the way from a dot to `FULL`, turn by turn."""
-
-EVIDENCE = 2 + len(RIDGES) + 2
-"""Channels of what the network on the kernels' grid sees of a turn."""
-
 
 @dataclass
 class Turn:
@@ -232,7 +226,8 @@ class KernelNetwork(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.multiple = 4
-        self.network = UNet(EVIDENCE + 3, 2, (width, 2 * width, 4 * width))
+        evidence = 2 + len(RIDGES) + 2
+        self.network = UNet(evidence + 3, 2, (width, 2 * width, 4 * width))
         self.expects = nn.Sequential(
             nn.Conv2d(width + 2, 32, 3, stride=2, padding=1),
             nn.LeakyReLU(0.1),

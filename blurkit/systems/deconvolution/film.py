@@ -73,9 +73,6 @@ that saved a sixth of the time and changed nothing."""
 FIRST, FINE = 15, 29
 """Sides of the kernels of the first learned turn, in half-size copies and in whole frames."""
 
-ROBUST = 0.5
-"""Distance from the common movement of a window beyond which a pixel counts less, pixels."""
-
 DIFFERENT, CONTRAST, NEARBY = 15 / 255, 0.5, 2.0
 """Difference from which the frame before counts little, and what of the contrast's variance may be
 added to its square; and the deviation of the Gaussian under which both are looked at, pixels."""
@@ -414,7 +411,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6) -> np.ndarray:
     """Return the affine movement (h, w, 2) of most of a window: what moves by itself counts less.
 
-    Its pixels, one in every `step`, are weighted by Cauchy's robust loss.
+    Its pixels, one in every `step`, are weighted by Cauchy's robust loss, with a scale of 0.5.
     """
     own = place.cut(flow)
     rows, columns = np.mgrid[: own.shape[0], : own.shape[1]].astype(np.float32) / own.shape[0] - 0.5
@@ -424,5 +421,5 @@ def _common_flow(flow: np.ndarray, place: Window, step: int = 8, rounds: int = 6
     for _ in range(rounds):
         found, *_ = np.linalg.lstsq(few * weights, wanted * weights, rcond=None)
         off = np.square(wanted - few @ found).sum(1, keepdims=True)
-        weights = 1 / np.sqrt(1 + off / ROBUST**2)
+        weights = 1 / np.sqrt(1 + off / 0.5**2)
     return (basis @ found).astype(np.float32)

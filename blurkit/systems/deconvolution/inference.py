@@ -49,10 +49,6 @@ LEAST = 1e-9
 PART_OF = "part_of"
 """The attribute of a part of a photo that is the height and width of the photo."""
 
-SPECK = 0.02
-"""Part of the largest value, and of the sum, below which pixels and parts of a kernel from which a
-search starts are dropped."""
-
 
 def deconvolving(networks: Mapping[str, nn.Module]) -> Deconvolver | None:
     """Return the network that undoes known blur, or None without one."""
@@ -357,15 +353,15 @@ def sheet_of(windows: Sequence[Window], same: Sequence[bool]) -> Attributes:
 def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
     """Return the blur of a photo (H, W, 3) in [0, 1], and the deblurred photo.
 
-    The kernel is that of the most trusted window, in the smallest odd square that contains it
-    without what is `SPECK`; in the picture each window is restored with its own kernel. If the
+    The kernel is that of the most trusted window without specks of less than 2 %, in the smallest
+    odd square that contains it; in the picture each window is restored with its own kernel. If the
     photo is too small to estimate a kernel, the estimate is not believed.
     """
     windows = deconvolution.windows(photo)
     own = [window for window in windows if window.trust >= deconvolution.options.trust]
     picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo
     best = max(own or windows, key=lambda window: window.trust, default=None)
-    kernel = torch.ones(1, 1, 1) if best is None else cleaned(best.kernel[None], SPECK, SPECK)
+    kernel = torch.ones(1, 1, 1) if best is None else cleaned(best.kernel[None], 0.02, 0.02)
     return Estimate(
         trimmed(kernel)[0].clone(),
         torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None])),

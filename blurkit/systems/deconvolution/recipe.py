@@ -19,7 +19,6 @@ from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.deconvolution.config import DeconvolutionConfiguration, DeconvolutionInputs
 from blurkit.systems.deconvolution.estimator import (
     FULL,
-    SIDES,
     BlurEstimator,
     Turn,
     distance,
@@ -285,7 +284,7 @@ def held_out(configuration: Configuration, count: int, shards: Sequence[Path]) -
             batch = samples.to_device(loaded, device)
             photo, sharp, gamma = batch["blur"], batch["sharp"], batch["gamma"]
             known = estimator, network, photo, gamma, batch["start"]
-            *_, (_, seen, turn) = turns(*known, (*SIDES, FULL))
+            *_, (_, seen, turn) = turns(*known, (7, 11, 15, 21, 29, FULL))
             agreement = kernel_agreement(batch["kernel"], turn.kernels)
             made = network(photo, turn.kernels, seen.noise, gamma).image
             restored = with_residual(made, photo, turn.kernels, gamma, seen.noise)

@@ -76,13 +76,6 @@ MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
 DOT = padded(torch.ones(1, 1), FULL)
 """The kernel of no blur."""
 
-LIT, LIGHTS = 0.2, 25
-"""Fraction of the drawn photos with lights, and the largest number of them."""
-
-SOFT = 0.15
-"""Fraction of the drawn photos that are soft everywhere, or out of focus in a part, and are to stay
-so: what is undone is the movement."""
-
 
 class DeconvolutionSamples:
     """Draws samples from shards of sharp photos and of pairs, each from seed, step and number.
@@ -250,21 +243,22 @@ def disturbed(rng: np.random.Generator, true: Tensor) -> Tensor:
 def scene(rng: np.random.Generator, wide: Tensor, gamma: float) -> Tensor:
     """Return the light (3, H, W) of a photo, at times in mist, soft, with highlights or lights.
 
-    `gamma` is the exponent from pixel values to light, which may be far above 1.
+    `gamma` is the exponent from pixel values to light, which may be far above 1. What is soft is to
+    stay so: what is undone is the movement.
     """
     if rng.random() < 0.1:
         depth = rng.uniform(0.25, 1)
         wide = rng.uniform(0, 1 - depth) + depth * wide
     light = wide**gamma
-    if rng.random() < SOFT:
+    if rng.random() < 0.15:
         light = softened(rng, light)
     if rng.random() < 0.15:
         light = torch.where(light > 0.9, light * rng.uniform(1.2, 4), light)
-    if rng.random() < LIT:
+    if rng.random() < 0.2:
         if rng.random() < 0.6:
             light = light * rng.uniform(0.03, 0.6)
         rows, columns = (np.arange(side) for side in light.shape[1:])
-        for _ in range(int(rng.integers(1, LIGHTS + 1))):
+        for _ in range(int(rng.integers(1, 26))):
             radius, power = np.exp(rng.uniform(np.log((0.5, 1)), np.log((5, 40))))
             down, across = (rng.uniform(0, len(place)) - place for place in (rows, columns))
             shine = np.clip(radius + 0.5 - np.hypot(down[:, None], across[None]), 0, 1)
