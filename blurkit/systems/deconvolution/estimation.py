@@ -53,13 +53,23 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
     """Yield the kernels (N, s, s) of `estimate_kernels` after every turn; `s` grows to `size`."""
     if size % 2 == 0:
         raise ValueError(f"the size of a kernel must be an odd number of pixels, not {size}")
-    sizes = scales(size, c.scale_ratio)
+    sizes, ridge = scales(size, c.scale_ratio), _ridge(images, c)
     kernels = images.new_zeros(len(images), sizes[0], sizes[0])
     kernels[:, sizes[0] // 2, sizes[0] // 2 - 1 : sizes[0] // 2 + 1] = 0.5
-    ridge = _ridge(images, c)
     for scale in sizes:
-        before = resized_kernels(kernels, scale)
-        for kernels in refined(_shrunk(images, scale / size), before, weights, ridge, c):
+        kernels = resized_kernels(kernels, scale)
+        small, decayed = images[:, None], weights
+        if scale < size:
+            small = F.interpolate(small, scale_factor=scale / size, mode="bilinear", antialias=True)
+        photo = framed(small[:, 0], scale // 2 + FADE)
+        sides = (photo.shape[-2], photo.shape[-1])
+        spectrum, power = rfft2(photo), gradient_power(*sides, photo.device)
+        for _ in range(c.turns):
+            transfer = transfer_function(kernels, *sides)
+            latent = _latent(photo, spectrum, transfer, power, decayed, c)
+            kernels = _least_squares(latent, spectrum, power, sides, scale, ridge, c)
+            kernels = cleaned(kernels, c.floor, c.part)
+            decayed = (decayed / c.weight_decay).clamp_min(c.least_weight)
             yield kernels
 
 
@@ -94,30 +104,6 @@ def scales(size: int, ratio: float) -> list[int]:
     while sizes[0] > 5:
         sizes.insert(0, max(3, min(int(sizes[0] / ratio) | 1, sizes[0] - 2)))
     return sizes
-
-
-def refined(
-    images: Tensor, kernels: Tensor, weights: Tensor, ridge: Tensor, c: Estimation
-) -> Iterator[Tensor]:
-    """Yield kernels (N, s, s) after each of `c.turns` turns at the scale of `images` (N, H, W)."""
-    size = kernels.shape[-1]
-    photo = framed(images, size // 2 + FADE)
-    sides = (photo.shape[-2], photo.shape[-1])
-    spectrum, power = rfft2(photo), gradient_power(*sides, photo.device)
-    for _ in range(c.turns):
-        transfer = transfer_function(kernels, *sides)
-        latent = _latent(photo, spectrum, transfer, power, weights, c)
-        kernels = _least_squares(latent, spectrum, power, sides, size, ridge, c)
-        kernels = cleaned(kernels, c.floor, c.part)
-        weights = (weights / c.weight_decay).clamp_min(c.least_weight)
-        yield kernels
-
-
-def _shrunk(images: Tensor, factor: float) -> Tensor:
-    if factor == 1:
-        return images
-    small = F.interpolate(images[:, None], scale_factor=factor, mode="bilinear", antialias=True)
-    return small[:, 0]
 
 
 def _latent(

@@ -132,16 +132,20 @@ class BlurEstimator(nn.Module):
 
         One kernel for several photos, (1, s, s), is that which explains all of them.
         """
+        h, w = seen.photos.shape[-2:]
         with torch.no_grad():
-            each = kernels.expand(len(seen.photos), -1, -1)
-            picture, features = first_picture(network, seen, each)
+            missing = (0, -w % network.multiple, 0, -h % network.multiple)
+            photos = F.pad(seen.photos, missing, mode="replicate")
+            each = kernels.expand(len(photos), -1, -1)
+            _, picture, features = network.first_step(photos, each, seen.noise, seen.gammas)
+            picture = picture[..., :h, :w].float()
             light = (picture.clamp(1e-4, 1) ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
             gradients = torch.stack(forward_differences(light), 1)
         kept = self.kept(gradients)
         if self.edges is None:
             edges = gradients * kept
         else:
-            edges = self.edges(seen, light, features, gradients, kept)
+            edges = self.edges(seen, light, features.float(), gradients, kept)
         return self.turn(seen, kernels, picture, edges)
 
     def kept(self, gradients: Tensor) -> Tensor:
@@ -280,15 +284,6 @@ def turns(
         turn = estimator(network, views[size], kernels_at(recentred(kernels.detach()), size))
         kernels = turn.kernels
         yield size, views[size], turn
-
-
-def first_picture(network: Deconvolver, seen: View, kernels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first step's picture (N, 3, H, W) and its features, at half size."""
-    h, w = seen.photos.shape[-2:]
-    missing = (0, -w % network.multiple, 0, -h % network.multiple)
-    photos = F.pad(seen.photos, missing, mode="replicate")
-    _, picture, features = network.first_step(photos, kernels, seen.noise, seen.gammas)
-    return picture[..., :h, :w].float(), features.float()
 
 
 def least_squares(
