@@ -248,7 +248,7 @@ class KernelNetwork(nn.Module):
         `evidence` is that of `Turn`, `noise` (N,) the standard deviation of the photos' noise.
         """
         size = evidence.shape[-1]
-        base = (evidence[:, 0] + 1e-3).log()
+        base = (evidence[:, 0] + 1e-3).log()  # in units of 1 / side; faint pixels may come back
         reach = torch.linspace(-1, 1, size, device=base.device)
         radius = torch.hypot(reach[:, None], reach[None]).expand_as(base)
         noisy = (NOISE_SCALE * noise).view(-1, 1, 1).expand_as(base)
