@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from blurkit.errors import UsageError
-from blurkit.options import ANY, constant, option
+from blurkit.options import ANY, constant, option, rare
 from blurkit.systems.code import arguments_of, find_code
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
 
@@ -57,9 +57,9 @@ class AnyConfiguration(Configuration):
 
     batch: int = option(8, "Crops per step, over all devices together.", 1)
     learning_rate: float = option(2e-4, "AdamW's learning rate at the start of the cosine.")
-    beta2: float = option(0.999, "AdamW's second decay rate.", below=1, rare=True)
-    weight_decay: float = option(1e-4, "AdamW's weight decay, of all parameters.", rare=True)
-    clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
+    beta2: float = rare(0.999, "AdamW's second decay rate.", below=1)
+    weight_decay: float = rare(1e-4, "AdamW's weight decay, of all parameters.")
+    clip: float = rare(0.01, "Largest total gradient norm; 0: no clipping.")
     network: str = constant("", "The network that was named.")
     loss: str = constant("psnr", "The loss that was named.")
 

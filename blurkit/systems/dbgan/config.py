@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
-from blurkit.options import option
+from blurkit.options import option, rare
 from blurkit.training.configuration import WIDTH, Configuration, FeatureInputs
 
 PAPER_ADVERSARIAL: dict[str, Any] = {"orientations": "flip"}
@@ -51,30 +51,28 @@ class AdversarialConfiguration(Configuration):
     batch: int = option(4, "Crops per step, over all devices together.", 1)
     crop: int = option(128, "Side of the square training crops, pixels.", 32)
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
-    final_learning_rate: float = option(1e-6, "Learning rate at the end of the cosine.", rare=True)
-    beta2: float = option(0.999, "Adam's second decay rate.", below=1, rare=True)
+    final_learning_rate: float = rare(1e-6, "Learning rate at the end of the cosine.")
+    beta2: float = rare(0.999, "Adam's second decay rate.", below=1)
     width: int = WIDTH
-    initial_weights: Literal["normal", "kaiming"] = option(
-        "normal", "Initial weights: normal, or Kaiming's, a tenth in the generator.", rare=True
+    initial_weights: Literal["normal", "kaiming"] = rare(
+        "normal", "Initial weights: normal, or Kaiming's, a tenth in the generator."
     )
-    initial_deviation: float = option(
-        0.01, "Deviation of normal initial weights; 0: PyTorch's own weights.", rare=True
+    initial_deviation: float = rare(
+        0.01, "Deviation of normal initial weights; 0: PyTorch's own weights."
     )
     discriminator: Literal["vgg", "spectral"] = option(
         "vgg", "Discriminator with batch norm (vgg) or spectral norm; both are released."
     )
-    discriminator_width: int = option(
-        64, "Channels of the discriminator's first layer.", 1, rare=True
-    )
+    discriminator_width: int = rare(64, "Channels of the discriminator's first layer.", 1)
     perceptual: Literal["features", "auto", "none"] = option(
         "features", "Perceptual loss; auto: only if a feature network is available."
     )
-    perceptual_weight: float = option(1.0, "Weight of the perceptual loss (Eq. 9-10).", rare=True)
-    adversarial_weight: float = option(0.01, "Weight of the adversarial loss (beta).", rare=True)
+    perceptual_weight: float = rare(1.0, "Weight of the perceptual loss (Eq. 9-10).")
+    adversarial_weight: float = rare(0.01, "Weight of the adversarial loss (beta).")
     content_loss: Literal["l2", "l1"] = option(
         "l2", "Content (pixel) loss: l2 (Section 3.4) or l1 (Section 3.3)."
     )
-    content_weight: float = option(0.005, "Weight of the content loss (alpha).", rare=True)
+    content_weight: float = rare(0.005, "Weight of the content loss (alpha).")
 
     def check(self) -> None:
         """Raise UsageError for invalid options; the discriminators accept certain crops only."""
@@ -92,16 +90,14 @@ class BGANConfiguration(AdversarialConfiguration):
 
     system: ClassVar[str] = "bgan"
 
-    content_weight: float = option(
-        0.0, "Weight of the content loss (alpha), to the records' own blurry images.", rare=True
+    content_weight: float = rare(
+        0.0, "Weight of the content loss (alpha), to the records' own blurry images."
     )
-    content_crops: Literal["all", "paired", "unpaired"] = option(
-        "all",
-        "Crops with a content loss: paired (pixels), unpaired like --blurry (means), all.",
-        rare=True,
+    content_crops: Literal["all", "paired", "unpaired"] = rare(
+        "all", "Crops with a content loss: paired (pixels), unpaired like --blurry (means), all."
     )
     blocks: int = option(9, "Residual blocks of five convolutions each.", 1)
-    noise_length: int = option(4, "Length of the noise vector.", 1, rare=True)
+    noise_length: int = rare(4, "Length of the noise vector.", 1)
     # With more than the paper's 1, different noise vectors give different blur.
     noise_tries: int = option(
         1, "Noise vectors tried per crop, of which only the best one learns.", 1
@@ -140,8 +136,8 @@ class DBGANConfiguration(AdversarialConfiguration):
     variant: Literal["plain", "minus", "plus"] = option(
         "plain", "plain: relativistic loss; minus: traditional loss; plus: with --bgan."
     )
-    traditional_loss: Literal["vanilla", "lsgan", "wgan-gp"] = option(
-        "vanilla", "Adversarial loss of --variant minus.", rare=True
+    traditional_loss: Literal["vanilla", "lsgan", "wgan-gp"] = rare(
+        "vanilla", "Adversarial loss of --variant minus."
     )
     blocks: int = option(16, "Blocks (RRDB) of three dense blocks each.", 1)
     growth: int = option(32, "Channels added by each convolution of a dense block.", 1)

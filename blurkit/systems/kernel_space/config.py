@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
-from blurkit.options import option
+from blurkit.options import option, rare
 from blurkit.training.configuration import WIDTH, Configuration
 
 CODE_STRIDE = 128
@@ -27,11 +27,10 @@ class KernelSpaceConfiguration(Configuration):
     iterations: int = option(600_000, "Number of training steps.", 1)
     batch: int = option(16, "Crops per step, summed over all devices.", 1)
     learning_rate: float = option(1e-4, "Adam's initial learning rate.")
-    final_learning_rate: float = option(1e-8, "Learning rate at the end of each cosine.", rare=True)
-    restarts: str = option(
+    final_learning_rate: float = rare(1e-8, "Learning rate at the end of each cosine.")
+    restarts: str = rare(
         "50000,150000,300000,450000",
         "Steps at which the cosine restarts, comma-separated; the last one ends with the run.",
-        rare=True,
     )
     seed: int = option(0, "Seed of weights, crops and all other random choices.")
     network: Literal["paper", "light"] = option(
@@ -39,18 +38,16 @@ class KernelSpaceConfiguration(Configuration):
     )
     width: int = WIDTH
     code_length: int = option(512, "Values of a code at each place (128x128 pixels).", 1)
-    front_blocks: int = option(
-        10, "Residual blocks shared by F and G (paper's network).", 1, rare=True
-    )
-    back_blocks: int = option(20, "Residual blocks at the end of F.", 1, rare=True)
-    code_blocks: int = option(4, "Residual blocks at the end of G (paper's network).", 1, rare=True)
+    front_blocks: int = rare(10, "Residual blocks shared by F and G (paper's network).", 1)
+    back_blocks: int = rare(20, "Residual blocks at the end of F.", 1)
+    code_blocks: int = rare(4, "Residual blocks at the end of G (paper's network).", 1)
     variational: bool = option(
         False, "Make G predict mean and deviation, so new blurs can be drawn (VAE)."
     )
     pixel_loss: Literal["charbonnier", "l1", "l2"] = option(
         "charbonnier", "Distance to the blurry image, summed over all values (Eq. 4)."
     )
-    pixel_weight: float = option(1.0, "Weight of --pixel-loss.", rare=True)
+    pixel_weight: float = rare(1.0, "Weight of --pixel-loss.")
     kl_weight: float = option(10.0, "Weight of the KL divergence with --variational.")
 
     def check(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
-from blurkit.options import option
+from blurkit.options import option, rare
 from blurkit.training.configuration import WIDTH, Configuration, FeatureInputs, TrainingInputs
 
 TEXT: dict[str, Any] = {
@@ -64,31 +64,29 @@ class MSDIConfiguration(Configuration):
 
     system: ClassVar[str] = "msdi"
 
-    clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
+    clip: float = rare(0.01, "Largest total gradient norm; 0: no clipping.")
     width: int = WIDTH
-    hidden: int = option(128, "Hidden channels of each skip connection's modulation.", 1, rare=True)
+    hidden: int = rare(128, "Hidden channels of each skip connection's modulation.", 1)
     injection: Literal["multi-scale", "lowest", "input", "concat", "none"] = option(
         "multi-scale", "Where and how the degradation is injected (Table 4)."
     )
-    modulation: Literal["paper", "official"] = option(
-        "official",
-        "paper: Eq. 9, from the latent alone; official: from latent and features.",
-        rare=True,
+    modulation: Literal["paper", "official"] = rare(
+        "official", "paper: Eq. 9, from the latent alone; official: from latent and features."
     )
-    inject_stages: Literal["both", "first"] = option(
-        "first", "Stacked U-Nets that receive the degradation (text: both).", rare=True
+    inject_stages: Literal["both", "first"] = rare(
+        "first", "Stacked U-Nets that receive the degradation (text: both)."
     )
-    inject_bottleneck: bool = option(
-        False, "Inject at the bottleneck too, the fifth scale of the text.", rare=True
+    inject_bottleneck: bool = rare(
+        False, "Inject at the bottleneck too, the fifth scale of the text."
     )
     generator: Literal["stacked", "single"] = option(
         "stacked", "Two stacked U-Nets or a single one (official, in stage 1)."
     )
-    unshuffle: int = option(
-        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1, rare=True
+    unshuffle: int = rare(
+        1, "Side of the pixel blocks that become channels; 2: U-Nets at half size.", 1
     )
-    identity_start: bool = option(
-        False, "Start with networks that return their input, and full-strength latents.", rare=True
+    identity_start: bool = rare(
+        False, "Start with networks that return their input, and full-strength latents."
     )
 
     def check(self) -> None:
@@ -110,16 +108,14 @@ class ReblurConfiguration(MSDIConfiguration):
     encoder_version: Literal["1", "2"] = option(
         "1", "1: the paper's encoder; 2: the released joint stage's larger one."
     )
-    encoder_rate: float = option(
-        1.0, "Learning rate of encoder and latents, relative to the generators'.", rare=True
+    encoder_rate: float = rare(
+        1.0, "Learning rate of encoder and latents, relative to the generators'."
     )
-    encoder_layers: Literal["paper", "official"] = option(
-        "official",
-        "paper: spectral norm (supplement, Table 1); official: and instance norm.",
-        rare=True,
+    encoder_layers: Literal["paper", "official"] = rare(
+        "official", "paper: spectral norm (supplement, Table 1); official: and instance norm."
     )
-    code: Literal["2d", "1d"] = option(
-        "2d", "Degradation as a map or as one vector (ablation in the supplement).", rare=True
+    code: Literal["2d", "1d"] = rare(
+        "2d", "Degradation as a map or as one vector (ablation in the supplement)."
     )
     reblurring: bool = option(
         True, "Learn to reblur; if off, the encoder learns by deblurring only (Table 4)."
@@ -127,17 +123,15 @@ class ReblurConfiguration(MSDIConfiguration):
     reblur_loss: Literal["adversarial", "l1"] = option(
         "adversarial", "Reblurring loss: adversarial and perceptual, or L1 (supplement)."
     )
-    discriminator_width: int = option(
-        64, "Channels of the discriminator's first layer.", 1, rare=True
-    )
+    discriminator_width: int = rare(64, "Channels of the discriminator's first layer.", 1)
     adversarial_weight: float = option(1.0, "Weight of the hinge loss (Eq. 4); 0: off.")
     perceptual_weight: float = option(
         30.0, "Weight of the perceptual or L1 loss of reblurring (lambda 1)."
     )
     deblur_weight: float = option(10.0, "Weight of the L1 deblurring loss (lambda 2, Eq. 6).")
-    matching_weight: float = option(10.0, "Weight of feature matching (text: none).", rare=True)
-    schedule_generator: bool = option(
-        True, "Apply the cosine schedule to the generators too (official: no).", rare=True
+    matching_weight: float = rare(10.0, "Weight of feature matching (text: none).")
+    schedule_generator: bool = rare(
+        True, "Apply the cosine schedule to the generators too (official: no)."
     )
     perceptual: Literal["features", "auto", "none"] = option(
         "features", "Perceptual loss; auto: only if a feature network is available."
@@ -190,21 +184,17 @@ class DeblurConfiguration(MSDIConfiguration):
 
     iterations: int = option(400_000, "Training steps.", 1)
     batch: int = option(64, "Crops per step, over all devices together.", 1)
-    pixel_loss: Literal["psnr", "l1"] = option(
-        "psnr", "Pixel loss: PSNR (Eq. 8), or L1, which suits --sharp-pairs better.", rare=True
+    pixel_loss: Literal["psnr", "l1"] = rare(
+        "psnr", "Pixel loss: PSNR (Eq. 8), or L1, which suits --sharp-pairs better."
     )
     psnr_weight: float = option(0.5, "Weight of the pixel loss (Eq. 8: 1).")
-    frequency_weight: float = option(
-        0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: off.", rare=True
-    )
-    supervise_first: bool = option(
-        True, "Apply the pixel loss to the first U-Net's image too (Eq. 8: no).", rare=True
+    frequency_weight: float = rare(0.0, "Weight of an L1 loss on spectra (MIMO-UNet: 0.1); 0: off.")
+    supervise_first: bool = rare(
+        True, "Apply the pixel loss to the first U-Net's image too (Eq. 8: no)."
     )
     blur_weight: float = option(1.0, "Weight of the blur-aware loss (lambda 3, Eq. 7).")
-    blur_layers: Literal["all", "official"] = option(
-        "official",
-        "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official).",
-        rare=True,
+    blur_layers: Literal["all", "official"] = rare(
+        "official", "Encoder layers in the blur-aware loss: all (Eq. 7) or five (official)."
     )
 
     def check(self) -> None:

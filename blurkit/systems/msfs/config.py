@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import UsageError
-from blurkit.options import option
+from blurkit.options import option, rare
 from blurkit.training.configuration import WIDTH, Configuration
 
 GOPRO = 2103
@@ -28,15 +28,12 @@ class MSFSConfiguration(Configuration):
     iterations: int = option(3000 * GOPRO // 4, "Training steps.", 1)
     batch: int = option(4, "Crops per step, over all devices together.", 1)
     learning_rate: float = option(1e-4, "Adam's learning rate at the start.")
-    halve_every: int = option(
-        500 * GOPRO // 4,
-        "Steps between halvings of the learning rate; 0: cosine schedule.",
-        0,
-        rare=True,
+    halve_every: int = rare(
+        500 * GOPRO // 4, "Steps between halvings of the learning rate; 0: cosine schedule.", 0
     )
     # The text's 0.9 is probably a misprint.
-    beta2: float = option(0.999, "Adam's second decay rate (text: 0.9).", below=1, rare=True)
-    weight_decay: float = option(1e-6, "Adam's weight decay (text: none).", rare=True)
+    beta2: float = rare(0.999, "Adam's second decay rate (text: 0.9).", below=1)
+    weight_decay: float = rare(1e-6, "Adam's weight decay (text: none).")
     layers: Literal["paper", "official"] = option(
         "official", "Network of the text, or the released one, with batch norm in the FSMs."
     )
@@ -56,23 +53,21 @@ class MSFSConfiguration(Configuration):
     consistency_weight: float = option(
         0.005, "Weight of the consistency loss of low frequencies (lambda 2; Table 4)."
     )
-    positive: Literal["restored", "sharp"] = option(
-        "restored",
-        "Reference of the feature losses: restored (paper) or sharp image (official).",
-        rare=True,
+    positive: Literal["restored", "sharp"] = rare(
+        "restored", "Reference of the feature losses: restored (paper) or sharp image (official)."
     )
     # The paper does not say whether gradients flow into the reference features.
-    fixed_references: bool = option(False, "Stop gradients into the reference features.", rare=True)
-    image_loss: Literal["l1", "charbonnier"] = option(
-        "l1", "Loss on the restored image (Eq. 7: L1); the released code has both.", rare=True
+    fixed_references: bool = rare(False, "Stop gradients into the reference features.")
+    image_loss: Literal["l1", "charbonnier"] = rare(
+        "l1", "Loss on the restored image (Eq. 7: L1); the released code has both."
     )
-    edge_weight: float = option(
-        0.0, "Weight of the Charbonnier loss of Laplacians (in the released code).", rare=True
+    edge_weight: float = rare(
+        0.0, "Weight of the Charbonnier loss of Laplacians (in the released code)."
     )
-    scales_weight: float = option(
-        0.0, "Weight of the losses at 1/2 and 1/4; requires --layers official.", rare=True
+    scales_weight: float = rare(
+        0.0, "Weight of the losses at 1/2 and 1/4; requires --layers official."
     )
-    identity_start: bool = option(False, "Start with a network that returns its input.", rare=True)
+    identity_start: bool = rare(False, "Start with a network that returns its input.")
 
     def check(self) -> None:
         """Raise UsageError for invalid options; each frequency band has half of the channels."""

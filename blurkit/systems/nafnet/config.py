@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from blurkit.options import option
+from blurkit.options import option, rare
 from blurkit.training.configuration import Configuration, TrainingInputs
 
 Blocks = tuple[tuple[int, ...], int, tuple[int, ...]]
@@ -38,15 +38,15 @@ class NAFNetConfiguration(Configuration):
     system: ClassVar[str] = "nafnet"
 
     learning_rate: float = option(1e-3, "AdamW's learning rate at the start of the cosine.")
-    beta2: float = option(0.9, "AdamW's second decay rate.", below=1, rare=True)
-    weight_decay: float = option(1e-3, "AdamW's weight decay, of all parameters.", rare=True)
-    clip: float = option(0.01, "Largest total gradient norm; 0: no clipping.", rare=True)
+    beta2: float = rare(0.9, "AdamW's second decay rate.", below=1)
+    weight_decay: float = rare(1e-3, "AdamW's weight decay, of all parameters.")
+    clip: float = rare(0.01, "Largest total gradient norm; 0: no clipping.")
     width: int = option(32, "Channels at full size; deeper levels double it.", 1)
     blocks: Literal["gopro", "sidd", "small"] = option(
         "gopro", "Numbers of blocks: the released networks', 36 in all, or 9."
     )
-    hidden: int = option(
-        32, "With --encoder: hidden channels of each skip connection's modulation.", 1, rare=True
+    hidden: int = rare(
+        32, "With --encoder: hidden channels of each skip connection's modulation.", 1
     )
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
