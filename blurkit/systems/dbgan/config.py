@@ -14,25 +14,6 @@ from blurkit.errors import UsageError
 from blurkit.options import option, rare
 from blurkit.training.configuration import WIDTH, Configuration, FeatureInputs
 
-PAPER_ADVERSARIAL: dict[str, Any] = {"orientations": "flip"}
-"""What both share in `paper`, beside the defaults: Section 4.2 flips at random."""
-
-OFFICIAL_ADVERSARIAL: dict[str, Any] = {"initial_weights": "kaiming"}
-"""What both share in `official`: the initial weights and orientations of the released code."""
-
-SMALL_ADVERSARIAL: dict[str, Any] = {
-    "iterations": 1200,
-    "crop": 64,
-    "learning_rate": 1e-3,
-    "ema": 0.98,
-    "width": 16,
-    "initial_deviation": 0.0,
-    "discriminator_width": 16,
-    "perceptual": "auto",
-    "perceptual_weight": 0.1,
-}
-"""The options that both share in the preset for a CPU."""
-
 
 @dataclass(frozen=True)
 class BGANInputs(FeatureInputs):
@@ -74,6 +55,22 @@ class AdversarialConfiguration(Configuration):
     )
     content_weight: float = rare(0.005, "Weight of the content loss (alpha).")
 
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"orientations": "flip"},  # Section 4.2
+        "official": {"initial_weights": "kaiming"},  # the released code
+        "small": {
+            "iterations": 1200,
+            "crop": 64,
+            "learning_rate": 1e-3,
+            "ema": 0.98,
+            "width": 16,
+            "initial_deviation": 0.0,
+            "discriminator_width": 16,
+            "perceptual": "auto",
+            "perceptual_weight": 0.1,
+        },
+    }
+
     def check(self) -> None:
         """Raise UsageError for invalid options; the discriminators accept certain crops only."""
         super().check()
@@ -114,10 +111,9 @@ class BGANConfiguration(AdversarialConfiguration):
             raise UsageError(f"--real-share {self.real_share}: must be at most 1")
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": PAPER_ADVERSARIAL,
-        "official": OFFICIAL_ADVERSARIAL,
+        **AdversarialConfiguration.presets,
         "small": {
-            **SMALL_ADVERSARIAL,
+            **AdversarialConfiguration.presets["small"],
             "content_weight": 100.0,
             "adversarial_weight": 0.05,
             "blocks": 3,
@@ -143,10 +139,9 @@ class DBGANConfiguration(AdversarialConfiguration):
     growth: int = option(32, "Channels added by each convolution of a dense block.", 1)
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": PAPER_ADVERSARIAL,
-        "official": OFFICIAL_ADVERSARIAL,
+        **AdversarialConfiguration.presets,
         "small": {
-            **SMALL_ADVERSARIAL,
+            **AdversarialConfiguration.presets["small"],
             "content_loss": "l1",
             "content_weight": 1.0,
             "blocks": 2,
