@@ -61,9 +61,7 @@ def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Te
     """
     own = module.state_dict()
     tensors = {
-        key: tensor
-        for key, tensor in tensors.items()
-        if key in own or not key.startswith(architecture.unused)
+        k: v for k, v in tensors.items() if k in own or not k.startswith(architecture.unused)
     }
     generator = torch.Generator().manual_seed(0)
     for key in own:

@@ -20,10 +20,6 @@ PRESETS = {
 
 HALVES = "before and after switch_at; default: those of the objective."
 
-FROM_ESTIMATE = {"warm_up": 100}
-"""A search that starts from an estimate first moves the image to the estimated picture, unless the
-preset sets another warm-up."""
-
 
 @dataclass(frozen=True)
 class SearchOptions(Options):
@@ -167,8 +163,8 @@ class SearchOptions(Options):
             among = f"with --prior {prior}, " if preset in PRESETS["dip"] else ""
             raise UsageError(f"--preset {preset}: {among}use one of {', '.join(names)}")
         values = read_options(preset_file(preset, prior), cls) if names else {}
-        if given.get("start_estimate"):
-            values = FROM_ESTIMATE | values
+        if given.get("start_estimate"):  # first moves the image to the estimated picture
+            values = {"warm_up": 100} | values
         return super().resolve("small", **{**values, **given})
 
     def check(self) -> None:

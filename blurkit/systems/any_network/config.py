@@ -15,8 +15,6 @@ from blurkit.options import ANY, constant, option, rare
 from blurkit.systems.code import arguments_of, find_code
 from blurkit.training.configuration import Configuration, Run, TrainingInputs
 
-WEIGHTS_IN = (".pt", ".pth", ".ckpt", ".safetensors")
-
 
 @dataclass(frozen=True)
 class AnyInputs(TrainingInputs):
@@ -36,7 +34,8 @@ class AnyInputs(TrainingInputs):
     @property
     def is_file(self) -> bool:
         """Whether the network is one in a file of weights."""
-        return "://" in self.network or Path(self.network).suffix.lower() in WEIGHTS_IN
+        kind = Path(self.network).suffix.lower()
+        return "://" in self.network or kind in (".pt", ".pth", ".ckpt", ".safetensors")
 
     @property
     def files(self) -> dict[str, Any]:

@@ -13,10 +13,6 @@ from blurkit.errors import BlurkitError
 from blurkit.nn.blocks import Wrapper
 from blurkit.systems.code import UserCode, blamed
 
-POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TRIED_PIXELS = 64
-"""The smallest side of the images on which a network is tried."""
-
 
 class UserNetwork(Wrapper):
     """The network that `code`, a class or function, makes of `options`.
@@ -48,8 +44,8 @@ class UserNetwork(Wrapper):
         """Return the power of 2 that must divide the sides of images."""
         self.eval()  # the training and the engine choose their mode later
         reasons = []
-        for multiple in POWERS:
-            odd = -(-TRIED_PIXELS // multiple) | 1
+        for multiple in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+            odd = -(-64 // multiple) | 1  # for sides of 64 pixels or more
             image = torch.zeros(1, 3, multiple * odd, multiple * odd)
             try:
                 result = self(image)

@@ -26,16 +26,13 @@ from blurkit.systems.system import Shapes
 RESIDUAL_SCALE = 0.2
 """The factor on what a dense block, or three of them together, add to their input."""
 
-BLOCK_CONVOLUTIONS = 5
-"""The number of convolutions in a residual block of BGAN and in a dense block of DBGAN."""
-
 
 class DBGANResidualBlock(Recomputable):
     """Five 3x3 convolutions with ReLUs in between; the input is added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(conv(width, width) for _ in range(BLOCK_CONVOLUTIONS))
+        self.convs = nn.ModuleList(conv(width, width) for _ in range(5))
 
     def forward(self, x: Tensor) -> Tensor:
         *others, last = self.convs
@@ -84,10 +81,10 @@ class DenseBlock(nn.Module):
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
-        for i in range(1, BLOCK_CONVOLUTIONS):
+        for i in range(1, 5):
             layer = nn.Sequential(conv(width + (i - 1) * growth, growth), leaky())
             self.add_module(f"conv{i}", layer)
-        self.conv5 = nn.Sequential(conv(width + (BLOCK_CONVOLUTIONS - 1) * growth, width))
+        self.conv5 = nn.Sequential(conv(width + 4 * growth, width))
 
     def forward(self, x: Tensor) -> Tensor:
         features = x
@@ -118,8 +115,7 @@ class DBGAN(nn.Module):
     """The generator that deblurs, as released (`RRDBNet`); the paper's text names plain blocks."""
 
     size = SizeRequirement()
-    protocol: Protocol = "whole"
-    """How its paper measured it."""
+    protocol: Protocol = "whole"  # how its paper measured it
 
     def __init__(self, width: int = 64, blocks: int = 16, growth: int = 32) -> None:
         super().__init__()
@@ -152,12 +148,6 @@ class DBGAN(nn.Module):
 # They give one logit per crop of a fixed size. The paper calls them VGG19; the released code has
 # ESRGAN's (Wang et al. 2018), whose layers and names are used here.
 
-HIDDEN = 100
-"""The number of values between the two linear layers."""
-
-WIDEST = 8
-"""The ratio of the widest stage's channels to the first one's."""
-
 LARGE = 192
 """Crops of at least this side in pixels have six stages; smaller ones have five."""
 
@@ -172,7 +162,7 @@ def judged_crop(convolutions: int, width: int, values: int) -> int:
 
 
 def _widths(stages: int, width: int) -> list[int]:
-    return [width * min(2**stage, WIDEST) for stage in range(stages)]
+    return [width * min(2**stage, 8) for stage in range(stages)]
 
 
 class CropDiscriminator(nn.Module):
@@ -199,9 +189,8 @@ class CropDiscriminator(nn.Module):
             yield nn.Conv2d(wide, wide, 4, stride=2, padding=1)
 
     def _linears(self) -> tuple[nn.Linear, nn.Linear]:
-        """Return the layer from the last map to `HIDDEN` values, and that from these to a logit."""
-        values = self._widths[-1] * self._side**2
-        return nn.Linear(values, HIDDEN), nn.Linear(HIDDEN, 1)
+        """Return the layer from the last map to 100 values, and that from these to a logit."""
+        return nn.Linear(self._widths[-1] * self._side**2, 100), nn.Linear(100, 1)
 
     def _checked(self, image: Tensor) -> Tensor:
         crop, (height, width) = self.options["crop"], image.shape[-2:]
@@ -264,20 +253,16 @@ class SpectralLayer(nn.Module):
             self._layer = partial(F.conv2d, stride=layer.stride, padding=layer.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        if self.training:
-            with full_precision(x.device):  # the vector stays in float32
-                weight = self._normalised()
-        return self._layer(x, weight, self.bias)
-
-    def _normalised(self) -> Tensor:
-        matrix = self.weight_orig.flatten(1)
-        with torch.no_grad():
-            v = F.normalize(matrix.T @ self.weight_u, dim=0)
-            u = F.normalize(matrix @ v, dim=0)
-        weight = self.weight_orig / (u @ matrix @ v)
+        if not self.training:
+            return self._layer(x, self.weight, self.bias)
+        with full_precision(x.device):  # the vector stays in float32
+            matrix = self.weight_orig.flatten(1)
+            with torch.no_grad():
+                v = F.normalize(matrix.T @ self.weight_u, dim=0)
+                u = F.normalize(matrix @ v, dim=0)
+            weight = self.weight_orig / (u @ matrix @ v)
         self.weight, self.weight_u = weight.detach(), u
-        return weight
+        return self._layer(x, weight, self.bias)
 
 
 class SpectralVGGDiscriminator(CropDiscriminator):

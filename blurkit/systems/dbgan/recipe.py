@@ -32,20 +32,6 @@ from blurkit.training.steps import gather_values
 
 # ---- Adversarial training ------------------------------------------------------------------------
 
-CONTENT_LOSSES: dict[str, Callable[..., Tensor]] = {"l2": F.mse_loss, "l1": F.l1_loss}
-
-PENALTY_WEIGHT = 10.0
-"""The weight of wgan-gp's gradient penalty, as in its paper."""
-
-GENERATOR_SCALE = 0.1
-"""The factor on Kaiming's initial weights of the generator, as in the released code (ESRGAN's)."""
-
-CERTAIN = 0.999
-"""The certainty of a discriminator above which the generator learns nothing from it."""
-
-FOOLED = 0.05
-"""The confidence below which a discriminator is considered undecided."""
-
 AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
 
 
@@ -72,7 +58,7 @@ class AdversarialRecipe(Recipe):
         self, c: config.AdversarialConfiguration, network: FeatureNetwork | None, adversarial: str
     ) -> None:
         super().__init__(c)
-        self._c = c
+        self.c = c
         self.adversarial = ADVERSARIAL[adversarial]
         self.penalised = adversarial == "wgan-gp"
         kind = SpectralVGGDiscriminator if c.discriminator == "spectral" else VGGDiscriminator
@@ -86,10 +72,10 @@ class AdversarialRecipe(Recipe):
         """Return `generator`, once it and the discriminator have initial weights and optimisers."""
         self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
-            if self._c.initial_weights == "kaiming":
-                initialise(network, kaiming=GENERATOR_SCALE if network is generator else 1.0)
-            elif self._c.initial_deviation:
-                initialise(network, self._c.initial_deviation)
+            if self.c.initial_weights == "kaiming":  # a tenth, as in the released code (ESRGAN's)
+                initialise(network, kaiming=0.1 if network is generator else 1.0)
+            elif self.c.initial_deviation:
+                initialise(network, self.c.initial_deviation)
         self.optimizers = {
             role: self.adam(generator),
             "discriminator": self.adam(self.discriminator),
@@ -106,11 +92,7 @@ class AdversarialRecipe(Recipe):
             return self._discriminator_loss(batch["judged_real"], batch["judged_fake"])
         judged = self.judged(batch)
         batch["judged_real"], batch["judged_fake"] = judged.real, judged.fake.detach()
-        return self._generator_loss(judged)
-
-    def _generator_loss(self, judged: Judged) -> tuple[Tensor, Losses]:
-        c = self._c
-        fake, target, real, _ = judged
+        c, (fake, target, real, _) = self.c, judged
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.features is not None and c.perceptual_weight:
             perceptual = self.features.distance(fake, self.features(target)).mean()
@@ -127,13 +109,13 @@ class AdversarialRecipe(Recipe):
         if self.penalised:
             share = torch.special.ndtr(self.noise(1, 1, 1)).to(real.device)
             losses["penalty"] = gradient_penalty(self.discriminator, real, fake, share)
-            total = total + PENALTY_WEIGHT * losses["penalty"]
+            total = total + 10 * losses["penalty"]  # as in its paper
         losses["certainty"] = certainty(on_real, on_fake)
         return total, losses
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
         """Return a warning if the discriminator has won or lost for several log lines in a row."""
-        undecided = self.penalised or FOOLED < losses["certainty"] < CERTAIN
+        undecided = self.penalised or 0.05 < losses["certainty"] < 0.999
         if not self._patience.ends(not undecided):
             return ""
         what = "tells all crops apart" if losses["certainty"] > 0.5 else "takes real for made"
@@ -149,8 +131,8 @@ class AdversarialRecipe(Recipe):
 
     def distances(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the mean distance of the pixels of each pair of crops (N, C, H, W), (N,)."""
-        differences = CONTENT_LOSSES[self._c.content_loss](first, second, reduction="none")
-        return differences.flatten(1).mean(1)
+        distance = F.mse_loss if self.c.content_loss == "l2" else F.l1_loss
+        return distance(first, second, reduction="none").flatten(1).mean(1)
 
     def _judge(self, images: Tensor) -> Tensor:
         """Return the logits of the batch of all processes; the relativistic losses take its mean.
@@ -185,10 +167,10 @@ class BGANRecipe(AdversarialRecipe):
     """
 
     validation: ValidationKind = "draws"
+    c: config.BGANConfiguration
 
     def __init__(self, c: config.BGANConfiguration, network: FeatureNetwork | None = None) -> None:
         super().__init__(c, network, "relativistic")
-        self.c = c
         if not c.warm_up and c.real_share == 1:
             self.images = ("sharp",)
         self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
@@ -247,7 +229,6 @@ class DBGANRecipe(AdversarialRecipe):
     protocol = DBGAN.protocol
 
     def __init__(self, c: config.DBGANConfiguration, network: FeatureNetwork | None = None) -> None:
-        self.c = c
         minus = c.variant == "minus"
         super().__init__(c, network, c.traditional_loss if minus else "relativistic")
         self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))

@@ -270,11 +270,8 @@ class Level(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Map (N, outer, H, W) to (N, 2 * outer, H, W), or to (N, outer, H, W) if outermost."""
         smaller = self.down(x)
-        if self.submodule is None:
-            inside = torch.cat([smaller, code], 1)
-        else:
-            inside = self.submodule(smaller, code)
-        result: Tensor = self.up(inside)
+        inside = self.submodule(smaller, code) if self.submodule else torch.cat([smaller, code], 1)
+        result = self.up(inside)
         return result if self.outermost else torch.cat([result, x], 1)
 
 
@@ -315,8 +312,7 @@ class BlurCodes(nn.Module):
         shortest, longest = map(math.log, DRAWN_LENGTHS)
         fraction = math.exp(generator.uniform(shortest, longest))
         nearest = (self.lengths - fraction * max(height, width)).abs().argsort()[:DRAWN_FROM]
-        chosen: Tensor = self.codes[int(generator.choice(nearest.numpy()))]
-        return chosen.numpy()
+        return self.codes[int(generator.choice(nearest.numpy()))].numpy()
 
 
 # ---- The light kernel space ----------------------------------------------------------------------
@@ -329,9 +325,6 @@ WINDOW = 2 * CODE_STRIDE
 
 REACH = 32
 """The farthest that a blur may carry light, pixels to each side."""
-
-DAMPING = 1e-3
-"""Keeps the quotient of spectra from amplifying noise; a fraction of their mean power."""
 
 
 class LightKernelSpace(EncodedBlur):
@@ -350,12 +343,8 @@ class LightKernelSpace(EncodedBlur):
         self, width: int = 48, code: int = 64, back_blocks: int = 8, variational: bool = False
     ) -> None:
         super().__init__()
-        self.options = {
-            "width": width,
-            "code": code,
-            "back_blocks": back_blocks,
-            "variational": variational,
-        }
+        sizes = {"width": width, "code": code, "back_blocks": back_blocks}
+        self.options = {**sizes, "variational": variational}
         channels = 3 * SHRINK**2
         self.spectral_encoder = SpectralEncoder(2 * code if variational else code)
         self.first = conv(channels, width)
@@ -424,7 +413,7 @@ class SpectralEncoder(nn.Module):
         """Map a pair (N, 3, H, W) to values (N, values, H / 128, W / 128)."""
         kernels = residual_kernels(sharp.float(), blur.float())
         count, rows, columns = kernels.shape[:3]
-        values: Tensor = self.look(kernels.flatten(0, 2).unsqueeze(1))
+        values = self.look(kernels.flatten(0, 2).unsqueeze(1))
         return values.view(count, rows, columns, -1).permute(0, 3, 1, 2)
 
 
@@ -443,6 +432,7 @@ def residual_kernels(sharp: Tensor, blur: Tensor) -> Tensor:
     fade = torch.hann_window(WINDOW, periodic=False, device=gray.device)
     x, y = torch.fft.rfft2(windows * fade[:, None] * fade)
     power = x.abs().square()
-    damping = DAMPING * power.mean((-2, -1), keepdim=True) + 1e-3
+    # Keeps the quotient from amplifying noise.
+    damping = 1e-3 * power.mean((-2, -1), keepdim=True) + 1e-3
     kernels = torch.fft.irfft2(x.conj() * (y - x) / (power + damping), s=(WINDOW, WINDOW))
     return REACH * kernels.roll((REACH, REACH), (-2, -1))[..., : 2 * REACH, : 2 * REACH]

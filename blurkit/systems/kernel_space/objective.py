@@ -27,9 +27,6 @@ from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimator
 
-SIMILARITY_RADIUS = 5
-SIMILARITY_SIGMA = 1.5
-
 PERCEPTUAL_WEIGHTS = {"VGG-19": (0.2, 0.4, 0.8, 1.0, 3.0)}
 """The released code's weights of relu1_1, relu2_1, ..., relu5_1; other feature networks use their
 own weights."""
@@ -44,13 +41,12 @@ def structural_similarity(image: Tensor, target: Tensor) -> Tensor:
     moments = torch.cat([image, target, image.square() + target.square(), image * target], 1)
     # Rounded to float32 before normalising, as in the released code: if the window sums to
     # 1 + 1e-7, a smooth image's variance changes by a relative 1e-5.
-    places = range(-SIMILARITY_RADIUS, SIMILARITY_RADIUS + 1)
-    taps = image.new_tensor([math.exp(-0.5 * (i / SIMILARITY_SIGMA) ** 2) for i in places])
+    taps = image.new_tensor([math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)])
     taps = taps / taps.sum()
     # One 2-D filter is no slower on CPUs than two 1-D filters, and one plane per group is much
     # faster than one plane per image.
     window = torch.outer(taps, taps).expand(moments.shape[1], 1, -1, -1)
-    means = F.conv2d(moments, window, padding=SIMILARITY_RADIUS, groups=moments.shape[1])
+    means = F.conv2d(moments, window, padding=5, groups=moments.shape[1])
     mean_x, mean_y, squares, product = means.chunk(4, 1)
     c1, c2 = 0.01**2, 0.03**2
     crossed, both_squared = mean_x * mean_y, mean_x.square() + mean_y.square()

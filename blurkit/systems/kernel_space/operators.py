@@ -26,9 +26,6 @@ MAX_SHIFT, COARSE_SIGMA = 12, 6
 """The largest shift between an image and its blurred photo that is searched for, and the standard
 deviation of the Gaussian that smooths both before they are compared, in pixels."""
 
-MAX_LOST = 1e-2
-"""The largest fraction of a kernel that centring it may move across its border."""
-
 DOT_SPACING, DOT_HEIGHT, GRAY = 64, 0.25, 0.5
 """In pictures of codes: the distance between dots in pixels, the height of a dot above the
 background, and the value of the background."""
@@ -198,8 +195,8 @@ class Convolution(Operator):
         picture = _window(image, top, left, height, width)
         wide = F.pad(blur, (half,) * 4).roll(moved, (2, 3))
         inside = wide[..., half : half + self.side, half : half + self.side]
-        # Where the kernel would lose a part of itself, it gets larger instead.
-        return picture, wide if blur.sum() - inside.sum() > MAX_LOST else blur.roll(moved, (2, 3))
+        # Where the kernel would lose more than a hundredth of itself, it gets larger instead.
+        return picture, wide if blur.sum() - inside.sum() > 1e-2 else blur.roll(moved, (2, 3))
 
     def _centre(self, kernel: Tensor) -> list[int]:
         """Return the row and column of the centroid of a kernel (1, 1, side, side)."""

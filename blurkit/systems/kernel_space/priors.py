@@ -24,18 +24,11 @@ from blurkit.systems.kernel_space.style_prior import StylePrior, bicubic_downsam
 from blurkit.systems.search_options import SearchOptions
 
 IMAGE_INPUTS = 8
-CODE_BLOCKS = 6
-CODE_WIDTH = 64
-"""The released code's DIP for codes of 512 values; it is narrower for shorter codes."""
-
 KERNEL_INPUTS, KERNEL_HIDDEN = 200, 1000
 """The size of SelfDeblur's network for a kernel."""
 
 SPREAD = 0.02
 """Fraction of an estimated starting kernel that is spread evenly: a softmax cannot grow from 0."""
-
-NO_NOISE = 17
-"""The index of the StyleGAN noise map that the released code leaves at 0."""
 
 
 class RandomSource:
@@ -93,8 +86,7 @@ class DeepImage(nn.Module):
             for layer in layers:
                 noise = layer(noise)
         # bfloat16 has 8 significant bits: as fine as an 8-bit picture only in the darkest tones.
-        image: Tensor = sigmoid(last(noise.float()))
-        return image[:, :, : self.height, : self.width]
+        return sigmoid(last(noise.float()))[:, :, : self.height, : self.width]
 
 
 class StyleImage(nn.Module):
@@ -117,8 +109,8 @@ class StyleImage(nn.Module):
         v = source.normal(1, 1 if self.sphere else prior.layers, prior.latent)
         self.v = nn.Parameter(math.sqrt(prior.latent) * F.normalize(v, dim=2) if self.sphere else v)
         maps = [source.normal(1, 1, edge, edge) for edge in prior.noise_sides]
-        if len(maps) > NO_NOISE:
-            maps[NO_NOISE].zero_()
+        if len(maps) > 17:  # which the released code leaves at 0
+            maps[17].zero_()
         searched = source.options.noise_maps
         self.noises = nn.ParameterList(
             nn.Parameter(noise, requires_grad=number < searched)
@@ -169,9 +161,10 @@ class DeepCode(BlurPrior):
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        width = min(CODE_WIDTH, max(8, values // 8))
+        # The released code's DIP for codes of 512 values; it is narrower for shorter codes.
+        width = min(64, max(8, values // 8))
         with source.seed_weights():
-            network = CodeExtractor(width, width, values, CODE_BLOCKS, bias=True)
+            network = CodeExtractor(width, width, values, blocks=6, bias=True)
         self.network = channels_last(network.to(source.device))
         self.register_buffer("noise", source.noise(1, width, 32 * rows, 32 * columns))
         self.register_buffer("offset", torch.zeros(1, values, rows, columns, device=source.device))
@@ -188,8 +181,7 @@ class DeepCode(BlurPrior):
     def _generate(self, noise: Tensor) -> Tensor:
         noise = noise.contiguous(memory_format=torch.channels_last)
         with autocast(noise.device, self.dtype):
-            code: Tensor = self.network(noise)
-        return code.float()
+            return self.network(noise).float()
 
 
 class DeepKernel(BlurPrior):
@@ -215,8 +207,7 @@ class DeepKernel(BlurPrior):
 
     def forward(self, source: RandomSource) -> Tensor:
         """Return the kernel of this step, (1, 1, side, side)."""
-        kernel: Tensor = self.network(source.perturb(self.noise))
-        return kernel.view(1, 1, self.side, self.side)
+        return self.network(source.perturb(self.noise)).view(1, 1, self.side, self.side)
 
     @torch.no_grad()
     def start_from(self, kernel: Tensor) -> None:
@@ -245,8 +236,6 @@ class NoBlur(BlurPrior):
 
 PRIOR_SCALES = 5
 SKIP_WIDTH = 16
-FIRST_NON_LOCAL = 2
-"""The first of the five sizes that has a non-local block."""
 
 
 class ImagePrior(nn.Sequential):
@@ -267,7 +256,7 @@ def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
     """Return the layers of one size of the hourglass, including all smaller sizes."""
     skip = _number_layers(_conv(in_channels, SKIP_WIDTH, 1), nn.BatchNorm2d(SKIP_WIDTH), leaky())
     deeper = [_conv(in_channels, width, 3, stride=2), nn.BatchNorm2d(width), leaky()]
-    if scale >= FIRST_NON_LOCAL:
+    if scale >= 2:
         deeper.append(NonLocal(width))
     deeper += [_conv(width, width, 3), nn.BatchNorm2d(width), leaky()]
     if scale < PRIOR_SCALES - 1:

@@ -40,9 +40,8 @@ class KernelSpaceRecipe(Recipe):
         if c.network == "light":
             self.network = LightKernelSpace(c.width, c.code_length, c.back_blocks, c.variational)
         else:
-            self.network = KernelSpace(
-                c.width, c.code_length, c.front_blocks, c.back_blocks, c.code_blocks, c.variational
-            )
+            blocks = c.front_blocks, c.back_blocks, c.code_blocks
+            self.network = KernelSpace(c.width, c.code_length, *blocks, c.variational)
         self.networks = {"kernel_space": self.network}
         self.optimizers = {"kernel_space": self.adam(self.network)}
 

@@ -24,9 +24,6 @@ from blurkit.systems.kernel_space.priors import DeepImage, StyleImage, cut_to_mi
 from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
-CHECK = 10
-"""Iterations between checks of the objective."""
-
 StepKind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
 """The kinds of steps: of the image, of its blur, or of both."""
 
@@ -218,7 +215,7 @@ class Search:
         due = ends or (options.result == "best" and options.search != "joint" and turn_over)
         if kind != "blur":
             self._turn_image = None
-            due = due or self.iteration % CHECK == 0 or self.iteration <= 1
+            due = due or self.iteration % 10 == 0 or self.iteration <= 1
         if kind != "blur" or due:
             blur = self._update_picture(kind, image.detach(), blur.detach())
         if due:

@@ -24,9 +24,6 @@ from blurkit.systems.system import Shapes
 MAPPING_RATE = 0.01
 """How much slower the mapping's layers learn: the factor in their weights and biases."""
 
-FUSED_FROM = 128
-"""The smallest output side at which StyleGAN enlarges and convolves in one step."""
-
 
 class StyleGANMapping(nn.Sequential):
     """Maps noise z (N, latent), of any norm, to a latent w (N, latent), without truncation."""
@@ -80,7 +77,7 @@ class StyleGANSynthesis(StyleSynthesis):
         self.torgb = EqualizedConvolution(widths[-1], 3, 1, gain=1)
         blocks: dict[str, nn.Module] = {"4x4": FirstBlock(widths[0], latent)}
         for i, (narrow, wide) in enumerate(zip(widths[1:], widths[:-1], strict=True), 1):
-            blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= FUSED_FROM)
+            blocks[f"{4 << i}x{4 << i}"] = Block(wide, narrow, latent, fused=4 << i >= 128)
         self.blocks = nn.ModuleDict(blocks)
 
     @classmethod

@@ -20,7 +20,6 @@ from blurkit.systems.system import Shapes
 Version = Literal[1, 2]
 EncoderLayers = Literal["official", "paper"]
 FeatureLayers = Literal["blur", "all"]
-Code = Literal["2d", "1d"]
 
 ENCODER_SIZE = 256
 """Side in pixels to which E resizes every image, so that its map always has the same size."""
@@ -130,7 +129,7 @@ class DegradationEncoder(_FirstLayers):
         width: int = 64,
         layers: EncoderLayers = "official",
         in_channels: int = 3,
-        code: Code = "2d",
+        code: Literal["2d", "1d"] = "2d",
     ) -> None:
         if layers == "paper" and version != 1:
             raise UsageError("the paper describes version 1 of the degradation encoder only")

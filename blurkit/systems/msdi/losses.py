@@ -93,11 +93,6 @@ LIMITS = {
 }
 """By measure, the value below which the training has collapsed, and what that means."""
 
-WATCHED = 4
-"""The crops of a step that are measured."""
-
-GRAY_LEVEL = 1 / 255
-
 
 def apart(maps: Tensor) -> Tensor:
     """Return the mean distance of the degradation maps (N, C, h, w) of different images.
@@ -112,7 +107,7 @@ def change(images: Tensor, others: Tensor, blur: Tensor, sharp: Tensor) -> Tenso
 
     All are (N, 3, H, W) in [0, 1]. Pairs closer than one gray level count as that far apart.
     """
-    blurring = (blur - sharp).abs().mean().clamp(min=GRAY_LEVEL)
+    blurring = (blur - sharp).abs().mean().clamp(min=1 / 255)
     return (images - others).abs().mean() / blurring
 
 
@@ -128,11 +123,11 @@ class CollapseWatch:
         self._before: Tensor | None = None
 
     def crops(self, blur: Tensor, sharp: Tensor) -> Tensor:
-        """Return some crops of a batch, (2, N, 3, H, W), blurry and sharp ones.
+        """Return up to four crops of a batch, (2, N, 3, H, W), blurry and sharp ones.
 
         A single one comes together with that of the call before, if there was one.
         """
-        crops = torch.stack([blur[:WATCHED], sharp[:WATCHED]])
+        crops = torch.stack([blur[:4], sharp[:4]])
         if crops.shape[1] > 1:
             return crops
         before, self._before = self._before, crops

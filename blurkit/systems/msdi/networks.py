@@ -27,8 +27,6 @@ from blurkit.systems.msdi import unet
 from blurkit.systems.msdi.encoder import ENCODER_SIZE, DegradationEncoder, PriorUpsampling
 from blurkit.systems.system import Shapes
 
-InjectStages = Literal["first", "both"]
-
 STEERING = ("encoder", "latents")
 """The roles of the networks that condition a generator."""
 
@@ -45,8 +43,7 @@ class Generator(nn.Module):
     `options` are those that have an effect with their kind of injection.
     """
 
-    protocol: Protocol = "slices"
-    """How its paper measured it."""
+    protocol: Protocol = "slices"  # how its paper measured it
     last: nn.Conv2d
 
     def __init__(
@@ -122,7 +119,7 @@ class StackedGenerator(Generator):
     def __init__(
         self,
         *arguments: Any,
-        inject_stages: InjectStages = "first",
+        inject_stages: Literal["first", "both"] = "first",
         prior: Mapping[str, nn.Module] | None = None,
         **options: Any,
     ) -> None:
@@ -188,7 +185,7 @@ class MSDINet(StackedGenerator):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> MSDINet:
-        return cls(*_encoding_parts(shapes), **_generator_options(shapes))
+        return cls(*encoding_parts(shapes), **_generator_options(shapes))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -230,7 +227,7 @@ class JointModel(nn.Module):
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> JointModel:
         inverse, forward = (shapes.under(f"{name}.") for name in ("inverse_generator", "generator"))
-        return cls(*_encoding_parts(shapes), _generator(inverse), _generator(forward))
+        return cls(*encoding_parts(shapes), _generator(inverse), _generator(forward))
 
     @property
     def arguments(self) -> dict[str, nn.Module | None]:
@@ -286,14 +283,13 @@ def images_of(output: Tensor | list[Tensor]) -> list[Tensor]:
     return output if isinstance(output, list) else [output]
 
 
-def _encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling]:
+def encoding_parts(shapes: Shapes) -> tuple[DegradationEncoder, PriorUpsampling]:
     """Return the encoder and the prior upsampling of a network with these shapes."""
     encoder = DegradationEncoder.from_shapes(shapes.under("net_prior."))
     return encoder, PriorUpsampling.from_shapes(shapes.under("prior_upsampling."))
 
 
 def _generator(shapes: Shapes) -> Generator:
-    """Return the generator whose state dict has these shapes."""
     return (StackedGenerator if shapes.has("sam12.") else JointGenerator).from_shapes(shapes)
 
 
@@ -311,7 +307,7 @@ def _generator_options(shapes: Shapes) -> dict[str, Any]:
         hidden = shapes["ad1_list.0.residual.conv_block.1.weight"][0]
         return options | {"injection": "concat", "hidden": hidden}
     # The deepest block, the only one with `injection="lowest"`.
-    level = unet.UNET_SCALES - 1 if bottleneck else unet.UNET_SCALES - 2
+    level = unet.UNET_SCALES - 2 + bottleneck
     last = f"ad1_list.{level}."
     paper = shapes.has(f"{last}mlp_gamma.")
     gamma = "mlp_gamma.weight" if paper else "norm_0.mlp_gamma.weight"
@@ -341,7 +337,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return four feature maps of `x` (N, in_channels, H, W) and, last, the patch scores."""
         outputs = []
-        for layer in (self.model0, self.model1, self.model2, self.model3, self.model4):
+        for layer in self.children():
             x = layer(x)
             outputs.append(x)
         return outputs

@@ -39,9 +39,6 @@ from blurkit.training.recipe import (
     weighted,
 )
 
-GRACE = 10
-"""The fraction of the steps, as its inverse, that a training has before it can have collapsed."""
-
 
 class MSDIRecipe(Recipe):
     """The base of both stages: a training may start without conditioning."""
@@ -50,7 +47,7 @@ class MSDIRecipe(Recipe):
 
     def __init__(self, c: config.MSDIConfiguration) -> None:
         super().__init__(c)
-        self.watch = losses.CollapseWatch(c.iterations // GRACE)
+        self.watch = losses.CollapseWatch(c.iterations // 10)
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> Losses:
@@ -124,7 +121,11 @@ class ReblurRecipe(MSDIRecipe):
         """Return the loss of generators and encoder, or of D on a newly reblurred image."""
         c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         if optimizer == "discriminator":
-            return self._discriminator_loss(blur, sharp)
+            with torch.no_grad():
+                _, updated = self.model(blur, sharp)
+            fake, real = self._discriminate(sharp, updated, blur)
+            on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
+            return on_fake + on_real, {"on_fake": on_fake, "on_real": on_real}
         deblurred, reblurred = self.model(blur, sharp)
         terms = {"deblur": (c.deblur_weight, (deblurred - sharp).abs().mean())}
         if reblurred is not None and c.reblur_loss == "l1":
@@ -138,13 +139,6 @@ class ReblurRecipe(MSDIRecipe):
             if c.matching_weight:
                 terms["matching"] = c.matching_weight, losses.feature_matching_loss(fake, real)
         return weighted(terms)
-
-    def _discriminator_loss(self, blur: Tensor, sharp: Tensor) -> tuple[Tensor, Losses]:
-        with torch.no_grad():
-            _, updated = self.model(blur, sharp)
-        fake, real = self._discriminate(sharp, updated, blur)
-        on_fake, on_real = losses.hinge_discriminator_loss(fake, real)
-        return on_fake + on_real, {"on_fake": on_fake, "on_real": on_real}
 
     def watched(self, blur: Tensor, sharp: Tensor) -> Losses:
         """Measure E's maps, deblurred images, and images with their own blur and the next one's."""

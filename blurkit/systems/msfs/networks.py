@@ -21,12 +21,6 @@ from blurkit.nn.blocks import Recomputable, Residual, conv, leaky
 from blurkit.options import Protocol
 from blurkit.systems.system import Shapes
 
-ATTENTION_REDUCTION = 16
-"""The ratio of channels to hidden channels of the channel attention."""
-
-MIX_STARTS = (-1.0, -0.6)
-"""Initial theta and gamma of Eq. 3 and 4 in the released code; the paper does not give them."""
-
 
 def conv_layer(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
     """Return a 3x3 convolution that keeps the size, with or without ReLU."""
@@ -55,7 +49,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        hidden = max(1, width // ATTENTION_REDUCTION)
+        hidden = max(1, width // 16)
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.conv_du = nn.Sequential(
             conv(width, hidden, 1), nn.ReLU(), conv(hidden, width, 1), nn.Sigmoid()
@@ -103,8 +97,7 @@ class MSFSNet(nn.Module):
     """
 
     size = SizeRequirement(minimum=8, multiple=8)
-    protocol: Protocol = "whole"
-    """How its paper measured it."""
+    protocol: Protocol = "whole"  # how its paper measured it
 
     def __init__(
         self,
@@ -141,7 +134,8 @@ class MSFSNet(nn.Module):
         if frequency_separation:
             self.changeChannel_ = conv(width, width // 2, 1)
         if cross_scale:
-            mixes = (nn.ParameterDict({"w": torch.tensor([start])}) for start in MIX_STARTS)
+            # Theta and gamma of Eq. 3 and 4 start as in the released code, not given in the paper.
+            mixes = (nn.ParameterDict({"w": torch.tensor([start])}) for start in (-1.0, -0.6))
             self.mix1, self.mix2 = mixes
         if official:
             self.conv_2_, self.conv_4 = (conv(width, 3, 1) for _ in range(2))

@@ -79,15 +79,8 @@ class MSFSRecipe(Recipe):
     def __init__(self, c: MSFSConfiguration) -> None:
         super().__init__(c)
         self.c = c
-        self.network = MSFSNet(
-            c.width,
-            c.encoder_blocks,
-            c.latent_blocks,
-            c.decoder_blocks,
-            c.layers,
-            c.frequency_separation,
-            c.cross_scale,
-        )
+        blocks = c.encoder_blocks, c.latent_blocks, c.decoder_blocks
+        self.network = MSFSNet(c.width, *blocks, c.layers, c.frequency_separation, c.cross_scale)
         if c.identity_start:
             zero(self.network.tail_)
         self.networks = {"deblur": self.network}

@@ -17,11 +17,10 @@ from blurkit.engine.engine import SizeRequirement
 from blurkit.nn.blocks import Recomputable
 from blurkit.options import Protocol
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
+from blurkit.systems.msdi.networks import encoding_parts
 from blurkit.systems.msdi.unet import PaperModulation
 from blurkit.systems.nafnet.config import BLOCKS
 from blurkit.systems.system import Shapes
-
-LAYER_EPSILON = 1e-6
 
 
 class LayerNorm2d(nn.Module):
@@ -38,7 +37,7 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = x.permute(0, 2, 3, 1).to(self.weight.dtype)
         sides = (self.weight.numel(),)  # a plain number, which ONNX needs
-        normalised = F.layer_norm(wide, sides, self.weight, self.bias, LAYER_EPSILON)
+        normalised = F.layer_norm(wide, sides, self.weight, self.bias, 1e-6)
         return normalised.permute(0, 3, 1, 2)
 
 
@@ -136,8 +135,7 @@ class NAFNet(nn.Module):
         for blocks, up in zip(self.decoders, self.ups, strict=True):
             level = len(skips) - 1
             x = blocks(up(x) + self.conditioned(level, skips.pop(), latents[level]))
-        result: Tensor = self.ending(x) + padded
-        return result[..., :height, :width]
+        return (self.ending(x) + padded)[..., :height, :width]
 
     def conditioned(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
         """Return the features of a level (N, C, H, W), here as they are."""
@@ -197,12 +195,8 @@ class GuidedNAFNet(NAFNet):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> GuidedNAFNet:
-        return cls(
-            DegradationEncoder.from_shapes(shapes.under("net_prior.")),
-            PriorUpsampling.from_shapes(shapes.under("prior_upsampling.")),
-            hidden=shapes["modulations.0.mlp_gamma.weight"][1],
-            **options_from_shapes(shapes),
-        )
+        hidden = shapes["modulations.0.mlp_gamma.weight"][1]
+        return cls(*encoding_parts(shapes), hidden, **options_from_shapes(shapes))
 
     @property
     def arguments(self) -> dict[str, Any]:
