@@ -56,10 +56,9 @@ def load_context(
 ) -> SearchContext:
     """Return what searches with `options` share, with all networks that they need.
 
-    `checkpoint` holds F and G, `generators` are the files of a StyleGAN, and `features` is the file
-    of a feature network, by default the one that `find_features` locates. The checkpoint must
-    belong to `system` if that is given. Raises BlurkitError if a file is bad or missing, UsageError
-    if something that the options need is not given.
+    `checkpoint` holds F and G, of `system` if that is given; `generators` are the files of a
+    StyleGAN, and `features` is that of a feature network, by default what `find_features` locates.
+    Raises BlurkitError if a file is bad or missing, UsageError if one that is needed is not given.
     """
     estimator = None
     if options.start_estimate:
@@ -78,10 +77,9 @@ def load_context(
 class TiledSearch:
     """The search for the blur of a record's `blur` image, or of a region of it.
 
-    A region is searched whole, and so is a photo whose sides are at most `tile` pixels; others are
-    searched in overlapping tiles. Raises BlurkitError if the record has no `blur`, if the region is
-    not inside it, or if the StyleGAN does not support its size; UsageError if `tile` or `overlap`
-    is invalid.
+    A region is searched whole, and so is a photo of at most `tile` pixels a side; others are
+    searched in overlapping tiles. Raises BlurkitError without a `blur`, for a region that is not
+    inside it and for a size that the StyleGAN lacks; UsageError for a bad `tile` or `overlap`.
     """
 
     def __init__(
@@ -421,9 +419,8 @@ def retrieve_blur(
 ) -> tuple[np.ndarray, str]:
     """Return F(sharp, k), (H, W, C) floats, and a description of the search for k.
 
-    The search finds the k for which F(sharp, k) is closest to `blur`. The photo is processed whole.
-    `context` has the kernel space and the options. Raises BlurkitError if memory runs out or the
-    search diverges.
+    The search finds the k for which F(sharp, k) is closest to `blur`, on the whole photo, with the
+    kernel space and options of `context`. Raises BlurkitError if memory runs out or it diverges.
     """
     operator = context.operator
     photo, target = (_padded(image, operator.size).to(context.device) for image in (sharp, blur))

@@ -100,10 +100,9 @@ def _run(path: Path, source: bytes) -> ModuleType:
 
 
 def arguments_of(code: UserCode) -> dict[str, Any]:
-    """Return the arguments of a class or function by name, with their defaults.
+    """Return the arguments of a class or function by name, but not those of any number of values.
 
-    A value is `inspect.Parameter.empty` if it has no default. Those that take any number of
-    arguments are left out.
+    The value is the default, or `inspect.Parameter.empty`.
     """
     with blamed(code.name, code.file):
         found = inspect.signature(code.target).parameters.values()

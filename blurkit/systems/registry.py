@@ -192,8 +192,7 @@ def _by_code(
 ) -> tuple[Architecture, nn.Module] | None:
     """Return the network that the code of a checkpoint makes for a state dict.
 
-    None without code, for a network of another class, and for a file of another program that has
-    not all of its keys.
+    None without code, for a known class, and for another program's file without all of its keys.
     """
     blueprint = checkpoint.blueprints.get(role)
     known = blueprint is not None and blueprint["class"] in network_classes()

@@ -26,8 +26,7 @@ class SearchOptions(Options):
     """The options of Algorithm 1 and of the search in its released code.
 
     "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021). An iteration is a step of
-    the image. The defaults are the preset `small`. A pair of weights applies before and after
-    `switch_at`.
+    the image. The defaults are the preset `small`.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"small": {}}
@@ -146,10 +145,9 @@ class SearchOptions(Options):
     ) -> SearchOptions:
         """Return the options of a preset, replaced by those of a file, then by `overrides`.
 
-        The prior `stylegan` has its own presets; `start_estimate` adds a warm-up of the image if
-        the preset does not set one. Raises UsageError if the prior does not have the preset, if an
-        override is unknown or if a value is invalid; BlurkitError if `config` is, see
-        `read_options`.
+        Each prior has its own presets; `start_estimate` adds a warm-up of the image if the preset
+        sets none. Raises UsageError if the prior lacks the preset, an override is unknown or a
+        value is invalid; BlurkitError as `read_options` does.
         """
         given = read_options(config, cls) if config else {}
         given |= {

@@ -258,8 +258,7 @@ def load_shipped(system: str | None = None, use: Use = "deblurring") -> Checkpoi
 def shipped_for_pairs(encoder: bool) -> Use:
     """Return the use whose weights are the default where the blur of a pair is transferred.
 
-    A blur code compares both images of the pair. Networks without codes read the blurry image, and
-    only they accept another `encoder`.
+    A code compares both images of the pair; only networks without codes take another `encoder`.
     """
     return "reblurring" if encoder else "coding"
 

@@ -18,10 +18,8 @@ class UserNetwork(Wrapper):
     """The network that `code`, a class or function, makes of `options`.
 
     It maps images (N, 3, H, W) in [0, 1] to the same shape, or to several results of which the last
-    is one. The sides that it takes are multiples of the module's attribute `multiple`; without one,
-    blurkit tries which power of 2 must divide them.
-
-    Raises BlurkitError if the code fails or makes anything but such a network.
+    is one; code that fails or makes anything else raises BlurkitError. The sides that it takes are
+    multiples of the module's `multiple`; without one, blurkit tries which power of 2 divides them.
     """
 
     any_layout = False  # its code may use views, which channels-last forbids

@@ -25,9 +25,8 @@ from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 class AnyRecipe(Recipe):
     """The training of the network that `make` returns.
 
-    The loss is one of `PIXEL_LOSSES`, of the network's last image, or that of the user's code
-    `own_loss`, of all that the network returns. Raises UsageError if the network does not take the
-    crops.
+    The loss is one of `PIXEL_LOSSES`, of the network's last image, or the user's `own_loss` of all
+    that the network returns. Raises UsageError if the network does not take the crops.
     """
 
     protocol: Protocol = "whole"

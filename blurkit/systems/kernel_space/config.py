@@ -1,8 +1,7 @@
 """Options for training F and G of the encoded blur kernel space. Imports no torch.
 
-The paper leaves the values to its supplement, which is not available. `paper` has those that the
-authors released for the network without deviations, `official` the same; the other two files that
-they released differ in a few values.
+The paper leaves the values to its supplement, which is not available. `paper` and `official` have
+those released for the network without deviations; the other two released files differ a little.
 """
 
 from __future__ import annotations

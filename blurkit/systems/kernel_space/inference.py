@@ -43,11 +43,10 @@ class Transfer(Reblurrer):
 class CodedBlur(Coder):
     """F(photo, code): applies the blur of a code to a photo.
 
-    Random codes are drawn from `codes`, or N(0, scale^2) if there are none or a scale is given; the
-    default is the released code's.
+    Random codes are drawn from `codes`; without them, or for a scale, from N(0, scale^2).
     """
 
-    use, scale = "random", 1.2
+    use, scale = "random", 1.2  # the released code's scale
 
     def __init__(self, network: EncodedBlur, codes: BlurCodes | None = None) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
 """The objective of the blind search: the terms of the kernel space's paper.
 
-"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021, Eq. 5-7, and the other
-objective that the released code uses. Every term returns one value per image of a batch, so images
-that are searched together have the same objectives as alone. Images are (N, C, H, W) in [0, 1], but
-may leave that range.
+"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021, Eq. 5-7, and the released
+code's other objective. Every term returns one value per image of a batch, so images that are
+searched together have the same objectives as alone. Images (N, C, H, W) may leave [0, 1].
 """
 
 from __future__ import annotations
@@ -75,8 +74,7 @@ def code_norm(code: Tensor) -> Tensor:
 class AutocastFeatures(nn.Module):
     """A frozen feature network that runs in `dtype` on `device` and returns float32 maps.
 
-    The network is moved, not copied. No other term runs in `dtype`: differences of squares and
-    gradients need float32.
+    It is moved, not copied. Other terms, of differences of squares and gradients, need float32.
     """
 
     def __init__(self, network: FeatureNetwork, device: torch.device, dtype: torch.dtype) -> None:
@@ -102,9 +100,8 @@ class Objective:
 
     The reconstruction F(x, k) is compared with the photo y by `charbonnier`, here the mean over an
     image's values, so that it counts the same at any size; by `perceptual`, a feature network's
-    distance; by `similarity`, 1 - SSIM; and by `squared`, the squared distance. `code_norm` rates
-    the blur k. `gradient`, the hyper-Laplacian of `power`, rates the image x, and `geocross` a
-    StyleGAN's latents of it.
+    distance; by `similarity`, 1 - SSIM; and by `squared`. `code_norm` rates the blur k, `gradient`,
+    the hyper-Laplacian of `power`, the image x, and `geocross` a StyleGAN's latents of it.
     """
 
     charbonnier: Weights = (0, 0)
@@ -195,9 +192,8 @@ class SearchContext:
 
     `space`, F and G, is required by the operator `kernel-space`, `generator` by the prior
     `stylegan`, `features` by an objective that compares features, and `estimator`, which returns
-    what a search starts from, by `start_estimate`. `style` is the generator with the mean and
-    deviation of its latents. Raises UsageError if something is missing, and for fp16, in which
-    gradients vanish.
+    what a search starts from, by `start_estimate`; UsageError is raised without them, and for fp16,
+    in which gradients vanish. `style` is the generator with mean and deviation of its latents.
     """
 
     def __init__(

@@ -35,10 +35,7 @@ ENLARGEMENT = 8
 
 
 class Operator(ABC):
-    """Blurs images (N, 3, H, W), each with its own blur; the output is `margin` pixels smaller.
-
-    Photos are padded to `size`.
-    """
+    """Blurs each image with its own blur, to `margin` pixels less; photos are padded to `size`."""
 
     size = SizeRequirement()
     margin = 0

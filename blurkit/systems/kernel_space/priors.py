@@ -93,9 +93,8 @@ class StyleImage(nn.Module):
     """The image that a StyleGAN makes from latents and noise maps (Section 3.3).
 
     With the option `latents` at `layers`, it is made from normal numbers v for each layer, as in
-    the released code; at `sphere`, from one z of length sqrt(d), as in the paper. The side of the
-    photo is the generator's, or that divided by an integer. `mean` and `std` are the results of
-    `StylePrior.fit_gaussian`.
+    the released code; at `sphere`, from one z of length sqrt(d), as in the paper. The photo's side
+    is the generator's, divided by an integer. `mean` and `std` are from `StylePrior.fit_gaussian`.
     """
 
     def __init__(

@@ -100,8 +100,7 @@ def cosine_with_restarts(
 def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
     """Return the KL term of the VAE, twice the divergence from N(0, 1), summed over all values.
 
-    `deviation` may have either sign. The term is in the released code (weight 10), not in the
-    paper.
+    `deviation` may have either sign. The released code has this (weight 10), the paper does not.
     """
     variance = deviation.square()
     return (mean.square() + variance - (variance + 1e-8).log() - 1).sum()

@@ -428,8 +428,7 @@ def _step_together(group: list[Search], kind: StepKind, second_half: bool) -> No
 def find_blur(context: SearchContext, blurry: Tensor, sharp: Tensor, seed: int = 0) -> SearchResult:
     """Find the blur of a pair: the search with its image known (step B of Algorithm 1; Table 3).
 
-    `blurry` and `sharp` are (1, 3, H, W) in [0, 1], of a size that the operator accepts. Raises
-    BlurkitError if the search diverges.
+    Both are (1, 3, H, W) in [0, 1], of the operator's size. Raises BlurkitError if it diverges.
     """
     search = Search(context, blurry, seed, sharp)
     search.begin()
@@ -447,10 +446,9 @@ def find_blur(context: SearchContext, blurry: Tensor, sharp: Tensor, seed: int =
 
 @dataclass
 class SearchResult:
-    """The picture (1, 3, H, W), blur (1, ...) and weighted terms of an iteration.
+    """The picture (1, 3, H, W), blur (1, ...) and terms, weighted for its half, of an iteration.
 
-    `second_half` says which weights the terms have, and `error` is the mean squared difference of
-    the photo to what picture and blur make of it.
+    `error` is the mean squared difference of the photo to what picture and blur make of it.
     """
 
     picture: Tensor

@@ -30,8 +30,7 @@ class StylePrior(nn.Module):
     """StyleGAN's mapping and synthesis, or StyleGAN2, frozen: one interface to both.
 
     `layers` is the number of latents of an image, `latent` their length, `resolution` the image's
-    side in pixels, `noise_sides` the sides of the noise maps, in order, and `divisor` the number by
-    which the released code divides `geocross`.
+    side in pixels, `noise_sides` the noise maps' sides, in order, and `divisor` that of `geocross`.
     """
 
     def __init__(
@@ -116,9 +115,8 @@ def load_style_prior(*paths: str | Path) -> StylePrior:
 def geocross(latents: Tensor, divisor: float) -> Tensor:
     """Return how far the latents of an image are from one another on the sphere, (N,).
 
-    `latents` are (N, layers, latent). The result is the mean over all pairs of layers of latent *
-    angle^2, divided by `divisor`: in the released code, which sums over the batch, 8 for StyleGAN
-    and 6 for StyleGAN2.
+    `latents` are (N, layers, latent). It is the mean over all pairs of layers of latent * angle^2
+    / `divisor`: in the released code, which sums over the batch, 8 for StyleGAN, 6 for StyleGAN2.
     """
     first, second = latents[:, :, None], latents[:, None]
     difference = ((first - second).square().sum(-1) + 1e-9).sqrt()

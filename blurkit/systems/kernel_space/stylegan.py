@@ -161,8 +161,7 @@ class EqualizedConvolution(nn.Module):
 class EnlargingConvolution(EqualizedConvolution):
     """A 3x3 convolution that doubles the size, then a low-pass filter, then the bias.
 
-    `fused` enlarges by a transposed convolution, which equals the other form with a mirrored
-    kernel.
+    `fused` enlarges by a transposed convolution: the other form with a mirrored kernel.
     """
 
     def __init__(self, inputs: int, outputs: int, fused: bool) -> None:
@@ -272,8 +271,7 @@ class StyleGAN2(StyleSynthesis):
     def forward(self, latents: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
         """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
 
-        `noises` are (N or 1, 1, side, side), with the sides in `noise_sides`; by default they are
-        those stored with the weights.
+        `noises` are (N or 1, 1, side, side), of `noise_sides`; default: those of the weights.
         """
         noises = noises or list(self.noises.buffers())
         rows = latents.unbind(1)

@@ -114,13 +114,11 @@ class DegradationEncoder(_FirstLayers):
     `layers="official"` is the released network: InstanceNorm after every convolution except the 7x7
     one and those of the residual blocks, which have no spectral norm either. `layers="paper"`
     follows the supplement literally: spectral norm on all convolutions, reflection padding on all
-    convolutions of stride 1, no InstanceNorm. It exists for version 1 only, the one in the paper.
+    convolutions of stride 1, no InstanceNorm. Version 2, not the paper's, raises UsageError.
 
     `code="1d"` is the supplement's ablation: one vector for the whole image, the spatial mean of
     the map, expanded to the map's size. The last layer, `out_1d`, then never has an InstanceNorm,
     after which all means would be zero.
-
-    Raises UsageError for paper layers with version 2.
     """
 
     def __init__(

@@ -94,8 +94,7 @@ def accompany(
 ) -> dict[str, nn.Module]:
     """Return networks by role with the `given` encoder and latents, also in a whole MSDI-Net.
 
-    Raises BlurkitError unless encoder and latents have the same version and all that are connected
-    have the same width.
+    Raises BlurkitError if those that are connected differ in version or width.
     """
     joined = {**networks, **given}
     whole = joined.get("deblur")

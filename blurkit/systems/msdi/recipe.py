@@ -330,9 +330,8 @@ def plan_deblur(
 def start_at_identity(network: networks.Generator) -> None:
     """Zero the convolutions that output a network's images, so that it first returns its input.
 
-    The residual is then learned from zero, not against the noise of random weights. Gamma and beta
-    of the paper's modulation begin at 1 and 0 everywhere, so that a network trained without
-    modulation continues from where it was.
+    The residual is then learned from zero, not against the noise of random weights. The paper's
+    modulation begins at gamma 1, beta 0: a network trained without it continues where it was.
     """
     zero(network.last)
     if isinstance(network, networks.StackedGenerator):

@@ -182,10 +182,7 @@ ModulationKind = Literal["official", "paper"]
 
 
 def takes_any_width(injection: Injection, modulation: ModulationKind) -> bool:
-    """Return whether the widths of latents and features may differ.
-
-    Only the paper's modulation at all scales allows it, since it convolves the latents alone.
-    """
+    """Return whether latents may have any width: Eq. 9, at all scales, convolves them alone."""
     return injection == "multi-scale" and modulation == "paper"
 
 
@@ -200,9 +197,8 @@ def injections(
 ) -> nn.ModuleList | None:
     """Return one block per skip connection, full size first, and one at 1/16 with `bottleneck`.
 
-    Each block takes features and a latent. Returns None if nothing is injected at the skip
-    connections. Raises UsageError if `latent_width` and `width`, both at full size, differ without
-    the paper's modulation at all scales.
+    Returns None if nothing is injected there. Raises UsageError if `latent_width` and `width`, both
+    at full size, differ without the paper's modulation at all scales.
     """
     if injection == "none":
         return None

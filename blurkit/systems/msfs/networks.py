@@ -292,10 +292,7 @@ class FrequencySeparation(Recomputable):
             self.conv = nn.Identity()
 
     def forward(self, x: Tensor) -> Separated:
-        """Return the frequencies after `oct2` and the output.
-
-        `x` is (N, C, H, W) with sides of 2 or more.
-        """
+        """Return the frequencies after `oct2` and the output for (N, C, H, W), sides from 2 on."""
         high, low = self.oct2(*self.oct1(x))
         fused, _ = self.oct3(high, low)
         return Separated(high, low, self.conv(x) + fused)

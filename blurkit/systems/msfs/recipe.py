@@ -48,9 +48,8 @@ def edge_loss(image: Tensor, target: Tensor) -> Tensor:
 def laplacian(image: Tensor) -> Tensor:
     """Return `image` (N, C, H, W) minus what one step of a Gaussian pyramid keeps of it.
 
-    The image is blurred by (0.05, 0.25, 0.4, 0.25, 0.05) along both axes. Every second row and
-    column of the result, times four and with zeros in between, is blurred again and subtracted.
-    Edges are replicated.
+    The image, its edges replicated, is blurred by (0.05, 0.25, 0.4, 0.25, 0.05) along both axes.
+    Every second row and column, times four, with zeros between, is blurred again and subtracted.
     """
     kept = torch.zeros_like(image)
     kept[..., ::2, ::2] = 4 * _pyramid_blur(image)[..., ::2, ::2]

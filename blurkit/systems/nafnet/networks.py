@@ -44,8 +44,7 @@ class LayerNorm2d(nn.Module):
 class NAFBlock(Recomputable):
     """Two residual parts: a gated depthwise convolution with channel attention, a gated product.
 
-    A gate multiplies one half of the channels by the other. `beta` and `gamma` start at 0, so a
-    block starts as the identity.
+    Its factors `beta` and `gamma` start at 0, so a block starts as the identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -77,12 +76,10 @@ def gate(x: Tensor) -> Tensor:
 class NAFNet(nn.Module):
     """The U-Net, whose width doubles at every level.
 
-    `blocks` are the numbers of blocks in the encoder, in the middle and in the decoder. Images of
-    any size are padded by zeros inside, as in the released network. Its paper measured it by
-    `protocol`.
+    Images of any size are padded by zeros inside, as in the released network.
     """
 
-    protocol: Protocol = "local"
+    protocol: Protocol = "local"  # how its paper measured it
 
     def __init__(
         self,
@@ -169,9 +166,8 @@ def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
 class GuidedNAFNet(NAFNet):
     """A NAFNet whose skip connections and middle are modulated by latents of a degradation map.
 
-    The map is that of its input (Eq. 9 of MSDI-Net). `encoder` and `prior_upsampling` are those of
-    its stage 1, frozen. There is a latent for five levels, so the network may have up to four
-    besides the middle.
+    The map is that of its input (Eq. 9 of MSDI-Net, with the frozen networks of its stage 1). There
+    are latents for five levels, the middle and up to four others.
     """
 
     def __init__(

@@ -34,11 +34,10 @@ class SpandrelNetwork(Wrapper):
     `name` is its architecture's. It maps RGB images (N, 3, H, W) in [0, 1] to the same shape and
     range; in training, results are not clamped. A network for gray images runs on each channel on
     its own. `dtypes` are the number formats that it may run in, and `tiled` is whether spandrel has
-    nothing against tiles. Some architectures fail in the layout channels-last, and few are faster
-    in it.
+    nothing against tiles.
     """
 
-    any_layout = False
+    any_layout = False  # some architectures fail in channels-last, and few are faster
     protocol: Protocol = "whole"
     rebuilt = False  # but recognised by its keys
 
@@ -169,8 +168,7 @@ fills holes) and RestoreFormer (for faces). A test compares this with spandrel's
 def known_architectures() -> list[Any] | None:
     """Return spandrel's architectures in the order of their detection, None if it is missing.
 
-    Those of `spandrel_extra_arches` follow if that is installed. Raises BlurkitError if either
-    cannot be imported.
+    Those of `EXTRA` follow if it is installed. Raises BlurkitError if either cannot be imported.
     """
     if find_spec("spandrel") is None:
         return None
@@ -192,8 +190,7 @@ def known_architectures() -> list[Any] | None:
 def _without_torchvision() -> Iterator[None]:
     """Put empty modules in the place of torchvision, for a while, if it cannot be imported.
 
-    It may be missing, or made for another torch: the one that pip installs beside a torch without
-    CUDA cannot be imported. One that works is used.
+    It may be missing, or made for another torch, as pip installs it beside one without CUDA.
     """
     try:
         import_module("torchvision.transforms.functional")
