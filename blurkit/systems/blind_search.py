@@ -401,10 +401,8 @@ class SavedSearches:
             raise BlurkitError(f"{path}: is not the saved state of a blind search")
         stored = state["about"]
         if changed := [key for key in self.about if stored.get(key) != self.about[key]]:
-            differences = ", ".join(f"{k} {stored.get(k)} (now {self.about[k]})" for k in changed)
-            raise BlurkitError(
-                f"{path}: was searched with {differences}; resume with the same options"
-            )
+            other = ", ".join(f"{k} {stored.get(k)} (now {self.about[k]})" for k in changed)
+            raise BlurkitError(f"{path}: was searched with {other}; resume with the same options")
         return SavedSearches(stored, state["searches"], state["finished"])
 
 

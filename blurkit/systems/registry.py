@@ -213,18 +213,14 @@ def assemble(checkpoint: Checkpoint, *others: Checkpoint) -> dict[str, nn.Module
     `others` holds no companion, and if networks do not fit together.
     """
     networks, given = load_networks(checkpoint), dict[str, nn.Module]()
-    accompanied = {
-        name: system.companions for name, system in systems().items() if system.companions
-    }
+    accompanied = {n: s.companions for n, s in systems().items() if s.companions}
     roles = [role for companions in accompanied.values() for role in companions]
     for source in others:
-        available = load_networks(source)
-        companions = {role: network for role, network in available.items() if role in roles}
+        held = load_networks(source)
+        companions = {role: network for role, network in held.items() if role in roles}
         if not companions:
             wanted = " or ".join(roles)
-            raise BlurkitError(
-                f"{source.where}: holds {describe_networks(available)}, but no {wanted}"
-            )
+            raise BlurkitError(f"{source.where}: holds {describe_networks(held)}, but no {wanted}")
         given |= companions
     where = " + ".join(source.where for source in (checkpoint, *others))
     try:

@@ -124,15 +124,12 @@ def network_for(
                             f"{checkpoint.where}: {provider.title} does not accept --encoder"
                         )
                     return network.eval()
+    holds = f"{checkpoint.where}: holds {describe_networks(networks)}"
     if system is not None:
-        raise UsageError(
-            f"{checkpoint.where}: holds {describe_networks(networks)}, not --system {system}"
-        )
+        raise UsageError(f"{holds}, not --system {system}")
     needs = "; or ".join(system.uses[name] for name in uses for system in providers(name).values())
     task = WORDS.get(uses[-1], uses[-1])
-    raise BlurkitError(
-        f"{checkpoint.where}: holds {describe_networks(networks)}; {task} needs {needs}"
-    )
+    raise BlurkitError(f"{holds}; {task} needs {needs}")
 
 
 def _function(folder: str, use: Use) -> Callable[..., nn.Module | None]:

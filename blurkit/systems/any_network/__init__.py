@@ -1,7 +1,5 @@
 """Networks of users, which their code defines, and other networks trained by one recipe for all."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import System, Training
 
 SYSTEM = System(

@@ -1,7 +1,5 @@
 """BGAN and DBGAN (Zhang et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, Augmentation, System, Training
 
 SYSTEM = System(

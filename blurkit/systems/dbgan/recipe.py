@@ -76,10 +76,7 @@ class AdversarialRecipe(Recipe):
                 initialise(network, kaiming=0.1 if network is generator else 1.0)
             elif self.c.initial_deviation:
                 initialise(network, self.c.initial_deviation)
-        self.optimizers = {
-            role: self.adam(generator),
-            "discriminator": self.adam(self.discriminator),
-        }
+        self.optimizers = {name: self.adam(network) for name, network in self.networks.items()}
         return generator
 
     @abstractmethod

@@ -1,7 +1,5 @@
 """The encoded blur kernel space (Tran et al., CVPR 2021), with its StyleGAN priors."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, System, Training
 
 SYSTEM = System(

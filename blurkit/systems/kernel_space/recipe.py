@@ -8,13 +8,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from blurkit.nn.blocks import charbonnier
-from blurkit.systems.kernel_space.config import KernelSpaceConfiguration
-from blurkit.systems.kernel_space.networks import (
-    CODE_STRIDE,
-    EncodedBlur,
-    KernelSpace,
-    LightKernelSpace,
-)
+from blurkit.systems.kernel_space.config import CODE_STRIDE, KernelSpaceConfiguration
+from blurkit.systems.kernel_space.networks import EncodedBlur, KernelSpace, LightKernelSpace
 from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind, weighted
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,7 +1,5 @@
 """MSDI-Net (Li et al., ECCV 2022)."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, System, Training
 
 OLD_ENCODER = ("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2.")

@@ -150,16 +150,13 @@ class StackedGenerator(Generator):
         latents = latents or []
         folded = self.fold(image)
         skips, f = unet.encode(self.down_path_1, unet.enter(self.conv_01, folded, latents))
-        decoded = unet.decode(
-            self.up_path_1, skips, f, latents, self.ad1_list, [self.skip_conv_1], [self.skip_conv_3]
-        )
+        before, after = [self.skip_conv_1], [self.skip_conv_3]
+        decoded = unet.decode(self.up_path_1, skips, f, latents, self.ad1_list, before, after)
         attended, first = self.sam12(decoded[0], folded)
         f = self.cat12(torch.cat([unet.enter(self.conv_02, folded, latents), attended], 1))
         skips, f = unet.encode(self.down_path_2, f, zip(skips, decoded, strict=True))
-        after = [self.skip_conv_4, self.skip_conv_5, self.skip_conv_6]
-        decoded = unet.decode(
-            self.up_path_2, skips, f, latents, self.ad2_list, [self.skip_conv_2], after
-        )
+        before, after = [self.skip_conv_2], [self.skip_conv_4, self.skip_conv_5, self.skip_conv_6]
+        decoded = unet.decode(self.up_path_2, skips, f, latents, self.ad2_list, before, after)
         return [self.unfold(first), self.unfold(self.last(decoded[0])) + image]
 
 

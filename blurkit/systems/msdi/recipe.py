@@ -19,12 +19,7 @@ from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import PIXEL_LOSSES, zero
 from blurkit.nn.features import FeatureNetwork
 from blurkit.systems.msdi import config, losses, networks
-from blurkit.systems.msdi.encoder import (
-    BlurEncoder,
-    DegradationEncoder,
-    FeatureLayers,
-    PriorUpsampling,
-)
+from blurkit.systems.msdi.encoder import BlurEncoder, DegradationEncoder, PriorUpsampling
 from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
 from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.training.configuration import Run
@@ -222,7 +217,7 @@ class DeblurRecipe(MSDIRecipe):
         if c.frequency_weight:
             terms["frequency"] = c.frequency_weight, losses.frequency_loss(restored, sharp)
         if self.blur_encoder is not None:
-            layers: FeatureLayers = "all" if c.blur_layers == "all" else "blur"
+            layers: losses.FeatureLayers = "all" if c.blur_layers == "all" else "blur"
             aware = losses.blur_aware_loss(self.blur_encoder.eval(), restored, sharp, layers)
             terms["blur"] = c.blur_weight, aware
         return weighted(terms)

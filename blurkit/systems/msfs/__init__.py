@@ -1,7 +1,5 @@
 """MSFS-Net (Zhang et al., "Multi-scale frequency separation network for image deblurring")."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, System, Training
 
 SYSTEM = System(

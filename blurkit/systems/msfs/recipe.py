@@ -124,7 +124,6 @@ class MSFSRecipe(Recipe):
             anchors, positives = [s.high for s in decoder], [s.high for s in positive]
             losses["contrastive"] = contrastive_loss(anchors, positives, negatives)
         if c.consistency_weight:
-            losses["consistency"] = consistency_loss(
-                [s.low for s in encoder], [s.low for s in positive]
-            )
+            lows = [s.low for s in encoder], [s.low for s in positive]
+            losses["consistency"] = consistency_loss(*lows)
         return losses

@@ -1,7 +1,5 @@
 """NAFNet (Chen et al., "Simple baselines for image restoration", ECCV 2022)."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, System, Training
 
 KEYS = ("intro.", "middle_blks.0.sca.1.", "middle_blks.0.conv2.weight")

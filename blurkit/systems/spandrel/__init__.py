@@ -1,7 +1,5 @@
 """Networks of other projects that the library spandrel knows: `pip install 'blurkit[spandrel]'`."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, System
 
 SYSTEM = System(
