@@ -13,7 +13,6 @@ from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import PIXEL_LOSSES
-from blurkit.options import Protocol
 from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
 from blurkit.systems.any_network.inference import UserNetwork
 from blurkit.systems.code import UserCode, blamed, find_code
@@ -29,13 +28,10 @@ class AnyRecipe(Recipe):
     that the network returns. Raises UsageError if the network does not take the crops.
     """
 
-    protocol: Protocol = "whole"
+    protocol = "whole"
 
     def __init__(
-        self,
-        c: AnyConfiguration,
-        make: Callable[[], nn.Module],
-        own_loss: UserCode | None = None,
+        self, c: AnyConfiguration, make: Callable[[], nn.Module], own_loss: UserCode | None = None
     ) -> None:
         super().__init__(c)
         self.c = c

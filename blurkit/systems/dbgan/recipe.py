@@ -18,16 +18,7 @@ from blurkit.nn.features import PRE_ACTIVATION, FeatureNetwork
 from blurkit.systems.dbgan import config
 from blurkit.systems.dbgan.networks import BGAN, DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
 from blurkit.training.configuration import FeatureInputs, Run
-from blurkit.training.recipe import (
-    Batch,
-    Losses,
-    Patience,
-    Plan,
-    Recipe,
-    ValidationKind,
-    feature_network,
-    weighted,
-)
+from blurkit.training.recipe import Batch, Losses, Patience, Plan, Recipe, feature_network, weighted
 from blurkit.training.steps import gather_values
 
 # ---- Adversarial training ------------------------------------------------------------------------
@@ -163,7 +154,7 @@ class BGANRecipe(AdversarialRecipe):
     is the real one, else its sharp image.
     """
 
-    validation: ValidationKind = "draws"
+    validation = "draws"
     c: config.BGANConfiguration
 
     def __init__(self, c: config.BGANConfiguration, network: FeatureNetwork | None = None) -> None:

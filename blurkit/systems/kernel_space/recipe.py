@@ -10,7 +10,7 @@ from torch import Tensor
 from blurkit.nn.blocks import charbonnier
 from blurkit.systems.kernel_space.config import CODE_STRIDE, KernelSpaceConfiguration
 from blurkit.systems.kernel_space.networks import EncodedBlur, KernelSpace, LightKernelSpace
-from blurkit.training.recipe import Batch, Losses, Recipe, States, ValidationKind, weighted
+from blurkit.training.recipe import Batch, Losses, Recipe, States, weighted
 
 SUMMED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": lambda image, target: charbonnier(image, target).sum(),
@@ -26,7 +26,7 @@ class KernelSpaceRecipe(Recipe):
     G's distribution from the standard normal. Losses are logged per crop.
     """
 
-    validation: ValidationKind = "reblurs"
+    validation = "reblurs"
 
     def __init__(self, c: KernelSpaceConfiguration) -> None:
         super().__init__(c)

@@ -23,16 +23,7 @@ from blurkit.systems.msdi.encoder import BlurEncoder, DegradationEncoder, PriorU
 from blurkit.systems.msdi.unet import PaperModulation, takes_any_width
 from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.training.configuration import Run
-from blurkit.training.recipe import (
-    Batch,
-    Losses,
-    Plan,
-    Recipe,
-    States,
-    feature_network,
-    trainable,
-    weighted,
-)
+from blurkit.training.recipe import Batch, Losses, Plan, Recipe, States, feature_network, weighted
 
 
 class MSDIRecipe(Recipe):
@@ -92,12 +83,11 @@ class ReblurRecipe(MSDIRecipe):
         if c.identity_start:
             start_latents(self.model.prior_upsampling)
         self.networks = self.model.roles()
-        steering = (self.model.net_prior, self.model.prior_upsampling)
+        steering = nn.ModuleList([self.model.net_prior, self.model.prior_upsampling]).parameters()
         generators = (g for g in (self.model.inverse_generator, self.model.generator) if g)
         optimizer = self.adam(*generators)
-        optimizer.add_param_group(
-            {"params": trainable(*steering), "share": c.encoder_rate, "lr": c.learning_rate}
-        )
+        own = {"params": steering, "share": c.encoder_rate, "lr": c.learning_rate}
+        optimizer.add_param_group(own)
         self.optimizers = {"generator": optimizer}
         self.discriminator: networks.MultiscaleDiscriminator | None = None
         if c.adversarial and (c.adversarial_weight or c.matching_weight):

@@ -234,18 +234,12 @@ class OctaveLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        low_in: float,
-        low_out: float,
-        layers: Layers,
+        self, inputs: int, outputs: int, kernel: int, low_in: float, low_out: float, layers: Layers
     ) -> None:
         super().__init__()
-        from_low, to_low = int(low_in * in_channels), int(low_out * out_channels)
-        before = {"l": from_low, "h": in_channels - from_low}
-        after = {"l": to_low, "h": out_channels - to_low}
+        from_low, to_low = int(low_in * inputs), int(low_out * outputs)
+        before = {"l": from_low, "h": inputs - from_low}
+        after = {"l": to_low, "h": outputs - to_low}
         self.conv = nn.ModuleDict()
         for (start, channels), (end, to) in product(before.items(), after.items()):
             if channels and to:
