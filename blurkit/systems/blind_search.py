@@ -235,8 +235,7 @@ class TiledSearch:
             "blind_objective": float(np.mean([result.objective for result in results])),
         }
         if all(result.terms for result in results):
-            worst = min(result.reproduced for result in results)
-            about["blind_reproduced"] = round(worst, 2)
+            about["blind_reproduced"] = round(min(result.reproduced for result in results), 2)
         estimates = [search.estimate for search in self.searches if search.estimate]
         if estimates:
             about["blind_started"] = sum(search.started for search in self.searches)
@@ -267,7 +266,6 @@ class TiledSearch:
 
 
 def _crop(record: Record, region: Region) -> Record:
-    """Return a region of a record's `blur`. Raises BlurkitError if it is not inside the photo."""
     blur = record.image("blur")
     x, y, width, height = region
     if x + width > blur.shape[1] or y + height > blur.shape[0]:
@@ -290,7 +288,6 @@ def _check_tile(tile: int | None, context: SearchContext) -> int:
 
 
 def _check_style(name: str, height: int, width: int, context: SearchContext) -> None:
-    """Raise BlurkitError unless the photo is square, with a side that the StyleGAN can produce."""
     if context.style is None:
         return
     whole = context.style[0].resolution
@@ -349,7 +346,6 @@ def run_searches(
 
 
 def _warn_if_unlike(search: TiledSearch, warn: Say) -> None:
-    """Call `warn` if image and blur of the worst tile hardly reproduce the photo."""
     least = search.context.options.warn_below
     reproduced = min(tile.found.reproduced for tile in search.searches)
     if reproduced < least and not any(tile.diverged for tile in search.searches):

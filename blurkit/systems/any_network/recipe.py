@@ -87,7 +87,6 @@ def plan(
 
 
 def _of_file(file: str) -> nn.Module:
-    """Return the network in a file, which restores an image on its own, with its weights."""
     with torch.device("cpu"):
         networks = load_networks(load_checkpoint(file))
     if "deblur" not in networks:

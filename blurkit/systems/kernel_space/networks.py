@@ -200,7 +200,6 @@ def _residual_block(width: int) -> Residual:
 
 
 def _enlarged(width: int) -> tuple[nn.Module, ...]:
-    """Return layers that double the size."""
     return conv(width, 4 * width), nn.PixelShuffle(2), nn.LeakyReLU(RESIDUAL_SLOPE)
 
 

@@ -141,8 +141,7 @@ class EncodedOperator(Operator):
         reach = math.ceil(3 * deviation)
         taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
         taps /= taps.sum()
-        blurred = convolve(photo[0], np.outer(taps, taps))[None]
-        return self.network.encode(photo, blurred)[0]
+        return self.network.encode(photo, convolve(photo[0], np.outer(taps, taps))[None])[0]
 
 
 class Convolution(Operator):
@@ -271,7 +270,6 @@ def find_shift(image: Tensor, photo: Tensor) -> tuple[int, int]:
 
 
 def _read_code(path: str, values: int) -> Tensor:
-    """Return the code in a file. Raises BlurkitError for other files and other lengths."""
     if not Path(path).is_file():
         raise BlurkitError(f"{path}: no such file (start_code_file)")
     with Path(path).open("rb") as file:

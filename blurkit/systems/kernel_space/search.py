@@ -336,7 +336,6 @@ class Search:
         return state
 
     def _parts(self) -> dict[str, Any]:
-        """Return the networks and optimisers by their name in a saved state."""
         parts = {"image": self.image, "blur": self.blur, "blur_optimizer": self._blur_optimizer}
         if self._image_optimizer is not None:
             parts["image_optimizer"] = self._image_optimizer

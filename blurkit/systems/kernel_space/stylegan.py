@@ -38,8 +38,7 @@ class StyleGANMapping(nn.Sequential):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> StyleGANMapping:
-        depth = shapes.count(r"dense\d+\.weight")
-        return cls(shapes["dense0.weight"][1], depth)
+        return cls(shapes["dense0.weight"][1], shapes.count(r"dense\d+\.weight"))
 
     def input_shapes(self, height: int, width: int) -> InputShapes:
         return [(1, self.options["latent"])]

@@ -44,8 +44,7 @@ class GuidedGenerator(Reblurrer):
         if len(guides) == 2:
             mix = slerp if spherical else torch.lerp
             z = mix(z, self.encoder(guides[1]), amount)
-        latents = steering_latents(self.upsampling, z, self.generator)
-        return self.generator(image, latents)
+        return self.generator(image, steering_latents(self.upsampling, z, self.generator))
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> nn.Module | None:

@@ -68,8 +68,7 @@ def frequency_loss(image: Tensor, target: Tensor) -> Tensor:
 
 
 def _distances(features: list[Tensor], target: list[Tensor]) -> Tensor:
-    pairs = zip(features, target, strict=True)
-    return torch.stack([F.l1_loss(a, b.detach()) for a, b in pairs])
+    return torch.stack([F.l1_loss(a, b.detach()) for a, b in zip(features, target, strict=True)])
 
 
 # ---- Collapse ------------------------------------------------------------------------------------

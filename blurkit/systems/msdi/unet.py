@@ -283,8 +283,7 @@ class Modulation(Recomputable):
         self.activation = leaky()
 
     def forward(self, f: Tensor, latent: Tensor) -> Tensor:
-        modulated = self.norm_0(f, resized_latent(latent, f))
-        return f + self.conv_0(self.activation(modulated))
+        return f + self.conv_0(self.activation(self.norm_0(f, resized_latent(latent, f))))
 
 
 class PaperModulation(Recomputable):

@@ -98,8 +98,7 @@ class NAFNet(nn.Module):
             "channels": channels,
         }
         self.size = SizeRequirement()
-        levels = len(encoder_blocks)
-        widths = [width << level for level in range(levels + 1)]
+        widths = [width << level for level in range(len(encoder_blocks) + 1)]
         self.intro = nn.Conv2d(channels, width, 3, padding=1)
         self.ending = nn.Conv2d(width, channels, 3, padding=1)
         self.encoders = nn.ModuleList(map(_blocks, widths, encoder_blocks))
@@ -202,8 +201,7 @@ class GuidedNAFNet(NAFNet):
     def forward(self, image: Tensor) -> Tensor:
         """Return the restored image, both (N, 3, H, W)."""
         with torch.no_grad():
-            z = self.net_prior.eval()(image)
-            latents = self.prior_upsampling.eval()(z, bottleneck=True)
+            latents = self.prior_upsampling.eval()(self.net_prior.eval()(image), bottleneck=True)
         return self.restored(image, latents[: len(self.modulations)])
 
     def conditioned(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
