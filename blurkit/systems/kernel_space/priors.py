@@ -247,29 +247,25 @@ class ImagePrior(nn.Sequential):
     model: nn.Sequential
 
     def __init__(self, in_channels: int = 8, width: int = 128) -> None:
-        layers = *_level(in_channels, width, 0), _conv(width, 3, 1), nn.Sigmoid()
+        layers = *_level(in_channels, width, 0), nn.Sequential(nn.Conv2d(width, 3, 1)), nn.Sigmoid()
         super().__init__(OrderedDict(model=_number_layers(*layers)))
 
 
 def _level(in_channels: int, width: int, scale: int) -> list[nn.Module]:
     """Return the layers of one size of the hourglass, including all smaller sizes."""
-    skip = _number_layers(_conv(in_channels, SKIP_WIDTH, 1), nn.BatchNorm2d(SKIP_WIDTH), leaky())
-    deeper = [_conv(in_channels, width, 3, stride=2), nn.BatchNorm2d(width), leaky()]
+    skip = _number_layers(*_convolved(in_channels, SKIP_WIDTH, 1))
+    deeper = _convolved(in_channels, width, 3, stride=2)
     if scale >= 2:
         deeper.append(NonLocal(width))
-    deeper += [_conv(width, width, 3), nn.BatchNorm2d(width), leaky()]
+    deeper += _convolved(width, width, 3)
     if scale < PRIOR_SCALES - 1:
         deeper.append(_number_layers(*_level(width, width, scale + 1)))
     deeper.append(nn.Upsample(scale_factor=2, mode="bilinear"))
     return [
         ConcatenatedBranches(skip, _number_layers(*deeper)),
         nn.BatchNorm2d(SKIP_WIDTH + width),
-        _conv(SKIP_WIDTH + width, width, 3),
-        nn.BatchNorm2d(width),
-        leaky(),
-        _conv(width, width, 1),
-        nn.BatchNorm2d(width),
-        leaky(),
+        *_convolved(SKIP_WIDTH + width, width, 3),
+        *_convolved(width, width, 1),
     ]
 
 
@@ -277,11 +273,10 @@ def _number_layers(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict((str(i), layer) for i, layer in enumerate(layers, 1)))
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def _convolved(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
     # Zero padding: the released code requests reflection by a name that it does not recognise.
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2)
-    )
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+    return [nn.Sequential(convolution), nn.BatchNorm2d(outputs), leaky()]
 
 
 class ConcatenatedBranches(nn.Sequential):

@@ -136,8 +136,7 @@ class StackedGenerator(Generator):
             self.add_module(name, module)
         self.ad1_list = self._injections(injection, see_features=True)
         self.ad2_list = self._injections(second, see_features=True)
-        self.up_path_1 = unet.up_path(width, pointwise=True)
-        self.up_path_2 = unet.up_path(width, pointwise=True)
+        self.up_path_1, self.up_path_2 = (unet.up_path(width, pointwise=True) for _ in range(2))
         skips = [unet.skip_convs(width) for _ in range(6)]
         self.skip_conv_1, self.skip_conv_2, self.skip_conv_3 = skips[:3]
         self.skip_conv_4, self.skip_conv_5, self.skip_conv_6 = skips[3:]

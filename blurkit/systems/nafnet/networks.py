@@ -58,8 +58,7 @@ class NAFBlock(Recomputable):
         self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1))
         self.conv4 = nn.Conv2d(channels, double, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
-        self.norm1 = LayerNorm2d(channels)
-        self.norm2 = LayerNorm2d(channels)
+        self.norm1, self.norm2 = LayerNorm2d(channels), LayerNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         gated = gate(self.conv2(self.conv1(self.norm1(x))))
