@@ -175,10 +175,7 @@ class TiledSearch:
         return kernel[0] if self.context.options.operator == "convolution" else kernel
 
     def kernel_picture(self) -> np.ndarray:
-        """Return a picture of that blur, (H, W, 1) uint8: the kernel, or points blurred by a code.
-
-        Raises BlurkitError as `kernel` does.
-        """
+        """Return `kernel` as a picture (H, W, 1) uint8. Raises BlurkitError as it does."""
         return self.context.operator.draw_blur(self._blur())
 
     def nearest_kernel(self) -> tuple[np.ndarray, float]:

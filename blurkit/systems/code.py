@@ -100,10 +100,7 @@ def _run(path: Path, source: bytes) -> ModuleType:
 
 
 def arguments_of(code: UserCode) -> dict[str, Any]:
-    """Return the arguments of a class or function by name, but not those of any number of values.
-
-    The value is the default, or `inspect.Parameter.empty`.
-    """
+    """Return the named arguments of a class or function, with defaults or `Parameter.empty`."""
     with blamed(code.name, code.file):
         found = inspect.signature(code.target).parameters.values()
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY

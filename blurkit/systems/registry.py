@@ -75,10 +75,7 @@ def fill(architecture: Architecture, module: nn.Module, tensors: Mapping[str, Te
 
 
 def _of_library(forms: Sequence[Mapping[str, Tensor]]) -> tuple[Architecture, nn.Module]:
-    """Return the network of a state dict that no system of our own has, in any of its `forms`.
-
-    Raises BlurkitError if none knows it either, naming what fails and what is not installed.
-    """
+    """Return the network of a state dict, in any of its `forms`, that only a library knows."""
     hints: list[str] = []
     for folder, system in systems().items():
         if system.library is None:
@@ -100,10 +97,7 @@ def _of_library(forms: Sequence[Mapping[str, Tensor]]) -> tuple[Architecture, nn
 
 
 class Undrawn(TorchFunctionMode):
-    """Skips the functions that draw random initial values.
-
-    Tensors on the meta device have no values, but torch would take a second to import its compiler.
-    """
+    """Skips drawing initial values, for which torch would import its compiler for a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Return the result of `func`, or its first argument if `func` is skipped."""

@@ -1,7 +1,4 @@
-"""The options of a blind search, which include all constants of Algorithm 1.
-
-Imports no torch: the command line reads this class to build its help.
-"""
+"""The options of a blind search, with all constants of Algorithm 1. Imports no torch."""
 
 from __future__ import annotations
 

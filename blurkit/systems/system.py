@@ -170,10 +170,7 @@ def trainings(command: str) -> dict[str, tuple[str, Training]]:
 
 
 def paper_tables() -> dict[str, dict[str, dict[str, str]]]:
-    """Return the numbers that the papers' tables print, by table (`msdi-1`), method and score.
-
-    They are in `published.tsv` of the systems' folders, with the names that `eval` gives scores.
-    """
+    """Return the papers' numbers, in `published.tsv`, by table (`msdi-1`), method and score."""
     tables: dict[str, dict[str, dict[str, str]]] = {}
     for folder in sorted(NAMES):
         file = Path(__file__).parent / folder / "published.tsv"

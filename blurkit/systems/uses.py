@@ -58,10 +58,7 @@ class Reblurrer(nn.Module):
 
 
 class Drawer(nn.Module, ABC):
-    """A network that gives a photo a random blur.
-
-    `use` is random or noise, `scale` the default standard deviation of the random values.
-    """
+    """A network that gives a photo a random blur (`use`), by default of the deviation `scale`."""
 
     use: Use
     scale: float
@@ -88,10 +85,7 @@ class Coder(Drawer):
 
     @abstractmethod
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
-        """Return a given code as the condition for an image (H, W, C).
-
-        Raises BlurkitError if the network does not accept the code.
-        """
+        """Return a code as a condition for an image (H, W, C). Raises BlurkitError for others."""
 
 
 def network_for(

@@ -1,7 +1,4 @@
-"""BGAN on whole images, which gives a new blur for every noise vector.
-
-"Deblurring by Realistic Blurring" (CVPR 2020), Section 3.2.
-"""
+"""BGAN on whole images: a new blur for every noise vector (CVPR 2020, Section 3.2)."""
 
 from __future__ import annotations
 
@@ -59,10 +56,7 @@ class BlurMixing:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, seed: int, step: int, size: int, part: slice) -> Batch:
-        """Return the batch with new `blur` (N, 3, crop, crop), in [0, 1], for the chosen crops.
-
-        `size` is the number of crops in the whole batch, `part` the slice of this process.
-        """
+        """Return the batch with new `blur` (N, 3, crop, crop), in [0, 1], for the chosen crops."""
         generator = np.random.default_rng([seed, 7, step])
         chosen = generator.random(size)[part] < self.fraction
         noise = generator.standard_normal((size, self.network.options["noise"]), np.float32)[part]

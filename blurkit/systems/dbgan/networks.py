@@ -137,11 +137,8 @@ class DBGAN(nn.Module):
         )
 
     def forward(self, blur: Tensor) -> Tensor:
-        """Return the restored image from `blur`, both (N, 3, H, W) in [0, 1].
-
-        As in the released code, no gradient flows where the sum leaves [0, 1].
-        """
-        return (blur + self.model(blur)).clamp(0, 1)
+        """Return the restored image from `blur`, both (N, 3, H, W) in [0, 1]."""
+        return (blur + self.model(blur)).clamp(0, 1)  # as released: no gradient where it is cut
 
 
 # ---- Discriminators ------------------------------------------------------------------------------
@@ -153,10 +150,7 @@ LARGE = 192
 
 
 def judged_crop(convolutions: int, width: int, values: int) -> int:
-    """Return the crop's side for a discriminator, from its layout.
-
-    It has `convolutions` and a first stage of `width` channels; its last map has `values` values.
-    """
+    """Return the side of the crops for a discriminator whose last map has `values` values."""
     stages = max(1, convolutions // 2)
     return math.isqrt(values // _widths(stages, width)[-1]) * 2**stages
 
@@ -166,10 +160,7 @@ def _widths(stages: int, width: int) -> list[int]:
 
 
 class CropDiscriminator(nn.Module):
-    """The base of both discriminators: the crop and the layers that follow from it.
-
-    Raises UsageError unless every stage can halve `crop` without a remainder.
-    """
+    """The base of both discriminators. Raises UsageError unless every stage can halve `crop`."""
 
     def __init__(self, crop: int, width: int) -> None:
         super().__init__()

@@ -40,10 +40,7 @@ class Judged(NamedTuple):
 
 
 class AdversarialRecipe(Recipe):
-    """The base of both trainings (Section 3.4): Eq. 9 and 10, and the discriminator's step.
-
-    The perceptual loss compares the features of `network`, if any, before their activation.
-    """
+    """The base of both trainings (Section 3.4): Eq. 9 and 10, and the discriminator's step."""
 
     def __init__(
         self, c: config.AdversarialConfiguration, network: FeatureNetwork | None, adversarial: str
@@ -123,11 +120,8 @@ class AdversarialRecipe(Recipe):
         return distance(first, second, reduction="none").flatten(1).mean(1)
 
     def _judge(self, images: Tensor) -> Tensor:
-        """Return the logits of the batch of all processes; the relativistic losses take its mean.
-
-        They are float32, since their differences would be coarse in bfloat16.
-        """
-        return gather_values(self.discriminator(images).float())
+        """Return the logits of all processes' crops; the relativistic losses take their mean."""
+        return gather_values(self.discriminator(images).float())  # differences need float32
 
 
 def certainty(on_real: Tensor, on_fake: Tensor) -> Tensor:
@@ -209,10 +203,7 @@ class BGANRecipe(AdversarialRecipe):
 
 
 class DBGANRecipe(AdversarialRecipe):
-    """DBGAN by Eq. 10; `variant="minus"` has a traditional adversarial loss.
-
-    For `plus`, the training loop adds the blur of a BGAN to the batches.
-    """
+    """DBGAN by Eq. 10; `minus` has a traditional loss, for `plus` the loop adds a BGAN's blur."""
 
     protocol = DBGAN.protocol
 
@@ -230,10 +221,7 @@ class DBGANRecipe(AdversarialRecipe):
 def plan_bgan(
     inputs: config.BGANInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan for training BGAN; see `tasks.train.plan_training`.
-
-    Raises UsageError if blurry photos are missing or would never be used.
-    """
+    """Return the plan of BGAN. Raises UsageError if blurry photos are missing or never used."""
     c = config.BGANConfiguration.resolve(preset, **overrides)
     if "bgan" in run.augmentations:
         raise UsageError("--bgan is not an option of --system bgan")
@@ -255,10 +243,7 @@ def plan_bgan(
 def plan_dbgan(
     inputs: FeatureInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan for training DBGAN; see `tasks.train.plan_training`.
-
-    Raises UsageError for variant plus without a BGAN, and for another variant with one.
-    """
+    """Return the plan of DBGAN. Raises UsageError unless plus and a BGAN come together."""
     c = config.DBGANConfiguration.resolve(preset, **overrides)
     if (c.variant == "plus") != ("bgan" in run.augmentations):
         raise UsageError("--variant plus and --bgan FILE require each other with --system dbgan")
@@ -310,10 +295,7 @@ CRITERIA = {"vanilla": cross_entropy, "lsgan": squared_error, "wgan-gp": wassers
 
 
 def traditional(criterion: Callable[[Tensor, bool], Tensor]) -> Adversarial:
-    """Return the losses of a discriminator of real and fake, and of a generator that fools it.
-
-    `criterion` is the mean loss of logits to be judged as real (True) or as fake (False).
-    """
+    """Return the losses by `criterion`, a mean loss of logits that are real (True) or fake."""
     return Adversarial(
         discriminator=lambda real, fake: criterion(real, True) + criterion(fake, False),
         generator=lambda real, fake: criterion(fake, True),

@@ -53,10 +53,7 @@ class CodedBlur(Coder):
         self.size, self.network, self.codes = network.size, network, codes
 
     def forward(self, photo: Tensor, code: Tensor) -> Tensor:
-        """Return the blurred photos (N, 3, H, W) for photos (N, 3, H, W) in [0, 1].
-
-        `code` (N, code, H / 128, W / 128) holds the photos' parts of a code map.
-        """
+        """Return photos (N, 3, H, W) in [0, 1], blurred by codes (N, code, H / 128, W / 128)."""
         return self.network.blur(photo, code)
 
     def drawn(
@@ -104,10 +101,7 @@ def coding(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
 
 
 def random(networks: Mapping[str, nn.Module]) -> CodedBlur | None:
-    """Return F, which applies random codes.
-
-    Raises UsageError if the space is not variational and comes without codes to draw from.
-    """
+    """Return F, which applies random codes. Raises UsageError if there are none to draw."""
     network = search(networks)
     if network is not None and not (network.options["variational"] or "codes" in networks):
         raise UsageError(

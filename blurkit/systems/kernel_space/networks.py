@@ -214,10 +214,7 @@ def code_block(width: int, bias: bool) -> Residual:
 
 
 class CodeExtractor(nn.Sequential):
-    """G's head: maps features (N, in_channels, H, W) to codes (N, values, H / 32, W / 32).
-
-    Each halving of the size doubles the width, up to the number of `values`.
-    """
+    """G's head: maps features (N, in_channels, H, W) to codes (N, values, H / 32, W / 32)."""
 
     def __init__(
         self, in_channels: int, width: int, values: int, blocks: int, bias: bool = False

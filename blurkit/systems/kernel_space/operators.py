@@ -42,10 +42,7 @@ class Operator(ABC):
 
     @abstractmethod
     def blur(self, images: Tensor, blurs: Tensor) -> Tensor:
-        """Return the blurred images, (N, 3, H - margin, W - margin) float32.
-
-        `images` are (N, 3, H, W), `blurs` are N codes or kernels.
-        """
+        """Blur (N, 3, H, W) by N codes or kernels to (N, 3, H - margin, W - margin) float32."""
 
     @abstractmethod
     def make_prior(self, height: int, width: int, source: priors.RandomSource) -> priors.BlurPrior:
@@ -145,10 +142,7 @@ class EncodedOperator(Operator):
 
 
 class Convolution(Operator):
-    """Convolution with one kernel for the whole picture, as in classical methods and SelfDeblur.
-
-    The output has only the pixels for which the kernel stays within the image.
-    """
+    """Convolution with one kernel, only where it stays within the image, as in SelfDeblur."""
 
     def __init__(self, side: int, centre: bool = True) -> None:
         self.side, self.margin, self.centre = side, side - 1, centre

@@ -184,10 +184,7 @@ class DeepCode(BlurPrior):
 
 
 class DeepKernel(BlurPrior):
-    """A kernel from two fully connected layers and a softmax, which gives it sum 1: SelfDeblur's.
-
-    "Neural Blind Deconvolution Using Deep Priors", CVPR 2020.
-    """
+    """SelfDeblur's kernel ("Neural Blind Deconvolution Using Deep Priors", CVPR 2020), of sum 1."""
 
     noise: Tensor
 
@@ -238,10 +235,7 @@ SKIP_WIDTH = 16
 
 
 class ImagePrior(nn.Sequential):
-    """Maps noise (N, in_channels, H, W) to an image (N, 3, H, W) in [0, 1]; sides from 64 pixels.
-
-    The released code never leaves training mode, so normalisation always uses batch statistics.
-    """
+    """Maps noise (N, in_channels, H, W) to images (N, 3, H, W) in [0, 1]; sides from 64 pixels."""
 
     size = SizeRequirement(minimum=64, multiple=32)
     model: nn.Sequential
@@ -296,10 +290,7 @@ def cut_to_middle(images: Tensor, height: int, width: int) -> Tensor:
 
 
 class NonLocal(nn.Module):
-    """A non-local block (Wang et al., CVPR 2018): dot products without softmax, on pooled features.
-
-    It is initialised to the identity; both sides of features must be at least 2.
-    """
+    """A non-local block (Wang et al., CVPR 2018) without softmax, initialised to the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -41,10 +41,7 @@ class KernelSpaceRecipe(Recipe):
         self.optimizers = {"kernel_space": self.adam(self.network)}
 
     def may_differ(self, own: States, given: States) -> set[str]:
-        """Return, for a VAE, the keys of the layers of G that its deviations widen.
-
-        These layers start anew, as the released VAE does from the network without deviations.
-        """
+        """Return the keys of G's layers that a VAE widens, which start anew, as released."""
         head = (self.network.head,) if self.c.variational else ()
         both = [key for key in own.keys() & given.keys() if key.startswith(head)]
         return {key for key in both if own[key].shape != given[key].shape}

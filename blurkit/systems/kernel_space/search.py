@@ -78,10 +78,7 @@ class Search:
         return self._counts["joint"] + self._counts["image"]
 
     def begin(self, warn: Say = lambda text: None) -> None:
-        """Make the networks, which take no memory before; a second call does nothing.
-
-        `warn` is called with a message if the search cannot start from its estimate.
-        """
+        """Make the networks, which take no memory before; warn if the estimate cannot be used."""
         if self._begun or self.finished:
             return
         self._begun = True
@@ -203,10 +200,7 @@ class Search:
     def finish_step(
         self, kind: StepKind, image: Tensor, blur: Tensor, terms: dict[str, Tensor], error: Tensor
     ) -> None:
-        """Make a step with the gradients of `terms` for `image` and `blur`, then check the search.
-
-        `error` is that of the photo which these reproduce.
-        """
+        """Make a step with the gradients of `terms`, then check it; `error` is the photo's."""
         options, second_half = self.context.options, self.second_half
         self._descend(kind)
         turn_over = self._end_turn(kind, terms)
@@ -226,10 +220,7 @@ class Search:
             self._finish()
 
     def _end_turn(self, kind: StepKind, terms: dict[str, Tensor]) -> bool:
-        """Move on in the turns of an alternating search; return whether one is over.
-
-        The image's last turn may end early, and so may one of the blur that no longer improves.
-        """
+        """Move on in the turns of an alternating search; some end early. Return if one is over."""
         options = self.context.options
         if options.search == "joint":
             return False

@@ -45,7 +45,7 @@ class StyleGANMapping(nn.Sequential):
 
 
 class StyleSynthesis(nn.Module):
-    """What StyleGANs of both versions share: an image made from a latent and a noise per layer."""
+    """What StyleGANs of both versions share; `widths` are the channels at each size from 4x4 on."""
 
     noise_sides: list[int]
 
@@ -65,10 +65,7 @@ class StyleSynthesis(nn.Module):
 
 
 class StyleGANSynthesis(StyleSynthesis):
-    """Maps latents, two for each size from 4x4 on, and noises to an image in [-1, 1].
-
-    `widths` are the channels at each size up to the resolution.
-    """
+    """Maps latents, two for each size from 4x4 on, and noises to an image in [-1, 1]."""
 
     def __init__(self, widths: Sequence[int], latent: int = 512) -> None:
         super().__init__(widths, latent)
@@ -88,10 +85,7 @@ class StyleGANSynthesis(StyleSynthesis):
         return cls(widths, shapes["blocks.4x4.epi1.style_mod.lin.weight"][1])
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
-        """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped.
-
-        `noises` are (N or 1, 1, side, side), with the sides in `noise_sides`.
-        """
+        """Map latents (N, layers, latent) to images (N, 3, resolution, resolution), not clamped."""
         x = latents
         for i, block in enumerate(self.blocks.values()):
             pair = slice(2 * i, 2 * i + 2)
@@ -235,10 +229,7 @@ class Block(nn.Module):
 
 
 class StyleGAN2(StyleSynthesis):
-    """Maps latents, one for each layer, to an image in [-1, 1]; `style` maps noise to a latent.
-
-    `widths` are the channels at each size from 4x4 to the resolution.
-    """
+    """Maps latents, one for each layer, to an image in [-1, 1]; `style` maps noise to a latent."""
 
     def __init__(self, widths: Sequence[int], latent: int = 512, depth: int = 8) -> None:
         super().__init__(widths, latent, depth=depth)

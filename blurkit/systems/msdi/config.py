@@ -42,10 +42,7 @@ ReblurInputs = FeatureInputs
 
 @dataclass(frozen=True)
 class DeblurInputs(TrainingInputs):
-    """The input files of stage 2: networks from stage 1.
-
-    With `injection="none"`, the encoder serves the blur-aware loss alone.
-    """
+    """The input files of stage 2: networks from stage 1."""
 
     encoder: tuple[str, ...] = option(
         (), "Checkpoint with encoder and latents, from train-reblur; repeatable."

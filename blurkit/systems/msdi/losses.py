@@ -111,10 +111,7 @@ def change(images: Tensor, others: Tensor, blur: Tensor, sharp: Tensor) -> Tenso
 
 
 class CollapseWatch:
-    """Chooses the crops that are measured, and says once what has collapsed.
-
-    `grace` is the number of steps before which nothing counts as collapsed.
-    """
+    """Chooses what is measured, and says once what has collapsed after the first `grace` steps."""
 
     def __init__(self, grace: int) -> None:
         self.grace = grace

@@ -38,10 +38,7 @@ MODULATION_KEYS = ("ad1_list.", "ad2_list.")
 
 
 class Generator(nn.Module):
-    """The base of both kinds of generator: their arguments, and blocks of pixels as channels.
-
-    `options` are those that have an effect with their kind of injection.
-    """
+    """The base of both generators; `options` are those with an effect for their injection."""
 
     protocol: Protocol = "slices"  # how its paper measured it
     last: nn.Conv2d

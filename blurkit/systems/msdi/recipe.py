@@ -237,10 +237,7 @@ class DeblurRecipe(MSDIRecipe):
 def frozen_steering(
     given: dict[str, nn.Module], where: str, who: str
 ) -> tuple[DegradationEncoder, PriorUpsampling]:
-    """Return the encoder and latents of stage 1, frozen.
-
-    Raises BlurkitError, which names the file `where` and `who` needs them, if one is missing.
-    """
+    """Return encoder and latents of stage 1, frozen. Raises BlurkitError if one is missing."""
     encoder, latents = (given.get(role) for role in networks.STEERING)
     if not isinstance(encoder, DegradationEncoder) or not isinstance(latents, PriorUpsampling):
         raise BlurkitError(

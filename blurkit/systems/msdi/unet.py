@@ -56,10 +56,7 @@ class ConvBlock(Recomputable):
             )
 
     def forward(self, x: Tensor, stage: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Return features (N, out_channels, H, W) from `x` (N, in_channels, H, W).
-
-        `stage` holds the encoder and decoder features to add.
-        """
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W); add the features of a `stage`."""
         t = self.conv_1(x)
         if self.half_norm:
             first, second = t.chunk(2, dim=1)

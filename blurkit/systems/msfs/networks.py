@@ -153,10 +153,7 @@ class MSFSNet(nn.Module):
         )
 
     def forward(self, blur: Tensor) -> Tensor:
-        """Return the restored image, not clamped.
-
-        `blur` is (N, 3, H, W) in [0, 1]; its sides are multiples of 8.
-        """
+        """Restore (N, 3, H, W) in [0, 1], with sides that are multiples of 8; not clamped."""
         *_, finest = self._decode(blur)
         return self.tail_(finest.fused) + blur
 
@@ -250,10 +247,7 @@ class OctaveLayer(nn.Module):
         self.bn_l = nn.BatchNorm2d(to_low) if official and to_low else None
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return high and low frequencies from `high` (N, C, H, W) and `low`.
-
-        Low frequencies have half the size, rounded down, or are None.
-        """
+        """Return high and low frequencies, these at half the size, rounded down, or None."""
         new_high, new_low = self.conv["conv_h2h"](high), None
         if low is not None and "conv_l2h" in self.conv:
             larger = F.interpolate(self.conv["conv_l2h"](low), scale_factor=2, mode="nearest")
@@ -271,10 +265,7 @@ class OctaveLayer(nn.Module):
 
 
 class FrequencySeparation(Recomputable):
-    """The FSM (Fig. 4b): three octave convolutions separate, update and fuse the frequencies.
-
-    The input is added: unchanged if its width is the same (paper), else through a 1x1 convolution.
-    """
+    """The FSM (Fig. 4b): octave convolutions separate, update and fuse; the input is added."""
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()

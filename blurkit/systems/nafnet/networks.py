@@ -42,10 +42,7 @@ class LayerNorm2d(nn.Module):
 
 
 class NAFBlock(Recomputable):
-    """Two residual parts: a gated depthwise convolution with channel attention, a gated product.
-
-    Its factors `beta` and `gamma` start at 0, so a block starts as the identity.
-    """
+    """Two residual parts, at first 0: gated convolution with channel attention, gated product."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -73,10 +70,7 @@ def gate(x: Tensor) -> Tensor:
 
 
 class NAFNet(nn.Module):
-    """The U-Net, whose width doubles at every level.
-
-    Images of any size are padded by zeros inside, as in the released network.
-    """
+    """The U-Net, twice as wide at every level; it pads images by zeros inside, as released."""
 
     protocol: Protocol = "local"  # how its paper measured it
 

@@ -115,10 +115,7 @@ class SpandrelNetwork(Wrapper):
         return ""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the restored images for `image`, both (N, 3, H, W) in [0, 1].
-
-        Raises BlurkitError if the network is none of those that restore a photo, or fails.
-        """
+        """Restore (N, 3, H, W) in [0, 1]. Raises BlurkitError if it fails or is refused."""
         if reason := self.refusal():
             raise BlurkitError(reason)
         given = image.reshape(-1, self.descriptor.input_channels, *image.shape[2:])
@@ -132,10 +129,7 @@ class SpandrelNetwork(Wrapper):
 
 
 def deblurring(networks: Mapping[str, nn.Module]) -> SpandrelNetwork | None:
-    """Return the network that restores an image on its own.
-
-    Raises BlurkitError if it makes anything but a restored image of the same size.
-    """
+    """Return the network that restores an image. Raises BlurkitError if it does anything else."""
     network = networks.get("deblur")
     if not isinstance(network, SpandrelNetwork):
         return None
