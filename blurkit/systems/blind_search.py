@@ -309,10 +309,9 @@ def run_searches(
 ) -> Iterator[TiledSearch]:
     """Run all searches, up to `batch` tiles of one size together; yield each one that is finished.
 
-    `watch` is called with the group of tiles after each of its steps; the run ends if it returns
-    True. If memory runs out, the run continues with smaller groups. `warn` is called with a message
-    when that happens, when a search cannot start from its estimate, or when its result hardly
-    reproduces the photo. Raises BlurkitError if memory runs out for a single tile.
+    `watch` is called with the group of tiles after each of its steps; True ends the run. If memory
+    runs out, the groups get smaller; BlurkitError is raised if it does for a single tile. `warn` is
+    called with a message then, and about estimates and results that do not suit the photo.
     """
     yielded: set[int] = set()
     while True:

@@ -73,13 +73,12 @@ class Shapes(dict[str, tuple[int, ...]]):
 class Architecture:
     """One kind of network: its name, its class, and how its state dict is recognised.
 
-    `role` is the network's role in a file without roles; it is empty for a model of several
-    networks, which its method `roles` splits. `network` is the class, as MODULE.CLASS in the
-    system's folder; its classmethod `from_shapes` builds the network of a state dict's `Shapes`.
-    Files of blurkit store the class without the module. `keys` are key prefixes, all of which a
-    state dict must have to be recognised. Keys that begin with one of `unused` are ignored unless
-    the network has them. Keys that begin with one of `drawn` may be missing; they are then filled
-    with noise, the same every time.
+    `role` is the network's in a file without roles; it is empty for a model of several networks,
+    which its method `roles` splits. `network` is the class, as MODULE.CLASS in the system's folder;
+    its classmethod `from_shapes` builds the network of a state dict's `Shapes`. Files of blurkit
+    store the class without the module. A state dict is recognised by all of the key prefixes
+    `keys`. Keys that begin with one of `unused` are ignored unless the network has them; those that
+    begin with one of `drawn` may be missing, and are then filled with noise, the same every time.
     """
 
     name: str

@@ -98,10 +98,9 @@ def network_for(
 ) -> nn.Module:
     """Return the network of a checkpoint for a use, or for the first of several, in eval mode.
 
-    Encoder and latents are taken from the `others` if any are given; `networks` are what `assemble`
-    has made of all, if that was called before. `system`, if given, is the system that the network
-    must belong to. Raises BlurkitError, naming the checkpoint's networks, if they do not suffice,
-    and UsageError if the checkpoint is of another system or does not accept another encoder.
+    Encoder and latents are taken from the `others`, if any; `networks` are what `assemble` has made
+    of all, if it was called. Raises BlurkitError, naming the checkpoint's networks, if they do not
+    suffice, and UsageError if it is not of the `system`, if given, or does not accept an encoder.
     """
     networks = assemble(checkpoint, *others) if networks is None else networks
     uses = (use,) if isinstance(use, str) else use

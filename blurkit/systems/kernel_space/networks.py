@@ -326,10 +326,9 @@ REACH = 32
 class LightKernelSpace(EncodedBlur):
     """A kernel space that two processor cores can train and run.
 
-    The paper's F has to learn from examples alone how a code blurs, and its G what a blur is, which
-    takes millions of crops. Here both have prior knowledge built in. G reads the blur from the
-    quotient of the two images' spectra, which is the kernel wherever one kernel explains the pair.
-    F is a residual network whose layers are scaled by the interpolated code, so it naturally
+    The paper's F and G have to learn from millions of crops what a blur is. Here G reads it from
+    the quotient of the two images' spectra, which is the kernel wherever one kernel explains the
+    pair. F is a residual network whose layers are scaled by the interpolated code, so it naturally
     computes weighted sums of filters, and blurring by a kernel is one.
     """
 

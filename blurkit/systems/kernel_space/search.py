@@ -34,14 +34,13 @@ Lowest = tuple[float, int]
 class Search:
     """The search for the sharp image and the blur of one photo (1, 3, H, W).
 
-    All its random numbers depend on `seed` alone. With `sharp`, an image of the photo's size, only
-    the blur is searched. `estimator` returns what to start from, with a picture of the photo's
-    size; it is called when the search begins. `name` identifies the photo in warnings.
+    Its random numbers depend on `seed` alone. With `sharp`, an image of the photo's size, only the
+    blur is searched. `estimator` returns what to start from, with a picture of the photo's size,
+    when the search begins; `name` identifies the photo in warnings.
 
     `estimate` is the estimator's result, and `started` is whether the search started from it.
-    `last` is the last result that was checked and whose objective was finite, `found` the one to
-    keep, and `picture` the image of the last iteration. The search ends if the objective is no
-    longer finite; `diverged` is then the iteration that showed it.
+    `last` is the last result that was checked, `found` the one to keep, and `picture` the image of
+    the last iteration. An objective that is not finite ends the search at the iteration `diverged`.
     """
 
     def __init__(

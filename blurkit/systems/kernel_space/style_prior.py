@@ -149,9 +149,8 @@ def bicubic_downsample(image: Tensor, factor: int) -> Tensor:
 class SphericalAdam(torch.optim.Adam):
     """Adam on spheres: each step ends by rescaling a variable to its initial radius.
 
-    The radius is the norm over all dimensions but the first two, so each layer's vector of v (N,
-    layers, latent) and each noise map (N, 1, side, side) has its own. Radii are part of the state
-    dict. The arguments are those of `torch.optim.Adam`.
+    The radius is the norm over all dimensions but the first two: each layer's vector of v (N,
+    layers, latent) and each noise map (N, 1, side, side) has its own, which is in the state dict.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

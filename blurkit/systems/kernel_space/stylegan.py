@@ -1,9 +1,8 @@
 """StyleGAN's generator as two networks: noise to a latent, and latents, one per layer, to an image.
 
 "A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019. Keys are
-those of the files that the released code of the encoded blur kernel space uses as its prior of
-faces (`stylegan_mapping.pt`, `stylegan_synthesis.pt`). Weights are scaled where they are used
-(equalised learning rate).
+those of the prior of faces of the encoded blur kernel space (`stylegan_mapping.pt`,
+`stylegan_synthesis.pt`). Weights are scaled where they are used (equalised learning rate).
 """
 
 from __future__ import annotations

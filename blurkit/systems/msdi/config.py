@@ -1,8 +1,7 @@
 """Training options of both stages of MSDI-Net. Imports no torch.
 
-The defaults are what gave the paper's numbers: the network and losses of the released version 1
-with the schedule and batch of the text. Its stage 1 is not released: where the text is silent on
-that, the released version 2 decides.
+The defaults gave the paper's numbers: network and losses of the released version 1 with schedule
+and batch of the text. Its stage 1 is not released: where the text is silent, version 2 decides.
 """
 
 from __future__ import annotations

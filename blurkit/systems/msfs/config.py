@@ -1,9 +1,8 @@
 """Training options of MSFS-Net. Imports no torch.
 
-No training code is released. `--preset paper` is the released network, which gave the paper's
-numbers, with the text's losses, schedule and batch; where the text is silent, the released options
-decide. `--preset official` is the released network, trained with the defaults of the released
-options and the features that its forward pass is made for.
+No training code is released. `paper` is the released network, which gave the paper's numbers, with
+the text's losses, schedule and batch; where the text is silent, the released options decide.
+`official` has their defaults, and the features that the network's forward pass is made for.
 """
 
 from __future__ import annotations

@@ -90,10 +90,9 @@ class MSFSNet(nn.Module):
     `layers="paper"` follows the text: no norms and an identity shortcut in the FSM, a 3x3
     convolution at the end, one encoder for blurry and restored images. "official" is as released:
     batch norm and ReLU after every octave convolution, a 1x1 convolution at the end, residual
-    blocks at full size for sharp images only, and image heads at 1/2 and 1/4.
-
-    Ablations (Table 4): without `frequency_separation`, a convolution replaces each FSM; without
-    `cross_scale`, the decoder gets its own features in place of the encoder's.
+    blocks at full size for sharp images only, and image heads at 1/2 and 1/4. Ablations (Table 4):
+    without `frequency_separation`, a convolution replaces each FSM; without `cross_scale`, the
+    decoder gets its own features in place of the encoder's.
     """
 
     size = SizeRequirement(minimum=8, multiple=8)
