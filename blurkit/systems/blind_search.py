@@ -359,10 +359,7 @@ SEARCH_FORMAT = "blurkit-blind-search"
 
 @dataclass
 class SavedSearches:
-    """The states of unfinished searches by their records' names, and the names of finished ones.
-
-    `about` holds, by option, what a run must have in common with the one that saved the states.
-    """
+    """States of unfinished searches by record, finished ones, and what runs share (`about`)."""
 
     about: dict[str, Any]
     searches: dict[str, Any] = field(default_factory=dict)
@@ -381,10 +378,7 @@ class SavedSearches:
         save_tensors(state, path)
 
     def load(self, path: Path) -> SavedSearches:
-        """Return the contents of a file, or no searches if it does not exist.
-
-        Raises BlurkitError for another kind of file, and for searches with other options.
-        """
+        """Return a file's contents, or none. Raises BlurkitError for other files and options."""
         if not path.exists():
             return SavedSearches(self.about)
         with path.open("rb") as file:

@@ -26,10 +26,7 @@ class Transfer(Reblurrer):
     def forward(
         self, photo: Tensor, sharp: Tensor, blur: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """Return the blurred photos (N, 3, H, W) for images (N, 3, H, W) in [0, 1].
-
-        `noise` (N, code, H / 128, W / 128) is the code's offset from its mean, in deviations.
-        """
+        """Blur photos (N, 3, H, W) in [0, 1] like a pair; `noise` moves its code, in deviations."""
         code, deviation = self.network.encode(sharp, blur)
         if noise is not None:
             code = code + deviation * noise
@@ -41,10 +38,7 @@ class Transfer(Reblurrer):
 
 
 class CodedBlur(Coder):
-    """F(photo, code): applies the blur of a code to a photo.
-
-    Random codes are drawn from `codes`; without them, or for a scale, from N(0, scale^2).
-    """
+    """F(photo, code); random codes are of `codes` or, without them or by scale, N(0, scale^2)."""
 
     use, scale = "random", 1.2  # the released code's scale
 

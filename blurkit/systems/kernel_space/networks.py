@@ -80,10 +80,7 @@ class EncodedBlur(nn.Module, ABC):
         return [(1, 3, height, width), (1, 3, height, width)]
 
     def forward(self, sharp: Tensor, blur: Tensor, noise: Tensor | None = None) -> Reblurred:
-        """Return F(x, G(x, y)): `sharp` blurred like `blur`, both (N, 3, H, W).
-
-        `noise`, of the code's shape, is the offset of the code from its mean, in deviations.
-        """
+        """Return F(x, G(x, y)), both (N, 3, H, W); `noise` offsets the code, in deviations."""
         self._check_pair(sharp, blur)
         features = self._features(sharp)
         code, deviation = self._split(self._encode(features, self._features(blur)))

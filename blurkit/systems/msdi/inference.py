@@ -91,10 +91,7 @@ def steering(networks: Mapping[str, nn.Module], role: str) -> dict[str, nn.Modul
 def accompany(
     networks: Mapping[str, nn.Module], given: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
-    """Return networks by role with the `given` encoder and latents, also in a whole MSDI-Net.
-
-    Raises BlurkitError if those that are connected differ in version or width.
-    """
+    """Return networks with the `given` companions. Raises BlurkitError if they do not fit."""
     joined = {**networks, **given}
     whole = joined.get("deblur")
     if isinstance(whole, MSDINet):

@@ -279,10 +279,7 @@ def plan_reblur(
 def plan_deblur(
     inputs: config.DeblurInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
-    """Return the plan of stage 2, with the latents' width by default; see `plan_training`.
-
-    Raises BlurkitError if a file cannot be read or lacks the encoders that stage 2 needs.
-    """
+    """Return the plan of stage 2. Raises BlurkitError if an encoder is missing or unreadable."""
     pretrained = load_networks(*map(load_checkpoint, inputs.encoder))
     if inputs.blur_encoder:
         other = load_networks(load_checkpoint(inputs.blur_encoder))

@@ -144,10 +144,7 @@ def decode(
     before: Sequence[nn.ModuleList] = (),
     after: Sequence[nn.ModuleList] = (),
 ) -> list[Tensor]:
-    """Return the decoder features of one U-Net, full size first.
-
-    Each skip connection passes through the blocks `before`, its injection and the blocks `after`.
-    """
+    """Return decoder features, full size first; a skip passes `before`, its injection, `after`."""
     if injections is not None and len(injections) == UNET_SCALES:
         f = injections[-1](f, latents[UNET_SCALES - 1])
     decoded: list[Tensor] = []
