@@ -18,14 +18,8 @@ if TYPE_CHECKING:
 
 
 NAMES = (
-    "msdi",
-    "kernel_space",
-    "msfs",
-    "dbgan",
-    "nafnet",
-    "deconvolution",
-    "spandrel",
-    "any_network",
+    *("msdi", "kernel_space", "msfs", "dbgan", "nafnet", "deconvolution"),
+    *("spandrel", "any_network"),
 )
 """The folders of the systems, in the order in which their networks are tried on a state dict."""
 

@@ -169,20 +169,17 @@ class Convolution(Operator):
         An image shifted one way, under a kernel shifted the other way, blurs to the same photo.
         Without `centre`, both stay as they are, with the origin of the kernel in its middle.
         """
-        # The photo is as large as the blurred image, or larger by a border on which nothing says
-        # how it is blurred: a StyleGAN makes no pixels outside the photo.
-        height, width = photo.shape[-2:]
-        borders = [
-            (side - (length - self.margin)) // 2
-            for side, length in zip((height, width), image.shape[-2:], strict=True)
-        ]
         half = self.margin // 2
         centre = self._centre(blur) if self.centre else [half, half]
+        # The photo is as large as the blurred image, or larger by a border on which nothing says
+        # how it is blurred: a StyleGAN makes no pixels outside the photo.
+        sides = zip(centre, photo.shape[-2:], image.shape[-2:], strict=True)
         top, left = (
-            self.margin - place - border for place, border in zip(centre, borders, strict=True)
+            self.margin - place - (side - (length - self.margin)) // 2
+            for place, side, length in sides
         )
         moved = [half - place for place in centre]
-        picture = _window(image, top, left, height, width)
+        picture = _window(image, top, left, *photo.shape[-2:])
         wide = F.pad(blur, (half,) * 4).roll(moved, (2, 3))
         inside = wide[..., half : half + self.side, half : half + self.side]
         # Where the kernel would lose more than a hundredth of itself, it gets larger instead.
