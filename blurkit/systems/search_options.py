@@ -22,8 +22,7 @@ HALVES = "before and after switch_at; default: those of the objective."
 class SearchOptions(Options):
     """The options of Algorithm 1 and of the search in its released code.
 
-    "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021). An iteration is a step of
-    the image. The defaults are the preset `small`.
+    An iteration is a step of the image. The defaults are the preset `small`.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"small": {}}

@@ -1,7 +1,6 @@
 """BGAN, DBGAN and their discriminators ("Deblurring by Realistic Blurring", CVPR 2020).
 
-BGAN blurs a sharp image according to a random vector, DBGAN deblurs. Attribute names of DBGAN are
-those of the released state dict; BGAN was never released.
+BGAN, which was never released, blurs by a random vector; DBGAN deblurs, with the released names.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The encoded blur kernel space: F, which blurs by a code, and G, which finds the code.
 
-"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021: y = F(x, k) with k = G(x, y)
-(Eq. 4). Keys are those of the released checkpoints, which swap the paper's names of the two. Images
-are RGB in [0, 1]; outputs are not clamped.
+"Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021, Eq. 4. Keys are those of the
+released checkpoints, which swap the two names. Images are RGB in [0, 1]; outputs are unclamped.
 """
 
 from __future__ import annotations
@@ -412,9 +411,8 @@ class SpectralEncoder(nn.Module):
 def residual_kernels(sharp: Tensor, blur: Tensor) -> Tensor:
     """Return the kernels that turn `sharp` into `blur` - `sharp`, both (N, 3, H, W).
 
-    Sides are at least 128. The result is (N, H / 128, W / 128, 64, 64): for each window of 256x256
-    pixels, the damped quotient of the gray values' spectra, cut to `REACH`, with its origin at [32,
-    32]. It is scaled so that the values of a kernel are about 1.
+    Sides are at least 128. For each window of 256x256 pixels, it is the damped quotient of the gray
+    values' spectra, cut to `REACH`: (N, H / 128, W / 128, 64, 64), origin [32, 32], values about 1.
     """
     border = (WINDOW - CODE_STRIDE) // 2
     gray = torch.stack([sharp.mean(1), blur.mean(1)])

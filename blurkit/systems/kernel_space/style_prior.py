@@ -1,9 +1,8 @@
 """A StyleGAN as the prior of blind deblurring: its latents, and the search among them.
 
-Section 3.3 of "Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021) as implemented
-in the released code, which follows PULSE ("PULSE: Self-Supervised Photo Upsampling via Latent Space
-Exploration of Generative Models", CVPR 2020). The search is over normal numbers v, one vector for
-each layer of the generator: w = LeakyReLU(v * std + mean).
+"Explore Image Deblurring via Encoded Blur Kernel Space" (CVPR 2021), Section 3.3, as released, like
+"PULSE: Self-Supervised Photo Upsampling via Latent Space Exploration of Generative Models" (CVPR
+2020). The search is over normal numbers v for each layer: w = LeakyReLU(v * std + mean).
 """
 
 from __future__ import annotations

@@ -62,10 +62,9 @@ class _FirstLayers(nn.Module):
     def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
         """Return the five maps of the blur-aware loss, before their activation.
 
-        They are the outputs of `layer1`, `conv_7x7`, `layer2`, `layer3` and `layer4`, with `width`
-        x 1, 1, 2, 4, 8 channels at 1/2, 1/2, 1/4, 1/8, 1/16 of the image size. `x` is (N, 3, H, W)
-        in [0, 1], both sides at least 32 pixels, and is not resized. Raises UsageError for
-        `layers="all"`, which needs a complete E.
+        They are of `layer1`, `conv_7x7`, `layer2`, `layer3`, `layer4`: `width` x 1, 1, 2, 4, 8
+        channels at 1/2, 1/2, 1/4, 1/8, 1/16 of the size. `x` is (N, 3, H, W) in [0, 1], sides from
+        32 pixels, not resized. Raises UsageError for `layers="all"`, which needs a complete E.
         """
         if layers == "all":
             raise UsageError("this encoder holds the first layers of E only, not all of them")
@@ -116,9 +115,8 @@ class DegradationEncoder(_FirstLayers):
     follows the supplement literally: spectral norm on all convolutions, reflection padding on all
     convolutions of stride 1, no InstanceNorm. Version 2, not the paper's, raises UsageError.
 
-    `code="1d"` is the supplement's ablation: one vector for the whole image, the spatial mean of
-    the map, expanded to the map's size. The last layer, `out_1d`, then never has an InstanceNorm,
-    after which all means would be zero.
+    `code="1d"` is the supplement's ablation: the spatial mean of the map, expanded to its size. The
+    last layer, `out_1d`, then has no InstanceNorm, after which all means would be zero.
     """
 
     def __init__(

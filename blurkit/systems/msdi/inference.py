@@ -37,8 +37,7 @@ class GuidedGenerator(Reblurrer):
     ) -> Tensor | list[Tensor]:
         """Return (N, 3, H, W), or a list of one per stage, from images (N, 3, H, W) in [0, 1].
 
-        With two guides, `amount` goes from the degradation of the first (0) to that of the second
-        (1), along a straight line or, with `spherical`, along a circle.
+        Two guides are mixed by `amount`, 0 to 1, on a line or, with `spherical`, on a circle.
         """
         z = self.encoder(guides[0] if guides else image)
         if len(guides) == 2:

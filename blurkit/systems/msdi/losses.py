@@ -1,8 +1,7 @@
 """The losses of MSDI-Net's training, as pure functions without weights.
 
-Equation numbers are those of its paper (ECCV 2022). Where the released code differs, the functions
-follow the code and say so. `Scales` are the outputs of a multi-scale discriminator: per scale, a
-list of feature maps whose last is the patch scores.
+Equation numbers are its paper's (ECCV 2022). Where the released code differs, they follow it and
+say so. `Scales` are a discriminator's: per scale, feature maps, of which the last is the scores.
 """
 
 from __future__ import annotations
@@ -59,9 +58,8 @@ def blur_aware_loss(
 def frequency_loss(image: Tensor, target: Tensor) -> Tensor:
     """Return the mean L1 distance of the real and imaginary parts of two images' spectra.
 
-    Images are (N, C, H, W); their Fourier transforms are not normalised. This is the multi-scale
-    frequency reconstruction loss of MIMO-UNet at one scale: Cho et al., "Rethinking Coarse-to-Fine
-    Approach in Single Image Deblurring", ICCV 2021.
+    Images are (N, C, H, W), spectra not normalised. It is MIMO-UNet's loss at one scale: Cho et
+    al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring", ICCV 2021.
     """
     spectrum = torch.fft.rfft2(image.float() - target.float())
     return torch.view_as_real(spectrum).abs().mean()

@@ -1,8 +1,4 @@
-"""The two training stages of MSDI-Net (ECCV 2022).
-
-Stage 1 learns degradation maps by reblurring and deblurring jointly (Section 3.1); stage 2 learns
-to deblur with the frozen encoder and a blur-aware loss (Section 3.2).
-"""
+"""The two training stages of MSDI-Net (ECCV 2022, Sections 3.1 and 3.2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """MSFS-Net: "Multi-scale frequency separation network for image deblurring" (Zhang et al. 2022).
 
-Attribute names are those of the released state dicts. Features are listed with the finest scale
-first: full size, 1/2, 1/4.
+Attribute names are those of the released state dicts. Features are listed finest scale first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Training options of NAFNet. Imports no torch.
 
-The values are those of the released option files: `paper` that of width 32 for GoPro, `wide` of
-width 64, `sidd` of width 32 for the noise of SIDD.
+Released values: `paper` of width 32 for GoPro, `wide` of width 64, `sidd` for the noise of SIDD.
 """
 
 from __future__ import annotations

@@ -158,8 +158,7 @@ def options_from_shapes(shapes: Shapes) -> dict[str, Any]:
 class GuidedNAFNet(NAFNet):
     """A NAFNet whose skip connections and middle are modulated by latents of a degradation map.
 
-    The map is that of its input (Eq. 9 of MSDI-Net, with the frozen networks of its stage 1). There
-    are latents for five levels, the middle and up to four others.
+    The map is that of its input (Eq. 9 of MSDI-Net), for the middle and at most four other levels.
     """
 
     def __init__(

@@ -32,9 +32,8 @@ class SpandrelNetwork(Wrapper):
     """A network with spandrel's description of it, a `spandrel.ModelDescriptor`.
 
     `name` is its architecture's. It maps RGB images (N, 3, H, W) in [0, 1] to the same shape and
-    range; in training, results are not clamped. A network for gray images runs on each channel on
-    its own. `dtypes` are the number formats that it may run in, and `tiled` is whether spandrel has
-    nothing against tiles.
+    range; in training, results are not clamped. A network for gray images runs on each channel.
+    `dtypes` are the number formats that it may run in; `tiled` is whether spandrel allows tiles.
     """
 
     any_layout = False  # some architectures fail in channels-last, and few are faster
