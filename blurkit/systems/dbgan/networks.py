@@ -120,11 +120,8 @@ class DBGAN(nn.Module):
         super().__init__()
         self.options: dict[str, Any] = {"width": width, "blocks": blocks, "growth": growth}
         self.model = nn.Sequential(
-            conv(3, width),
-            RRDBTrunk(width, blocks, growth),
-            conv(width, width),
-            leaky(),
-            conv(width, 3),
+            *(conv(3, width), RRDBTrunk(width, blocks, growth)),
+            *(conv(width, width), leaky(), conv(width, 3)),
         )
 
     @classmethod

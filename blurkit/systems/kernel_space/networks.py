@@ -41,9 +41,9 @@ class EncodedBlur(nn.Module, ABC):
     head: ClassVar[str]
     """Where the keys of G's layers begin whose size depends on `variational`."""
 
-    @abstractmethod
     def _features(self, image: Tensor) -> Tensor:
-        """Return the features of an image that both F and G use."""
+        """Return the features of an image that both F and G use, by default the image itself."""
+        return image
 
     @abstractmethod
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
@@ -354,9 +354,6 @@ class LightKernelSpace(EncodedBlur):
         blocks = shapes.count(r"scaled\.\d+\.conv1\.weight")
         return cls(width, code, blocks, variational=values == 2 * code)
 
-    def _features(self, image: Tensor) -> Tensor:
-        return image
-
     def _encode(self, sharp: Tensor, blur: Tensor) -> Tensor:
         return self.spectral_encoder(sharp, blur)
 
@@ -385,19 +382,15 @@ class ScaledBlock(Recomputable):
 class SpectralEncoder(nn.Module):
     """G: maps the quotient of spectra in each window to a code."""
 
-    def __init__(self, values: int, width: int = 32) -> None:
+    def __init__(self, values: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for narrow, wide in pairwise((1, width, 2 * width, 4 * width, 4 * width)):
+        for narrow, wide in pairwise((1, 32, 64, 128, 128)):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), leaky()]
         places = (2 * REACH // 16) ** 2
         self.look = nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Linear(4 * width * places, 256),
-            leaky(),
-            nn.LayerNorm(256),
-            nn.Linear(256, values),
+            *(*layers, nn.Flatten(), nn.Linear(128 * places, 256)),
+            *(leaky(), nn.LayerNorm(256), nn.Linear(256, values)),
         )
 
     def forward(self, sharp: Tensor, blur: Tensor) -> Tensor:

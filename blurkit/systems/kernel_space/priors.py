@@ -193,10 +193,8 @@ class DeepKernel(BlurPrior):
         self.side = side
         with source.seed_weights():
             network = nn.Sequential(
-                nn.Linear(KERNEL_INPUTS, KERNEL_HIDDEN),
-                nn.ReLU6(),
-                nn.Linear(KERNEL_HIDDEN, side**2),
-                nn.Softmax(1),
+                *(nn.Linear(KERNEL_INPUTS, KERNEL_HIDDEN), nn.ReLU6()),
+                *(nn.Linear(KERNEL_HIDDEN, side**2), nn.Softmax(1)),
             )
         self.network = network.to(source.device)
         self.register_buffer("noise", source.noise(1, KERNEL_INPUTS))

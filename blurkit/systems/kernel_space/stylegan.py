@@ -251,10 +251,8 @@ class StyleGAN2(StyleSynthesis):
     def from_shapes(cls, shapes: Shapes) -> StyleGAN2:
         larger = max(shapes.numbers(r"to_rgbs\.(\d+)\..+"), default=-1) + 1
         depth = shapes.count(r"style\.\d+\.weight")
-        widths = [
-            shapes["input.input"][1],
-            *(shapes[f"convs.{2 * i}.conv.weight"][1] for i in range(larger)),
-        ]
+        others = (shapes[f"convs.{2 * i}.conv.weight"][1] for i in range(larger))
+        widths = [shapes["input.input"][1], *others]
         return cls(widths, shapes["conv1.conv.modulation.weight"][1], depth)
 
     def forward(self, latents: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:

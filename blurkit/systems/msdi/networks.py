@@ -224,12 +224,9 @@ class JointModel(nn.Module):
 
     @property
     def arguments(self) -> dict[str, nn.Module | None]:
-        return {
-            "encoder": self.net_prior,
-            "prior_upsampling": self.prior_upsampling,
-            "inverse_generator": self.inverse_generator,
-            "generator": self.generator,
-        }
+        steering = {"encoder": self.net_prior, "prior_upsampling": self.prior_upsampling}
+        generators = {"inverse_generator": self.inverse_generator, "generator": self.generator}
+        return {**steering, **generators}
 
     def roles(self) -> dict[str, nn.Module]:
         """Return its networks by their role in a checkpoint."""
