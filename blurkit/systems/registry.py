@@ -242,7 +242,6 @@ def rebuild(
     systems describe, and nowhere else. Raises BlurkitError if no system has the class, if the class
     does not accept the options, or if the tensors do not match the network.
     """
-    # Built without memory or initial values; `fill` assigns the tensors.
     with torch.device("meta"), Undrawn():
         architecture, network = _built(blueprint)
     return architecture, fill(architecture, network, dict(state_dict))

@@ -85,7 +85,7 @@ class Coder(Drawer):
 
     @abstractmethod
     def condition(self, code: np.ndarray, image: np.ndarray) -> dict[str, Tensor]:
-        """Return a code as a condition for an image (H, W, C). Raises BlurkitError for others."""
+        """Return a code as a condition for an image (H, W, C). Raises BlurkitError for bad ones."""
 
 
 def network_for(

@@ -38,7 +38,7 @@ class Transfer(Reblurrer):
 
 
 class CodedBlur(Coder):
-    """F(photo, code); random codes are of `codes` or, without them or by scale, N(0, scale^2)."""
+    """F(photo, code); random codes are of `codes`, without them or for a scale N(0, scale^2)."""
 
     use, scale = "random", 1.2  # the released code's scale
 

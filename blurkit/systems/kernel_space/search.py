@@ -435,7 +435,7 @@ def find_blur(context: SearchContext, blurry: Tensor, sharp: Tensor, seed: int =
 
 @dataclass
 class SearchResult:
-    """The picture (1, 3, H, W), blur (1, ...) and terms, weighted for its half, of an iteration.
+    """The picture (1, 3, H, W), blur (1, ...) and weighted terms of an iteration in its half.
 
     `error` is the mean squared difference of the photo to what picture and blur make of it.
     """

@@ -245,7 +245,7 @@ class OctaveLayer(nn.Module):
         self.bn_l = nn.BatchNorm2d(to_low) if official and to_low else None
 
     def forward(self, high: Tensor, low: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return high and low frequencies, these at half the size, rounded down, or None."""
+        """Return high frequencies, and low ones at half the size, rounded down, or None."""
         new_high, new_low = self.conv["conv_h2h"](high), None
         if low is not None and "conv_l2h" in self.conv:
             larger = F.interpolate(self.conv["conv_l2h"](low), scale_factor=2, mode="nearest")
