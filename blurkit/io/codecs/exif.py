@@ -18,14 +18,9 @@ DIRECTORIES = (EXIF_TAG, GPS_TAG, INTEROPERABILITY_TAG)
 """Tags whose value is the place of another directory."""
 
 WIDTH_TAG, HEIGHT_TAG = 40962, 40963
-THUMBNAIL_TAGS = (513, 514)
-"""The place of a thumbnail in the second directory, and its bytes."""
 
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of a value by its type; those of 64 bits, which only BigTIFF has, are left out."""
-
-LARGEST_VALUE = 1 << 24
-"""A value of more bytes is not a description of a picture."""
 
 Value = tuple[int, int, bytes]
 """The type of a tag's values, their number, and their bytes."""
@@ -64,7 +59,7 @@ def read_directory(
             found[tag] = read_directory(file, where, order, big, depth + 1)
         elif 0 < size <= len(inline):
             found[tag] = kind, count, inline[:size]
-        elif 0 < size <= min(left, LARGEST_VALUE):
+        elif 0 < size <= min(left, 1 << 24):  # larger ones do not describe a picture
             file.seek(where)
             if len(data := file.read(size)) == size:
                 found[tag] = kind, count, data
@@ -176,7 +171,7 @@ def _entries(block: bytes, place: int, order: str) -> tuple[list[int], int]:
 def _without_thumbnail(block: bytearray, start: int, place: int, order: str) -> bytearray:
     """Return a block with zeros for its thumbnail, or without it if that is at its end."""
     found = read_directory(io.BytesIO(bytes(block[start:])), place, order)
-    values = [found.get(tag) for tag in THUMBNAIL_TAGS]
+    values = [found.get(tag) for tag in (513, 514)]  # its place and its bytes
     if not all(isinstance(value, tuple) and len(value[2]) == 4 for value in values):
         return block
     first, length = (struct.unpack(f"{order}I", value[2])[0] for value in values)  # type: ignore

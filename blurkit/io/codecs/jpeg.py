@@ -36,10 +36,7 @@ LOOPS = ((0, 0), (3, 0), (16, 0), (32, 0))
 """Numbers of four forms each: their bits, and what is added to the value of these."""
 
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-ALPHA_CHANNEL = 0
 
-MOST_EXIF = 1 << 24
-"""The most bytes of a compressed EXIF block or XMP packet."""
 SRGB = (1, 1, 13)
 """White point D65, the primaries of sRGB and its transfer function."""
 
@@ -124,7 +121,7 @@ def _jpegxl_metadata(data: bytes, header: _Bits) -> Metadata:
             lost.append("content credentials")
         elif stated in (b"Exif", b"xml ", RECONSTRUCTION):
             if kind == b"brob" and stated not in found:
-                body = bytes(imagecodecs.brotli_decode(body[4:], out=MOST_EXIF))
+                body = bytes(imagecodecs.brotli_decode(body[4:], out=1 << 24))  # at most 16 MiB
             found.setdefault(stated, body)
         elif stated not in OF_PIXELS:
             extras += box(kind, body)
@@ -228,7 +225,7 @@ class _Bits:
         self._depth()
         self._choice(SHIFTS)
         self._number(8 * self._choice(NAME_LENGTHS))
-        if kind == ALPHA_CHANNEL:
+        if kind == 0:  # of transparency, too
             self._alpha = True
             self.premultiplied = bool(self._number(1))
 
@@ -243,17 +240,6 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 
 END_OF_HEADER, COMMENT = b"\xff\x90", b"\xff\x64"
-LEAST_TILE = 14
-"""The least bytes of a tile, those of its two markers. OpenJPEG takes 30 kB for each at once."""
-
-PREMULTIPLIED = 2
-"""The kind of an alpha channel by which colours are multiplied."""
-
-OF_ENCODERS = (b"Created by ", b"Kakadu")
-"""How the comments begin that encoders leave of themselves."""
-
-PLAIN_SPACES = (16, 17)
-"""The codes of sRGB and its grays in a `colr` box."""
 
 
 def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarray, Metadata]:
@@ -267,7 +253,7 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
     with opened(file, where, "JPEG2000") as claimed:
         height, width, depths, tiles = _stated(data)
         check_claim(height, width, 24, len(data), where)
-        if tiles * LEAST_TILE > len(data):
+        if tiles * 14 > len(data):  # by their markers alone; OpenJPEG takes 30 kB a tile at once
             reason = f"claims {tiles} tiles, which a file of {len(data)} bytes cannot hold"
             raise BlurkitError(f"{where}: {reason}")
         metadata, plain = _metadata(data)
@@ -353,7 +339,8 @@ def _comment(codestream: bytes) -> bytes:
     for start, end in _markers(codestream):
         if codestream[start : start + 2] == COMMENT:
             text = codestream[start + 6 : end]
-            if codestream[start + 4 : start + 6] == b"\0\1" and not text.startswith(OF_ENCODERS):
+            of_encoder = text.startswith((b"Created by ", b"Kakadu"))
+            if codestream[start + 4 : start + 6] == b"\0\1" and not of_encoder:
                 return text
     return b""
 
@@ -370,11 +357,10 @@ def _markers(codestream: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _straight(pixels: np.ndarray, data: bytes) -> np.ndarray:
-    """Return pixels whose colours are not multiplied by alpha."""
+    """Return pixels whose colours are not multiplied by alpha, a channel of kind 2 if they are."""
     channels = content(content(data, b"jp2h"), b"cdef")[2:]
     kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", channels[: len(channels) // 6 * 6])]
-    multiplied = PREMULTIPLIED in kinds and pixels.shape[2:] in ((2,), (4,))
-    return divided(pixels) if multiplied else pixels
+    return divided(pixels) if 2 in kinds and pixels.shape[2:] in ((2,), (4,)) else pixels
 
 
 def _metadata(data: bytes) -> tuple[Metadata, bool]:
@@ -384,7 +370,7 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
     header = content(data, b"jp2h")
     colour = content(header, b"colr")
     icc = colour[3:] if colour[:1] in (b"\2", b"\3") else b""  # restricted, and any other
-    plain = bool(icc) or int.from_bytes(colour[3:7], "big") in PLAIN_SPACES
+    plain = bool(icc) or int.from_bytes(colour[3:7], "big") in (16, 17)  # sRGB and its grays
     described, extras = {EXIF_UUID: b"", XMP_UUID: b"", IPTC_UUID: b""}, b""
     for kind, body in boxes(data):
         if kind == b"uuid" and body[:16] in described:
@@ -409,10 +395,6 @@ def _metadata(data: bytes) -> tuple[Metadata, bool]:
 # ---- Boxes of containers -------------------------------------------------------------------------
 
 
-PICTURE_BOXES = {"ftyp", "meta", "mdat", "moov", "mpvd", "free", "skip"}
-"""The boxes of pictures, and of the films that readers name themselves."""
-
-
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the kind (4 bytes) and the content of every whole box."""
     start, end = 0, len(data)
@@ -435,7 +417,8 @@ def content(data: bytes, kind: bytes) -> bytes:
 
 def other_boxes(data: bytes) -> list[str]:
     """Return the names of what an AVIF or HEIC file has beside its pictures and their items."""
-    kinds = {kind.decode("latin-1") for kind, _ in boxes(data)} - PICTURE_BOXES
+    known = {"ftyp", "meta", "mdat", "moov", "mpvd", "free", "skip"}  # also of films
+    kinds = {kind.decode("latin-1") for kind, _ in boxes(data)} - known
     tags = {kind for kind, _ in boxes(content(data, b"moov"))} & {b"meta", b"udta"}
     names = sorted(f"{kind if kind.isalnum() else 'unknown'} box" for kind in kinds)
     return [*names, *(["tags of a film"] if tags else [])]

@@ -16,11 +16,7 @@ from blurkit.io.records import Attributes, Image
 INCH, CENTIMETRE, METRE = 0.0254, 0.01, 1.0
 """Units of resolutions, in metres; 0 is none, if only the shape of pixels is stated."""
 
-ATTRIBUTE_NAMES = {
-    "icc": "icc_profile",
-    "tables": "jpeg_tables",
-    "lost": "left_out",
-}
+ATTRIBUTE_NAMES = {"icc": "icc_profile", "tables": "jpeg_tables", "lost": "left_out"}
 """The attributes of a record that have another name than the field of `Metadata`."""
 
 
@@ -111,13 +107,12 @@ class Metadata:
 
 
 THUMBNAILS_IN_XMP = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", re.S)
-FEWEST, MOST = 0.01, 1e6
 
 
 def _plausible(resolution: Sequence[float]) -> tuple[float, float, float] | None:
     """Return a resolution if it is one, since formats store it in integers of several sizes."""
     across, down, unit = resolution
-    fits = all(FEWEST <= number <= MOST for number in (across, down))
+    fits = all(0.01 <= number <= 1e6 for number in (across, down))
     return (across, down, unit) if fits and unit in (0, INCH, CENTIMETRE, METRE) else None
 
 
@@ -203,9 +198,8 @@ def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:
     import imagecodecs  # only for these files, which a training machine may never read
 
     try:
-        srgb = imagecodecs.cms_profile("srgb")
         return imagecodecs.cms_transform(
-            pixels, profile, srgb, colorspace=space, outcolorspace="RGB"
+            pixels, profile, imagecodecs.cms_profile("srgb"), colorspace=space, outcolorspace="RGB"
         )
     except imagecodecs.CmsError as error:
         raise ValueError(f"its colour profile is damaged or not of {space} ({error})") from error
@@ -226,7 +220,6 @@ FILMS = (1, 6, 7, 11, 12, 14, 15)
 SRGB_CURVE, PQ, HLG = 13, 16, 18
 """Codes of transfer functions: powers, those of BT.709 and BT.2020, and others."""
 
-D65 = (0.3127, 0.3290)
 UNSTATED = 2
 
 
@@ -249,21 +242,20 @@ def profile_of(cicp: tuple[int, int, int, int], gray: bool = False) -> bytes:
         light = light ** GAMMAS[transfer]
     else:  # pictures with the curve of films are shown like those with that of sRGB
         light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
-    return built_profile(D65, () if gray else PRIMARIES.get(primaries, PRIMARIES[1]), light)
+    points = () if gray else PRIMARIES.get(primaries, PRIMARIES[1])
+    return built_profile((0.3127, 0.3290), points, light)  # of white D65
 
 
 def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.ndarray) -> bytes:
     """Return the ICC profile of chromaticities (x, y) and a curve, of gray without primaries."""
     import imagecodecs
 
-    points = [(*primaries[place : place + 2], 1.0) for place in range(0, len(primaries), 2)]
-    profile = bytes(
-        imagecodecs.cms_profile(
-            "rgb" if primaries else "gray",
-            whitepoint=(*white, 1.0),
-            primaries=[number for point in points for number in point] or None,
-            transferfunction=light.astype(np.float32),
-        )
+    points = [n for at in range(0, len(primaries), 2) for n in (*primaries[at : at + 2], 1.0)]
+    profile = imagecodecs.cms_profile(
+        "rgb" if primaries else "gray",
+        whitepoint=(*white, 1.0),
+        primaries=points or None,
+        transferfunction=light.astype(np.float32),
     )
     made = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # not now, so that results are always the same
     return profile[:24] + made + profile[36:]

@@ -27,13 +27,8 @@ QUALITY = 95
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # in favour of `check_claim`
 
-LIMITED = ("PNG", "BMP", "PPM")
-"""The formats whose data are plain or deflated; a pixel of one channel may be a single bit."""
-
 HEADER_OF_BMP = 14
 """The place of the header that describes the pixels of a BMP file."""
-
-PROFILE_IN_BMP = b"DEBM"
 
 
 @contextmanager
@@ -55,9 +50,8 @@ def opened(file: BinaryIO, where: str, *kinds: str) -> Iterator[PIL.Image.Image]
 
 def check_frame(image: PIL.Image.Image, stored: int, where: str) -> None:
     """Raise BlurkitError if the frame that an image in so many bytes shows claims too many."""
-    limited = image.format in LIMITED
-    bands = len(image.getbands())
-    bits = (1 if bands == 1 else 8 * bands) if limited else 32
+    limited, bands = image.format in ("PNG", "BMP", "PPM"), len(image.getbands())
+    bits = (1 if bands == 1 else 8 * bands) if limited else 32  # one channel may be bilevel
     check_claim(image.height, image.width, bits, stored, where, limited)
 
 
@@ -99,8 +93,8 @@ def read_gif(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
     pixels, metadata = read_pillow(file, where, "GIF", decoded)
     check_gif_end(file)
     file.seek(0)
-    _, _, packet = file.read().partition(XMP_IN_GIF)
-    return pixels, replace(metadata, xmp=packet.partition(END_OF_XMP_IN_GIF)[0])
+    _, _, packet = file.read().partition(b"\x21\xff\x0bXMP DataXMP")  # which is not in blocks
+    return pixels, replace(metadata, xmp=packet.partition(b"\x01\xff\xfe")[0])
 
 
 def check_gif_end(file: BinaryIO) -> None:
@@ -132,12 +126,8 @@ def write_webp(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 """The chunks of WebP files that are read."""
 
-XMP_IN_GIF, END_OF_XMP_IN_GIF = b"\x21\xff\x0bXMP DataXMP", b"\x01\xff\xfe"
-"""What is before and behind an XMP packet, which is not in blocks."""
-
 
 def _riff(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind and content of every whole chunk of a RIFF file."""
     place = 12
     while place + 8 <= len(data):
         kind, size = struct.unpack_from("<4sI", data, place)
@@ -153,7 +143,7 @@ def read_bmp(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
     across, down = struct.unpack_from("<II", header, 24) if len(header) >= 40 else (0, 0)
     if across and down:
         metadata = replace(metadata, resolution=(float(across), float(down), METRE))
-    if header[:4] == b"\x7c\0\0\0" and header[56:60] == PROFILE_IN_BMP:
+    if header[:4] == b"\x7c\0\0\0" and header[56:60] == b"DEBM":  # with a profile in the file
         place, size = struct.unpack_from("<II", header, 112)
         file.seek(HEADER_OF_BMP + place)
         metadata = replace(metadata, icc=file.read(size))
@@ -209,7 +199,6 @@ def metadata_of(image: PIL.Image.Image) -> Metadata:
 
 
 def _plain_mode(mode: str, transparent: bool) -> str:
-    """Return the Pillow mode to decode to; palettes, bilevel etc. become plain pixels."""
     if mode in ("L", "LA", "RGB", "RGBA"):
         return ("LA" if mode == "L" else "RGBA") if transparent and mode in ("L", "RGB") else mode
     if mode in ("1", "La"):

@@ -27,9 +27,6 @@ DEPTH_PLACE, COLOUR_PLACE = 24, 25
 GRAYS, PALETTE = (0, 4), 3
 """The places of the depth and kind of colours, the kinds that are gray, and that with a palette."""
 
-CHANNELS_BY_KIND = {0: 1, 2: 3, 4: 2, 6: 4}
-"""The number of channels by kind, if there is no palette."""
-
 STRATEGY = zlib.Z_RLE
 """Searching for runs of one byte only writes photos in a quarter of the time; the sizes of their
 files change by less than 5 %."""
@@ -37,18 +34,12 @@ files change by less than 5 %."""
 XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"
 """What comes before an XMP packet in the chunk that holds it."""
 
-LARGEST_TEXT = 1 << 24
-"""So many bytes of a compressed XMP packet are read."""
-
 CHUNK_NAMES = {
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "texts"),
     b"bKGD": "background colour",
     **dict.fromkeys((b"mDCV", b"cLLI"), "light levels"),
 }
 """What chunks hold that no other format does."""
-
-ASSUMED = ((1, 13), (2, 2))
-"""Codes of primaries and transfer function that need no chunk: sRGB, and none stated."""
 
 SRGB_GAMMA, SRGB_POINTS = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 """The gamma of sRGB, its white, red, green and blue, in units of 1/100000."""
@@ -71,7 +62,7 @@ def read_png(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
         deep = data[DEPTH_PLACE] == 16
         pixels = plain_pixels(image, decoded and not deep)
         if deep and not decoded:
-            channels = CHANNELS_BY_KIND[data[COLOUR_PLACE]] + ("transparency" in image.info)
+            channels = {0: 1, 2: 3, 4: 2, 6: 4}[data[COLOUR_PLACE]] + ("transparency" in image.info)
             pixels = hollow((image.height, image.width, channels), np.uint16)
         elif deep:
             import imagecodecs  # only for these files, which a training machine may never read
@@ -100,7 +91,8 @@ def described_png(data: bytes, metadata: Metadata) -> bytes:
     """
     held = {kind for kind, *_ in _chunks(metadata.extras, 0)}
     chunks = b""
-    if metadata.cicp and metadata.cicp[:2] not in ASSUMED and b"cICP" not in held:
+    # The codes of sRGB, and of nothing stated, need no chunk.
+    if metadata.cicp and metadata.cicp[:2] not in ((1, 13), (2, 2)) and b"cICP" not in held:
         chunks += _chunk(b"cICP", bytes((*metadata.cicp[:2], 0, 1)))
     if metadata.icc and not held.intersection((b"iCCP", b"gAMA", b"cHRM")):
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
@@ -177,9 +169,9 @@ def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
 
 
 def _xmp(body: bytes) -> bytes:
-    """Return the XMP packet in the content of a chunk of international text."""
+    """Return the XMP packet, of a compressed one 16 MiB, in a chunk of international text."""
     compressed, (_, _, text) = body[18], body[20:].split(b"\0", 2)
-    return zlib.decompressobj().decompress(text, LARGEST_TEXT) if compressed else text
+    return zlib.decompressobj().decompress(text, 1 << 24) if compressed else text
 
 
 def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, bytes, bool]]:

@@ -40,22 +40,10 @@ LARGEST_SEGMENT = 65_533
 LARGEST_PACKET = LARGEST_SEGMENT - len(XMP)
 """The most bytes of an XMP packet in one segment; an EXIF block or comment may be a bit longer."""
 
-DENSITY = slice(13, 18)
-"""The place of the resolution in a file that begins with a JFIF segment."""
-
 DENSITY_UNITS = (0, INCH, CENTIMETRE)
-
-ADOBE_TRANSFORM, ADOBE_RGB, ADOBE_YCC = slice(11, 12), 0, b"\1"
-"""Where the Adobe segment of a JPEG says what its planes are; 0 is not luma and chroma, 1 is."""
-
-COARSEST_STEP = 10
-"""The coarsest step of chroma in quality 95."""
 
 NUMBER_TAG, ENTRIES_TAG, ENTRY = 0xB001, 0xB002, 16
 """The tags of a Multi-Picture index for the number and list of pictures, and the bytes of each."""
-
-PREVIEWS = (0x010001, 0x010002)
-"""Kinds of pictures in such a list that show the first one smaller."""
 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 GAIN_MAP = re.compile(rb"hdr-?gain-?map|urn:iso:std:iso:ts:21496", re.I)
@@ -79,7 +67,7 @@ def write_jpeg(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
         storage = {"qtables": metadata.tables.tolist(), "subsampling": metadata.subsampling or 0}
     storage["progressive"] = metadata.progressive
     data = bytearray(encoded(pixels, metadata, "JPEG", **storage))
-    data[DENSITY] = _density(metadata.resolution)
+    data[13:18] = _density(metadata.resolution)  # in the JFIF segment, with which it begins
     place = next(start for kind, start, _ in segments(data) if kind == FIRST_QUANTISATION) - 4
     size, photoshop, extras = LARGEST_SEGMENT - len(PHOTOSHOP), metadata.photoshop, metadata.extras
     parts = (photoshop[first : first + size] for first in range(0, len(photoshop), size))
@@ -96,10 +84,10 @@ def _storage(image: PIL.Image.Image) -> dict[str, Any]:
     assert isinstance(image, PIL.JpegImagePlugin.JpegImageFile)
     progressive = bool(image.info.get("progressive"))
     tables = np.asarray([image.quantization[key] for key in sorted(image.quantization)], np.uint16)
-    if image.mode == "CMYK" or image.info.get("adobe_transform") == ADOBE_RGB:
-        finest = tables.min(axis=0, keepdims=True)  # of what will be luma and chroma
-        tables = finest if finest.max() < COARSEST_STEP else None  # type: ignore[assignment]
-        return {"tables": tables, "progressive": progressive}
+    if image.mode == "CMYK" or image.info.get("adobe_transform") == 0:  # no luma and chroma
+        finest = tables.min(axis=0, keepdims=True)  # of what will be these
+        fine = finest.max() < 10  # the coarsest step of chroma in quality 95
+        return {"tables": finest if fine else None, "progressive": progressive}
     sampling = PIL.JpegImagePlugin.get_sampling(image)
     stated = sampling if sampling in (0, 1, 2) else None
     return {"tables": tables, "subsampling": stated, "progressive": progressive}
@@ -123,7 +111,7 @@ def _stated(data: bytes) -> dict[str, Any]:
             stated["comment"] += (b"\n" if stated["comment"] else b"") + body
         elif kind == APP11:  # of the pixels that were
             lost.append("content credentials" if b"jumb" in body else "layers of JPEG XT")
-        elif kind == APP14 and body[ADOBE_TRANSFORM] == ADOBE_YCC:
+        elif kind == APP14 and body[11:12] == b"\1":  # by Adobe, of luma and chroma
             own += _segment(kind, body)
         elif kind in range(APP1, APP14) and not body.startswith((EXIF_HEADER, ICC)):
             own += _segment(kind, body)
@@ -243,7 +231,7 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
         if number and (begin < 0 or data[end + begin : end + begin + 2] != START_OF_IMAGE):
             return _without_index(own), behind
         size = min(size, len(data) - end - begin)  # that of a third one of Pillow's is too large
-        if number and kind & 0xFFFFFF in PREVIEWS:
+        if number and kind & 0xFFFFFF in (0x010001, 0x010002):  # it shows the first one smaller
             begin -= shift
             behind = behind[:begin] + behind[begin + size :]
             shift += size

@@ -13,21 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from blurkit.errors import BlurkitError
-from blurkit.io.codecs.exif import (
-    EXIF_HEADER,
-    EXIF_TAG,
-    GPS_TAG,
-    IPTC_TAG,
-    ORIENTATION_TAG,
-    PHOTOSHOP_TAG,
-    XMP_TAG,
-    Directory,
-    block,
-    byte_order,
-    directory_bytes,
-    parsed,
-    read_directory,
-)
+from blurkit.io.codecs import exif
 from blurkit.io.codecs.metadata import (
     CENTIMETRE,
     INCH,
@@ -49,23 +35,20 @@ if TYPE_CHECKING:
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ICC_TAG = 34675
-DESCRIPTION_TAG, LAYERS_TAG = 270, 37724
+LAYERS_TAG = 37724
 
 STRUCTURE = {
     *range(254, 267),  # what is stored, in which size and depth
     *(273, 274, *range(277, 286), 288, 289, 290, 291, 292, 293, 296, 301, 317, *range(320, 345)),
     *(*range(346, 348), *range(512, 533), 559, 32995, 32996, 32997, 32998, 34676, 50838, 50839),
-    *(ICC_TAG, XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG, LAYERS_TAG),
+    *(ICC_TAG, exif.XMP_TAG, exif.IPTC_TAG, exif.PHOTOSHOP_TAG, LAYERS_TAG),
 }
 """Tags of how pixels are stored, which are written anew, and those with a field of `Metadata`."""
 
-PLACEHOLDERS = {EXIF_TAG: EXIF_TAG - 1, GPS_TAG: GPS_TAG - 1}
+PLACEHOLDERS = {exif.EXIF_TAG: exif.EXIF_TAG - 1, exif.GPS_TAG: exif.GPS_TAG - 1}
 """The tags under which directories are written, since tifffile leaves out their own."""
 
 RESOLUTION_UNITS = {1: 0, 2: INCH, 3: CENTIMETRE}
-
-SHAPED = '{"shape":'
-"""How the description begins by which tifffile says what the pages of a file are."""
 
 PLAIN_KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
 """tifffile's names of the colour spaces whose values are used as they are."""
@@ -76,9 +59,6 @@ DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
 FAX = ("CCITTRLE", "CCIRLEW", "CCITTFAX3", "CCITTFAX4")
 """The compressions that spend a bit or more on every row; their decoder takes missing rows as white
 ones."""
-
-BOUNDED = ("ZSTD", "LZMA")
-"""Other compressions that give no more than the page has."""
 
 EMBEDDED = {
     **dict.fromkeys(("JPEG", "JPEG_99", "ALT_JPEG", "JPEG_LOSSY"), "JPEG"),
@@ -125,7 +105,7 @@ def page_count(path: Path) -> int:
 
     try:
         with tifffile.TiffFile(path) as file:
-            return sum(len(_planes(page, file)) for page in _whole_pages(file))
+            return sum(_planes(page, file) for page in _whole_pages(file))
     except Exception as error:  # tifffile raises errors of any kind on damaged data
         if system_failure(error):
             raise reading_error(path, "", error) from error
@@ -147,7 +127,7 @@ def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     """Write pixels (H, W, 1 to 4), losslessly compressed; a second or fourth channel is alpha."""
     import tifffile
 
-    order = byte_order(metadata.exif.removeprefix(EXIF_HEADER))
+    order = exif.byte_order(metadata.exif.removeprefix(exif.EXIF_HEADER))
     with tifffile.TiffWriter(file, byteorder=order) as writer:
         write_page(writer, pixels, metadata)
     link_directories(file)
@@ -180,17 +160,17 @@ def _extra_tags(
 ) -> Iterator[tuple[int, int, int, Any, bool]]:
     """Yield the tags of a page beside those of its pixels; directories are written before it."""
     if metadata.orientation > 1:
-        yield ORIENTATION_TAG, 3, 1, metadata.orientation, True
+        yield exif.ORIENTATION_TAG, 3, 1, metadata.orientation, True
     iptc = iptc_of(metadata.photoshop)
     photoshop = b"" if metadata.photoshop == with_iptc(b"", iptc) else metadata.photoshop
     for tag, kind, data in (
-        (XMP_TAG, 1, metadata.xmp),
-        (IPTC_TAG, 7, iptc),
-        (PHOTOSHOP_TAG, 1, photoshop),
+        (exif.XMP_TAG, 1, metadata.xmp),
+        (exif.IPTC_TAG, 7, iptc),
+        (exif.PHOTOSHOP_TAG, 1, photoshop),
     ):
         if data:
             yield tag, kind, len(data), data, True
-    tags, order = parsed(metadata.exif)
+    tags, order = exif.parsed(metadata.exif)
     tags = tags if order == writer.tiff.byteorder else {}
     for tag, value in tags.items():
         if not isinstance(value, dict):
@@ -200,7 +180,7 @@ def _extra_tags(
             file = writer.filehandle
             place = file.seek(0, 2)
             place += file.write(bytes(place % 2))
-            file.write(directory_bytes(value, place, order))
+            file.write(exif.directory_bytes(value, place, order))
             yield PLACEHOLDERS[tag], 4, 1, place, True
 
 
@@ -258,15 +238,15 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     raise ValueError("a JPEG without a header")
 
 
-def _planes(page: Any, file: tifffile.TiffFile) -> range:
-    """Return the numbers of the planes of a page: several in a volume, or if others follow.
+def _planes(page: Any, file: tifffile.TiffFile) -> int:
+    """Return the number of planes of a page: several in a volume, or if others follow.
 
     ImageJ describes the first plane of large stacks only.
     """
     # Not by the series of tifffile, for which it follows circles and opens other files.
     if file.is_imagej and len(file.pages) == 1 and page.is_final and page.imagedepth == 1:
-        return range(max(int((file.imagej_metadata or {}).get("images", 1)), 1))
-    return range(page.imagedepth)
+        return max(int((file.imagej_metadata or {}).get("images", 1)), 1)
+    return int(page.imagedepth)
 
 
 def _read_page(
@@ -274,12 +254,13 @@ def _read_page(
 ) -> Iterator[Page]:
     """Yield the planes of a page; of one that is not `decoded`, a `hollow` array of the first."""
     planes, stored = _planes(page, file), file.filehandle.size
-    height, width = page.imagelength * len(planes), page.imagewidth
+    height, width = page.imagelength * planes, page.imagewidth
     if page.is_tiled:  # and perhaps smaller than its tiles
         height = max(height, page.tilelength * page.tiledepth)
         width = max(width, page.tilewidth)
     bits, compression = page.samplesperpixel * page.bitspersample, _named(page.compression)
-    embedded = compression not in (*DEFLATED, *FAX, *BOUNDED)
+    # Of the last two, their decoder gives no more than the page has.
+    embedded = compression not in (*DEFLATED, *FAX, "ZSTD", "LZMA")
     if embedded:  # images of whole bytes, whatever the page says of its bits
         bits = max(bits, 8 * page.samplesperpixel)
     check_claim(height, width, bits, stored, where, compression in DEFLATED)
@@ -293,45 +274,41 @@ def _read_page(
         pixel, metadata = _plain(page, pixel, metadata, where)
         yield hollow((page.imagelength, page.imagewidth, pixel.shape[2]), pixel.dtype), metadata
         return
-    if page.imagedepth == len(planes):
+    if page.imagedepth == planes:
         values = page.asarray()
     else:
         kind, place = page.parent.byteorder + page.dtype.char, page.dataoffsets[0]
-        values = file.filehandle.read_array(kind, page.size * len(planes), place)
-        values = values.reshape(len(planes), *page.shape)
+        values = file.filehandle.read_array(kind, page.size * planes, place)
+        values = values.reshape(planes, *page.shape)
     if _named(page.planarconfig) == "SEPARATE" and page.samplesperpixel > 1:
         values = np.moveaxis(values, 0, -1)
-    for plane in values if len(planes) > 1 else [values]:
+    for plane in values if planes > 1 else [values]:
         yield _plain(page, plane, metadata, where)
 
 
 def _metadata_of(page: Any) -> Metadata:
     """Return the metadata of a page; the tags that EXIF blocks have too are in one."""
-    parent, tags = page.parent, page.tags
-    data: dict[int, bytes] = {}
-    for tag in (ICC_TAG, XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG):
+    file, order, tags = page.parent.filehandle, page.parent.byteorder, page.tags
+    data = dict.fromkeys((ICC_TAG, exif.XMP_TAG, exif.IPTC_TAG, exif.PHOTOSHOP_TAG), b"")
+    for tag in data:
         if tag in tags:
-            parent.filehandle.seek(tags[tag].valueoffset)
-            data[tag] = parent.filehandle.read(tags[tag].valuebytecount)
-    directory = read_directory(parent.filehandle, page.offset, parent.byteorder, parent.is_bigtiff)
-    kept: Directory = {
-        tag: value
-        for tag, value in directory.items()
-        if tag not in STRUCTURE
-        and not (tag == DESCRIPTION_TAG and page.description.startswith(SHAPED))
-    }
+            file.seek(tags[tag].valueoffset)
+            data[tag] = file.read(tags[tag].valuebytecount)
+    directory = exif.read_directory(file, page.offset, order, page.parent.is_bigtiff)
+    if 270 in directory and page.description.startswith('{"shape":'):  # tifffile's, of the pages
+        del directory[270]
+    kept: exif.Directory = {tag: v for tag, v in directory.items() if tag not in STRUCTURE}
     ratios = (tags.valueof(name, default=(0, 1)) for name in ("XResolution", "YResolution"))
     across, down = (r[0] / r[1] if isinstance(r, tuple) and r[1] else 0.0 for r in ratios)
     unit = RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=2)), 0)
     stated = across and down and (unit or across != down)
-    orientation = int(tags[ORIENTATION_TAG].value) if ORIENTATION_TAG in tags else 1
-    photoshop = with_iptc(data.get(PHOTOSHOP_TAG, b""), data.get(IPTC_TAG, b""))
+    orientation = int(tags[exif.ORIENTATION_TAG].value) if exif.ORIENTATION_TAG in tags else 1
     metadata = Metadata(
-        icc=data.get(ICC_TAG, b""),
-        exif=block(kept, parent.byteorder),
+        icc=data[ICC_TAG],
+        exif=exif.block(kept, order),
         orientation=orientation if orientation in range(1, 9) else 1,
-        xmp=data.get(XMP_TAG, b""),
-        photoshop=photoshop,
+        xmp=data[exif.XMP_TAG],
+        photoshop=with_iptc(data[exif.PHOTOSHOP_TAG], data[exif.IPTC_TAG]),
         resolution=(across, down, unit) if stated else None,
     )
     return metadata.lacking("layers of Photoshop") if LAYERS_TAG in tags else metadata
