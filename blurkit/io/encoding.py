@@ -16,25 +16,10 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, Say
+from blurkit.io import videos
 from blurkit.io.codecs.jpeg import XMP_UUID, box
 from blurkit.io.images import FrameTime
 from blurkit.io.records import Image, from_float, to_float
-from blurkit.io.videos import (
-    FULL_RANGE,
-    LIGHT,
-    MASTERING,
-    MUXERS,
-    READING,
-    SCALING,
-    Look,
-    address,
-    bits_of,
-    codec_of,
-    is_cover,
-    is_video,
-    open_video,
-    reason_of,
-)
 
 ENCODERS = {
     "h264": ("libx264", {}),
@@ -65,15 +50,12 @@ HELD_BY = {"cover": ("mp4",), "attachment": ("matroska",), "data": (), "video": 
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 """The name and type of a cover in Matroska, where it is an attachment, by codec."""
 
-DELAY = 0.1
-"""By so many seconds sound may move against the pictures before it is said."""
-
 EXTRAS = {
     **{"A53_CC": "closed captions", "SPHERICAL": "its projection as a panorama"},
     **{"STEREO3D": "its stereo layout", "ICC_PROFILE": "its colour profile"},
     **{"DOVI_METADATA": "Dolby Vision", "DYNAMIC_HDR_PLUS": "HDR10+"},
     **{"DYNAMIC_HDR_VIVID": "HDR Vivid", "S12M_TIMECODE": "timecode"},
-    **{MASTERING: "its mastering display", LIGHT: "its content light level"},
+    **{videos.MASTERING: "its mastering display", videos.LIGHT: "its content light level"},
 }
 """What frames may carry beside their pixels, by PyAV's names, and what it is called when lost."""
 
@@ -107,17 +89,17 @@ class VideoWriter:
 
         self._path, self._result, self._source, self._options = path, result, source, options
         self._files = ExitStack()
-        self._look, original, pictures = Look(), None, None
-        if is_video(source):
-            self._look = Look.of(source)
+        self._look, original, pictures = videos.Look(), None, None
+        if videos.is_video(source):
+            self._look = videos.Look.of(source)
             if options.only is None:
-                original, pictures = self._files.enter_context(open_video(source))
-        muxer = MUXERS[result.suffix.lower()]
+                original, pictures = self._files.enter_context(videos.open_video(source))
+        muxer = videos.MUXERS[result.suffix.lower()]
         # The index comes first in MP4 and MOV, for players on networks.
         keys = original is not None and _has_keys(original.metadata)
         flags = {"movflags": "faststart" + "+use_metadata_tags" * keys}
         muxing = flags if muxer in ("mp4", "mov", "3gp") else {}
-        output = av.open(address(path), "w", format=muxer, container_options=muxing)
+        output = av.open(videos.address(path), "w", format=muxer, container_options=muxing)
         self._output = self._files.enter_context(output)
         self._encoder = self._choose_encoder(result.suffix.lower())
         self._offset = Fraction(0)
@@ -164,15 +146,13 @@ class VideoWriter:
             self._options.warn(f"{self._source}: not kept in the new film: {', '.join(lost)}")
 
     def release(self) -> None:
-        """Close all files."""
         self._files.close()
 
     def _dropped(self) -> list[str]:
-        """Return what is lost of the source's pictures."""
         look = self._look
         if look.size == (0, 0) or self._stream is None:
             return []
-        kept = {MASTERING, LIGHT} if self._encoder == "hevc" else set()
+        kept = {videos.MASTERING, videos.LIGHT} if self._encoder == "hevc" else set()
         pixels = self._stream.codec_context.pix_fmt
         return [
             *[f"codec {look.codec} (it is {self._encoder})"] * (look.codec != self._encoder),
@@ -189,10 +169,10 @@ class VideoWriter:
         """
         from av import VideoFormat
 
-        codec, deep = self._look.codec, bits_of(VideoFormat(self._look.pixels)) > 8
+        codec, deep = self._look.codec, videos.bits_of(VideoFormat(self._look.pixels)) > 8
         likes = ["vp9", "av1"] if suffix == ".webm" or codec in ("vp8", "vp9") else []
         held = self._output.supported_codecs
-        if MUXERS[suffix] == "mpegts":  # FFmpeg does not say it
+        if videos.MUXERS[suffix] == "mpegts":  # FFmpeg does not say it
             held = {"h264", "hevc"}
         return next(
             name
@@ -254,9 +234,9 @@ class VideoWriter:
             graph.add_buffer(None, width, height, VideoFormat(kind), None, Fraction(1)),
             graph.add(
                 "scale",
-                flags=str(SCALING),
+                flags=str(videos.SCALING),
                 in_range="full",
-                out_range="full" if look.range == FULL_RANGE else "limited",
+                out_range="full" if look.range == videos.FULL_RANGE else "limited",
                 out_color_matrix=look.matrix.lower().replace("itu", "bt"),
                 out_chroma_loc=look.chroma.replace("unspecified", "auto"),
             ),
@@ -310,7 +290,7 @@ class Copies:
             self._packets = self._original.demux(*copied)
 
     def _add(self, stream: Any) -> None:
-        kind, codec = "cover" if is_cover(stream) else stream.type, codec_of(stream)
+        kind, codec = "cover" if videos.is_cover(stream) else stream.type, videos.codec_of(stream)
         muxers = HELD_BY.get(kind)
         if kind == "cover" and _has_keys(self._original.metadata):
             muxers = ()
@@ -386,7 +366,9 @@ class Copies:
 
         if self._original is None:
             return []
-        with av.open(address(path), metadata_errors="replace", options=READING) as made:
+        with av.open(
+            videos.address(path), metadata_errors="replace", options=videos.READING
+        ) as made:
             kept = (made.metadata, made.streams[0].metadata)
             known = OWN | {key.lower() for source in kept for key in source}
             stated = [*self._original.metadata]
@@ -396,16 +378,18 @@ class Copies:
             before = [self._pictures, *(self._original.streams[index] for index in self._streams)]
             gone, changed = [], []
             for kind in ("video", "audio", "subtitle"):
-                after = [s for s in made.streams if s.type == kind and not is_cover(s)]
-                olds = [s for s in before if s.type == kind and not is_cover(s)]
+                after = [s for s in made.streams if s.type == kind and not videos.is_cover(s)]
+                olds = [s for s in before if s.type == kind and not videos.is_cover(s)]
                 for old, new in zip_longest(olds, after[: len(olds)]):
-                    if new is None or (kind != "video" and codec_of(old) != codec_of(new)):
+                    if new is None or (
+                        kind != "video" and videos.codec_of(old) != videos.codec_of(new)
+                    ):
                         gone.append(f"{kind} stream {old.index}")
                         continue
                     if old.language not in (None, "und", new.language):
                         changed.append(f"language of {kind} stream {old.index}")
                     delays = _start(old) - _start(before[0]), _start(new) - _start(made.streams[0])
-                    if kind == "audio" and abs(delays[0] - delays[1]) > DELAY:
+                    if kind == "audio" and abs(delays[0] - delays[1]) > 0.1:  # seconds
                         changed.append(f"delay of {kind} stream {old.index} ({delays[0]:.3f} s)")
         named = [f"metadata ({', '.join(metadata)})"] if metadata else []
         return [*self._left_out, *gone, *chapters, *changed, *named]
@@ -445,7 +429,7 @@ def _encoding(result: Path) -> Iterator[None]:
     except FFmpegError as error:
         if isinstance(error, OSError):
             raise
-        raise BlurkitError(f"{result}: cannot be encoded ({reason_of(error)})") from error
+        raise BlurkitError(f"{result}: cannot be encoded ({videos.reason_of(error)})") from error
 
 
 def _pixel_format(codec: Any, wanted: str, size: tuple[int, int]) -> str:
@@ -456,6 +440,6 @@ def _pixel_format(codec: Any, wanted: str, size: tuple[int, int]) -> str:
     odd = any(side % 2 for side in size)
     if wanted in offered and not (odd and "420" in wanted):
         return wanted
-    deep = "10le" if bits_of(VideoFormat(wanted)) > 8 else ""
+    deep = "10le" if videos.bits_of(VideoFormat(wanted)) > 8 else ""
     choices = [f"yuv444p{deep}"] if odd else [f"yuv420p{deep}", "yuv420p"]
     return next((name for name in choices if name in offered), "yuv420p")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
@@ -12,12 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from blurkit.io.codecs import avif, camera, jpeg, pillow, png, segments, tiff
-from blurkit.io.codecs.jpeg import brands
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.records import Image
-
-Reader = Callable[[BinaryIO, str, bool], tuple[np.ndarray, Metadata]]
-Writer = Callable[[BinaryIO, Image, Metadata, "int | None"], None]
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,8 @@ class ImageFormat:
     """
 
     suffixes: tuple[str, ...]
-    read: Reader
-    write: Writer | None = None
+    read: Callable[[BinaryIO, str, bool], tuple[np.ndarray, Metadata]]
+    write: Callable[[BinaryIO, Image, Metadata, int | None], None] | None = None
     starts: tuple[bytes, ...] = ()
     brands: tuple[bytes, ...] = ()
     becomes: str = ".png"
@@ -57,10 +54,6 @@ class ImageFormat:
 DEEP = (np.uint8, np.uint16)
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
-CR2_MARK = b"CR"
-"""What Canon's RAW files have after the first bytes of a TIFF file."""
-
-RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
 RAW_SUFFIXES = (
     ".3fr .arw .cr2 .cr3 .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2"
     " .rwl .sr2 .srf .srw .x3f"
@@ -91,21 +84,21 @@ TIFF = ImageFormat(
 RAW = ImageFormat(
     tuple(RAW_SUFFIXES.split()),
     camera.read_raw,
-    starts=RAW_STARTS,
+    starts=(b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM"),
     brands=(b"crx ",),
     becomes=".tif",
     module="rawpy",
     extra="raw",
 )
 
+_deep = partial(ImageFormat, depths=DEEP, alpha=True)
+
 FORMATS = (
-    ImageFormat(
+    _deep(
         (".png",),
         png.read_png,
         png.write_png,
         (png.PNG_SIGNATURE,),
-        depths=DEEP,
-        alpha=True,
         holds=EXIF | {"comment", "resolution", "cicp"},
     ),
     ImageFormat(
@@ -131,43 +124,35 @@ FORMATS = (
     ImageFormat((".pgm", ".pbm", ".pnm", ".pfm"), PPM.read),
     ImageFormat((".gif",), pillow.read_gif, starts=(b"GIF8",), holds=frozenset({"comment"})),
     TIFF,
-    ImageFormat(
+    _deep(
         (".avif",),
         avif.read_avif,
         avif.write_avif,
         brands=(b"avif", b"avis"),
-        depths=DEEP,
-        alpha=True,
         holds=EXIF | {"cicp"},
     ),
-    ImageFormat(
+    _deep(
         (".jxl",),
         jpeg.read_jpegxl,
         jpeg.write_jpegxl,
         (jpeg.JXL_CODESTREAM, jpeg.JXL_CONTAINER),
-        depths=DEEP,
-        alpha=True,
         holds=EXIF - {"icc"},
         turned="never",
     ),
-    ImageFormat(
+    _deep(
         (".jp2",),
         jpeg.read_jpeg2000,
         jpeg.write_jpeg2000,
         (jpeg.JP2_CODESTREAM, jpeg.JP2_CONTAINER),
-        depths=DEEP,
-        alpha=True,
         holds=EXIF | {"photoshop", "comment", "resolution"},
         turned="never",
     ),
     ImageFormat((".j2k", ".j2c", ".jpc", ".jpx", ".jpf"), jpeg.read_jpeg2000, becomes=".jp2"),
-    ImageFormat(
+    _deep(
         (".heic", ".heif", ".hif"),
         camera.read_heif,
         camera.write_heif,
         brands=HEIC,
-        depths=DEEP,
-        alpha=True,
         holds=EXIF | {"cicp"},
         module="pillow_heif",
         extra="heic",
@@ -206,13 +191,13 @@ def recognise(head: bytes, suffix: str = "") -> ImageFormat | None:
     """Return the format of a file that begins with `head` (64 bytes), None if it is unknown.
 
     Of the suffix, which has its dot and is in lower case, only that of a RAW file counts, since
-    many of these are TIFF files.
+    many of these are TIFF files; Canon's have a mark of their own.
     """
-    if head.startswith(tiff.SIGNATURES) and (suffix in RAW.suffixes or head[8:10] == CR2_MARK):
+    if head.startswith(tiff.SIGNATURES) and (suffix in RAW.suffixes or head[8:10] == b"CR"):
         return RAW
     if head[:4] == b"RIFF" and head[8:12] != b"WEBP":
         return None
-    named = brands(head)
+    named = jpeg.brands(head)
     for kind in FORMATS:
         if head.startswith(kind.starts) or named.intersection(kind.brands):
             return kind
@@ -232,9 +217,8 @@ def ending(path: Path) -> str:
         return ""
     if kind := recognise(head):
         return kind.suffixes[0]
-    return next(
-        (suffix for suffix, start in OTHER_STARTS.items() if re.match(start, head, re.DOTALL)), ""
-    )
+    starts = OTHER_STARTS.items()
+    return next((suffix for suffix, start in starts if re.match(start, head, re.DOTALL)), "")
 
 
 def written_suffix(suffix: str) -> str:

@@ -12,15 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, Say, UsageError
+from blurkit.io import formats
 from blurkit.io.films import FILM_SUFFIXES, FilmOptions, OpenFilm, can_write, shown_frames
-from blurkit.io.formats import (
-    WRITTEN_SUFFIXES,
-    ending,
-    is_written,
-    shown_suffixes,
-    why_unread,
-    written_suffix,
-)
 from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import comparison_path, composed, is_folder
 from blurkit.io.records import Image, Record, safe_name
@@ -61,8 +54,8 @@ class FileOptions:
         if self.format is None:
             return None
         suffix = f".{self.format.lower().removeprefix('.')}"
-        if suffix not in WRITTEN_SUFFIXES:
-            known = shown_suffixes(written=True).replace(".", "")
+        if suffix not in formats.WRITTEN_SUFFIXES:
+            known = formats.shown_suffixes(written=True).replace(".", "")
             raise UsageError(f"--format {self.format}: use one of {known}")
         return suffix
 
@@ -124,31 +117,28 @@ class _Images(Sink):
 
         A film is finished when a record that is not its next frame comes, and at the end.
         """
-        path, source = self.path(record), self._source(record)
+        path, source, options = self.path(record), self._source(record), self._options
         if self._film is not None and not self._film.takes(path, record):
             self.finish()
         self.claim(record)
-        image, alpha = _shown(record, self._show)
+        shown = _shown(record, self._show)
         if source is None:
-            options = self._options
-            write_image(
-                path, image, alpha, record.attrs, self._force, options.quality, options.warn
-            )
+            write_image(path, *shown, record.attrs, self._force, options.quality, options.warn)
             self._count(path, record)
             return
         if self._film is None:
-            self._film = OpenFilm(path, source, self._options.films, self._force)
+            self._film = OpenFilm(path, source, options.films, self._force)
             self._first, self._pictures = record, {}
-            self._shown = shown_frames(source, self._options.films.only)
+            self._shown = shown_frames(source, options.films.only)
         try:
-            self._film.write(record, image, alpha)
+            self._film.write(record, *shown)
         except BaseException:
             self.drop(record)
             raise
-        compare, number = self._options.compare, int(record.attrs["frame"])
-        if compare is not None and number in self._shown:
-            with self._options.guard(str(self._comparison(record))):
-                self._pictures[number] = compare(record)
+        number = int(record.attrs["frame"])
+        if options.compare is not None and number in self._shown:
+            with options.guard(str(self._comparison(record))):
+                self._pictures[number] = options.compare(record)
 
     def finish(self) -> None:
         """Complete the film that is open."""
@@ -216,8 +206,7 @@ class _Images(Sink):
         return record.source if is_frame and not self._options.films.frames else None
 
     def _suffix(self, source: str) -> str:
-        """Return the suffix of the result of a file with the suffix `source`."""
-        return self._options.suffix or written_suffix(source.lower())
+        return self._options.suffix or formats.written_suffix(source.lower())
 
 
 class ImageStream(Sink):
@@ -242,9 +231,8 @@ class ImageStream(Sink):
         self.claim(record)
         shown, options = _shown(record, self._show), self._options
         suffix, quality = str(options.suffix), options.quality
-        self._stream.write(
-            encode_image(suffix, *shown, record.attrs, quality, record.name, options.warn)
-        )
+        data = encode_image(suffix, *shown, record.attrs, quality, record.name, options.warn)
+        self._stream.write(data)
         self._stream.flush()
         self.done += 1
 
@@ -258,7 +246,7 @@ class ImageFolder(_Images):
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""
         if film := self._source(record):
-            name, suffix = str(record.attrs["film"]), film.suffix or ending(film)
+            name, suffix = str(record.attrs["film"]), film.suffix or formats.ending(film)
         else:
             name, suffix = record.name, self._suffix(str(record.attrs.get("suffix")))
         path = safe_name(composed(name))
@@ -307,9 +295,9 @@ class ImagesBeside(_Images):
         if not path.is_file():  # a shard may come from elsewhere and is not trusted
             raise UsageError("name an output with -o: a folder/, a shard (.h5) or -")
         if self._source(record):
-            return path.with_name(f"{path.stem}.{self._label}{path.suffix or ending(path)}")
+            return path.with_name(f"{path.stem}.{self._label}{path.suffix or formats.ending(path)}")
         frame = f"-{record.attrs['frame']}" if "frame" in record.attrs else ""
-        suffix, stem = self._suffix(ending(path)), path.stem
+        suffix, stem = self._suffix(formats.ending(path)), path.stem
         if suffix == path.suffix.lower():
             suffix = path.suffix  # in its own case
         elif record.name.rpartition("/")[2] == composed(path.name):
@@ -345,7 +333,7 @@ def open_sink(
     for a stream that is to be resumed.
     """
     suffix, path = options.suffix, Path(output or "")
-    writes_files = is_written(path) or path.suffix.lower() in FILM_SUFFIXES
+    writes_files = formats.is_written(path) or path.suffix.lower() in FILM_SUFFIXES
     if options.compare and output is not None and not (writes_files or is_folder(output)):
         raise UsageError("--compare requires images as output: name an image or a folder/")
     if output is None:
@@ -369,5 +357,5 @@ def open_sink(
         return ShardSink(path, options.force, resume=options.resume)
     shards = " ".join(sorted(SHARD_SUFFIXES))
     kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
-    reason = why_unread(path.suffix.lower())
+    reason = formats.why_unread(path.suffix.lower())
     raise UsageError(f"-o {output}: name {kinds}" + (f" ({reason})" if reason else ""))

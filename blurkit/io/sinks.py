@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blurkit.errors import BlurkitError, UsageError
+from blurkit.io import writing
 from blurkit.io.paths import walk
 from blurkit.io.records import Record, safe_name
 from blurkit.io.shards import read_shard
 from blurkit.io.streams import ShardWriter, end_whole, read_stream, write_stream
-from blurkit.io.writing import (
-    REPLACING,
-    finish_replacement,
-    last_change,
-    locked,
-    refuse_unwritable,
-    replace_set,
-    tidy,
-    writing_errors,
-)
 
 
 class Sink(AbstractContextManager["Sink"]):
@@ -89,7 +80,7 @@ class Sink(AbstractContextManager["Sink"]):
 
 def source_change(record: Record) -> int:
     """Return when a record's file was last changed, in nanoseconds, 0 if it has none."""
-    return last_change(record.source) if record.attrs.get("source") else 0
+    return writing.last_change(record.source) if record.attrs.get("source") else 0
 
 
 class StreamSink(Sink):
@@ -127,7 +118,6 @@ class ShardSink(Sink):
         return self._writer.path
 
     def finish(self) -> None:
-        """Finish the shard and rename it to its path."""
         self._writer.close()
         self.files += [self._writer.path] if self.done else []
 
@@ -170,10 +160,10 @@ class ShardFolder(Sink):
         self._unopened: dict[str, BlurkitError] = {}
         self._numbers: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
-        self._plan = folder / f".{part}{REPLACING}"
-        refuse_unwritable(folder)
-        tidy(folder)
-        finish_replacement(self._plan)
+        self._plan = folder / f".{part}{writing.REPLACING}"
+        writing.refuse_unwritable(folder)
+        writing.tidy(folder)
+        writing.finish_replacement(self._plan)
         self._unfinished = folder / f".{part}unfinished"
         shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a run that was killed
         present = part_shards(folder, part)
@@ -186,7 +176,7 @@ class ShardFolder(Sink):
             self._adopted = len(self.paths)
             for path in self._outdated:
                 for record in read_shard(path):
-                    if changed(record.name) <= last_change(path):
+                    if changed(record.name) <= writing.last_change(path):
                         self._finished(self._append(record), [record.name])
         elif present and not force:
             ways = "" if resume is None else "--resume to continue them or "
@@ -195,7 +185,6 @@ class ShardFolder(Sink):
             )
 
     def is_done(self, record: Record) -> bool:
-        """Return whether a whole shard of an earlier run holds a record of this name."""
         return record.name in self._names
 
     def path(self, record: Record) -> Path:
@@ -205,7 +194,7 @@ class ShardFolder(Sink):
         """Take over the records of a whole shard, unless a source was changed after it."""
         self._numbers[split] = max(self._numbers.get(split, 0), number + 1)
         names = [record.name for record in read_shard(path)]
-        if any(changed(name) > last_change(path) for name in names):
+        if any(changed(name) > writing.last_change(path) for name in names):
             self._outdated.append(path)
         else:
             self._finished(split, names)
@@ -224,7 +213,6 @@ class ShardFolder(Sink):
         self.done += 1
 
     def _append(self, record: Record) -> str:
-        """Append the record to its split's current shard, and return the split."""
         split = str(record.attrs.get("split") or "train")
         if len(safe_name(split).parts) > 1:
             raise BlurkitError(f"record {record.name!r}: split {split!r} is not a plain name")
@@ -257,7 +245,7 @@ class ShardFolder(Sink):
             for split in list(self._writers):
                 self._close(split)
             if self._outdated and self.paths:
-                self.paths = replace_set(self._plan, self.paths, self._outdated)
+                self.paths = writing.replace_set(self._plan, self.paths, self._outdated)
             self.files += self.paths[self._adopted :]
         finally:
             self.abandon()
@@ -300,15 +288,16 @@ class ResumedShard:
         self.path, self._compression = path, compression
         self._unfinished = unfinished_stream(path)
         self._stack = ExitStack()
-        with writing_errors(path):
+        with writing.writing_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(self._unfinished))
-            stopped = last_change(self._unfinished)
+            self._stack.enter_context(writing.locked(self._unfinished))
+            stopped = writing.last_change(self._unfinished)
             self._stream = self._stack.enter_context(self._unfinished.open("ab+"))
             end_whole(self._stream)
         self._again: set[str] = set()
         self._stopped = [record.name for record in self._appended()]
-        self._finished = {record.name: last_change(path) for record in self._old(pixels=False)}
+        written = (record.name for record in self._old(pixels=False))
+        self._finished = dict.fromkeys(written, writing.last_change(path))
         self._finished |= dict.fromkeys(self._stopped, stopped)
 
     def is_done(self, record: Record) -> bool:
@@ -317,7 +306,7 @@ class ResumedShard:
 
     def write(self, record: Record) -> None:
         """Append one record. Raises BlurkitError if that fails."""
-        with writing_errors(self.path):
+        with writing.writing_errors(self.path):
             write_stream(self._stream, record)
         self._again.add(record.name)
 
@@ -341,11 +330,9 @@ class ResumedShard:
         self._stack.close()
 
     def _old(self, pixels: bool = True) -> Iterator[Record]:
-        """Yield the records of the shard, if there is one."""
         return read_shard(self.path, pixels=pixels) if self.path.is_file() else iter(())
 
     def _appended(self) -> Iterator[Record]:
-        """Yield the records of the stream, if it has any."""
         size = self._stream.seek(0, 2)
         self._stream.seek(0)
         return read_stream(self._stream) if size else iter(())
