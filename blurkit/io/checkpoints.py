@@ -29,16 +29,10 @@ from blurkit.io.writing import Uncomplaining, replacing
 from blurkit.version import CHECKPOINT_VERSION
 
 CHECKPOINT_FORMAT = "blurkit-checkpoint"
-SAFETENSORS_HEADER = 100_000_000
-"""The longest header that the safetensors format allows, in bytes."""
-BUFFER = 1 << 20
-"""So many bytes of a checkpoint are written at a time."""
 
 STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "g_ema")
 """The keys under which training code saves a state dict; the first present one is read."""
 
-DEEPEST_TABLE = 8
-"""A state dict may be inside so many tables."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What wrappers put before every key: several GPUs, `torch.compile`, and training frameworks."""
 
@@ -120,7 +114,7 @@ def save_tensors(content: Mapping[str, Any], path: Path, force: bool = True) -> 
     """Write a table of tensors and plain values, whole or not at all, or raise BlurkitError."""
     with replacing(path, force) as partial, Uncomplaining(partial) as file:
         # torch writes a few bytes at a time, and aborts where a signal is raised in what it calls.
-        with deferred(), io.BufferedWriter(file, BUFFER) as buffered:
+        with deferred(), io.BufferedWriter(file, 1 << 20) as buffered:
             torch.save(content, buffered)
         if file.error is not None:
             raise file.error
@@ -206,7 +200,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
     file.seek(0)
     if not head:
         raise BlurkitError(f"{where}: is empty (0 bytes)")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # by its format
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
     if isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT:
@@ -271,7 +265,7 @@ def _is_role(about: Any) -> bool:
 
 def _state_dict(content: Any) -> StateDict | None:
     """Return the state dict in a foreign file, bare or under one of the usual keys, or None."""
-    for _ in range(DEEPEST_TABLE):
+    for _ in range(8):  # it may be inside so many tables
         if not isinstance(content, dict):
             return None
         inside = (content.get(key) for key in STATE_KEYS)

@@ -23,13 +23,7 @@ import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, Say, one_line
 from blurkit.io.codecs.metadata import Metadata, to_srgb
-from blurkit.io.codecs.pillow import (
-    QUALITY,
-    check_frame,
-    check_gif_end,
-    claims_limited,
-    opened,
-)
+from blurkit.io.codecs.pillow import QUALITY, check_frame, check_gif_end, claims_limited, opened
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
 from blurkit.io.encoding import FilmOptions, VideoWriter
@@ -104,17 +98,13 @@ def stated_length(path: Path) -> int | None:
         return None
 
 
-SHOWN_FRAMES = 6
-"""The number of frames by which a picture shows a film."""
-
-
 def shown_frames(path: Path, only: range | None = None) -> set[int]:
-    """Return the numbers of frames, evenly spread over a film or over `only` some of its frames.
+    """Return the numbers of six frames, evenly spread over a film or over `only` some of them.
 
-    They are `SHOWN_FRAMES`, or all; of a film that does not state its length, the first.
+    They are all if there are fewer; of a film that does not state its length, the first.
     """
     frames = only or range(stated_length(path) or 1)
-    places = np.linspace(0, len(frames) - 1, min(SHOWN_FRAMES, len(frames)))
+    places = np.linspace(0, len(frames) - 1, min(6, len(frames)))
     return {frames[place] for place in places.round().astype(int)}
 
 
@@ -156,9 +146,6 @@ STILLS = {".apng": ".png"}
 
 TICKS = 1000
 """Ticks a second of the times of frames, which all these formats round to milliseconds or more."""
-
-KEPT = ("loop", "default_image")
-"""Pillow's names of what is kept of an animation; without `loop`, a GIF is shown once."""
 
 
 @contextmanager
@@ -254,12 +241,14 @@ class AnimationWriter:
         if transparent:  # opaque where a frame had no alpha
             opaque = np.full_like(self._frames[0][:, :, 0], 255)
             frames = (f if f.shape[2] == 4 else np.dstack([f, opaque]) for f in self._frames)
-        options = _options(self._source) | {"quality": QUALITY}
+        options, metadata = _options(self._source) | {"quality": QUALITY}, self._metadata()
         if self._kind is BY_SUFFIX[".gif"]:
             options["disposal"] = 2 if transparent else 1  # else old pixels show through
-        metadata = self._metadata()
         if metadata.icc and "icc" not in self._kind.holds:
-            frames = _srgb(frames, metadata.icc)
+            frames = (
+                np.dstack([to_srgb(np.ascontiguousarray(f[:, :, :3]), metadata.icc), f[:, :, 3:]])
+                for f in frames
+            )
         if self._kind is not BY_SUFFIX[".png"]:
             names = self._kind.holds.intersection(PILLOW_NAMES)
             stated = {PILLOW_NAMES[name]: getattr(metadata, name) for name in names}
@@ -296,13 +285,6 @@ def rgb(image: Image) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def _srgb(frames: Iterable[np.ndarray], icc: bytes) -> Iterator[np.ndarray]:
-    """Yield frames in the colours of a profile, (H, W, 3 or 4), as sRGB."""
-    for frame in frames:
-        colours = to_srgb(np.ascontiguousarray(frame[:, :, :3]), icc)
-        yield np.concatenate([colours, frame[:, :, 3:]], axis=2)
-
-
 def _metadata_of(source: Path) -> Metadata:
     """Return the metadata of an animation; frames have their own palettes, so none is lost."""
     suffix = ending(source)
@@ -315,11 +297,11 @@ def _metadata_of(source: Path) -> Metadata:
 
 
 def _options(source: Path) -> dict[str, Any]:
-    """Return Pillow's options for what holds for an animation as a whole."""
+    """Return Pillow's options for an animation as a whole; without `loop`, a GIF is shown once."""
     if ending(source) not in ANIMATION_KINDS:
         return {"loop": 0}
     with reading_errors(source), _animation(source) as image:
-        return {key: image.info[key] for key in KEPT if key in image.info}
+        return {key: image.info[key] for key in ("loop", "default_image") if key in image.info}
 
 
 # ---- Writing films -------------------------------------------------------------------------------

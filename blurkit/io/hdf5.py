@@ -86,12 +86,6 @@ CHECKSUMMED = 2
 """The first version of the HDF5 superblock, the byte after the signature, with which all metadata
 has checksums."""
 
-SECONDS = 10
-"""The child has this many seconds, and one more for `BYTES_PER_SECOND`."""
-
-DEEPEST_GROUP = 8
-"""Groups inside groups that are still looked into."""
-
 
 def probe(path: Path) -> None:
     """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.
@@ -105,7 +99,7 @@ def probe(path: Path) -> None:
 @cache
 def _read_apart(path: Path, size: int, changed: int) -> None:
     command = [sys.executable, "-m", "blurkit.io.hdf5", str(path.absolute())]
-    seconds = SECONDS + size / BYTES_PER_SECOND
+    seconds = 10 + size / BYTES_PER_SECOND
     try:
         subprocess.run(
             command, input=b"", capture_output=True, timeout=seconds, check=True, cwd=IMPORTED_FROM
@@ -113,8 +107,9 @@ def _read_apart(path: Path, size: int, changed: int) -> None:
     except subprocess.CalledProcessError as error:
         raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error
     except subprocess.TimeoutExpired as error:
-        reason = f"reading it takes more than {seconds:.0f} s"
-        raise BlurkitError(f"{path}: damaged; {reason}") from error
+        raise BlurkitError(
+            f"{path}: damaged; reading it takes more than {seconds:.0f} s"
+        ) from error
 
 
 def _read_all(group: h5py.Group, depth: int = 0) -> None:
@@ -122,12 +117,11 @@ def _read_all(group: h5py.Group, depth: int = 0) -> None:
     for name in group:
         with contextlib.suppress(Exception):  # the others are read even so
             item = checked_item(group, name)
-            if isinstance(item, h5py.Group):
-                if depth < DEEPEST_GROUP:
-                    _read_all(item, depth + 1)
-            else:
+            if isinstance(item, h5py.Dataset):
                 item[()]
                 dict(item.attrs)
+            elif isinstance(item, h5py.Group) and depth < 8:  # others are for no reader
+                _read_all(item, depth + 1)
 
 
 if __name__ == "__main__":
@@ -137,9 +131,6 @@ if __name__ == "__main__":
 
 
 # ---- Truncated shards ----------------------------------------------------------------------------
-
-HEADER = re.compile(rb"OHDR\x02")
-"""The beginning of every object of an HDF5 file, since version 1.8 of the library."""
 
 
 class ZeroPadded(io.RawIOBase):
@@ -151,15 +142,13 @@ class ZeroPadded(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Seek as in any file; the end is so far away that HDF5 never reaches it."""
-        base = {0: 0, 1: self._place, 2: 1 << 60}[whence]
-        self._place = base + offset
+        self._place = {0: 0, 1: self._place, 2: 1 << 60}[whence] + offset
         return self._place
 
     def tell(self) -> int:
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Fill all of `buffer`, with zeros where the file has no bytes."""
         self._file.seek(min(self._place, self._size))
         buffer[:] = self._file.read(len(buffer)).ljust(len(buffer), b"\0")
         self._place += len(buffer)
@@ -169,13 +158,12 @@ class ZeroPadded(io.RawIOBase):
 def whole_groups(shard: h5py.File, file: BinaryIO, size: int) -> list[h5py.Group]:
     """Return the groups of records that are in the first `size` bytes, in order.
 
-    Each record says its own number, and every object is found by the signature of its header; what
-    else has that signature is refused by HDF5's checksums.
+    Each record says its own number, and every object is found by the signature of its header, since
+    version 1.8 of the library; what else has that signature is refused by HDF5's checksums.
     """
     file.seek(0)
-    data = file.read(size)
     found: dict[int, h5py.Group] = {}
-    for match in re.finditer(HEADER, data):
+    for match in re.finditer(rb"OHDR\x02", file.read(size)):
         try:
             group = _at(shard, match.start())
             if _ends_by(group, size):

@@ -30,15 +30,7 @@ from blurkit.io.codecs.metadata import (
 from blurkit.io.codecs.pillow import UNREADABLE
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, ImageFormat, recognise, shown_suffixes
 from blurkit.io.paths import reading_error, reading_errors
-from blurkit.io.records import (
-    Attributes,
-    Image,
-    Record,
-    check_image,
-    from_float,
-    hollow,
-    to_float,
-)
+from blurkit.io.records import Attributes, Image, Record, check_image, from_float, hollow, to_float
 from blurkit.io.writing import replacing
 
 HEAD = 64
@@ -118,7 +110,8 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
     pixels, beyond = _in_range(raw)
     pixels = turn_upright(check_image(pixels, str(path)), orientation)
     if beyond is not None:
-        if np.mean(beyond > 0) > MOST_BEYOND or np.abs(beyond).max() > FARTHEST:
+        # Of another scale: more than half are above 1, or one is beyond half precision.
+        if np.mean(beyond > 0) > 0.5 or np.abs(beyond).max() > 65504:
             low, high = float(raw.min()), float(raw.max())
             reason = f"values from {low:g} to {high:g}; float images are in [0, 1]"
             raise BlurkitError(f"{path}: {reason}, but for highlights")
@@ -128,13 +121,11 @@ def upright_picture(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
 
 def _upright_hollow(path: Path, raw: np.ndarray, attrs: Attributes) -> Picture:
     """Return the `hollow` pixels of a file as an upright picture, as `upright_picture` does."""
-    *size, channels = raw.shape if raw.ndim == 3 else (*raw.shape, 1)
-    size = size[::-1] if int(attrs.get("orientation", 1)) >= 5 else size
-    kind = np.dtype(np.float32) if raw.dtype.kind == "f" else raw.dtype
-    pixels, alpha = hollow((*size, channels), kind), channels in (2, 4)
-    check_image(pixels[:1, :1, : channels - alpha], str(path))
-    attrs = {"source": str(path), "suffix": path.suffix.lower(), **attrs}
-    return Picture(pixels[..., : channels - alpha], pixels[..., -1:] if alpha else None, attrs)
+    first = upright_picture(path, raw[:1, :1], attrs)
+    size = raw.shape[:2] if int(attrs.get("orientation", 1)) < 5 else raw.shape[1::-1]
+    pixels, alpha = first.pixels, first.alpha
+    whole = None if alpha is None else hollow((*size, 1), alpha.dtype)
+    return Picture(hollow((*size, pixels.shape[2]), pixels.dtype), whole, first.attrs)
 
 
 def write_image(
@@ -201,11 +192,6 @@ def image_record(name: str, pictures: Mapping[str, Picture]) -> Record:
     if first.alpha is not None:
         record.images["alpha"] = first.alpha
     return record
-
-
-MOST_BEYOND, FARTHEST = 0.5, 65504
-"""If more of the values of a float image are above 1, or one is beyond half precision, the values
-are of another scale."""
 
 
 def _in_range(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

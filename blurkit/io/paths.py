@@ -74,8 +74,6 @@ FAILURES = {
 }
 """The errors by which an operating system cannot read a file, whatever the file holds."""
 
-_ERRNO = re.compile(r"\berrno = (\d+)")
-
 
 def system_failure(error: BaseException | None) -> str:
     """Return what the operating system said if it could not read a file, "" if that is damaged.
@@ -84,7 +82,7 @@ def system_failure(error: BaseException | None) -> str:
     """
     while error is not None:
         if isinstance(error, OSError):
-            quoted = _ERRNO.search(str(error))
+            quoted = re.search(r"\berrno = (\d+)", str(error))
             number = int(quoted[1]) if quoted else error.errno
             if number in FAILURES:
                 return os.strerror(number)

@@ -68,9 +68,6 @@ TEXTS = ("source", "suffix", "split", "sequence", "film", "extras_of", "extras_n
 BYTES = ("exif", "icc_profile", "xmp", "photoshop", "comment", "extras")
 """The attributes that are texts, and those that are arrays of uint8, in every record."""
 
-FARTHEST = (-1.0, 2.0)
-"""Values of float images beyond these are of another scale than [0, 1]."""
-
 
 def check_record(record: Record) -> None:
     """Raise BlurkitError, naming the first fault, unless a record is as `Record` says."""
@@ -80,7 +77,7 @@ def check_record(record: Record) -> None:
         check_image(image, f"image {key!r}")
         if image.dtype.kind == "f":
             low, high = float(image.min()), float(image.max())
-            if low < FARTHEST[0] or high > FARTHEST[1]:
+            if low < -1 or high > 2:  # of another scale
                 reason = f"values from {low:g} to {high:g}; float images are in [0, 1]"
                 raise BlurkitError(f"image {key!r}: {reason}")
     alpha = record.images.get("alpha")
@@ -107,7 +104,6 @@ def check_record(record: Record) -> None:
 
 
 def _are_jpeg_tables(value: Any) -> bool:
-    """Return whether a value is one to four quantisation tables of a JPEG."""
     fits = isinstance(value, np.ndarray) and value.dtype == np.uint16 and value.ndim == 2
     return fits and value.shape[1] == 64 and 1 <= len(value) <= 4 and bool(value.all())
 
@@ -143,13 +139,12 @@ def safe_name(name: str) -> PurePosixPath:
     or a control character: the file could then be written outside the output folder.
     """
     path = PurePosixPath(name)
-    unsafe = (
+    if (
         not path.parts
         or path.is_absolute()
         or ".." in path.parts
-        or re.search(r"[\x00-\x1f\\]|^[A-Za-z]:", name) is not None
-    )
-    if unsafe:
+        or re.search(r"[\x00-\x1f\\]|^[A-Za-z]:", name)
+    ):
         raise BlurkitError(f"record name {name!r} is not a plain relative path; not written")
     return path
 

@@ -32,8 +32,6 @@ STDIN = "stdin"
 IN_MEMORY = 256 << 20
 """Shards of a stream up to this size in bytes stay in memory; larger ones use a temporary file."""
 
-CHUNK = 1 << 20
-
 
 def read_stream(
     stream: BinaryIO, on_error: OnError = raise_error, image: str = "blur", name: str = STDIN
@@ -47,16 +45,15 @@ def read_stream(
     number = 0
     while head := _read_exactly(stream, HEAD):
         number += 1
-        if number == 1 and recognise(head):
-            content = io.BytesIO(head + stream.read())
+        if number == 1 and not head.startswith(SIGNATURE):
             try:
+                if recognise(head) is None:
+                    reason = "is neither a stream of records nor an image that can be read"
+                    raise BlurkitError(f"{name}: {reason}")
+                content = io.BytesIO(head + stream.read())
                 yield image_record(name, {image: decode_image(content, Path(name))})
             except BlurkitError as error:
                 on_error(name, error)
-            return
-        if number == 1 and not head.startswith(SIGNATURE):
-            reason = "is neither a stream of records nor an image that can be read"
-            on_error(name, BlurkitError(f"{name}: {reason}"))
             return
         where = f"stream, shard {number}"
         try:
@@ -66,7 +63,7 @@ def read_stream(
             return
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spool:
             spool.write(head[:size])
-            while spool.tell() < size and (data := stream.read(min(CHUNK, size - spool.tell()))):
+            while data := stream.read(min(1 << 20, size - spool.tell())):
                 spool.write(data)
             received = spool.tell()
             yield from read_open_shard(spool, received, where, on_error)  # type: ignore[arg-type]
@@ -128,9 +125,6 @@ LIBRARY = "v110"
 Texts of variable length have none, so texts are of fixed length here.
 """
 
-ROOM = 8 << 20
-"""HDF5 is called only if so many bytes can be allocated: it does not survive a lack of memory."""
-
 
 def start_shard(file: h5py.File) -> None:
     """Mark an empty HDF5 file as a shard."""
@@ -180,20 +174,17 @@ def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
 
 
 def _set_text(item: Any, key: str, text: str) -> None:
-    """Set a string attribute; a file name's bytes that are not UTF-8 are preserved.
-
-    Raises ValueError if the text has a NUL, where HDF5 ends it.
-    """
+    """Set a string attribute; a file name's bytes that are not UTF-8 are preserved."""
     data = text.encode(errors="surrogateescape")
-    if b"\0" in data:
+    if b"\0" in data:  # where HDF5 ends a text
         raise ValueError("its text has a NUL character")
     item.attrs.create(key, data, dtype=h5py.string_dtype(length=max(1, len(data))))
 
 
 @contextmanager
 def _called() -> Iterator[None]:
-    """Call HDF5 without signals and with `ROOM` to spare, or raise MemoryError: it would crash."""
-    np.empty(ROOM, np.uint8)
+    """Call HDF5 without signals and with 8 MiB to spare, or raise MemoryError: it would crash."""
+    np.empty(8 << 20, np.uint8)
     with deferred():
         yield
 

@@ -43,19 +43,10 @@ MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: 
 MATRIX_NUMBERS = {"ITU709": 1, "FCC": 4, "ITU601": 5, "SMPTE240M": 7, "BT2020": 9}
 """The same matrices as swscale's numbers, since older versions of PyAV do not know every name."""
 
-TALLEST_SD = 576
-"""Where a video does not state its matrix, players take BT.601 up to this height, else BT.709."""
-
-STRAIGHT = np.array((1, 0, 0, 0, 1, 0, 0, 0, 1), np.int32)
-"""The display matrix of a film that is not turned."""
-
 FULL_RANGE = 2
 
 SCALING = 0x4 | 0x2000 | 0x40000
 """swscale's BICUBIC, FULL_CHR_H_INT and ACCURATE_RND: else luma loses a grey level on its way."""
-
-SLACK = 0.5
-"""A Matroska file that ends so many seconds before the end that it states has been cut."""
 
 
 @contextmanager
@@ -97,13 +88,14 @@ def read_video(path: Path) -> Generator[Picture, None, None]:
     They are upright: the rotation that phones store is applied. The attribute `icc_profile` says
     how colours other than the usual ones are shown. Raises BlurkitError where the file is damaged.
     """
-    decoded, matrix = 0, STRAIGHT
+    decoded = 0
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         try:
             for frame, time in _timed(container, stream):
                 check_claim(frame.height, frame.width, 24, path.stat().st_size, str(path))
-                matrix = matrix if decoded else _display_matrix(frame)
+                if not decoded:
+                    matrix = _display_matrix(frame)
                 pixels = as_displayed(_rgb(frame), matrix)
                 picture = frame_picture(path, pixels, time, _profile_of(frame))
                 decoded += 1
@@ -167,7 +159,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
     shown = stated_frames(container, stream)
     if "mp4" in kind and decoded < shown:
         raise ValueError(f"{shown} were expected")
-    if "matroska" in kind and reached < stated - SLACK:
+    if "matroska" in kind and reached < stated - 0.5:
         raise ValueError(f"{reached:.1f} of {stated:.1f} seconds are there")
 
 
@@ -218,9 +210,12 @@ def codec_of(stream: Any) -> str:
 
 
 def matrix_of(context: Any) -> str:
-    """Return the name of the matrix between YUV and RGB of a frame or codec context."""
+    """Return the name of the matrix between YUV and RGB of a frame or codec context.
+
+    Where none is stated, players take BT.601 up to a height of 576, else BT.709.
+    """
     stated = MATRICES.get(int(context.colorspace))
-    return stated or ("ITU709" if context.height > TALLEST_SD else "ITU601")
+    return stated or ("ITU709" if context.height > 576 else "ITU601")
 
 
 def range_of(context: Any) -> int:
@@ -248,7 +243,7 @@ def _rgb(frame: Any) -> np.ndarray:
 def _display_matrix(frame: Any) -> np.ndarray:
     """Return the matrix of a film's first frame; asked for it, PyAV keeps a frame in memory."""
     data = [bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
-    return np.frombuffer(data[0], np.int32) if data else STRAIGHT
+    return np.frombuffer(data[0], np.int32) if data else np.eye(3, dtype=np.int32).ravel()
 
 
 def as_displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -24,21 +24,12 @@ from blurkit.interrupts import deferred
 TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}\.partial|lock)")
 """The names of temporary files and locks, with what they are named after."""
 
-LONGEST = 200
-"""So many bytes of a file's name are in the names of its temporary file and lock."""
-
 REPLACING = "replacing.json"
 """The end of the name of a file that says which files are to replace which."""
 
 UNABLE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 """The errors of file systems that lack what a program asks for: locks, hard links, renaming, or
 waiting for the disk."""
-
-UNLOCKABLE = UNABLE | {errno.ENOLCK}
-UNLINKABLE = UNABLE | {errno.EPERM, errno.EMLINK}
-
-PAUSE = 0.2
-"""Seconds between attempts to get a lock that is waited for."""
 
 _tidied: set[Path] = set()
 
@@ -182,7 +173,7 @@ class Uncomplaining(io.RawIOBase):
     """A file that a library writes, which keeps an error to itself.
 
     HDF5 crashes after an error, and torch reports any as one of the archive. `error` is the first;
-    nothing is written after it.
+    nothing is written or cut off after it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -194,7 +185,6 @@ class Uncomplaining(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """Write all of `data`, unless there was an error."""
         left = memoryview(data).cast("B")
         size = len(left)
         while left and self.error is None:
@@ -205,7 +195,6 @@ class Uncomplaining(io.RawIOBase):
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """Change the size of the file, unless there was an error."""
         try:
             return self._file.truncate(size) if self.error is None else 0
         except OSError as error:
@@ -232,7 +221,7 @@ class Uncomplaining(io.RawIOBase):
 
 
 def _stem(path: Path) -> str:
-    return os.fsdecode(os.fsencode(path.name)[:LONGEST])
+    return os.fsdecode(os.fsencode(path.name)[:200])  # temporary files and locks have longer names
 
 
 def _created(path: Path) -> Path:
@@ -258,7 +247,7 @@ def _put(partial: Path, path: Path, force: bool) -> None:
             f"{path}: has appeared while this was written; give --force to overwrite it"
         ) from error
     except OSError as error:
-        if error.errno not in UNLINKABLE:
+        if error.errno not in UNABLE | {errno.EPERM, errno.EMLINK}:
             raise
         refuse_existing(path, force)
         _replace(partial, path)
@@ -321,7 +310,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     try:
         with deferred() as stopped:
             try:
-                lock.acquire(-1 if wait else 0, PAUSE, cancel_check=lambda: bool(stopped()))
+                lock.acquire(-1 if wait else 0, 0.2, cancel_check=lambda: bool(stopped()))
             except Timeout as error:
                 with suppress(FileExistsError):  # filelock waits for a folder that takes no file
                     os.close(os.open(lock.lock_file, os.O_CREAT | os.O_EXCL))
@@ -329,7 +318,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
                 reason = "is being written by another process; wait until it has ended"
                 raise BlurkitError(f"{path}: {reason}") from error
             except OSError as error:
-                if error.errno not in UNLOCKABLE:
+                if error.errno not in UNABLE | {errno.ENOLCK}:
                     with suppress(OSError, Timeout):  # it may have made its file before it failed
                         lock.acquire(0)
                         _remove(Path(lock.lock_file))
