@@ -163,10 +163,7 @@ class VideoWriter:
         ]
 
     def _choose_encoder(self, suffix: str) -> str:
-        """Return the codec to write: that of the source, if it can be written in this container.
-
-        The encoders of VP8 and VP9 that PyAV has write 8 bits.
-        """
+        """Return the codec to write: that of the source, if it can be written in this container."""
         from av import VideoFormat
 
         codec, deep = self._look.codec, videos.bits_of(VideoFormat(self._look.pixels)) > 8
@@ -174,11 +171,9 @@ class VideoWriter:
         held = self._output.supported_codecs
         if videos.MUXERS[suffix] == "mpegts":  # FFmpeg does not say it
             held = {"h264", "hevc"}
-        return next(
-            name
-            for name in (codec, *likes, "h264")
-            if name in ENCODERS and name in held and not (deep and name in ("vp8", "vp9"))
-        )
+        shallow = ("vp8", "vp9") if deep else ()  # PyAV's encoders of these write 8 bits
+        able = (held & ENCODERS.keys()).difference(shallow)
+        return next(name for name in (codec, *likes, "h264") if name in able)
 
     def _open_stream(self, time_base: Fraction) -> Any:
         name, options = ENCODERS[self._encoder]
@@ -221,10 +216,7 @@ class VideoWriter:
         return frame
 
     def _conversion(self, kind: str) -> Any:
-        """Return FFmpeg's conversion from RGB to the colours and chroma samples of the stream.
-
-        It is what the program ffmpeg does; PyAV's own reformatting has no place of chroma samples.
-        """
+        """Return FFmpeg's conversion to the stream's pixels; PyAV's own does not place chroma."""
         from av import VideoFormat
         from av.filter import Graph
 

@@ -22,40 +22,17 @@ import PIL.Image
 import PIL.WebPImagePlugin
 
 from blurkit.errors import BlurkitError, Say, one_line
+from blurkit.io import images, paths, videos
 from blurkit.io.codecs.metadata import Metadata, to_srgb
 from blurkit.io.codecs.pillow import QUALITY, check_frame, check_gif_end, claims_limited, opened
 from blurkit.io.codecs.png import described_png
 from blurkit.io.codecs.tiff import link_directories, page_count, read_pages, write_page
 from blurkit.io.encoding import FilmOptions, VideoWriter
 from blurkit.io.formats import BY_SUFFIX, TIFF, ending
-from blurkit.io.images import (
-    FrameTime,
-    Picture,
-    fitted,
-    frame_picture,
-    held,
-    not_kept,
-    upright_picture,
-)
-from blurkit.io.paths import (
-    check_pixels,
-    decoding_errors,
-    reading_error,
-    reading_errors,
-    system_failure,
-)
 from blurkit.io.records import Attributes, Image, Record, from_float, to_float
-from blurkit.io.videos import (
-    VIDEO_SUFFIXES,
-    describe_video,
-    is_video,
-    open_video,
-    read_video,
-    stated_frames,
-)
 from blurkit.io.writing import Uncomplaining, last_change, replacing, writing_errors
 
-FILM_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".apng"}
+FILM_SUFFIXES = videos.VIDEO_SUFFIXES | {".gif", ".apng"}
 """The suffixes of files that usually hold films; images with other suffixes may hold some too."""
 
 
@@ -66,7 +43,7 @@ def is_film(path: Path) -> bool:
     once, are not opened. Raises BlurkitError if the operating system cannot read the file.
     """
     suffix = ending(path)
-    if suffix in VIDEO_SUFFIXES:
+    if suffix in videos.VIDEO_SUFFIXES:
         return True
     if not path.is_file():
         return False
@@ -78,8 +55,8 @@ def is_film(path: Path) -> bool:
         with _animation(path) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception as error:  # Pillow raises errors of any kind on damaged data
-        if system_failure(error):
-            raise reading_error(path, "", error) from error
+        if paths.system_failure(error):
+            raise paths.reading_error(path, "", error) from error
         return False
 
 
@@ -89,9 +66,9 @@ def stated_length(path: Path) -> int | None:
     if suffix in TIFF.suffixes:
         return page_count(path)
     try:
-        if suffix in VIDEO_SUFFIXES:
-            with open_video(path) as (container, stream):
-                return stated_frames(container, stream) or None
+        if suffix in videos.VIDEO_SUFFIXES:
+            with videos.open_video(path) as (container, stream):
+                return videos.stated_frames(container, stream) or None
         with _animation(path) as image:
             return int(getattr(image, "n_frames", 1))  # for a GIF, all frames are looked at
     except Exception:  # of any kind
@@ -108,7 +85,7 @@ def shown_frames(path: Path, only: range | None = None) -> set[int]:
     return {frames[place] for place in places.round().astype(int)}
 
 
-def read_film(path: Path) -> Generator[Picture, None, None]:
+def read_film(path: Path) -> Generator[images.Picture, None, None]:
     """Yield the upright frames of a film, one in memory at a time.
 
     Raises BlurkitError if the file is missing or not a film, and at the place where it is damaged.
@@ -117,13 +94,13 @@ def read_film(path: Path) -> Generator[Picture, None, None]:
     if not path.is_file():
         reason = "is not a regular file" if path.exists() else "no such file"
         raise BlurkitError(f"{path}: {reason}")
-    if suffix in VIDEO_SUFFIXES:
-        yield from read_video(path)
+    if suffix in videos.VIDEO_SUFFIXES:
+        yield from videos.read_video(path)
     elif not is_film(path):
         raise BlurkitError(f"{path}: is a single image, not a film")
     elif suffix in TIFF.suffixes:
         for pixels, metadata in read_pages(path):
-            yield upright_picture(path, pixels, metadata.attributes())
+            yield images.upright_picture(path, pixels, metadata.attributes())
     else:
         yield from read_animation(path)
 
@@ -155,7 +132,7 @@ def _animation(path: Path) -> Iterator[PIL.Image.Image]:
         yield image
 
 
-def read_animation(path: Path) -> Generator[Picture, None, None]:
+def read_animation(path: Path) -> Generator[images.Picture, None, None]:
     """Yield the frames of an animation as they are shown: whole pictures of 8 bits.
 
     They are RGB, with alpha where a frame is transparent. Raises BlurkitError where the file is
@@ -164,22 +141,22 @@ def read_animation(path: Path) -> Generator[Picture, None, None]:
     clock, stored = 0, path.stat().st_size
     # Not by imageio, which reads the EXIF block of every frame and stops at one that is invalid.
     with _animation(path) as image:
-        with decoding_errors(path, "damaged after frame 0"):
+        with paths.decoding_errors(path, "damaged after frame 0"):
             count = int(getattr(image, "n_frames", 1))
         for number in range(count):
-            with decoding_errors(path, f"damaged after frame {number}"):
+            with paths.decoding_errors(path, f"damaged after frame {number}"):
                 with claims_limited(stored):
                     image.seek(number)
                 check_frame(image, stored, str(path))
-                check_pixels(image.height * count, image.width, str(path))
+                paths.check_pixels(image.height * count, image.width, str(path))
                 pixels = np.asarray(image.convert("RGBA"))
                 duration = round(image.info.get("duration", 0))
             opaque = bool((pixels[:, :, 3] == 255).all())
-            time = FrameTime(clock, duration, Fraction(1, TICKS))
-            yield frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
+            time = images.FrameTime(clock, duration, Fraction(1, TICKS))
+            yield images.frame_picture(path, pixels[:, :, :3] if opaque else pixels, time)
             clock += duration
     if image.format == "GIF":
-        with path.open("rb") as file, decoding_errors(path, f"damaged after frame {count}"):
+        with path.open("rb") as file, paths.decoding_errors(path, f"damaged after frame {count}"):
             check_gif_end(file)
 
 
@@ -207,10 +184,7 @@ def write_animation(
 
 
 class AnimationWriter:
-    """Writes an animation to a file; until `close`, all its frames are kept in memory.
-
-    It is repeated as often as the animation `source` is, or forever if that is a video.
-    """
+    """Writes an animation to a file; until `close`, all its frames are kept in memory."""
 
     def __init__(self, path: Path, result: Path, source: Path, warn: Say) -> None:
         self._path, self._result, self._source, self._warn = path, result, source, warn
@@ -229,13 +203,10 @@ class AnimationWriter:
             height, width = frame.shape[:2]
             raise BlurkitError(f"a frame of {width}x{height} pixels does not fit the film's others")
         self._frames.append(frame)
-        self._durations.append(round(TICKS * FrameTime.of(attrs).duration))
+        self._durations.append(round(TICKS * images.FrameTime.of(attrs).duration))
 
     def close(self) -> None:
-        """Write the file, and report what it lacks of its source.
-
-        Raises BlurkitError if the format cannot hold it.
-        """
+        """Write the file, and report what it lacks. Raises BlurkitError if the format is unfit."""
         transparent = any(frame.shape[2] == 4 for frame in self._frames)
         frames: Iterable[np.ndarray] = self._frames
         if transparent:  # opaque where a frame had no alpha
@@ -260,19 +231,18 @@ class AnimationWriter:
             self._path.write_bytes(described_png(self._path.read_bytes(), metadata))
 
     def _metadata(self) -> Metadata:
-        """Return the metadata of the source that the format holds, and report what is lost."""
         kind, source = self._kind, _metadata_of(self._source)
         if kind is not BY_SUFFIX[".png"]:  # Pillow writes no codes of colours
             kind = replace(kind, holds=kind.holds - {"cicp"})
         try:
-            metadata, lost = held(kind, source)
+            metadata, lost = images.held(kind, source)
         except ValueError as error:
             raise BlurkitError(f"{self._source}: cannot be written ({error})") from error
         if metadata.orientation > 1 and kind.suffixes == (".avif",):  # on which Pillow 13 crashes
             metadata, lost = metadata.stored(1, self._frames[0].shape[:2]), [*lost, "orientation"]
         lost += [f"depth of {source.bits} bits"] if source.bits else []
         if lost:
-            self._warn(f"{self._source}: {not_kept(lost)}")
+            self._warn(f"{self._source}: {images.not_kept(lost)}")
         return metadata
 
     def release(self) -> None:
@@ -290,7 +260,7 @@ def _metadata_of(source: Path) -> Metadata:
     suffix = ending(source)
     if suffix not in ANIMATION_KINDS:
         return Metadata()
-    with reading_errors(source), source.open("rb") as file:
+    with paths.reading_errors(source), source.open("rb") as file:
         _, metadata = BY_SUFFIX[STILLS.get(suffix, suffix)].read(file, str(source), False)
     lost = (what for what in metadata.lost.split(", ") if what != "palette")
     return replace(metadata, lost=", ".join(lost))
@@ -299,8 +269,8 @@ def _metadata_of(source: Path) -> Metadata:
 def _options(source: Path) -> dict[str, Any]:
     """Return Pillow's options for an animation as a whole; without `loop`, a GIF is shown once."""
     if ending(source) not in ANIMATION_KINDS:
-        return {"loop": 0}
-    with reading_errors(source), _animation(source) as image:
+        return {"loop": 0}  # for ever
+    with paths.reading_errors(source), _animation(source) as image:
         return {key: image.info[key] for key in ("loop", "default_image") if key in image.info}
 
 
@@ -315,14 +285,14 @@ class PageWriter:
 
         self._raw = Uncomplaining(path)  # tifffile suppresses errors when it closes a file
         self._path, self._source, self._warn, self._lost = path, source, warn, list[str]()
-        with reading_errors(source), tifffile.TiffFile(source) as read:
+        with paths.reading_errors(source), tifffile.TiffFile(source) as read:
             large = source.stat().st_size >= 2**31
             self._file = tifffile.TiffWriter(
                 cast(BinaryIO, self._raw), bigtiff=large, byteorder=read.byteorder
             )
 
     def write(self, image: Image, alpha: Image | None, attrs: dict[str, Any]) -> None:
-        pixels, metadata, lost = fitted(TIFF, image, alpha, attrs)
+        pixels, metadata, lost = images.fitted(TIFF, image, alpha, attrs)
         write_page(self._file, pixels, metadata)
         self._lost += lost
         if self._raw.error is not None:
@@ -335,7 +305,7 @@ class PageWriter:
             raise self._raw.error
         link_directories(self._path)
         if self._lost:
-            self._warn(f"{self._source}: {not_kept(self._lost)}")
+            self._warn(f"{self._source}: {images.not_kept(self._lost)}")
 
     def release(self) -> None:
         self._file.close()
@@ -397,10 +367,10 @@ def _writer(
     partial: Path, result: Path, source: Path, options: FilmOptions
 ) -> VideoWriter | AnimationWriter | PageWriter:
     """Return a writer of frames, whose file is whole after `close` and released in any case."""
-    if is_video(result):
+    if videos.is_video(result):
         return VideoWriter(partial, result, source, options)
     if result.suffix.lower() in ANIMATION_KINDS:
-        about = describe_video(source) if is_video(source) else {}
+        about = videos.describe_video(source) if videos.is_video(source) else {}
         lost = [name for name in ("audio", "subtitles") if about.get(name)]
         if lost and options.only is None:
             options.warn(f"{source}: not kept in the new film: {', '.join(lost)}")

@@ -238,9 +238,8 @@ def fitted(
     else:
         orientation = 1
     if pixels.dtype not in kind.depths:
-        deepest = np.dtype(kind.depths[-1])
         lost.append("float values" if pixels.dtype.kind == "f" else "depth of 16 bits")
-        pixels = _as_depth(pixels, deepest)
+        pixels = _as_depth(pixels, kind.depths[-1])
     if icc and not metadata.icc and pixels.shape[2] == 3:
         pixels = to_srgb(pixels, icc)
     if alpha is not None and kind.alpha:
@@ -256,15 +255,14 @@ def held(kind: ImageFormat, metadata: Metadata, gray: bool = False) -> tuple[Met
     lost = metadata.lost.split(", ") if metadata.lost else []
     if metadata.cicp and "cicp" not in kind.holds:
         metadata = replace(metadata, icc=metadata.icc or profile_of(metadata.cicp, gray), cicp=None)
-    without: dict[str, Any] = {}
     for name, word in FIELD_NAMES.items():
         value = getattr(metadata, name)
         large = name in ("exif", "xmp", "comment") and len(value) > kind.largest
         if value and (name not in kind.holds or large):
             lost.append(word)
-            without[name] = None if name == "resolution" else b""
-    without.pop("icc", None)  # by which colours are converted
-    metadata = replace(metadata, **without)
+            if name != "icc":  # by which colours are converted
+                empty: dict[str, Any] = {name: None if name == "resolution" else b""}
+                metadata = replace(metadata, **empty)
     if metadata.extras and metadata.extras_of not in kind.suffixes:
         lost += metadata.extras_names.split(", ") if metadata.extras_names else []
         metadata = replace(metadata, extras=b"")

@@ -174,13 +174,11 @@ def distinct(candidates: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _leads_back(link: Path, root: Path) -> bool:
-    """Return whether a folder below `root` is a link to a folder that it is in, or to one above.
-
-    A path below `root` is in its own folders and in those that their links lead to.
-    """
+    """Return whether a folder below `root` is a link to a folder that it is in, or to one above."""
     if not link.is_symlink():
         return False
     target = link.resolve()
+    # It is in its own folders, and in those that their links lead to.
     above = [root, *(root / part for part in link.relative_to(root).parents)]
     return any(folder.resolve().is_relative_to(target) for folder in above)
 
@@ -280,15 +278,12 @@ def check_claim(
 
 
 def refuse_missing(files: Iterable[str | Path | None], what: str = "checkpoint") -> None:
-    """Raise BlurkitError for a file that does not exist, before torch is imported for it.
-
-    Why another one cannot be looked at, whoever opens it will say.
-    """
+    """Raise BlurkitError for a file that does not exist, before torch is imported for it."""
     for file in files:
         try:
             if file not in (None, "-"):
                 os.lstat(file)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             raise BlurkitError(f"{file}: no such {what}") from error
-        except OSError:
+        except OSError:  # of which whoever opens the file will speak
             continue

@@ -210,12 +210,9 @@ def codec_of(stream: Any) -> str:
 
 
 def matrix_of(context: Any) -> str:
-    """Return the name of the matrix between YUV and RGB of a frame or codec context.
-
-    Where none is stated, players take BT.601 up to a height of 576, else BT.709.
-    """
-    stated = MATRICES.get(int(context.colorspace))
-    return stated or ("ITU709" if context.height > 576 else "ITU601")
+    """Return the name of the matrix between YUV and RGB of a frame or codec context."""
+    usual = "ITU709" if context.height > 576 else "ITU601"  # as players do where none is stated
+    return MATRICES.get(int(context.colorspace), usual)
 
 
 def range_of(context: Any) -> int:

@@ -144,10 +144,7 @@ LIGHT_LEVELS = {"content_light_level", "mastering_display_colour_volume"}
 
 
 def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write pixels (H, W, 1 to 4), 16 bits as 10 or 12; libheif applies the EXIF's orientation.
-
-    Chroma is as small as in the source: many devices show 4:2:0 alone.
-    """
+    """Write pixels (H, W, 1 to 4), 16 bits as 10 or 12; libheif applies the EXIF's orientation."""
     import pillow_heif
 
     height, width, channels = pixels.shape
@@ -158,6 +155,7 @@ def write_heif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     if metadata.cicp:
         stated |= dict(zip(NCLX, metadata.cicp, strict=True))
     pillow_heif.options.SAVE_HDR_TO_12_BIT = metadata.bits != 10
+    # Chroma is as small as in the source, since many devices show 4:2:0 alone.
     stated |= {"quality": quality or QUALITY, "chroma": CHROMA[metadata.subsampling or 0]}
     speed = {"preset": "fast"}  # half the time of x265's default, files larger by a hundredth
     pillow_heif.encode(mode, (width, height), data, file, enc_params=speed, **stated)

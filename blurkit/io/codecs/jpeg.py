@@ -61,10 +61,7 @@ def read_jpegxl(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
 
 
 def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:
-    """Write upright sRGB pixels (H, W, 1 to 4) with a quality.
-
-    16 bits, quality 100 and by default what was stored so are without loss.
-    """
+    """Write upright sRGB pixels (H, W, 1 to 4); 16 bits, and what was stored so, without loss."""
     import imagecodecs
 
     plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels

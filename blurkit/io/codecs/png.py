@@ -85,13 +85,10 @@ def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | 
 
 
 def described_png(data: bytes, metadata: Metadata) -> bytes:
-    """Return a PNG file with metadata in chunks behind its header, as most of them must be.
-
-    The codes of colours are those of the pixels, which are RGB of full range.
-    """
+    """Return a PNG file with metadata in chunks behind its header, as most of them must be."""
     held = {kind for kind, *_ in _chunks(metadata.extras, 0)}
     chunks = b""
-    # The codes of sRGB, and of nothing stated, need no chunk.
+    # The codes of sRGB, and of nothing stated, need no chunk; others are of RGB and full range.
     if metadata.cicp and metadata.cicp[:2] not in ((1, 13), (2, 2)) and b"cICP" not in held:
         chunks += _chunk(b"cICP", bytes((*metadata.cicp[:2], 0, 1)))
     if metadata.icc and not held.intersection((b"iCCP", b"gAMA", b"cHRM")):

@@ -214,10 +214,7 @@ def _set_index(data: bytearray, end: int) -> None:
 
 
 def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes]:
-    """Return segments with an index of pictures from `end` on, and these, without thumbnails.
-
-    An index whose pictures are not there is left out.
-    """
+    """Return segments with an index of pictures from `end` on, and these, without thumbnails."""
     whole, behind = _index(data), data[end:]
     if whole is None:
         return own, behind
@@ -229,7 +226,7 @@ def _without_thumbnails(own: bytes, data: bytes, end: int) -> tuple[bytes, bytes
     for number, (_, kind, size, place) in enumerate(old):
         begin = place + base - end
         if number and (begin < 0 or data[end + begin : end + begin + 2] != START_OF_IMAGE):
-            return _without_index(own), behind
+            return _without_index(own), behind  # since no picture is there
         size = min(size, len(data) - end - begin)  # that of a third one of Pillow's is too large
         if number and kind & 0xFFFFFF in (0x010001, 0x010002):  # it shows the first one smaller
             begin -= shift

@@ -185,10 +185,7 @@ def _extra_tags(
 
 
 def link_directories(file: BinaryIO | Path) -> None:
-    """Give the directories in a file that `write_page` has written the tags that they should have.
-
-    Their places are known there under others, which tifffile writes.
-    """
+    """Give the directories in a file that `write_page` has written their own tags."""
     import tifffile
 
     if not isinstance(file, Path):
@@ -211,10 +208,7 @@ def _whole_pages(file: tifffile.TiffFile) -> list[Any]:
 
 
 def _check_images(page: Any, compression: str, where: str) -> None:
-    """Raise BlurkitError if a strip or tile, which is an image file itself, claims too many pixels.
-
-    Its decoder believes that file, whatever the page says.
-    """
+    """Raise BlurkitError if a strip or tile, a file that its decoder believes, claims too much."""
     kind = EMBEDDED.get(compression)
     if kind is None:
         raise BlurkitError(f"{where}: unsupported TIFF compression {compression}; convert it first")
@@ -239,11 +233,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _planes(page: Any, file: tifffile.TiffFile) -> int:
-    """Return the number of planes of a page: several in a volume, or if others follow.
-
-    ImageJ describes the first plane of large stacks only.
-    """
-    # Not by the series of tifffile, for which it follows circles and opens other files.
+    """Return the number of planes of a page: several in a volume, or if others follow."""
+    # Of large stacks, ImageJ describes the first plane only. The series of tifffile are no help:
+    # for them, it follows circles and opens other files.
     if file.is_imagej and len(file.pages) == 1 and page.is_final and page.imagedepth == 1:
         return max(int((file.imagej_metadata or {}).get("images", 1)), 1)
     return int(page.imagedepth)
@@ -359,11 +351,8 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
 
 
 def _coloured(colormap: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Return the 8-bit colours of a palette's numbers (H, W, 1).
-
-    A palette (3, n) has 16 bits an entry; some programs write 8, which no other has in all entries.
-    """
-    entries = colormap if colormap.max() < 256 else colormap >> 8
+    """Return the 8-bit colours of a palette's numbers (H, W, 1); a palette is (3, n)."""
+    entries = colormap if colormap.max() < 256 else colormap >> 8  # should have 16 bits
     return np.moveaxis(entries.astype(np.uint8)[:, numbers[:, :, 0]], 0, -1)
 
 
