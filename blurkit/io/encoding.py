@@ -348,9 +348,8 @@ class Copies:
         """Write the XMP of the video, if any, behind a finished MP4 or MOV."""
         text = "" if self._original is None else self._original.metadata.get(XMP_KEY, "")
         if text and self._output.format.name in ("mp4", "mov"):
-            data = text.encode(errors="surrogateescape")
             with path.open("ab") as file:
-                file.write(box(b"uuid", XMP_UUID + data))
+                file.write(box(b"uuid", XMP_UUID + text.encode(errors="surrogateescape")))
 
     def lost(self, path: Path) -> list[str]:
         """Return what the finished file lacks of the streams, metadata and chapters."""

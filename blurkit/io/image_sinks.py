@@ -180,11 +180,10 @@ class _Images(Sink):
                 raise BlurkitError(f"{comparison}: the comparison of another result is there")
             attrs = {k: v for k, v in record.attrs.items() if k == "icc_profile"}
             pictures, self._pictures = self._pictures, {}
-            picture = (
-                self._options.sheet([*pictures.values()], [*pictures])
-                if pictures
-                else self._options.compare(record)
-            )
+            if pictures:
+                picture = self._options.sheet([*pictures.values()], [*pictures])
+            else:
+                picture = self._options.compare(record)
             write_image(comparison, picture, None, attrs, self._force)
             self._written[_regardless(comparison)].append(comparison)
             self.comparisons.append(comparison)

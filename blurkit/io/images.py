@@ -90,8 +90,7 @@ def decode_image(file: BinaryIO, path: Path, decoded: bool = True) -> Picture:
     except MemoryError as error:
         raise BlurkitError(f"{where}: too large for this machine's memory") from error
     except Exception as error:  # decoders raise errors of any kind on damaged data
-        reason = f"damaged or truncated ({one_line(error)})"
-        raise reading_error(where, reason, error) from error
+        raise reading_error(where, f"damaged or truncated ({one_line(error)})", error) from error
     named = path if suffix else path.with_suffix(kind.suffixes[0])
     upright = upright_picture if decoded else _upright_hollow
     picture = upright(named, raw, metadata.attributes())

@@ -202,12 +202,11 @@ def without_results(files: Sequence[Path]) -> list[Path]:
     of a search in photo.deblurred.blind/, and those of an HTML report. A folder is thus the same
     input when a command runs on it again.
     """
-    results = {*results_among(files)}
-    folders = (STEPS, REPORT_PICTURES)
+    results, folders = {*results_among(files)}, {STEPS, REPORT_PICTURES}
     return [
         file
         for file in files
-        if file not in results and not {file.parent.suffix, file.parent.name}.intersection(folders)
+        if file not in results and folders.isdisjoint((file.parent.suffix, file.parent.name))
     ]
 
 

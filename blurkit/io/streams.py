@@ -63,7 +63,7 @@ def read_stream(
             return
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spool:
             spool.write(head[:size])
-            while data := stream.read(min(1 << 20, size - spool.tell())):
+            while spool.tell() < size and (data := stream.read(min(1 << 20, size - spool.tell()))):
                 spool.write(data)
             received = spool.tell()
             yield from read_open_shard(spool, received, where, on_error)  # type: ignore[arg-type]

@@ -144,8 +144,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
     kind, starts = container.format.name, deque[int | None]()
     for packet in container.demux():
         if packet.pts is not None:
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            reached = max(reached, end)
+            reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != stream.index:
             continue
         starts += [packet.dts] if kind == "avi" and packet.size else []

@@ -78,27 +78,22 @@ def replacing(path: Path, force: bool = True) -> Iterator[Path]:
     folder cannot be written, if another process is writing `path`, or if it is a device or a pipe,
     which renaming would replace.
     """
-    with ExitStack() as stack:
-        try:
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise BlurkitError(
-                    f"{path}: is not a regular file; name one, or - for standard output"
-                )
-            refuse_existing(path, force)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tidy(path.parent)
-            with deferred():  # a signal between two steps would leave the lock or the file behind
-                stack.enter_context(locked(path))
-                partial = _created(path)
-                stack.callback(_remove, partial)
-            yield partial
-            with deferred():
-                _synchronise(partial)
-                _put(partial, path, force)
-                _synchronise(path.parent)
-                stack.close()
-        except OSError as error:
-            raise writing_error(path, error) from error
+    with writing_errors(path), ExitStack() as stack:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BlurkitError(f"{path}: is not a regular file; name one, or - for standard output")
+        refuse_existing(path, force)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tidy(path.parent)
+        with deferred():  # a signal between two steps would leave the lock or the file behind
+            stack.enter_context(locked(path))
+            partial = _created(path)
+            stack.callback(_remove, partial)
+        yield partial
+        with deferred():
+            _synchronise(partial)
+            _put(partial, path, force)
+            _synchronise(path.parent)
+            stack.close()
 
 
 def keep_first(path: Path, text: str) -> None:

@@ -31,8 +31,9 @@ def read_raw(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.ndarr
         with raw:
             check_claim(raw.sizes.height, raw.sizes.width, 16, file.seek(0, 2), where)
             if decoded:  # by sRGB's gamma; LibRaw would make a hundredth of all pixels white
-                options = {"use_camera_wb": True, "gamma": (2.4, 12.92), "auto_bright_thr": 0.001}
-                pixels = raw.postprocess(output_bps=16, **options)
+                pixels = raw.postprocess(
+                    use_camera_wb=True, output_bps=16, gamma=(2.4, 12.92), auto_bright_thr=0.001
+                )
             else:
                 size = raw.sizes.iheight, raw.sizes.iwidth
                 turned = size[::-1] if raw.sizes.flip in (5, 6) else size

@@ -264,8 +264,7 @@ def read_jpeg2000(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.
     if not decoded:
         return hollow((height, width, len(depths)), np.uint16), metadata
     bare = data[data.index(JP2_CODESTREAM) :]  # else imagecodecs would apply the profile
-    pixels = full_range(imagecodecs.jpeg2k_decode(bare), max(depths))
-    return _straight(pixels, data), metadata
+    return _straight(full_range(imagecodecs.jpeg2k_decode(bare), max(depths)), data), metadata
 
 
 def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | None) -> None:

@@ -232,8 +232,7 @@ def read_netpbm(file: BinaryIO, where: str, decoded: bool = True) -> tuple[np.nd
         pixels, metadata = read_pillow(file, where, "PPM", decoded)
         return pixels, replace(metadata, comment=comment)
     width, height, most = int(header[2]), int(header[3]), float(header[4])
-    stored = file.seek(0, 2)
-    check_claim(height, width, 48, stored, where, limited=True)
+    check_claim(height, width, 48, file.seek(0, 2), where, limited=True)
     kind = np.dtype(">u2" if deep else "<f4" if most < 0 else ">f4")
     if not decoded:
         pixels = hollow((height, width, 3), np.uint16 if deep else np.float32)

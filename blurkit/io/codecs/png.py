@@ -132,7 +132,8 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
             *density, unit = struct.unpack(">IIB", body)
             stated["resolution"] = (*map(float, density), METRE if unit == 1 else 0)
         elif kind == b"iTXt" and body.startswith(XMP_START[:18]):
-            stated["xmp"] = _xmp(body)
+            text = body[20:].split(b"\0", 2)[2]
+            stated["xmp"] = zlib.decompressobj().decompress(text, 1 << 24) if body[18] else text
         elif kind not in OF_STORED_PIXELS or (kind == b"bKGD" and plain):
             colours[kind] = body
             extras += _chunk(kind, body)
@@ -163,12 +164,6 @@ def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
         return built_profile(white, [] if gray else primaries, light)
     except Exception:  # of any kind, for colours that do not exist
         return b""
-
-
-def _xmp(body: bytes) -> bytes:
-    """Return the XMP packet, of a compressed one 16 MiB, in a chunk of international text."""
-    compressed, (_, _, text) = body[18], body[20:].split(b"\0", 2)
-    return zlib.decompressobj().decompress(text, 1 << 24) if compressed else text
 
 
 def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, bytes, bool]]:
