@@ -56,8 +56,7 @@ BESIDE: list[Any] = [argparse.Namespace] + [
         *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
     )
 ]
-"""What training code saves beside weights: options, and numbers, arrays and paths, none of which is
-imported or made."""
+"""What training code saves beside weights: options, and what is neither imported nor made."""
 
 # These words in torch's messages distinguish a pickle that names code from a file that is not a
 # pickle: a function or class by name, an object of one, and opcodes of newer protocols, which torch

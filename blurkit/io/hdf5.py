@@ -82,10 +82,6 @@ def attribute(item: Any, name: str) -> Any:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file, unless it begins with a block of its user's own."""
 
-CHECKSUMMED = 2
-"""The first version of the HDF5 superblock, the byte after the signature, with which all metadata
-has checksums."""
-
 
 def probe(path: Path) -> None:
     """Raise BlurkitError if reading all of an HDF5 file crashes or hangs.

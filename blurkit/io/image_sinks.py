@@ -96,10 +96,7 @@ class _Images(Sink):
             self._writable.add(path.parent)
 
     def is_done(self, record: Record) -> bool:
-        """Return whether its file was there, with content and no older than the source file.
-
-        If a comparison is asked for, it must have been there, too.
-        """
+        """Return whether its file, not older than the source, and any comparison were there."""
         if not self._options.resume:
             return False
         try:
@@ -113,10 +110,7 @@ class _Images(Sink):
         return path.stat().st_size > 0 and last_change(path) >= source_change(record)
 
     def write(self, record: Record) -> None:
-        """Write the first available image of `show`, with its alpha and metadata.
-
-        A film is finished when a record that is not its next frame comes, and at the end.
-        """
+        """Write the first available image of `show`, with its alpha and metadata."""
         path, source, options = self.path(record), self._source(record), self._options
         if self._film is not None and not self._film.takes(path, record):
             self.finish()
@@ -237,10 +231,7 @@ class ImageStream(Sink):
 
 
 class ImageFolder(_Images):
-    """A folder of images and films with the records' relative names and their files' suffixes.
-
-    If files of a format are not written, as of RAW photos and GIF, see `written_suffix`.
-    """
+    """A folder of images and films with the records' relative names and their files' suffixes."""
 
     def path(self, record: Record) -> Path:
         """Return folder/NAME.suffix. Raises BlurkitError if the name would leave the folder."""

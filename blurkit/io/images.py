@@ -138,8 +138,7 @@ def write_image(
 ) -> None:
     """Write an image, whole or not at all, in the format of the suffix of `path`.
 
-    `pixels` are (H, W, 1 or 3), upright. TIFF holds float32 and 16 bits; PNG, PPM, JPEG 2000, JPEG
-    XL, AVIF and HEIC 16 bits; others 8; deeper values are rounded to the depth of the format.
+    `pixels` are (H, W, 1 or 3), upright; values deeper than the format (`FORMATS`) are rounded.
     `attrs` are those of `read_image`, which come along if the format can hold them; if it has no
     ICC profile, colours are converted to sRGB. `warn` is called once with what does not come along.
     `quality` (1 to 100) is that of lossy formats; by default 95, and of a JPEG with `jpeg_tables`

@@ -15,8 +15,7 @@ from types import MappingProxyType
 from blurkit.errors import BlurkitError, one_line
 
 IMPORTED_FROM = Path(__file__).parents[2]
-"""The folder of the package, in which child processes start: in the current one, a file could have
-the name of a module and be run."""
+"""Where child processes start: in the current folder, a file could have the name of a module."""
 
 BYTES_PER_SECOND = 20e6
 """The bytes of a file for which a child process gets another second."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, one_line, raise_error
 from blurkit.io.formats import ending
-from blurkit.io.hdf5 import CHECKSUMMED, SIGNATURE, ZeroPadded, attribute, items, whole_groups
+from blurkit.io.hdf5 import SIGNATURE, ZeroPadded, attribute, items, whole_groups
 from blurkit.io.paths import check_pixels, reading_error, reading_errors
 from blurkit.io.records import (
     IMAGE_TYPES,
@@ -233,7 +233,7 @@ def stated_end(head: bytes, where: str) -> int:
 
 def _check_checksummed(head: bytes, where: str) -> None:
     """Raise BlurkitError if the metadata of an HDF5 file has no checksums: HDF5 may crash on it."""
-    if head[len(SIGNATURE)] < CHECKSUMMED:
+    if head[len(SIGNATURE)] < 2:  # the version of the superblock
         reason = "an HDF5 file, but not a blurkit shard, or one of an older version; make it again"
         raise BlurkitError(f"{where}: {reason}")
 

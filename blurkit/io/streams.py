@@ -82,8 +82,7 @@ def write_stream(stream: BinaryIO, record: Record) -> None:
 def end_whole(file: BinaryIO) -> None:
     """Cut off what a writer that was killed has left after the last whole shard of a stream.
 
-    The file is open for reading and writing; it is at its start afterwards. Raises BlurkitError if
-    it is not a stream.
+    The file is at its start afterwards. Raises BlurkitError if it is not a stream.
     """
     size, end = file.seek(0, io.SEEK_END), 0
     while end < size:
@@ -120,10 +119,7 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
 # ---- Writing shards ------------------------------------------------------------------------------
 
 LIBRARY = "v110"
-"""The version of HDF5 since which metadata has checksums, so that a flipped bit is no crash.
-
-Texts of variable length have none, so texts are of fixed length here.
-"""
+"""The version of HDF5 since which metadata has checksums, so that a flipped bit is no crash."""
 
 
 def start_shard(file: h5py.File) -> None:
@@ -174,7 +170,7 @@ def _fill(group: h5py.Group, record: Record, compression: str | None) -> None:
 
 
 def _set_text(item: Any, key: str, text: str) -> None:
-    """Set a string attribute; a file name's bytes that are not UTF-8 are preserved."""
+    """Set a text, of fixed length since others have no checksum; bytes that are not UTF-8 stay."""
     data = text.encode(errors="surrogateescape")
     if b"\0" in data:  # where HDF5 ends a text
         raise ValueError("its text has a NUL character")

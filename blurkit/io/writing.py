@@ -28,8 +28,7 @@ REPLACING = "replacing.json"
 """The end of the name of a file that says which files are to replace which."""
 
 UNABLE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""The errors of file systems that lack what a program asks for: locks, hard links, renaming, or
-waiting for the disk."""
+"""The errors of file systems without locks, hard links, renaming or waiting for the disk."""
 
 _tidied: set[Path] = set()
 

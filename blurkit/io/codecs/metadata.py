@@ -192,8 +192,7 @@ def turn_back(pixels: Image, orientation: int) -> Image:
 def to_srgb(pixels: Image, profile: bytes, space: str = "RGB") -> Image:
     """Return the sRGB colours of pixels (H, W, 3 or 4) in the space of an ICC profile.
 
-    `space` is `RGB` or `CMYK`, where 0 is no ink. Raises ValueError if the profile is damaged or
-    of another space.
+    `space` is `RGB` or `CMYK`, where 0 is no ink. Raises ValueError if the profile is not of it.
     """
     import imagecodecs  # only for these files, which a training machine may never read
 

@@ -57,8 +57,7 @@ DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
 """The compressions that are none, deflate or LZW, or compress less."""
 
 FAX = ("CCITTRLE", "CCIRLEW", "CCITTFAX3", "CCITTFAX4")
-"""The compressions that spend a bit or more on every row; their decoder takes missing rows as white
-ones."""
+"""Those that spend a bit or more on every row; their decoder takes missing rows as white ones."""
 
 EMBEDDED = {
     **dict.fromkeys(("JPEG", "JPEG_99", "ALT_JPEG", "JPEG_LOSSY"), "JPEG"),
