@@ -30,9 +30,6 @@ ENCODERS = {
 }
 """The encoder of each codec that is kept, and its options; bits per second of 0 leave it to CRF."""
 
-CRF = 17
-"""The default constant rate factor: with h264, a film that is hard to tell from its frames."""
-
 OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"}
 """Metadata that muxers write themselves, in lower case."""
 
@@ -197,7 +194,8 @@ class VideoWriter:
         if self._encoder == "hevc" and look.mastering():
             options = {"x265-params": f"{options['x265-params']}:{look.mastering()}"}
         place = {} if look.chroma == "unspecified" else {"chroma_sample_location": look.chroma}
-        crf = CRF if self._options.crf is None else self._options.crf
+        # By default, with h264, the film is hard to tell from its frames.
+        crf = 17 if self._options.crf is None else self._options.crf
         context.options = options | place | {"crf": str(crf)}
         return stream
 
