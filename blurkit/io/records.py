@@ -166,6 +166,11 @@ def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
     return np.rint(values, out=values).astype(dtype)
 
 
+def flat(pixels: Image) -> np.ndarray:
+    """Return pixels (H, W, C) as encoders take them, (H, W) if there is one channel."""
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+
+
 def hollow(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return an array that has no values of its own, and takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)

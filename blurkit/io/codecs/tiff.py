@@ -27,7 +27,7 @@ from blurkit.io.codecs.metadata import (
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
 from blurkit.io.paths import check_claim, decoding_errors, reading_error, system_failure
-from blurkit.io.records import Image, full_range, hollow
+from blurkit.io.records import Image, flat, full_range, hollow
 
 if TYPE_CHECKING:
     import tifffile
@@ -49,9 +49,6 @@ PLACEHOLDERS = {exif.EXIF_TAG: exif.EXIF_TAG - 1, exif.GPS_TAG: exif.GPS_TAG - 1
 """The tags under which directories are written, since tifffile leaves out their own."""
 
 RESOLUTION_UNITS = {1: 0, 2: INCH, 3: CENTIMETRE}
-
-PLAIN_KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
-"""tifffile's names of the colour spaces whose values are used as they are."""
 
 DEFLATED = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS")
 """The compressions that are none, deflate or LZW, or compress less."""
@@ -134,12 +131,11 @@ def write_tiff(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
 
 def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -> None:
     """Append a page as `write_tiff` writes the only one; `link_directories` completes the file."""
-    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     channels, (across, down, unit) = pixels.shape[2], metadata.resolution or (1, 1, 0)
     if unit == METRE:
         across, down, unit = across * CENTIMETRE, down * CENTIMETRE, CENTIMETRE
     writer.write(
-        plain,
+        flat(pixels),
         photometric="rgb" if channels >= 3 else "minisblack",
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         planarconfig="contig" if channels > 1 else None,
@@ -337,7 +333,7 @@ def _plain(page: Any, pixels: np.ndarray, metadata: Metadata, where: str) -> Pag
     elif colours == "SEPARATED" and pixels.shape[2] == 4:
         pixels = from_cmyk(pixels, metadata.icc)
         metadata = replace(metadata, icc=b"").lacking("CMYK colours")
-    elif colours not in PLAIN_KINDS and not (
+    elif colours not in ("MINISBLACK", "RGB", "PALETTE") and not (
         colours == "YCBCR" and "JPEG" in _named(page.compression)  # decoding makes it RGB
     ):
         raise BlurkitError(
