@@ -130,8 +130,8 @@ def _stated(data: bytes, where: str) -> dict[str, Any]:
             *density, unit = struct.unpack(">IIB", body)
             stated["resolution"] = (*map(float, density), METRE if unit == 1 else 0)
         elif kind == b"iTXt" and body.startswith(XMP_START[:18]):
-            text = body[20:].split(b"\0", 2)[2]
-            stated["xmp"] = zlib.decompressobj().decompress(text, 1 << 24) if body[18] else text
+            packed, (_, _, text) = body[18], body[20:].split(b"\0", 2)
+            stated["xmp"] = zlib.decompressobj().decompress(text, 1 << 24) if packed else text
         elif kind not in OF_STORED_PIXELS or (kind == b"bKGD" and plain):
             colours[kind] = body
             extras += _chunk(kind, body)

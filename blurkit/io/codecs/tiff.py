@@ -246,7 +246,7 @@ def _read_page(
         height = max(height, page.tilelength * page.tiledepth)
         width = max(width, page.tilewidth)
     bits, compression = page.samplesperpixel * page.bitspersample, _named(page.compression)
-    # Of the last two, their decoder gives no more than the page has.
+    # The decoders of the last two give no more than the page has.
     embedded = compression not in (*DEFLATED, *FAX, "ZSTD", "LZMA")
     if embedded:  # images of whole bytes, whatever the page says of its bits
         bits = max(bits, 8 * page.samplesperpixel)
