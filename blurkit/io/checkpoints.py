@@ -199,7 +199,7 @@ def _read(file: BinaryIO, where: str) -> Checkpoint:
     file.seek(0)
     if not head:
         raise BlurkitError(f"{where}: is empty (0 bytes)")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # by its format
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # safetensors'
         return _from_safetensors(file.read(), where)
     content = load_tensors(file, where)
     if isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT:

@@ -103,9 +103,8 @@ def _read_apart(path: Path, size: int, changed: int) -> None:
     except subprocess.CalledProcessError as error:
         raise BlurkitError(f"{path}: damaged; HDF5 crashes on it") from error
     except subprocess.TimeoutExpired as error:
-        raise BlurkitError(
-            f"{path}: damaged; reading it takes more than {seconds:.0f} s"
-        ) from error
+        reason = f"reading it takes more than {seconds:.0f} s"
+        raise BlurkitError(f"{path}: damaged; {reason}") from error
 
 
 def _read_all(group: h5py.Group, depth: int = 0) -> None:
@@ -116,7 +115,7 @@ def _read_all(group: h5py.Group, depth: int = 0) -> None:
             if isinstance(item, h5py.Dataset):
                 item[()]
                 dict(item.attrs)
-            elif isinstance(item, h5py.Group) and depth < 8:  # others are for no reader
+            elif isinstance(item, h5py.Group) and depth < 8:  # no reader looks deeper
                 _read_all(item, depth + 1)
 
 
