@@ -166,7 +166,7 @@ def from_float(values: np.ndarray, dtype: np.dtype | type) -> Image:
     return np.rint(values, out=values).astype(dtype)
 
 
-def flat(pixels: Image) -> np.ndarray:
+def squeezed(pixels: Image) -> np.ndarray:
     """Return pixels (H, W, C) as encoders take them, (H, W) if there is one channel."""
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 

@@ -16,7 +16,7 @@ from blurkit.io.codecs.exif import EXIF_HEADER
 from blurkit.io.codecs.jpeg import box, boxes, content, other_boxes
 from blurkit.io.codecs.metadata import Metadata
 from blurkit.io.codecs.pillow import QUALITY, metadata_of, opened, plain_pixels
-from blurkit.io.records import Image, flat, full_range, hollow
+from blurkit.io.records import Image, full_range, hollow, squeezed
 
 MARKS = {
     **{"gain map": b"tmap", "light levels": b"clli"},
@@ -87,7 +87,7 @@ def write_avif(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int |
     elif matrix not in (1, 5, 6, 9):  # of BT.709, BT.601 and BT.2020
         matrix = SRGB[2]
     data = imagecodecs.avif_encode(
-        flat(pixels),
+        squeezed(pixels),
         level=100 if lossless else quality or QUALITY,
         speed=8,  # a third of the time of Pillow's 6, with files larger by a hundredth
         bitspersample=bits,

@@ -18,7 +18,7 @@ from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, revised, with_he
 from blurkit.io.codecs.metadata import METRE, Metadata, divided, iptc_of, with_iptc
 from blurkit.io.codecs.pillow import QUALITY, opened, plain_pixels
 from blurkit.io.paths import check_claim
-from blurkit.io.records import Image, flat, full_range, hollow
+from blurkit.io.records import Image, full_range, hollow, squeezed
 
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_CODESTREAM = b"\xff\n"
@@ -69,7 +69,7 @@ def write_jpegxl(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int
     # libjxl's own formula for qualities of JPEG
     distance = max(0.0, 0.1 + (100 - quality) * 0.09) if quality >= 30 else 15.0
     data = imagecodecs.jpegxl_encode(
-        flat(pixels), lossless=deep or lossless, distance=distance, usecontainer=True
+        squeezed(pixels), lossless=deep or lossless, distance=distance, usecontainer=True
     )
     file.write(_declared_srgb(bytes(data)) if deep else data)
     if metadata.exif:
@@ -270,7 +270,7 @@ def write_jpeg2000(file: BinaryIO, pixels: Image, metadata: Metadata, quality: i
     """Write pixels (H, W, 1 to 4) without loss, and upright: many viewers ignore orientations."""
     import imagecodecs
 
-    data = bytes(imagecodecs.jpeg2k_encode(flat(pixels), 0, codecformat="jp2", reversible=True))
+    data = bytes(imagecodecs.jpeg2k_encode(squeezed(pixels), 0, codecformat="jp2", reversible=True))
     described = {
         EXIF_UUID: metadata.exif.removeprefix(EXIF_HEADER),
         XMP_UUID: metadata.xmp,

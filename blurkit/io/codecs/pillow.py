@@ -18,7 +18,7 @@ from blurkit.io import paths
 from blurkit.io.codecs.exif import orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, from_cmyk
 from blurkit.io.paths import check_claim, justified_pixels, reading_error
-from blurkit.io.records import Image, flat, from_float, hollow
+from blurkit.io.records import Image, from_float, hollow, squeezed
 
 UNREADABLE = "is not an image that can be read, or its start is damaged"
 
@@ -161,7 +161,7 @@ def encoded(pixels: Image, metadata: Metadata, kind: str, **options: Any) -> byt
     """Return 8-bit pixels, profile, EXIF block and XMP packet as a file of a format of Pillow."""
     stated = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp}
     options |= {name: value for name, value in stated.items() if value}
-    PIL.Image.fromarray(flat(pixels)).save(file := io.BytesIO(), kind, **options)
+    PIL.Image.fromarray(squeezed(pixels)).save(file := io.BytesIO(), kind, **options)
     return file.getvalue()
 
 

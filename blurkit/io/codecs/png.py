@@ -19,7 +19,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.codecs.exif import EXIF_HEADER, orientation_of, with_header
 from blurkit.io.codecs.metadata import METRE, Metadata, built_profile
 from blurkit.io.codecs.pillow import encoded, metadata_of, opened, plain_pixels
-from blurkit.io.records import Image, flat, hollow
+from blurkit.io.records import Image, hollow, squeezed
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(PNG_SIGNATURE) + 25
@@ -76,7 +76,7 @@ def write_png(file: BinaryIO, pixels: Image, metadata: Metadata, quality: int | 
     if pixels.dtype == np.uint16:
         import imagecodecs  # only for these files
 
-        data = bytes(imagecodecs.png_encode(flat(pixels), strategy=STRATEGY))
+        data = bytes(imagecodecs.png_encode(squeezed(pixels), strategy=STRATEGY))
     else:
         data = encoded(pixels, Metadata(), "PNG", compress_type=STRATEGY)
     file.write(described_png(data, metadata))

@@ -27,7 +27,7 @@ from blurkit.io.codecs.metadata import (
 from blurkit.io.codecs.pillow import opened
 from blurkit.io.codecs.segments import FRAMES, segments
 from blurkit.io.paths import check_claim, decoding_errors, reading_error, system_failure
-from blurkit.io.records import Image, flat, full_range, hollow
+from blurkit.io.records import Image, full_range, hollow, squeezed
 
 if TYPE_CHECKING:
     import tifffile
@@ -135,7 +135,7 @@ def write_page(writer: tifffile.TiffWriter, pixels: Image, metadata: Metadata) -
     if unit == METRE:
         across, down, unit = across * CENTIMETRE, down * CENTIMETRE, CENTIMETRE
     writer.write(
-        flat(pixels),
+        squeezed(pixels),
         photometric="rgb" if channels >= 3 else "minisblack",
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         planarconfig="contig" if channels > 1 else None,
