@@ -171,11 +171,10 @@ def write_animation(
     import imageio.v3 as imageio  # only for these files
 
     options |= {"save_all": True, "duration": list(durations)}
+    suffix = result.suffix.lower()
     file = io.BytesIO()  # after an error of the disk, Pillow would write to the closed file
     try:
-        with imageio.imopen(
-            file, "w", plugin="pillow", extension=result.suffix.lower()
-        ) as animation:
+        with imageio.imopen(file, "w", plugin="pillow", extension=suffix) as animation:
             for frame in frames:
                 animation.write(frame, **options)
     except ValueError as error:  # larger than the format allows

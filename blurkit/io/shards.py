@@ -79,11 +79,8 @@ def record_in(group: h5py.Group, pixels: bool = True) -> Record:
             raise BlurkitError(f"image {name!r} is {item.dtype} {item.shape}")
         check_pixels(item.shape[0], item.shape[1], f"image {name!r}")
         checksums[name] = attribute(item, "checksum")
-        if not pixels:
-            record.images[name] = hollow(item.shape, item.dtype)
-            continue
-        record.images[name] = item[()]
-        if array_checksum(record.images[name]) != checksums[name]:
+        record.images[name] = item[()] if pixels else hollow(item.shape, item.dtype)
+        if pixels and array_checksum(record.images[name]) != checksums[name]:
             raise BlurkitError(f"image {name!r} has changed since it was written")
     expected, number = attribute(group, "checksum"), attribute(group, "number")
     if expected != record_checksum(number, record.name, record.attrs, checksums):

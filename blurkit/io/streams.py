@@ -192,9 +192,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     """
 
     def __init__(self, path: Path, force: bool = False, compression: str | None = None) -> None:
-        self.path = path
-        self.compression = compression
-        self.records = 0
+        self.path, self.compression, self.records = path, compression, 0
         self._failure: BlurkitError | None = None
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(path, force))
