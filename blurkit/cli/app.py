@@ -22,26 +22,20 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.version import __version__
 
 COMMANDS = {
-    "prepare": ("prepare.prepare", "Turn datasets, photos and videos into training shards."),
+    "prepare": ("prepare", "Turn datasets, photos and videos into training shards."),
     "train-reblur": ("train.train_reblur", "Train networks that find, transfer or generate blur."),
     "train-deblur": ("train.train_deblur", "Train networks that deblur."),
-    "deblur": ("deblur.deblur", "Remove blur from photos, films, folders, datasets and streams."),
+    "deblur": ("deblur", "Remove blur from photos, films, folders, datasets and streams."),
     "blind-deblur": (
-        "blind_deblur.blind_deblur",
+        "blind_deblur",
         "Deblur by searching for the sharp image and its blur together.",
     ),
-    "reblur": (
-        "reblur.reblur",
-        "Blur sharp photos like other photos, with a kernel, or at random.",
-    ),
-    "transfer": ("transfer.transfer", "Transfer the blur of a pair to other photos."),
-    "interpolate": (
-        "interpolate.interpolate",
-        "Generate frames between a sharp photo and its blurry version.",
-    ),
-    "eval": ("evaluate.evaluate", "Measure PSNR and SSIM against sharp images, and compare runs."),
+    "reblur": ("reblur", "Blur sharp photos like other photos, with a kernel, or at random."),
+    "transfer": ("transfer", "Transfer the blur of a pair to other photos."),
+    "interpolate": ("interpolate", "Generate frames between a sharp photo and its blurry version."),
+    "eval": ("evaluate", "Measure PSNR and SSIM against sharp images, and compare runs."),
     "contextual-sim": (
-        "contextual_sim.contextual_sim",
+        "contextual_sim",
         "Measure the contextual similarity of images that need not be aligned.",
     ),
     "export": ("files.export", "Write a network as an ONNX file, which runs without torch."),
@@ -50,7 +44,7 @@ COMMANDS = {
         "Describe checkpoints, shards, streams, images, folders, datasets and logs.",
     ),
 }
-"""Each command's MODULE.FUNCTION in this package, or its `TrainingCommand`, and its summary."""
+"""Each command's module and the function in it of that name, or MODULE.NAME; and its summary."""
 
 PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help takes half the time
@@ -89,8 +83,8 @@ def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
     """
     if name == "deblur" and "--blind" in arguments:
         raise UsageError("--blind: the blind search is a separate command, blurkit blind-deblur")
-    module, function = COMMANDS[name][0].split(".")
-    target = getattr(import_module(f"blurkit.cli.{module}"), function)
+    module, _, other = COMMANDS[name][0].partition(".")
+    target = getattr(import_module(f"blurkit.cli.{module}"), other or module)
     expanded = expand(target) if isfunction(target) else target.command(arguments)
     parent = typer.Typer(add_completion=False, **PLAIN)
     parent.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(
