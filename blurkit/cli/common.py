@@ -141,10 +141,10 @@ def result_values(record: Record, image: Image, made: str, **named: Any) -> dict
     return {"name": record.name, **named, **size}
 
 
-_Options = TypeVar("_Options", bound=Any)
+Settings = TypeVar("Settings", bound=Any)
 
 
-def with_part(options: _Options) -> _Options:
+def with_part(options: Settings) -> Settings:
     """Return options whose part is I/N, which `{part}` in other options stands for.
 
     If a cluster states the part, that is printed. For `--status`, `{part}` stays, and the number of

@@ -9,12 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from blurkit.cli.common import (
-    local_files,
-    refuse_two_streams,
-    width_and_height,
-    with_part,
-)
+from blurkit.cli.common import local_files, refuse_two_streams, width_and_height, with_part
 from blurkit.cli.deblur import DeblurOptions
 from blurkit.cli.options import EvaluationOptions, at_hand
 from blurkit.errors import UsageError

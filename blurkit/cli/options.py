@@ -8,38 +8,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from blurkit.cli.common import local_files, refuse_two_streams, with_part
+from blurkit.cli.common import Settings, local_files, refuse_two_streams, with_part
 from blurkit.errors import UsageError
 from blurkit.io import paths
-from blurkit.options import (
-    ANY,
-    Placement,
-    Precision,
-    Protocol,
-    ValueRange,
-    check_options,
-    flag,
-    option,
-    rare,
-)
+from blurkit.options import ANY, Placement, Precision, Protocol, check_options, flag, option, rare
 from blurkit.reports.progress import Stages, say, say_warning
 from blurkit.systems.system import paper_tables, providers
 
 if TYPE_CHECKING:
     from blurkit.model import Model
+    from blurkit.options import ValueRange
 
 
 InputPaths = Annotated[
@@ -229,10 +211,7 @@ class Networks:
         return [self.checkpoint, *self.encoder]
 
 
-_Options = TypeVar("_Options", bound=Any)
-
-
-def at_hand(options: _Options, *names: str) -> _Options:
+def at_hand(options: Settings, *names: str) -> Settings:
     """Return options with local files for those of `names`, by default -c and --encoder.
 
     Addresses are fetched. Raises as `local_files` does.
@@ -253,7 +232,7 @@ class Reblurring(Networks):
     )
 
 
-def settled(options: _Options, inputs: Sequence[str], *files: Sequence[str | None]) -> _Options:
+def settled(options: Settings, inputs: Sequence[str], *files: Sequence[str | None]) -> Settings:
     """Return options `with_part` whose output, if it has no ending, is a folder.
 
     For a single file, it is not. Raises UsageError as their `check` does, and if several of the
