@@ -8,12 +8,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -128,7 +128,7 @@ def warn(name: str, warnings: Iterable[str], options: Printing) -> None:
         say(f"warning: {name}: {warning}", options.quiet or options.json)
 
 
-class RecordBatch(Problems):
+class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
     """A command's way from records to a sink, which makes a result of each record.
 
     `label` is the name of the command, `verb` what it does to a record, as in `deblurred`: names of
@@ -147,9 +147,6 @@ class RecordBatch(Problems):
         self._names: set[str] = set()
         self._kept: dict[str, Path] = {}
         self._unfinished = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: Any) -> None:
         self._unfinished.__exit__(*error)
@@ -312,8 +309,7 @@ class RecordBatch(Problems):
         files = [item for item in shards if not sources.is_stream(item.source)]
         for record in sources.item_records(files, on_error=lambda where, error: None):
             if path := self._kept.get(record.name):
-                images = record.images | {made: read_image(path).pixels}
-                yield Record(record.name, images, record.attrs)
+                yield replace(record, images=record.images | {made: read_image(path).pixels})
 
 
 def forecast(items: Iterable[Scene | sources.ShardSource]) -> Callable[[Record], str]:
@@ -339,7 +335,7 @@ def forecast(items: Iterable[Scene | sources.ShardSource]) -> Callable[[Record],
         if len(pixels) < FIRST and seconds < LONG:
             return ""
         said = True
-        sizes = [size for file in files[:MOST_HEADS] if (size := pixels_in(file))]
+        sizes = [size for file in files[:1000] if (size := pixels_in(file))]  # more take too long
         total = seconds * fmean(sizes or pixels) * len(files) / sum(pixels)
         if total < SOON:
             return ""
@@ -356,23 +352,17 @@ LONG = 180.0
 SOON = 10.0
 """Of a batch of fewer seconds, nothing is said."""
 
-MOST_HEADS = 1000
-"""Of so many files at most, the heads are read."""
-
 
 def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
     """Yield the jobs whose records `sink` accepts; of a film that it does not, no other frame."""
     for record, work in jobs:
         if sink.is_dropped(record):
             continue
-        accepted = False
         with problems.guard(sink.film(record) or record.name):
             sink.claim(record)
-            accepted = True
-        if accepted:
             yield record, work
-        else:
-            sink.drop(record)
+            continue
+        sink.drop(record)
 
 
 def _started(

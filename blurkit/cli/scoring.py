@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -374,7 +374,7 @@ Answer = Record | BlurkitError | Sizes
 """The sizes of a network that is loaded, then a restored record, or a problem."""
 
 
-class NetworkRuns:
+class NetworkRuns(AbstractContextManager["NetworkRuns"]):
     """Networks that restore records, each loaded in a process of its own.
 
     Records need a sharp image, unless `alone`. `size` is the width and height for the MACs.
@@ -402,9 +402,6 @@ class NetworkRuns:
                 elif isinstance(answer, dict):
                     self._sizes[name] = {f"network_{key}": n for key, n in answer.items()}
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> NetworkRuns:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -453,7 +450,7 @@ def network_costs(record: Record) -> Scores:
     return {key: attrs[f"network_{key}"] for key in NETWORK_COSTS if f"network_{key}" in attrs}
 
 
-class _Process:
+class _Process(AbstractContextManager["_Process"]):
     """A process that runs `serve`, which ends with the block."""
 
     def __init__(self) -> None:
@@ -464,9 +461,6 @@ class _Process:
         )
         self.done = 0
         self.ended = False
-
-    def __enter__(self) -> _Process:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
