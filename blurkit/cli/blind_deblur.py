@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     from blurkit.io.records import Record
     from blurkit.systems.blind_search import Search, TiledSearch
 
-SAVE_MINUTES = 10
-"""Minutes between saves of the state."""
-
-OF_SEARCHES = ("iterations", "kept", "objective", "reproduced", "diverged")
-"""What `--json` prints about a search."""
+SECONDS_BETWEEN_SAVES = 600
 
 
 @dataclass(frozen=True)
@@ -162,10 +158,12 @@ class SearchBatch:
     def __init__(
         self, inputs: list[str], run: BlindDeblurOptions, options: SearchOptions, batch: RecordBatch
     ) -> None:
+        from blurkit.io.sinks import StreamSink
         from blurkit.systems.blind_search import SavedSearches
         from blurkit.training.state import TrainingLog
 
         self.inputs, self.run, self.batch, self.sink = inputs, run, batch, batch.sink
+        self._streamed = isinstance(self.sink, StreamSink)
         model = shared.model_of(shared.Networks(run.checkpoint), run)
         self.context, self.by = model.searching(options, run.generator, run.features)
         about = options.as_dict() | {"restored_by": self.by, "precision": str(self.context.dtype)}
@@ -211,19 +209,10 @@ class SearchBatch:
 
     def _is_pending(self, record: Record) -> bool:
         """Return whether a record is to be searched; count it if a resumed run finished it."""
-        from blurkit.io.sinks import StreamSink
-
-        streamed = self.run.resume and isinstance(self.sink, StreamSink)
-        finished = record.name in self.finished if streamed else self.sink.is_done(record)
+        listed = self.run.resume and self._streamed
+        finished = record.name in self.finished if listed else self.sink.is_done(record)
         self._already += finished
         return not finished
-
-    def _state_path(self, record: Record) -> Path | None:
-        """Return the state file of the group that begins with `record`, or None if it has none."""
-        if self.run.state is not None:
-            return self.run.state
-        path = self.sink.path(record)
-        return path and path.with_name(f"{path.stem}.state.pt")
 
     def _resume(self, path: Path | None, searches: Sequence[TiledSearch]) -> None:
         """Load the states that a stopped run has saved; without --resume, refuse them."""
@@ -251,23 +240,24 @@ class SearchBatch:
         """Search a group of records together; return how many succeeded."""
         from blurkit.systems.blind_search import TiledSearch, run_searches
 
-        searches: list[TiledSearch] = []
+        run, searches, done = self.run, list[TiledSearch](), 0
+        place, region = run.placement, run.rectangle
         for record in group:
             with self.batch.guard(record.name):
                 self.sink.claim(record)
-                place = self.run.placement
-                search = TiledSearch(
-                    record, self.context, place.tile, place.overlap, self.run.rectangle
-                )
-                if self.run.keep_kernel:
+                search = TiledSearch(record, self.context, place.tile, place.overlap, region)
+                if run.keep_kernel:
                     search.check_one_blur()
                 searches.append(search)
-        done = 0
+        if not searches:
+            return 0
         with self.batch.guard(", ".join(search.record.name for search in searches)):
-            path = self._state_path(searches[0].record) if searches else None
+            path, result = run.state, self.sink.path(searches[0].record)
+            if path is None and result is not None:
+                path = result.with_name(f"{result.stem}.state.pt")
             self._resume(path, searches)
             with deferred() as stopped, self._watching(searches, path, stopped) as watch:
-                for search in run_searches(searches, self.run.batch, watch, say_warning):
+                for search in run_searches(searches, run.batch, watch, say_warning):
                     done += self._write(search)
                 self._leave(path, searches, bool(stopped()))
         return done
@@ -278,15 +268,15 @@ class SearchBatch:
         from blurkit.tasks.deblur import deblur_by_search
 
         run = self.run
-        record = deblur_by_search(
-            search, self.by, run.strength, run.keep_kernel, run.placement, say_warning
-        )
+        settings = run.strength, run.keep_kernel, run.placement
+        record = deblur_by_search(search, self.by, *settings, say_warning)
         self.sink.write(record)
         self.finished.append(record.name)
         if "kernel" in record.attrs and (folder := self._folder(search)):
             with self.batch.guard(str(folder)):
                 write_image(folder / "kernel.png", search.kernel_picture())
-        found = {key: record.attrs.get(f"blind_{key}") for key in OF_SEARCHES}
+        told = ("iterations", "kept", "objective", "reproduced", "diverged")
+        found = {key: record.attrs.get(f"blind_{key}") for key in told}
         if run.json:
             size = result_values(record, record.images["restored"], "restored")
             how = {"with": record.attrs["restored_with"]}
@@ -303,14 +293,12 @@ class SearchBatch:
 
     def _leave(self, path: Path | None, searches: Sequence[TiledSearch], stopped: bool) -> None:
         """Save the state of a stopped group, or delete the state of a finished one."""
-        from blurkit.io.sinks import StreamSink
-
         if path is None:
             return
         if stopped:
             self.saved.save(path, searches, self.finished)
             say(f"stopped; the state is saved in {path}; continue with --resume")
-        elif isinstance(self.sink, StreamSink):
+        elif self._streamed:
             self.saved.save(path, (), self.finished)  # the only list of what it has received
         else:
             path.unlink(missing_ok=True)
@@ -346,7 +334,7 @@ class SearchBatch:
                         logged[id(tile)] = last.iteration
                         about |= {"objective": last.objective, **(last.terms or {})}
                         self._log.write(last.iteration, **about)
-            if path is not None and time.monotonic() - saved > 60 * SAVE_MINUTES:
+            if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 self.saved.save(path, searches, self.finished)
                 saved = time.monotonic()
             return bool(stopped())
