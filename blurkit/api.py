@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from blurkit.model import Model
     from blurkit.nn.features import FeatureNetwork
 
-WRITTEN_IMAGES = ("restored", "reblurred", "blur", "sharp")
-"""The roles of the image that image files and folders receive; the first present one is used."""
-
 # ---- files ---------------------------------------------------------------------------------------
 
 
@@ -87,8 +84,8 @@ def write_records(records: Iterable[Record], output: str | Path, force: bool = F
     """
     from blurkit.io.image_sinks import FileOptions, open_sink
 
-    count = 0
-    with open_sink(str(output), WRITTEN_IMAGES, "written", FileOptions(force)) as sink:
+    count, show = 0, ("restored", "reblurred", "blur", "sharp")
+    with open_sink(str(output), show, "written", FileOptions(force)) as sink:
         for record in records:
             sink.write(record)
             count += 1

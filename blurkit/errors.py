@@ -11,8 +11,6 @@ from typing import NoReturn
 ENDLESS = re.compile(r"(\S{150})\S{200,}(\S{50})")
 """A word of 400 characters and more, of which a message shows the ends."""
 
-COLOUR = re.compile("\x1b\\[[0-9;]*m")
-
 _OTHER = r"[^\s\"'<>?#"
 _START = r"\b(?:[a-z][a-z0-9+.-]*://|(?:https?|ftp):/)"
 USER = re.compile(rf"({_START}){_OTHER}/]*@", re.IGNORECASE)
@@ -87,7 +85,7 @@ def memory_errors(advice: str = "") -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """Return a library's exception as a single line, without traceback, line breaks and colours."""
-    text = " ".join(COLOUR.sub("", str(error)).split())
+    text = " ".join(re.sub("\x1b\\[[0-9;]*m", "", str(error)).split())
     return text or type(error).__name__
 
 

@@ -290,9 +290,8 @@ def clipped(
 
 def _check(options: DeblurOptions) -> None:
     """Raise UsageError for options that exclude each other or require others."""
-    if options.value_range != "auto" and not without_secrets(options.checkpoint or "").endswith(
-        ".onnx"
-    ):
+    onnx = without_secrets(options.checkpoint or "").endswith(".onnx")
+    if options.value_range != "auto" and not onnx:
         raise UsageError("--value-range requires -c with an ONNX file")
     check_strength(options.strength)
     kept, estimated = options.keep_kernel, options.way() != "network" and options.kernel is None
@@ -303,9 +302,8 @@ def _check(options: DeblurOptions) -> None:
             f"--keep-kernel {kept}: name a .png or a folder/; records (-o found.h5) hold it anyway"
         )
     excluded = {"--mask": options.mask, "--html": options.html, "--keep-kernel": kept}
-    if options.preview and any(excluded.values()):
-        (first, *_) = (name for name, value in excluded.items() if value)
-        raise UsageError(f"--preview restores a part of each photo, and excludes {first}")
+    if options.preview and (given := [name for name, value in excluded.items() if value]):
+        raise UsageError(f"--preview restores a part of each photo, and excludes {given[0]}")
     if options.mask is not None and not options.mask.exists():
         raise UsageError(f"--mask {options.mask}: no such file or folder")
     if options.gamma is not None and (options.kernel is None or not 0 < options.gamma < 10):
@@ -323,10 +321,9 @@ def deblurring(
 
     values = None if options.value_range == "auto" else options.value_range
     model = shared.model_of(options, options, None, values, options.network)
-    gamma = options.gamma or 2.2
     way = options.way(isinstance(kernel, KernelSheet))
     keep = way != "network"  # for records, and for the inset of comparisons
-    return model.deblurring(way, kernel, gamma, options.strength, keep)
+    return model.deblurring(way, kernel, options.gamma or 2.2, options.strength, keep)
 
 
 def _previewing(options: DeblurOptions) -> DeblurOptions:

@@ -52,8 +52,8 @@ class Selection(shared.Tracked):
 
 
 @dataclass(frozen=True)
-class Frames:
-    """How frames are averaged."""
+class Blurring:
+    """How frames are averaged, and how blur is drawn."""
 
     average: int = option(0, "Make pairs by averaging this many consecutive frames.", ANY)
     stride: int = option(
@@ -67,12 +67,6 @@ class Frames:
         "With --interpolate: smallest fraction of pixels where the flow is consistent.",
         maximum=1,
     )
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How blur is drawn."""
-
     synthesize: BlurKind | None = option(
         None,
         "Blur sharp photos: uniformly by a shaking hand; by a camera that moves and rotates; by "
@@ -103,7 +97,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class PrepareOptions(Selection, Frames, Drawing, shared.Hardware, shared.Writing):
+class PrepareOptions(Selection, Blurring, shared.Hardware, shared.Writing):
     """The options of `blurkit prepare`."""
 
     output: str = option(
@@ -252,7 +246,7 @@ def _check(options: PrepareOptions) -> None:
     if options.response is not None and not (options.average or options.synthesize):
         raise UsageError("--response requires --average or --synthesize")
     drawn = ("kernels", "kernel_size", "scale", "highlights", "noise", "shot", "jpeg")
-    given = any(getattr(options, name) != getattr(Drawing, name) for name in drawn)
+    given = any(getattr(options, name) != getattr(Blurring, name) for name in drawn)
     if not options.synthesize and given:
         raise UsageError(
             "--kernels, --kernel-size, --scale, --highlights, --noise, --shot and --jpeg require "
@@ -262,7 +256,7 @@ def _check(options: PrepareOptions) -> None:
         raise UsageError("--copies requires --synthesize or --transfer-from")
     if not options.average and options.interpolate:
         raise UsageError("--interpolate requires --average")
-    if not options.interpolate > 1 and options.agreement != Frames.agreement:
+    if not options.interpolate > 1 and options.agreement != Blurring.agreement:
         raise UsageError("--agreement requires --interpolate")
     if options.stride and not (options.average or options.crop):
         raise UsageError("--stride requires --average or --crop")
@@ -343,9 +337,8 @@ def _open(
     output, path = options.output, Path(options.output)
     compression = "gzip" if options.compress else None
     if is_folder(output):
-        size, prefix = options.shard_size << 20, part.prefix
-        force, resume = options.force, options.resume
-        return ShardFolder(path, size, force, resume, compression, prefix, changed)
+        how = options.force, options.resume, compression, part.prefix, changed
+        return ShardFolder(path, options.shard_size << 20, *how)
     if options.resume:
         raise UsageError("--resume requires a folder of shards as output")
     if is_shard(path):

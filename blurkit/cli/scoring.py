@@ -501,11 +501,10 @@ def serve() -> None:
     """Load the network and answer until standard input ends."""
     with os.fdopen(os.dup(1), "wb") as answers, suppress(EOFError):
         os.dup2(2, 1)  # what libraries print is no answer
-        answer: Answer = {}
         options, size = pickle.load(sys.stdin.buffer)
         try:
             work, engine = deblurring(options)
-            answer = {} if engine is None else _sizes(engine, *size)
+            answer: Answer = {} if engine is None else _sizes(engine, *size)
         except BlurkitError as error:
             answer = error
         warm = False

@@ -124,19 +124,15 @@ def with_preview(record: Record) -> Record:
     return Record(record.name, {**record.images, "preview": picture}, described)
 
 
-OVER_TIME = 10
-"""The number of moments of a film for which its blur is stated."""
-
-
 def film_summary(lengths: Sequence[float]) -> str:
-    """Return a line on the blur undone in a film's frames over time; their lengths are in pixels.
+    """Return a line on the blur undone in a film's frames, at ten moments; lengths are in pixels.
 
     A length of 0 means that no blur was undone.
     """
     count, undone = len(lengths), sum(length > 0 for length in lengths)
     if not undone:
         return f"no uniform blur found in any of {count} frames"
-    parts = [part.max() for part in np.array_split(lengths, min(OVER_TIME, count))]
+    parts = [part.max() for part in np.array_split(lengths, min(10, count))]
     over_time = " ".join(f"{length:.0f}" for length in parts)
     return f"blur undone in {undone} of {count} frames, over time up to {over_time} pixels"
 
@@ -316,10 +312,8 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
     an image is missing.
     """
     before, after = record.image(source), record.image(made)
-    attrs = {
-        f"sharpness_{when}": rounded_sharpness(image)
-        for when, image in (("before", before), ("after", after))
-    }
+    attrs = {"sharpness_before": rounded_sharpness(before)}
+    attrs["sharpness_after"] = rounded_sharpness(after)
     if made == "restored":
         change = to_float(after) - to_float(before)
         attrs["restored_change"] = round(255 * float(np.sqrt(np.mean(np.square(change)))), 3)

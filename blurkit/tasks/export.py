@@ -36,7 +36,6 @@ from blurkit.systems.system import Use, title_and_date
 from blurkit.systems.uses import network_for, trained_tile
 from blurkit.tasks.inspect import input_shapes
 
-OPSET = 17
 ANY_SIZE = {0: "number", 2: "height", 3: "width"}
 """Names of the dimensions that may have any size."""
 
@@ -46,14 +45,8 @@ LARGEST_DIFFERENCE = 1e-4
 LARGEST_RESULT = 1e3
 """Results for a photo beyond this are those of an untrained network, of which no digit is sure."""
 
-USES = ("deblurring", "reblurring")
-"""The uses whose networks take images only."""
-
 DARKTABLE_SIDE = 768
 """The side in pixels of the tiles that a package for darktable takes; it tries 768 before less."""
-
-HALVED = 1024
-"""The number of values from which a tensor is stored in half precision."""
 
 
 class Flat(nn.Module):
@@ -176,7 +169,8 @@ def write_onnx(
 
     `given` and `result` are the names of the image and of the result of a network for a use.
     """
-    tile, size, last = about.tile, about.size, about.use in USES
+    tile, size = about.tile, about.size
+    last = about.use in ("deblurring", "reblurring")  # whose networks take images only
     guides = tuple(getattr(network, "guides", ())) if about.use == "reblurring" else ()
     sides = [size.padded(tile, tile), size.padded(tile + 64, tile + 32)]
     dynamic = size.multiple < tile
@@ -205,7 +199,7 @@ def write_onnx(
                 input_names=names,
                 output_names=results,
                 dynamic_axes=dict.fromkeys([*names, *(results if last else [])], axes),
-                opset_version=OPSET,
+                opset_version=17,
                 do_constant_folding=not half,  # what is computed from weights has all its bits
                 dynamo=False,  # it would take the sizes for constants
             )
@@ -219,7 +213,7 @@ def write_onnx(
 
 
 def _finish(path: Path, about: Exported, half: bool) -> None:
-    """Add what a file says of itself; with `half`, store the values that allow it in 16 bits."""
+    """Add what a file says of itself; with `half`, store large tensors that allow it in 16 bits."""
     model = onnx.load(path)
     model.metadata_props.add(key=ONNX_METADATA, value=about.text())
     graph = model.graph
@@ -232,7 +226,7 @@ def _finish(path: Path, about: Exported, half: bool) -> None:
     for tensor in stored:
         values = numpy_helper.to_array(tensor)
         small = values.astype(np.float16) if values.dtype == np.float32 else values
-        if small.size < HALVED or small is values or (small.astype(np.float32) != values).any():
+        if small.size < 1024 or small is values or (small.astype(np.float32) != values).any():
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(small, f"{name}.half"))

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,9 +39,6 @@ LARGEST = 16 << 30
 
 PIECE = 1 << 20
 
-TOO_MANY = 429
-"""The status of an answer to a client that asks too often."""
-
 BEGINNINGS = {
     rb"\s*<(!doctype html|html|head|script)\b": "a web page, not a file",
     rb"version https://git-lfs": "a pointer of Git LFS, not the file itself",
@@ -51,8 +49,6 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/?#]+))?/([^?#]+)", re.IGNORECASE)
 """A file on the Hugging Face Hub: owner and name, a revision with its "/" as %2F, and the path."""
-
-HUB_ENDPOINT = "https://huggingface.co"
 
 
 class _Cut(Exception):
@@ -249,7 +245,7 @@ def _request(address: str) -> Request:
     parts = HUB.fullmatch(address)
     if not parts:
         return Request(address, headers={"User-Agent": f"blurkit/{__version__}"})
-    server = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB_ENDPOINT
+    server = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
     if not re.match("https?://[^/]", server):
         raise UsageError("HF_ENDPOINT: give an address such as https://huggingface.co")
     request = _request(f"{server}/{parts[1]}/resolve/{parts[2]}/{parts[3]}")
@@ -267,7 +263,7 @@ def _answer(address: str) -> HTTPResponse:
         response: HTTPResponse = build_opener(_Redirects, _Paced).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
-        later = error.code >= 500 or error.code == TOO_MANY
+        later = error.code >= 500 or error.code == HTTPStatus.TOO_MANY_REQUESTS
         login = "HF_TOKEN" if HUB.fullmatch(address) else "a login"
         advice = "try again later" if later else f"check the address, and whether it needs {login}"
         reason = one_line(Exception(error.reason))

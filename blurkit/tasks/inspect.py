@@ -31,10 +31,8 @@ from blurkit.systems.registry import describe, load_networks
 from blurkit.training.state import state_checkpoint
 from blurkit.version import CHECKPOINT_VERSION, FORMAT_VERSIONS, __version__
 
-FIRST_KEYS = 5
 SETTING = 16
 """Tensors of so few values may state how a network is built, such as its scale."""
-LPIPS_HEAD = re.compile(r"(?:(\w+)\.)?lin\d\.model\.1\.weight")
 
 
 def describe_checkpoint(checkpoint: Checkpoint, height: int, width: int) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def _describe_state_dict(
         problem = str(error).removeprefix(f"{checkpoint.where}: ")
         known = _describe_features(state, height, width) or _describe_heads(state)
         first = {"problem": problem, "tensors": len(state), "values": _count(state)}
-        return {role: known or first | {"first_keys": list(state)[:FIRST_KEYS]}}
+        return {role: known or first | {"first_keys": list(state)[:5]}}
     return {name: _describe_network(network, height, width) for name, network in networks.items()}
 
 
@@ -119,7 +117,7 @@ def _describe_features(
 
 def _describe_heads(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Describe LPIPS's linear layers, of one or more networks; return None for anything else."""
-    matches = [LPIPS_HEAD.fullmatch(key) for key in state]
+    matches = [re.fullmatch(r"(?:(\w+)\.)?lin\d\.model\.1\.weight", key) for key in state]
     if None in matches:
         return None
     names = sorted({match[1] for match in matches if match and match[1]})
@@ -297,7 +295,12 @@ def system_report() -> dict[str, str]:
         "processors": str(processors()),
         "device": _device_line(),
     }
-    for package in _requirements():
+    try:
+        lines = requires("blurkit") or []
+    except PackageNotFoundError:  # it runs from a folder of its sources
+        lines = ["torch", "numpy"]
+    used = [re.split("[^\\w.-]", line)[0] for line in lines if not DEVELOPMENT.search(line)]
+    for package in used:
         with suppress(PackageNotFoundError):
             report[package] = version(package)
     with suppress(ImportError):
@@ -305,15 +308,6 @@ def system_report() -> dict[str, str]:
 
         report["ONNX Runtime on"] = ", ".join(onnxruntime.get_available_providers())
     return report
-
-
-def _requirements() -> list[str]:
-    """Return the names of the packages that blurkit requires, also for its extras."""
-    try:
-        lines = requires("blurkit") or []
-    except PackageNotFoundError:  # it runs from a folder of its sources
-        lines = ["torch", "numpy"]
-    return [re.split("[^\\w.-]", line)[0] for line in lines if not DEVELOPMENT.search(line)]
 
 
 def _device_line() -> str:
