@@ -61,14 +61,14 @@ def prepare(
     """Yield the records that `blurkit prepare` makes of datasets, photos and videos.
 
     `preparation` says how: synthetic blur, averaged frames, crops (None: records are only read, and
-    `psnr_blur` is measured). `image` is the role of photos without partners, `blur` a dataset's
-    blur folder; `lists` are files that list the pairs to use. `jobs` processes share the work. The
-    first bad item raises BlurkitError, unless `on_error(where, error)` handles it.
+    `psnr_blur` is measured). `image` is the role of photos without partners, `lists` are files that
+    list the pairs to use, and `jobs` processes share the work. `blur` and `on_error` are those of
+    `read_records`.
     """
     from blurkit.data.prepare import Preparation, find, prepare_items
     from blurkit.metrics.psnr import psnr
 
-    how = Preparation(measure=psnr) if preparation is None else preparation
+    how = preparation or Preparation(measure=psnr)
     found, how = find([str(text) for text in inputs], how, image, blur, lists)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
@@ -194,9 +194,8 @@ def info(
 
     They are those that `blurkit info --json` prints. Without a `source`, they describe the weights
     that come with blurkit. `size` (height, width) in pixels is the image size for which the costs
-    of networks are counted. `verify` also reads all pixels. `blur` is a dataset's blur
-    folder. The first bad item raises BlurkitError, unless `on_error(where, error)` handles it; all
-    are listed under `problems`. Records that are read pass through `watch`.
+    of networks are counted. `verify` also reads all pixels. `blur` and `on_error` are those of
+    `read_records`; all bad items are listed under `problems`. Records pass through `watch`.
     """
     text = str(shipped_file() if source is None else local_file(source, sha256))
     failures: list[str] = []
@@ -348,7 +347,6 @@ def html_report(records: Iterable[Record], folder: str | Path, force: bool = Fal
     report = RestorationReport(Path(folder), force)
     for record in records:
         report.add(record)
-    page = report.write()
-    if page is None:
-        raise BlurkitError(f"{folder}: there is no record to report")
-    return page
+    if page := report.write():
+        return page
+    raise BlurkitError(f"{folder}: there is no record to report")

@@ -48,9 +48,9 @@ RecordTask = tuple[Record, Callable[[], Record]]
 class Problems:
     """The bad items of a batch: each is reported at once, and all are listed again at the end.
 
-    `already` counts the items that a resumed run has found finished. Pictures and films in folders
-    among `inputs` that no command reads, except those with a suffix in `also_read`, are counted at
-    the end. With `summary`, a line says then how much was done in what time.
+    So is the number of files among `inputs` that no command reads, but those with a suffix in
+    `also_read`, and with `summary`, how much was done in what time. `already` counts what a resumed
+    run has found finished.
     """
 
     inputs: Sequence[str] = ()
@@ -96,8 +96,7 @@ class Problems:
 
         The exit status is 1 if items failed or were not read, or if none was done.
         """
-        unread = sources.unread_files(self.inputs, self.also_read)
-        if unread:
+        if unread := sources.unread_files(self.inputs, self.also_read):
             say(sources.summary_of_unread(unread))
         already = f", {self.already} finished before" if self.already else ""
         if self.failed:
@@ -132,8 +131,7 @@ class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
     """A command's way from records to a sink, which makes a result of each record.
 
     `label` is the name of the command, `verb` what it does to a record, as in `deblurred`: names of
-    results have it, too. The `sink` is what `open` opens, unless the command chooses another one
-    with `use`. Leaving the block with an error abandons a sink that no `run` has completed.
+    results have it, too. Leaving the block with an error abandons a sink that no `run` completed.
     """
 
     sink: Sink
@@ -246,12 +244,10 @@ class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
     ) -> Generator[Record, None, None]:
         """Run every job, write its record to the sink, then yield it.
 
-        A record that fails is added to the problems, and a film of which it is a frame is given up;
-        the sink counts what is finished. `total` is the number of records if it is known, `unit`
-        what they are called in the progress. If they are those of photos among `items`, a line says
-        after the first ones how long all will take. Each job runs in another thread, while this one
-        reads the next record and writes the last one. Closing the generator ends that thread; a
-        `for` statement does so by itself.
+        A record that fails is added to the problems, and a film of which it is a frame is given up.
+        `total` is the number of records if it is known, `unit` what the progress calls them; how
+        long `items` will take is said as by `forecast`. Each job runs in another thread, while this
+        one reads the next record and writes the last one. Closing the generator ends that thread.
         """
         sink, quiet = self.sink, self._options.quiet
         # The next record of a stream may come late or never.
@@ -291,8 +287,8 @@ class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
     ) -> Iterator[Record]:
         """Yield the records that a resumed run has found finished, with the image `made`.
 
-        They are read again: from the shard that is resumed or else, with their results, those of
-        `scenes`, and those in the shards among `records`.
+        They are read again: from the shard that is resumed, or else from `scenes` and the shards
+        among `records`, with their results.
         """
         if isinstance(self.sink, ShardSink):
             shard = self.sink.path(Record(""))
@@ -315,10 +311,9 @@ class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
 def forecast(items: Iterable[Scene | sources.ShardSource]) -> Callable[[Record], str]:
     """Return the function that says after one of the first photos how long all items will take.
 
-    For any other record, it returns "". The time of a photo is taken to be in proportion to its
-    pixels, of which a file's head tells the number; of formats that other readers decode, it is the
-    mean of the others. Where there are films or shards, nothing is said: how many records follow is
-    not known.
+    For any other record, and where films or shards hide how many follow, it returns "". The time of
+    a photo is taken to be in proportion to its pixels, of which a file's head tells the number; of
+    formats that other readers decode, it is the mean of the others.
     """
     items = list(items)
     files = [item.paths[0] for item in items if isinstance(item, Scene)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -339,10 +339,8 @@ class SearchBatch:
                 saved = time.monotonic()
             return bool(stopped())
 
-        try:
+        with closing(progress):
             yield watch
-        finally:
-            progress.close()
 
     def _show(self, search: TiledSearch) -> None:
         """Write the picture that a search has reached."""

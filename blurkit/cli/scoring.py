@@ -60,8 +60,7 @@ class Evaluation:
     ) -> None:
         self.inputs, self.options, self.networks = inputs, options, networks
         folders = [*inputs, options.reference or "", options.blurry or ""]
-        part = parse_part(options.part)
-        self.problems = Problems(folders, part=part, quiet=options.quiet)
+        self.problems = Problems(folders, part=parse_part(options.part), quiet=options.quiet)
         _check(inputs, options)
         replaced = options.force or options.resume
         self.page = ReportFolder(options.html, replaced) if options.html is not None else None
@@ -361,10 +360,8 @@ NETWORK_COSTS = {
     "parameters": "millions, of the network",
     "gmacs": "10^9 multiply-accumulates of convolutions and matrix products, for an image of {}",
 }
-"""The costs of networks, and how they are measured, with {} for the size of the image, WxH.
-
-Estimates of blur have no parameters.
-"""
+"""The costs of networks, and how they are measured; {} is the size of the image, WxH. Estimates of
+blur have no parameters."""
 
 
 Sizes = dict[str, float]
@@ -377,10 +374,9 @@ Answer = Record | BlurkitError | Sizes
 class NetworkRuns(AbstractContextManager["NetworkRuns"]):
     """Networks that restore records, each loaded in a process of its own.
 
-    Records need a sharp image, unless `alone`. `size` is the width and height for the MACs.
-
-    One that cannot be loaded, that fails on its first record while another does not, or whose
-    process ends is reported to `problems` and left out; the others are `running`.
+    Records need a sharp image, unless `alone`. `size` is the width and height for the MACs. One
+    that cannot be loaded, that fails on its first record while another does not, or whose process
+    ends is reported to `problems` and left out; the others are `running`.
     """
 
     def __init__(
@@ -459,8 +455,7 @@ class _Process(AbstractContextManager["_Process"]):
         self._process: Any = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, start_new_session=True
         )
-        self.done = 0
-        self.ended = False
+        self.done, self.ended = 0, False
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
@@ -145,10 +145,16 @@ def _verify(address: str, file: Path, wanted: Collection[str]) -> None:
 
 
 def _fetch(address: str, file: Path, wanted: Collection[str], quiet: bool) -> None:
-    """Fetch a file and record its SHA-256. Raises BlurkitError if it is not the expected one."""
+    """Fetch a file and record its SHA-256. Raises BlurkitError for an empty or a wrong one."""
     with replacing(file) as partial:
         digest = _received(address, partial, quiet)
-        _refuse_wrong(address, partial)
+        with partial.open("rb") as answer:
+            head = answer.read(1000)
+        if not head:
+            raise BlurkitError(f"{address}: the server answers with an empty file (0 bytes)")
+        for beginning, what in BEGINNINGS.items():
+            if re.match(beginning, head, re.IGNORECASE):
+                _refuse(address, what)
         first = _recorded(file)
         if wanted and digest not in wanted:
             raise BlurkitError(f"{address}: has the SHA-256 {digest}, not the one of --sha256")
@@ -289,20 +295,17 @@ def _written(address: str, response: HTTPResponse, partial: Path, quiet: bool) -
     most = min(LARGEST, shutil.disk_usage(partial.parent).free)
     total = None if length is None else -(-length // PIECE)
     progress = Progress(f"fetch {_name(address)}", total, "MiB", quiet=quiet)
-    try:
-        with partial.open("wb") as file:
-            for piece in _pieces(response):
-                if max(done + len(piece), length or 0) > most:
-                    raise BlurkitError(
-                        f"{address}: is too large: more than the {most / 1e9:.1f} GB that are free "
-                        "or allowed"
-                    )
-                file.write(piece)
-                digest.update(piece)
-                progress.advance((done + len(piece)) // PIECE - done // PIECE)
-                done += len(piece)
-    finally:
-        progress.close()
+    with closing(progress), partial.open("wb") as file:
+        for piece in _pieces(response):
+            if max(done + len(piece), length or 0) > most:
+                raise BlurkitError(
+                    f"{address}: is too large: more than the {most / 1e9:.1f} GB that are free or "
+                    "allowed"
+                )
+            file.write(piece)
+            digest.update(piece)
+            progress.advance((done + len(piece)) // PIECE - done // PIECE)
+            done += len(piece)
     return digest.hexdigest()
 
 
@@ -315,17 +318,6 @@ def _pieces(response: HTTPResponse) -> Iterator[bytes]:
         raise _Cut(f"the answer was cut ({one_line(error)})") from error
     if response.length:
         raise _Cut(f"the answer was cut ({response.length:,} bytes are missing)")
-
-
-def _refuse_wrong(address: str, partial: Path) -> None:
-    """Raise BlurkitError for an answer that is no file of a network: empty, or a page."""
-    with partial.open("rb") as file:
-        head = file.read(1000)
-    if not head:
-        raise BlurkitError(f"{address}: the server answers with an empty file (0 bytes)")
-    for beginning, what in BEGINNINGS.items():
-        if re.match(beginning, head, re.IGNORECASE):
-            _refuse(address, what)
 
 
 def _refuse(address: str, what: str) -> NoReturn:

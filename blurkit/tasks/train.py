@@ -158,14 +158,11 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
         synthesis = None if c.synthesize == "none" else Synthesis(c.synthesize)
         share = c.synthetic_share
         crops = sampler.CropSampler(shards, c.crop, recipe.images, c.sharp_pairs, synthesis, share)
-        others = sampler.CropSampler(unpaired, c.crop, ("blur",)) if unpaired else None
-        samples = CropSamples(
-            crops if others is None else sampler.UnpairedSampler(crops, others), c
-        )
+        real = sampler.CropSampler(unpaired, c.crop, ("blur",)) if unpaired else None
+        samples = CropSamples(crops if real is None else sampler.UnpairedSampler(crops, real), c)
         # With synthesis, held-out records may lack blur; validation leaves them out.
-        scenes = (
-            sampler.map_scenes(held_out, recipe.images, synthesis is not None) if held_out else []
-        )
+        partly = synthesis is not None
+        scenes = sampler.map_scenes(held_out, recipe.images, partly) if held_out else []
         protocol = validation_protocol(recipe, run.validate_protocol)
         whole = [scene for scene in scenes if scene.whole]
         spread = np.linspace(0, len(whole) - 1, min(run.validate_on, len(whole)))
@@ -263,6 +260,8 @@ VERSIONS = 3
 SceneScores = tuple[Sequence[float], Sequence[Image]]
 """The scores of one scene, and the pictures that show them."""
 
+SceneScorer = Callable[[Engine, sampler.StoredScene], SceneScores]
+
 
 def validation_protocol(recipe: Recipe, named: ValidationProtocol) -> Protocol:
     """Return how the engine runs a recipe's networks on whole images; "paper" is as its paper did.
@@ -343,12 +342,7 @@ def _images(scene: sampler.StoredScene) -> list[Image]:
     return [np.ascontiguousarray(image[:]) for image in scene.images]
 
 
-KINDS: dict[
-    ValidationKind,
-    tuple[
-        Use | tuple[Use, ...], tuple[str, ...], Callable[[Engine, sampler.StoredScene], SceneScores]
-    ],
-] = {
+KINDS: dict[ValidationKind, tuple[Use | tuple[Use, ...], tuple[str, ...], SceneScorer]] = {
     "restores": ("deblurring", ("psnr_blur", "psnr", "ssim_matlab"), _restored),
     "reblurs": ("reblurring", ("psnr_sharp", "psnr", "ssim_matlab"), _reblurred),
     "draws": (("noise", "random"), ("psnr_sharp", "pairwise_psnr"), _drawn),
