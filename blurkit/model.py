@@ -394,15 +394,8 @@ class Model:
             if self.placement.protocol != "tiles" and use != "deblurring":
                 raise UsageError(f"--protocol {self.placement.protocol}: is for deblurring")
             first = self.checkpoint(shipped or (use if isinstance(use, str) else use[-1]))
-            engine = start_engine(
-                use,
-                first,
-                *map(_loaded, self.encoders),
-                placement=self.placement,
-                warn=self.warn,
-                system=self.system,
-                **options,
-            )
+            options |= {"placement": self.placement, "warn": self.warn, "system": self.system}
+            engine = start_engine(use, first, *map(_loaded, self.encoders), **options)
             if first.code is not None and getattr(engine.runner.network, "code", None) is None:
                 self.warn(f"{first.name}: is not of {self.network}, which is not used")
             self._engines[key] = engine

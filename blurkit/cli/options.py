@@ -268,18 +268,9 @@ def model_of(
     """Return the model of a command, which prints warnings and, unless quiet, what it says."""
     from blurkit.model import Model
 
-    quiet = hardware.quiet
-    return Model(
-        networks.checkpoint,
-        networks.encoder,
-        system,
-        hardware.placement,
-        value_range,
-        network,
-        say=lambda text: say(text, quiet),
-        warn=say_warning,
-        watch=Stages("window", quiet),
-    )
+    quiet, watch = hardware.quiet, Stages("window", hardware.quiet)
+    given = networks.checkpoint, networks.encoder, system, hardware.placement, value_range, network
+    return Model(*given, say=lambda text: say(text, quiet), warn=say_warning, watch=watch)
 
 
 # ---- Options that the modules of eval share ------------------------------------------------------
@@ -410,6 +401,8 @@ Given = dict[str, Any]
 
 Command = Callable[..., None]
 
+_parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+
 
 def expand(function: Command, titles: Mapping[str, str] | None = None) -> Command:
     """Return `function` as a command with an option for each field of its dataclasses.
@@ -428,9 +421,7 @@ def expand(function: Command, titles: Mapping[str, str] | None = None) -> Comman
         else:
             own.append(parameter.name)
             options[parameter.name] = parameter.replace(kind=parameter.KEYWORD_ONLY)
-    options["help_all"] = inspect.Parameter(
-        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll
-    )
+    options["help_all"] = _parameter("help_all", default=False, annotation=HelpAll)
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
@@ -488,12 +479,7 @@ def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Par
             show_default=default not in (None, "", False, []),
             rich_help_panel=title,
         )
-        yield inspect.Parameter(
-            f.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[hint, details],
-        )
+        yield _parameter(f.name, default=default, annotation=Annotated[hint, details])
 
 
 def _flags(f: Field[Any], hint: Any, given: bool) -> tuple[str, ...]:
