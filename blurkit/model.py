@@ -363,8 +363,7 @@ class Model:
 
         path = amounts(steps, first, last)
         engine = self.engine("interpolation", deblur=deblur)
-        mixed = partial(frames, engine=engine, path=path, deblur=deblur, spherical=spherical)
-        return mixed, engine
+        return partial(frames, engine=engine, path=path, deblur=deblur, spherical=spherical), engine
 
     # ---- files and engines -----------------------------------------------------------------------
 
@@ -408,8 +407,7 @@ class Model:
 
     @cached_property
     def _windows(self) -> Any:
-        checkpoint = self.checkpoint("deconvolving")
-        return window_deblurring(checkpoint, self.placement, watch=self.watch)
+        return window_deblurring(self.checkpoint("deconvolving"), self.placement, watch=self.watch)
 
     # ---- deblurring without torch ----------------------------------------------------------------
     # Importing torch takes longer than deblurring a photo of a megapixel.

@@ -74,8 +74,7 @@ def _check_value(value: Any, f: Field[Any], kind: Any, wrong: str) -> None:
     choices = get_args(kind) if get_origin(kind) is Literal else f.metadata.get("choices")
     if choices and value is not None and value not in choices:
         raise UsageError(f"{wrong}use one of {', '.join(choices)}")
-    values = value if isinstance(value, tuple) else (value,)
-    for number in values:
+    for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             least, below, most = (f.metadata[key] for key in ("minimum", "below", "maximum"))
             if least != ANY and not (least <= number < below and number <= most):
@@ -104,8 +103,7 @@ class Options:
         """
         if preset not in cls.presets:
             raise UsageError(f"--preset {preset}: use one of {', '.join(cls.presets)}")
-        known = {f.name for f in fields(cls)}
-        if unknown := set(overrides) - known:
+        if unknown := set(overrides) - {f.name for f in fields(cls)}:
             raise UsageError(f"unknown options: {', '.join(sorted(unknown))}")
         given = {key: value for key, value in overrides.items() if value is not None}
         options = replace(cls(), **{**cls.presets[preset], **given})
@@ -243,9 +241,7 @@ def choose_method(
         method = "network" if (checkpoint and not kernel) or network_options else "auto"
     if network_options and (kernel or method != "network"):
         raise UsageError("--encoder, --protocol, --tile and --overlap are for --method network")
-    if kernel and not (sheet and method == "auto"):
-        return "shake"
-    return method
+    return "shake" if kernel and not (sheet and method == "auto") else method
 
 
 def choose_reblurring(method: Method | None, networks: bool, itself: bool) -> Method:

@@ -85,11 +85,9 @@ def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
         raise UsageError("--blind: the blind search is a separate command, blurkit blind-deblur")
     module, _, other = COMMANDS[name][0].partition(".")
     target = getattr(import_module(f"blurkit.cli.{module}"), other or module)
-    expanded = expand(target) if isfunction(target) else target.command(arguments)
-    parent = typer.Typer(add_completion=False, **PLAIN)
-    parent.command(name, cls=HelpfulCommand, context_settings=PLAIN["context_settings"])(
-        command(expanded)
-    )
+    guarded = command(expand(target) if isfunction(target) else target.command(arguments))
+    parent, settings = typer.Typer(add_completion=False, **PLAIN), PLAIN["context_settings"]
+    parent.command(name, cls=HelpfulCommand, context_settings=settings)(guarded)
     subcommand = typer.main.get_command(parent)
     assert isinstance(subcommand, TyperCommand)
     return subcommand

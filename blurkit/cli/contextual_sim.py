@@ -93,13 +93,12 @@ def contextual_sim(
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
     from blurkit.nn.features import find_features
 
-    part = parse_part(options.part)
     hint = ", or download VGG-19 (548 MB) with --download"
     file = find_features(options.features, options.download, hint)
     network = contextual_network(file, options.layer, choose_device(options.device))
     contextual = ContextualSimilarity(network, options.bandwidth, options.distance)
     run = decouple_records if options.decoupling else _compare
-    run(inputs, contextual, part, options)
+    run(inputs, contextual, parse_part(options.part), options)
 
 
 TABLE_ROWS = 50
@@ -215,8 +214,7 @@ def decouple_records(
     if rows:
         total = summary([distances for _, distances in rows])
         if options.json:
-            published = PAPER | indicators(PAPER)
-            print_json({"total": total, "paper": published, "protocol": protocol})
+            print_json({"total": total, "paper": PAPER | indicators(PAPER), "protocol": protocol})
         if not options.quiet:
             paper, own = _in_sentence(indicators(PAPER)), _in_sentence(total)
             print_table(

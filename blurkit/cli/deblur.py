@@ -238,8 +238,7 @@ class Results:
         self._photos, self._left = self._photos + 1, self._left + left
         found = "" if self._engine else f"{tasks.inversion().windows_summary(record, otherwise)}; "
         whole = record.attrs["part_of"] if options.preview else None
-        line = tasks.result_line(record, found, whole)
-        say(line, options.quiet or (options.json and not found))
+        say(tasks.result_line(record, found, whole), options.quiet or (options.json and not found))
         if not left:
             warn(record.name, tasks.restoration_warnings(record), options)
 

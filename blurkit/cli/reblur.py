@@ -216,7 +216,6 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
     from blurkit.tasks.deblur import ESTIMATED, SCORES, WORTH, reblurring_warnings
 
     scores, diversity = [], Diversity()
-    shown = options.json or not options.quiet
     for record in records:
         score = {key: record.attrs[key] for key in SCORES if key in record.attrs}
         scores.append(Scored.of(record, score))
@@ -228,7 +227,7 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
         if options.by != "network":
             say(f"{record.name}: {_source(like, found)}", options.quiet or options.json)
         image = record.image("reblurred", "blur")
-        if options.copies > 1 and shown:
+        if options.copies > 1 and (options.json or not options.quiet):
             diversity.add(record.name, image, record.image("sharp", "restored"))
         if options.json:
             print_json(

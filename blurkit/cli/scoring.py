@@ -135,8 +135,7 @@ class Evaluation:
     def _score(self, scene: Mapping[str, Record]) -> None:
         """Add the scores of a scene, by run, to the rows, the log and the spectrum."""
         options, measures = self.options, self.measures
-        separate = self.runs is not None or are_two_sides(self.inputs)
-        if separate and len(self._sharper) < ENOUGH:
+        if (self.runs or are_two_sides(self.inputs)) and len(self._sharper) < ENOUGH:
             self._sharper.append(sharper("restored", "sharp", scene.values()))
         scored = {
             run: Scored.of(r, measures.score(r) | network_costs(r), options.blurry or "")

@@ -221,9 +221,8 @@ def _finish(path: Path, about: Exported, half: bool) -> None:
         for axis, side in enumerate(output.type.tensor_type.shape.dim):
             if side.dim_param and side.dim_param not in ANY_SIZE.values():
                 side.dim_param = f"{output.name}_{axis}"
-    stored = list(graph.initializer) if half else []
     casts = []
-    for tensor in stored:
+    for tensor in list(graph.initializer) if half else []:
         values = numpy_helper.to_array(tensor)
         small = values.astype(np.float16) if values.dtype == np.float32 else values
         if small.size < 1024 or small is values or (small.astype(np.float32) != values).any():

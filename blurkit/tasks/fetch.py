@@ -106,8 +106,7 @@ def _checked_address(address: str) -> str:
     try:
         return quote(urlsplit(address)._replace(fragment="").geturl(), safe="!#$%&'()*+,/:;=?@[]~")
     except ValueError as error:
-        reason = f"is not a valid address ({one_line(error)})"
-        raise BlurkitError(f"{address}: {reason}") from error
+        raise BlurkitError(f"{address}: is not a valid address ({one_line(error)})") from error
 
 
 # ---- the cache -----------------------------------------------------------------------------------

@@ -192,9 +192,7 @@ def _one_scene(first: Image, second: Image) -> bool:
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     values = np.stack([to_float(image).ravel() for image in (first, second)])
-    if not values.std(axis=1).all():
-        return False
-    return float(np.corrcoef(values)[0, 1]) >= SAME_SCENE
+    return bool(values.std(axis=1).all()) and float(np.corrcoef(values)[0, 1]) >= SAME_SCENE
 
 
 # ---- by a kernel, a code, or chance --------------------------------------------------------------
@@ -370,8 +368,7 @@ def frames(
     digits = len(str(len(path) - 1))
     for number, amount in enumerate(path):
         name = f"{record.name}/{number:0{digits}d}"
-        attrs = {**record.attrs, "frame": number, "amount": amount}
-        frame = Record(name, record.images, attrs)
+        frame = Record(name, record.images, {**record.attrs, "frame": number, "amount": amount})
         yield frame, partial(_frame, frame, engine, deblur, spherical)
 
 
@@ -380,9 +377,8 @@ def _frame(frame: Record, engine: Engine, deblur: bool, spherical: bool) -> Reco
     source, key = (blur, "restored") if deblur else (sharp, "reblurred")
     made = engine(*map(to_float, (source, sharp, blur)), amount=amount, spherical=spherical)
     image = from_float(made, source.dtype)
-    reached = amount == 1 and not deblur
     about = {
-        **(reproduction(image, sharp, blur) if reached else {}),
+        **(reproduction(image, sharp, blur) if amount == 1 and not deblur else {}),
         "gradient_energy": gradient_energy(image),
         f"{key}_by": engine.name,
         f"{key}_with": engine.summary(),
