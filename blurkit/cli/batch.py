@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from blurkit.cli.common import leave, print_json
-from blurkit.cli.options import ImageTask, Resumable
+from blurkit.cli.options import ImageTask, Printing, Resumable, Tracked
 from blurkit.data import sources
 from blurkit.data.collection import are_two_sides, read_two_sides
 from blurkit.data.places import WHOLE, Scene, WorkPart, array_of, parse_part
@@ -35,10 +35,6 @@ from blurkit.io.sinks import ShardSink, Sink, part_shards, source_change, unfini
 from blurkit.io.writing import keep_first, last_change, writing_errors
 from blurkit.reports.pictures import Panels, before_after, film_sheet
 from blurkit.reports.progress import duration, rough_duration, say, say_warning, track
-
-if TYPE_CHECKING:
-    from blurkit.cli.options import Printing, Tracked
-
 
 RecordTask = tuple[Record, Callable[[], Record]]
 """A record, and the function that returns it finished."""

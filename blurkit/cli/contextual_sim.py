@@ -11,6 +11,7 @@ import typer
 
 from blurkit.cli import options as shared
 from blurkit.cli.common import print_json, refuse_two_streams, with_part
+from blurkit.data.places import WorkPart, parse_part
 from blurkit.errors import UsageError
 from blurkit.io.paths import refuse_missing
 from blurkit.options import ANY, option
@@ -18,7 +19,6 @@ from blurkit.reports.progress import track
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
-    from blurkit.data.places import WorkPart
     from blurkit.io.records import Record
     from blurkit.metrics.contextual import ContextualSimilarity
 
@@ -88,7 +88,6 @@ def contextual_sim(
         refuse_missing(inputs, "file or folder")
     options = with_part(shared.at_hand(options))
 
-    from blurkit.data.places import parse_part
     from blurkit.engine.torch_runner import choose_device
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
     from blurkit.nn.features import find_features

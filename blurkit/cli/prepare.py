@@ -13,6 +13,7 @@ import typer
 
 from blurkit.cli import options as shared
 from blurkit.cli.common import print_json
+from blurkit.data.places import WHOLE, WorkPart, parse_part
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.paths import is_folder
 from blurkit.options import ANY, option, rare
@@ -21,7 +22,6 @@ from blurkit.synthesis import BlurKind
 
 if TYPE_CHECKING:
     from blurkit.cli.batch import Problems
-    from blurkit.data.places import WorkPart
     from blurkit.data.prepare import Preparation, WorkItem
     from blurkit.io.records import Record
     from blurkit.io.sinks import Sink
@@ -146,7 +146,6 @@ def prepare(
 
     from blurkit.cli.batch import Problems
     from blurkit.data.films import VIDEO_SUFFIXES
-    from blurkit.data.places import WHOLE, parse_part
     from blurkit.data.prepare import find, last_changes
     from blurkit.data.sources import summary_of_results
     from blurkit.io.sinks import ShardFolder

@@ -35,7 +35,7 @@ from blurkit.metrics.evaluation import (
     read_scored,
 )
 from blurkit.metrics.frequency import Frequency
-from blurkit.metrics.scores import Measures, Scores
+from blurkit.metrics.scores import Measures, NoReference, Scores
 from blurkit.metrics.sharpness import sharper
 from blurkit.metrics.statistics import Scored, check_level
 from blurkit.model import Work
@@ -69,7 +69,6 @@ class Evaluation:
         if by_lpips or o.alone:
             from blurkit.engine.torch_runner import choose_device  # imports torch
             from blurkit.metrics.lpips import load_lpips
-            from blurkit.metrics.scores import NoReference
 
             device = choose_device(o.device)
             lpips = load_lpips(o.lpips, o.lpips_heads, device) if by_lpips else None

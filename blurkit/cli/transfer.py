@@ -12,6 +12,7 @@ import typer
 
 from blurkit.cli import options as shared
 from blurkit.cli.common import print_json, refuse_two_streams, result_values
+from blurkit.data.places import WHOLE
 from blurkit.errors import BlurkitError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def _transfer(inputs: list[str], options: TransferOptions, batch: RecordBatch) -
     """Blur every photo like every pair, and print how well the pairs' own blur is reproduced."""
     from blurkit.cli.batch import warn
     from blurkit.data.collection import collect_pairs, refuse_unpaired
-    from blurkit.data.places import WHOLE
     from blurkit.data.sources import read_records
     from blurkit.reports.tables import print_table
 
