@@ -77,10 +77,7 @@ class HelpfulCommand(TyperCommand):
 
 
 def load_command(name: str, arguments: Sequence[str] = ()) -> TyperCommand:
-    """Return a subcommand; which options a training command has depends on its arguments.
-
-    Raises UsageError if an argument is an option that the subcommand does not have.
-    """
+    """Return a subcommand with the options that `arguments` imply. Raises UsageError for others."""
     if name == "deblur" and "--blind" in arguments:
         raise UsageError("--blind: the blind search is a separate command, blurkit blind-deblur")
     module, _, other = COMMANDS[name][0].partition(".")

@@ -88,10 +88,7 @@ class Problems:
             self.add(where, BlurkitError("damaged: what it says is nested too deeply"))
 
     def finish(self, done: int, verb: str, what: str = "image") -> None:
-        """End with a summary, in which a result is a `what`.
-
-        The exit status is 1 if items failed or were not read, or if none was done.
-        """
+        """End with a summary; the status is 1 if items failed, were not read, or none was done."""
         if unread := sources.unread_files(self.inputs, self.also_read):
             say(sources.summary_of_unread(unread))
         already = f", {self.already} finished before" if self.already else ""
@@ -400,10 +397,9 @@ def status_of(
     blur: str = "blur",
     dataset: bool = False,
 ) -> NoReturn:
-    """Act as `show_status` for results that have the names of photos, films and records.
+    """Act as `show_status` for results that have the names of the items that `find_items` finds.
 
-    `image` and `blur` are as for `find_items`. Raises UsageError for streams, and for frames of
-    films that are results of their own.
+    Raises UsageError for streams, and for frames of films that are results of their own.
     """
     if any(map(sources.is_stream, inputs)):
         raise UsageError("--status requires files as inputs, not a stream")
@@ -504,10 +500,7 @@ def options_file(output: Path) -> Path:
 
 
 def compare_options(path: Path, options: Any, ignored: tuple[str, ...] = (), **more: Any) -> None:
-    """Write the options, and `more` values, to `path`, or compare them with those that are there.
-
-    Raises UsageError, naming the first option that differs.
-    """
+    """Write the options, and `more` values, to `path`; raise UsageError if others are there."""
     left_out = {*WITHOUT_EFFECT, *ignored}
     values = {k: v for k, v in (asdict(options) | more).items() if k not in left_out}
     given = json.loads(json.dumps(values, default=str))

@@ -150,10 +150,7 @@ def _compare(
 def _read(
     inputs: list[str], roles: tuple[str, str], part: WorkPart, problems: Problems
 ) -> Iterator[Record]:
-    """Yield the records of the inputs; two files or folders give images X and Y of any sizes.
-
-    `roles` are the names of these images in the records.
-    """
+    """Yield the records of inputs; two files or folders give the images `roles`, of any sizes."""
     from blurkit.data.collection import are_two_sides, find_two_sides
     from blurkit.data.sources import read_records
     from blurkit.io.images import image_record, read_image

@@ -256,10 +256,7 @@ class Results:
 
 
 def clipped_frames(options: DeblurOptions, inputs: shared.InputPaths) -> range | None:
-    """Return the frames that `--clip` names, None without it.
-
-    Raises UsageError if they are no frames, or the input is not one film that has them.
-    """
+    """Return the frames that `--clip` names, if any. Raises UsageError unless one film has them."""
     if not options.clip:
         return None
     from blurkit.io.films import is_film, stated_length
@@ -326,10 +323,7 @@ def deblurring(
 
 
 def _previewing(options: DeblurOptions) -> DeblurOptions:
-    """Return options of which `--preview` writes before and after, as JPEG unless -o names a file.
-
-    Raises UsageError if -o is neither an image nor a folder.
-    """
+    """Return options by which `--preview` writes before and after, a JPEG unless -o is a file."""
     if not options.preview:
         return options
     from blurkit.io.formats import is_written

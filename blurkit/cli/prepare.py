@@ -285,11 +285,7 @@ def preparation_of(options: PrepareOptions, part: WorkPart) -> Preparation:
 
 
 def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, int], Record]:
-    """Return the function that gives a photo the blur of a pair, drawn by a copy's number.
-
-    Without `-c`, it uses the network with blur codes, because random changes of the codes make more
-    kinds of blur.
-    """
+    """Return the function that gives a photo the blur of a pair, drawn by a copy's number."""
     from blurkit.data.collection import collect
 
     donors = collect(options.transfer_from, on_error=problems.add)
@@ -300,17 +296,14 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     from blurkit.tasks.reblur import transferred
 
     model = shared.model_of(shared.Networks(options.checkpoint), options)
-    engine = model.engine("reblurring", shipped="coding")
+    engine = model.engine("reblurring", shipped="coding")  # changed codes make more kinds of blur
     return partial(transferred, pairs=donors, engine=engine, seed=options.seed)
 
 
 def _open(
     options: PrepareOptions, part: WorkPart, changed: Callable[[str], int] | None = None
 ) -> Sink:
-    """Return the sink for `-o`; a folder receives shards, not images.
-
-    `changed` is as for `ShardFolder`.
-    """
+    """Return the sink for `-o`; a folder receives shards, with `changed` as for `ShardFolder`."""
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
     from blurkit.io.sinks import ShardFolder, ShardSink

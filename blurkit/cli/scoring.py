@@ -51,8 +51,7 @@ from blurkit.systems.system import paper_tables
 class Evaluation:
     """What a run of `eval` measures of its inputs, and the scores of each restoration of them.
 
-    The `networks` restore the inputs first, if there are any. Raises UsageError before torch is
-    imported.
+    The `networks`, if any, restore the inputs first. UsageError is raised before torch is imported.
     """
 
     def __init__(

@@ -125,10 +125,7 @@ def with_preview(record: Record) -> Record:
 
 
 def film_summary(lengths: Sequence[float]) -> str:
-    """Return a line on the blur undone in a film's frames, at ten moments; lengths are in pixels.
-
-    A length of 0 means that no blur was undone.
-    """
+    """Return a line on the blur undone in a film's frames; a length of 0 pixels means none."""
     count, undone = len(lengths), sum(length > 0 for length in lengths)
     if not undone:
         return f"no uniform blur found in any of {count} frames"
@@ -249,9 +246,8 @@ def deblur_by_search(
     search diverged, the photo stays as it is. `blind_kernel_reproduced` is the PSNR in dB between
     the region and its picture blurred by the kernel; `warn` is called with a message if it is low.
 
-    `by` names what restored the record, `strength`, 0 to 1, is the fraction of the change that is
-    kept, and `keep_kernel` stores the blur as the attribute `kernel`. Raises as
-    `TiledSearch.result` does.
+    `by` names what restored the record, `strength`, 0 to 1, is the part of the change that is kept,
+    and `keep_kernel` stores the blur as attribute `kernel`. Raises as `TiledSearch.result` does.
     """
     if search.region is None:
         return search.result(by, strength, keep_kernel)
@@ -308,8 +304,7 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
     """Return `record` with the `sharpness` of the images `source` and `made` as attributes.
 
     They are `sharpness_before` and `sharpness_after`, from 0 to 1; a restored record also gets
-    `restored_change`, the root mean square of the change in 8-bit levels. Raises BlurkitError if
-    an image is missing.
+    `restored_change`, the RMS change in 8-bit levels. Raises BlurkitError if an image is missing.
     """
     before, after = record.image(source), record.image(made)
     attrs = {"sharpness_before": rounded_sharpness(before)}

@@ -36,10 +36,9 @@ CX(blur(A), B), CX(ReBlur(A, deg_B), B)."""
 def pair_up(count: int, pairing: Pairing = "halves", seed: int = 0) -> list[tuple[int, int]]:
     """Return the pairs (A, B) into which `count` records are divided; an odd one is left out.
 
-    The paper does not say how it pairs. `halves` pairs each record of the first half with the one
-    at the same place in the second, which shows another scene if the dataset is ordered by scene;
-    `neighbours` pairs each with the next; `shuffled` pairs at random. Raises BlurkitError for fewer
-    than two records.
+    `halves` pairs each record of the first half with the one at the same place in the second, which
+    shows another scene if the dataset is ordered by scene; `neighbours` pairs each with the next;
+    `shuffled` pairs at random. Raises BlurkitError for fewer than two records.
     """
     half, order = count // 2, list(range(count))
     if not half:

@@ -1,7 +1,4 @@
-"""Describe a checkpoint: its networks, their parameters and cost, and how they were made.
-
-Also as a model card for the Hugging Face Hub.
-"""
+"""Describe a checkpoint, also as a model card: its networks, their cost, how they were made."""
 
 from __future__ import annotations
 

@@ -169,10 +169,7 @@ def retrieve(record: Record, context: SearchContext, checkpoint: str) -> Record:
 
 
 def reproduce(pair: Record, engine: Engine) -> dict[str, float]:
-    """Return how well the blur of a pair is reproduced on its own sharp image; see `reproduction`.
-
-    Raises BlurkitError if an image is missing or the network fails.
-    """
+    """Return the `reproduction` of a pair's blur on its own sharp image; raise as `reblur` does."""
     sharp, blur = pair.image("sharp"), pair.image("blur")
     return reproduction(with_guides(sharp, pair, engine), sharp, blur)
 
