@@ -48,7 +48,8 @@ def evaluate(
     width_and_height("--input-size", options.input_size)
     networks: dict[str, DeblurOptions] = {}
     if options.networks:
-        _refuse(options, WITHOUT_NETWORKS, "--networks excludes {}")
+        these = "reference", "blurry", "image", "target", "checkpoint", "encoder", "resume", "merge"
+        _refuse(options, these, "--networks excludes {}")
         inputs, networks = with_networks(inputs, options)
     else:
         _check(inputs, options)
@@ -66,7 +67,7 @@ def _check(inputs: list[str], options: EvaluationOptions) -> None:
     """Raise UsageError for options that exclude each other or require others."""
     if options.checkpoint is not None:
         refuse_two_streams(inputs, options.files)
-    _refuse(options, WITH_NETWORKS, "{} requires --networks")
+    _refuse(options, ("protocol", "tile", "precision"), "{} requires --networks")
     if options.checkpoint is None and (options.encoder or options.network):
         raise UsageError("--encoder and --network require --checkpoint or --networks")
     refuse_missing([options.lpips], "file (from --lpips)")
@@ -85,16 +86,6 @@ FOR_REPORTS = (
     *("quiet", "json", "force", "merge"),
 )
 """The options that make sense with `--merge`; the others are those of the parts."""
-
-
-WITHOUT_NETWORKS = (
-    *("reference", "blurry", "image", "target", "checkpoint", "encoder"),
-    *("resume", "merge"),
-)
-"""The options that exclude `--networks`."""
-
-WITH_NETWORKS = ("protocol", "tile", "precision")
-"""The options that require `--networks`."""
 
 
 def _refuse(options: EvaluationOptions, names: Iterable[str], reason: str) -> None:

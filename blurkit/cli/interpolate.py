@@ -87,15 +87,13 @@ def _interpolate(inputs: list[str], options: InterpolateOptions, batch: RecordBa
 
     o = options
     sheets = ContactSheets(o.sheet, shown, o.force) if o.sheet else None
-    mixed, engine = shared.model_of(o, o).interpolating(
-        o.steps, o.first, o.last, o.deblur, o.spherical
-    )
+    path = o.steps, o.first, o.last
+    mixed, engine = shared.model_of(o, o).interpolating(*path, o.deblur, o.spherical)
     energies = defaultdict[str, list[float]](list)
     blurrier: set[str] = set()
     jobs = (job for record in records for job in _frames(record, partial(mixed, record), batch))
     for frame in batch.run(jobs):
-        energy = frame.attrs["gradient_energy"]
-        pair = frame.name.rpartition("/")[0]
+        energy, pair = frame.attrs["gradient_energy"], frame.name.rpartition("/")[0]
         energies[pair].append(energy)
         if too_blurry := _blurrier(frame):
             blurrier.add(pair)

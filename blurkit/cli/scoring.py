@@ -402,11 +402,9 @@ class NetworkRuns(AbstractContextManager["NetworkRuns"]):
     def scenes(self, records: Iterable[Record]) -> Iterator[dict[str, Record]]:
         """Yield every record as each network restores it, by name, unless one fails on it."""
         for record in records if self.running else ():
-            scene = None
             with self._problems.guard(record.name):
-                scene = self._restored(record)
-            if scene:
-                yield scene
+                if scene := self._restored(record):
+                    yield scene
 
     def _restored(self, record: Record) -> dict[str, Record]:
         """Return a pair as each network restores it, empty if one fails."""
@@ -447,8 +445,7 @@ class _Process(AbstractContextManager["_Process"]):
     """A process that runs `serve`, which ends with the block."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "blurkit.cli.scoring"]
-        pipe = subprocess.PIPE
+        command, pipe = [sys.executable, "-m", "blurkit.cli.scoring"], subprocess.PIPE
         self._process: Any = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, start_new_session=True
         )

@@ -180,9 +180,8 @@ def read_masks(path: Path | None) -> Callable[[Record], Image | None]:
     }
 
     def mask_of(record: Record) -> Image:
-        for name in (record.name, result_name(record)):
-            if name in files:
-                return read(files[name])
+        if file := files.get(record.name) or files.get(result_name(record)):
+            return read(file)
         raise BlurkitError(f"--mask {path}: holds no picture named {record.name}")
 
     return mask_of

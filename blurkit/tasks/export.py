@@ -121,8 +121,7 @@ def export(
                 reason = str(error)
                 continue
             with replacing(Path(output), force) as partial:
-                content = made.read_bytes()
-                name = Path(output).stem
+                content, name = made.read_bytes(), Path(output).stem
                 partial.write_bytes(darktable_package(content, name, about) if program else content)
             return about
     raise BlurkitError(f"{checkpoint.where}: {reason}")

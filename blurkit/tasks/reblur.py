@@ -315,8 +315,7 @@ def exchange(count: int, seed: int) -> list[int]:
     """
     if count < 2:
         raise BlurkitError(f"--shuffle needs two records at least to exchange blurs; found {count}")
-    generator = random.Random(seed)
-    donors = list(range(count))
+    generator, donors = random.Random(seed), list(range(count))
     for last in range(count - 1, 0, -1):
         other = generator.randrange(last)
         donors[last], donors[other] = donors[other], donors[last]
