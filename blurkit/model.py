@@ -427,8 +427,7 @@ class Model:
         """Return the engine of the ONNX file that deblurs, None if torch is to do it.
 
         Without a source, it is the file that comes with blurkit, where that gives the same result
-        sooner: on a processor without bfloat16. Raises BlurkitError if the file is damaged or its
-        network does not deblur.
+        sooner: on a processor without bfloat16.
         """
         if self._is_onnx:
             file = Path(str(self.source))

@@ -468,14 +468,9 @@ def _options(kind: type, given: bool, title: str | None) -> Iterator[inspect.Par
         elif get_origin(hint) is tuple and get_args(hint)[-1] is ...:
             item, default = get_args(hint)[0], list(f.default)  # type: ignore[arg-type]
             hint, metavar = list[item], metavar or f"<{item.__name__.lower()}>"  # type: ignore[valid-type]
-        details = typer.Option(
-            *_flags(f, hint, given),
-            help=help,
-            hidden=f.metadata["rare"],
-            metavar=metavar,
-            show_default=default not in (None, "", False, []),
-            rich_help_panel=title,
-        )
+        how: Any = {"hidden": f.metadata["rare"], "metavar": metavar, "rich_help_panel": title}
+        shown = default not in (None, "", False, [])
+        details = typer.Option(*_flags(f, hint, given), help=help, show_default=shown, **how)
         yield _parameter(f.name, default=default, annotation=Annotated[hint, details])
 
 

@@ -136,9 +136,8 @@ def run_plan(plan: Plan, inputs: Sequence[str | Path], run: Run) -> Checkpoint:
     held_out = sampler.find_shards(paths, "val") or sampler.find_shards(paths, "test")
     split = held_out[0].name.partition("-")[0] if held_out else ""
     unpaired = sampler.training_shards(plan.unpaired) if plan.unpaired else []
-    if run.verify:
-        for shard in [*shards, *unpaired, *held_out]:
-            verify_shard(shard)
+    for shard in [*shards, *unpaired, *held_out] if run.verify else ():
+        verify_shard(shard)
     torch.manual_seed(c.seed)
     recipe = plan.build()
     initial = load_checkpoint(run.start) if run.start else None
