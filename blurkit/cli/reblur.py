@@ -181,11 +181,10 @@ def _check_networks(options: ReblurOptions) -> None:
         return
     if options.shuffle or options.encoder:
         raise UsageError("--shuffle and --encoder exclude --kernel, --random, --noise and --search")
-    if options.system not in (None, *(provider.name for provider in providers("coding").values())):
-        raise UsageError(
-            f"--system {options.system} excludes --kernel, --random, --noise, --search"
-        )
-    if options.way == "noise" and (options.checkpoint is None or options.system is not None):
+    system = options.system
+    if system not in (None, *(provider.name for provider in providers("coding").values())):
+        raise UsageError(f"--system {system} excludes --kernel, --random, --noise, --search")
+    if options.way == "noise" and (options.checkpoint is None or system is not None):
         raise UsageError(
             "--noise requires -c with a BGAN, without --system; none comes with blurkit"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from subprocess import PIPE, Popen
 from typing import Any
 
 from blurkit.cli.batch import Problems, compare_options, options_file, say_written
@@ -251,11 +251,8 @@ def _beside(
     known = {score for run in result.runs.values() for score in run.total}
     printed = paper_tables()[table] if table else {}
     rows = {f"{name} ({table})": s for name, s in printed.items() if known.intersection(s)}
-    told = {}
-    if seeds:
-        told["seeds"] = (
-            "mean and standard deviation (n - 1) of runs that differ in their seed alone"
-        )
+    alike = "mean and standard deviation (n - 1) of runs that differ in their seed alone"
+    told = {"seeds": alike} if seeds else {}
     if rows:
         told["paper"] = f"rows with ({table}) are numbers of that table, as printed"
     return replace(result, seeds=seeds, paper=rows, protocol=result.protocol | told)
@@ -445,10 +442,8 @@ class _Process(AbstractContextManager["_Process"]):
     """A process that runs `serve`, which ends with the block."""
 
     def __init__(self) -> None:
-        command, pipe = [sys.executable, "-m", "blurkit.cli.scoring"], subprocess.PIPE
-        self._process: Any = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, start_new_session=True
-        )
+        command = [sys.executable, "-m", "blurkit.cli.scoring"]
+        self._process: Any = Popen(command, stdin=PIPE, stdout=PIPE, start_new_session=True)
         self.done, self.ended = 0, False
 
     def __exit__(self, *_: object) -> None:

@@ -91,11 +91,9 @@ def masked(record: Record, mask: Image) -> Record:
     1. Raises BlurkitError if the mask has another size or colours.
     """
     before, after = record.image("blur"), record.image("restored")
-    (height, width), (rows, columns) = before.shape[:2], mask.shape[:2]
-    if (height, width) != (rows, columns):
-        raise BlurkitError(
-            f"{record.name}: has {width}x{height} pixels, and its mask {columns}x{rows}"
-        )
+    (h, w), (rows, columns) = before.shape[:2], mask.shape[:2]
+    if (h, w) != (rows, columns):
+        raise BlurkitError(f"{record.name}: has {w}x{h} pixels, and its mask {columns}x{rows}")
     if np.any(mask != mask[:, :, :1]):
         raise BlurkitError(f"{record.name}: its mask has colours; a mask is grey")
     weight, own = to_float(mask[:, :, :1]), to_float(before)

@@ -73,9 +73,8 @@ def decouple(
     is missing or a network fails.
     """
     images = [record.image(role) for record in (a, b) for role in ("sharp", "blur")]
-    height, width = (
-        min([image.shape[axis] for image in images] + [crop] * bool(crop)) for axis in (0, 1)
-    )
+    limit = [crop] if crop else []
+    height, width = (min([*limit, *(i.shape[axis] for i in images)]) for axis in (0, 1))
     sharp_a, blur_a, sharp_b, blur_b = (central_crop(image, height, width) for image in images)
     like = Record(b.name, {"sharp": sharp_b, "blur": blur_b})
     reblurred = reblur(Record(a.name, {"sharp": sharp_a}), like, engine).images["reblurred"]

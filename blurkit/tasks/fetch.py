@@ -45,8 +45,6 @@ BEGINNINGS = {
 }
 """What the first bytes of wrong answers look like."""
 
-DIGEST = re.compile("[0-9a-f]{64}")
-
 HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/?#]+))?/([^?#]+)", re.IGNORECASE)
 """A file on the Hugging Face Hub: owner and name, a revision with its "/" as %2F, and the path."""
 
@@ -73,7 +71,7 @@ def fetched(address: str, digests: Collection[str] = (), quiet: bool = False) ->
     """
     wanted = {digest.lower() for digest in digests}
     for digest in digests:
-        if not DIGEST.fullmatch(digest.lower()):
+        if not re.fullmatch("[0-9a-f]{64}", digest.lower()):
             raise UsageError(f"--sha256 {digest}: give the 64 hexadecimal digits of a SHA-256")
     address = _checked_address(address)
     folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
@@ -96,11 +94,10 @@ def _name(address: str) -> str:
 
 def _checked_address(address: str) -> str:
     """Return an address in the form in which it is cached: in ASCII, without its fragment."""
-    if address.lower().startswith("hf:"):
-        if not (parts := HUB.fullmatch(address)):
-            raise BlurkitError(
-                f"{address}: write hf://OWNER/NAME/FILE, or OWNER/NAME@REVISION/FILE"
-            )
+    parts = HUB.fullmatch(address)
+    if address.lower().startswith("hf:") and not parts:
+        raise BlurkitError(f"{address}: write hf://OWNER/NAME/FILE, or OWNER/NAME@REVISION/FILE")
+    if parts:
         revision = quote(unquote(parts[2] or "main"), safe="")
         return f"hf://{parts[1]}@{revision}/{quote(unquote(parts[3]))}"
     try:
