@@ -125,24 +125,20 @@ class TrainingCommand:
             named = inputs.files | changes | {"start": run.start}
             files = local_files(named, options.sha256, options.quiet, "file (from --{})")
             changes, given = ({k: files[k] for k in part} for part in (changes, inputs.files))
-            given = vars(inputs) | given
             how = replace(run, start=files["start"], augmentations=changes)
             what = {"command": self.name, "system": system, "preset": saved or preset}
-            what |= {"run": how, "inputs": given, "overrides": overrides}
+            what |= {"run": how, "inputs": vars(inputs) | given, "overrides": overrides}
             if options.dry_run:
                 print_estimate(options, how, what)
             else:
                 run_training(shards, how, what)
 
         system_help = f"System to train, whose options --help shows.  [{first}]"
-        preset_help = "Preset of values for the options of --system."
+        system_option = typer.Option(help=system_help, show_default=False)
+        preset_option = typer.Option(help="Preset of values for the options of --system.")
         train.__annotations__ |= {
-            "system": Annotated[
-                Literal[tuple(choices)], typer.Option(help=system_help, show_default=False)
-            ],
-            "preset": Annotated[
-                Literal[tuple(configuration.presets)], typer.Option(help=preset_help)
-            ],
+            "system": Annotated[Literal[tuple(choices)], system_option],
+            "preset": Annotated[Literal[tuple(configuration.presets)], preset_option],
             "inputs": input_files,
             "changes": Augmentations,
             "overrides": Annotated[Given, configuration],
