@@ -343,7 +343,6 @@ class SearchBatch:
             yield watch
 
     def _show(self, search: TiledSearch) -> None:
-        """Write the picture that a search has reached."""
         from blurkit.io.images import write_image
 
         folder = self._folder(search)

@@ -145,7 +145,6 @@ def _print_card(description: Mapping[str, Any], text: str, as_json: bool) -> Non
 
 
 def _logs_in(text: str) -> list[str]:
-    """Return the logs that trainings have written into a folder."""
     with suppress(OSError):  # whoever reads the folder reports it
         return [str(log) for log in sorted(Path(text).glob("*.log.jsonl"))] if text else []
     return []

@@ -146,7 +146,6 @@ class Evaluation:
         self._add(scored)
 
     def _show(self, scene: Mapping[str, Record]) -> None:
-        """Write the pictures of a scene."""
         options, first = self.options, next(iter(scene.values()))
         if self.page is not None:
             with self.problems.guard(str(options.html)):

@@ -1,7 +1,6 @@
 """Deblurring: by a network that restores any blur, by estimating a photo's blur, or by a search.
 
-Notes say what the result is worth. Imports torch only where a network of torch is used, so that one
-in an ONNX file does without.
+Imports torch only where a network of torch is used, so that one in an ONNX file does without.
 """
 
 from __future__ import annotations
