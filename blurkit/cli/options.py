@@ -212,7 +212,7 @@ class Networks:
 
 
 def at_hand(options: Settings, *names: str) -> Settings:
-    """Return options with the files of `names`, by default -c and --encoder, as `local_files`."""
+    """Return options with local files for `names`, or -c and --encoder, as `local_files` does."""
     given = {name: getattr(options, name) for name in names or ("checkpoint", "encoder")}
     return replace(options, **local_files(given, options.sha256, options.quiet))
 

@@ -296,8 +296,9 @@ def _open(inputs: list[str], batch: RecordBatch, options: ReblurOptions) -> None
         if options.resume:
             items = find_items(inputs, image="sharp").items
             changed = last_changes(items, Preparation(copies=options.copies))
-        how: Any = {"force": options.force, "resume": options.resume, "part": batch.part.prefix}
-        batch.use(ShardFolder(Path(output), changed=changed, **how))
+        path, force, resume = Path(output), options.force, options.resume
+        part = batch.part.prefix
+        batch.use(ShardFolder(path, force=force, resume=resume, part=part, changed=changed))
     else:
         batch.open(("reblurred", "blur"), REBLURRED)
 

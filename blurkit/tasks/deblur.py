@@ -122,7 +122,7 @@ def with_preview(record: Record) -> Record:
 
 
 def film_summary(lengths: Sequence[float]) -> str:
-    """Return a line on the blur undone in a film's frames; a length of 0 pixels means none."""
+    """Return a line on the blur undone in a film, at ten moments; a length of 0 pixels is none."""
     count, undone = len(lengths), sum(length > 0 for length in lengths)
     if not undone:
         return f"no uniform blur found in any of {count} frames"
