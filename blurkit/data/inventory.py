@@ -12,13 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from blurkit.data.sources import (
-    ShardSource,
-    find_items,
-    is_stream,
-    item_records,
-    read_shard_source,
-)
+from blurkit.data.sources import ShardSource, find_items, is_stream, item_records, read_shard_source
 from blurkit.errors import BlurkitError, OnError
 from blurkit.io.films import read_film, stated_length
 from blurkit.io.formats import is_image

@@ -25,13 +25,7 @@ from blurkit.data.films import (
 )
 from blurkit.data.lists import STRENGTH
 from blurkit.data.places import WHOLE, Found, Scene, WorkPart
-from blurkit.data.sources import (
-    ShardSource,
-    find_items,
-    is_stream,
-    load_scene,
-    read_shard_source,
-)
+from blurkit.data.sources import ShardSource, find_items, is_stream, load_scene, read_shard_source
 from blurkit.data.workers import in_order
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
 from blurkit.io.films import stated_length, unfilmed

@@ -309,10 +309,7 @@ def _candidates(source: Path, scene: Scene) -> list[str]:
 
 
 def _find(
-    text: str,
-    image: str,
-    scenes: Callable[[Path], Found[Scene]],
-    found: Found[Scene | ShardSource],
+    text: str, image: str, scenes: Callable[[Path], Found[Scene]], found: Found[Scene | ShardSource]
 ) -> list[Scene] | list[ShardSource]:
     """Return the items of one input; add what is known of its folder to `found`."""
     if not text:  # Path would take it for the current folder
