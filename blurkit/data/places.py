@@ -29,11 +29,10 @@ FOLDER_NAME = "folder name"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset names its files.
+    """How a dataset names its files, in regular expressions.
 
     `path` is found in the path of its blurred images, from the folder's own name on; `blur` and
-    `sharp` are its names of the folders of either role, beside the usual ones: regular expressions,
-    like `path`. `listed` means that list files, not folders, state its splits.
+    `sharp` are unusual names of the folders of either role; `listed`: list files state its splits.
     """
 
     name: str
@@ -84,8 +83,8 @@ ARCHIVE_SUFFIX = re.compile(r"\.(?:lmdb|tar)$", re.IGNORECASE)
 class Place:
     """The meaning of a file's path in a dataset.
 
-    `train/train_blur_jpeg/000/00000000.jpg` has role `blur`, folder `blur_jpeg`, variant `jpeg`,
-    split `train`, folders `("000",)` and stem `00000000`.
+    `train/train_blur_jpeg/000/00000000.jpg` has stem `00000000`, folders `("000",)`, role `blur`,
+    folder `blur_jpeg`, variant `jpeg` and split `train`.
     """
 
     path: Path
@@ -133,11 +132,11 @@ class Scene:
 
 @dataclass
 class Found(Generic[_Item]):
-    """What some inputs hold: items that are not opened yet, and what was skipped and why.
+    """What some inputs hold: items, not opened yet, that can be pickled, and what was skipped.
 
     `layouts` describe the folders in words. `left_out` are inputs and files, each with the reason.
     `unmatched` describes list files that are about a folder but name none of its images. `results`
-    are files that commands wrote beside others. Items can be pickled and loaded anywhere.
+    are files that commands wrote beside others.
     """
 
     items: list[_Item] = field(default_factory=list)
@@ -150,9 +149,8 @@ class Found(Generic[_Item]):
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
     """Return the place of `path`, whose folders and file name below the dataset's root are `parts`.
 
-    `blur` is the folder chosen as the blurred one. Roles are recognised only by whole folder names,
-    starting with the deepest, so that `train_blur_comp` is a variant and never `train_blur`. Names
-    are in Unicode's composed form.
+    The deepest folder whose whole name is that of a role, or `blur`, the one chosen as the blurred
+    one, states the role. Names are in Unicode's composed form.
     """
     *folders, file = map(composed, parts)
     role, folder, variant, split = None, "", "", None
@@ -171,10 +169,7 @@ def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:
 
 
 def take_split(folders: list[str]) -> str | None:
-    """Return the split that one of `folders` is named after; a plain `train` or `test` is removed.
-
-    A folder such as `GoPro_test` stays, because its name says more than the split.
-    """
+    """Return the split that one of `folders` names; `test` is removed, `GoPro_test` says more."""
     for index, text in enumerate(folders):
         if text.lower() in SPLITS:
             return SPLITS[folders.pop(index).lower()]
@@ -188,35 +183,25 @@ def split_of_folder(name: str) -> str | None:
 
 
 def place_below(path: Path, root: Path, blur: str = "blur") -> Place:
-    """Return `locate`'s place for a file below `root`, completed from the names of `root`.
+    """Return `locate`'s place for a file below `root`: a dataset, a split, a sequence or a role.
 
-    `root` may be a split, a sequence of GoPro, or a role folder in one of these. An image that is
-    named after nothing but its role, like `0001/000422/gt/gt_sharp.png`, gets its folder's name.
+    An image that says only its role, such as `0001/000422/gt/gt_sharp.png`, gets its folder's name.
     """
     *folders, file = path.relative_to(root).parts
     place = locate(path, (*(ARCHIVE_SUFFIX.sub("", folder) for folder in folders), file), blur)
     top = normal(root)
     if place.role and GOPRO_SEQUENCE.fullmatch(top.name):
         place = replace(place, folders=(top.name, *place.folders))
-    if place.role:
-        place = _outside_archives(place, [f for f in folders if ARCHIVE_SUFFIX.search(f)])
+    for archive in filter(ARCHIVE_SUFFIX.search, folders if place.role else ()):
+        # In train_blur.lmdb/000/blur/1.png, the key states the role, and the archive the split.
+        name = ARCHIVE_SUFFIX.sub("", archive)
+        if name in place.folders and (match := ROLE_FOLDER.fullmatch(name.lower())):
+            rest = tuple(folder for folder in place.folders if folder != name)
+            place = replace(place, folders=rest, split=place.split or match["split"])
     if _says_only_its_role(place):
         *above, stem = place.folders or (composed(top.name),)
         place = replace(place, stem=stem, folders=tuple(above))
     return place if place.split else replace(place, split=split_of_root(root))
-
-
-def _outside_archives(place: Place, archives: Sequence[str]) -> Place:
-    """Return a place without archives that are named after a role, since its own keys state it.
-
-    In `train_blur.lmdb/000/blur/1.png`, the archive still states the split.
-    """
-    for archive in archives:
-        name = ARCHIVE_SUFFIX.sub("", archive)
-        if name in place.folders and (match := ROLE_FOLDER.fullmatch(name.lower())):
-            folders = tuple(folder for folder in place.folders if folder != name)
-            place = replace(place, folders=folders, split=place.split or match["split"])
-    return place
 
 
 def _says_only_its_role(place: Place) -> bool:
@@ -238,11 +223,10 @@ def split_of_root(root: Path) -> str | None:
 
 
 def unique_names(found: Sequence[tuple[str | None, str]]) -> list[str]:
-    """Return a name for each (split, name), prefixed with the split if splits share names.
+    """Return a name for each (split, name), with the split if splits share a name or a sequence.
 
-    Names are shared if they or their sequences are equal. REDS numbers the clips of train and val
-    in the same way, so its names become `train/000/00000000`; GoPro's sequences differ, so its
-    names are `GOPR0384_11_00/000001` from any of its folders.
+    REDS numbers the clips of train and val in the same way, so its names become
+    `train/000/00000000`; GoPro's are `GOPR0384_11_00/000001` from any of its folders.
     """
     splits: dict[str, str | None] = {}
     shared = any(
@@ -252,10 +236,7 @@ def unique_names(found: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def free_name(name: str, source: Path, taken: set[str]) -> str | None:
-    """Return `name`, or `name` below the folder of its `source`, whichever is not `taken`.
-
-    The returned name is added to `taken`. Returns None if both are taken.
-    """
+    """Add to `taken` and return `name`, or `name` below its source's folder; None if both are."""
     folder = source.absolute() if source.is_dir() else source.absolute().parent
     for free in (name, f"{folder.name}/{name}"):
         if free not in taken:
@@ -271,9 +252,9 @@ def free_name(name: str, source: Path, taken: set[str]) -> str | None:
 class WorkPart:
     """One of `count` parts of the work, its `number` from 1; in text `2/8`.
 
-    `name in part` says whether a record belongs to it. Without `ranks`, that depends on nothing but
-    the name, so machines agree even if they list different files. With them, the places of all
-    names in order, parts differ by one record at most.
+    `name in part` says whether a record belongs to it: by the place of its name in `ranks`, so that
+    parts differ by one record at most, or else by nothing but the name, so that machines agree even
+    if they list different files.
     """
 
     number: int
@@ -332,9 +313,8 @@ def part_of_job(environment: Mapping[str, str], count: int | None = None) -> tup
     """Return the part of this process in a cluster's job, and the variables that state it.
 
     Without `count`, the parts are those of the whole job; ids in an array may start and step
-    anywhere. With it, tasks of an array are numbered from 1 to `count`, and 0 means `count`, so
-    that any of them can be started again. Raises UsageError if no cluster's variables are set, or
-    if they make no sense.
+    anywhere. With it, so that any task can be started again, tasks of an array are numbered from 1
+    to `count`, and 0 means `count`. Raises UsageError if variables are missing or make no sense.
     """
     for job in SCHEDULERS:
         if environment.get(job.index, job.absent) == job.absent:
