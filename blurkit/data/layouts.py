@@ -60,11 +60,10 @@ def find_scenes(
     beside `root` only define splits, see `split_by_lists`; None means that they are not read. If no
     photo has a partner, all get the role `unpaired_as`.
 
-    The first of `layouts` describes the folder; the others are links that are not followed, because
-    they lead to a folder above them. No image is opened. What commands wrote next to their source
-    (photo.deblurred.jpg) is in `results`; images without a partner, ambiguous names and what is
-    not a regular file are listed in `left_out`. Raises BlurkitError if `root` cannot be read, if it
-    has blurred folders but not the chosen one, and for `lists` as `read_lists` does.
+    No image is opened. The first of `layouts` describes the folder; the others are links that are
+    not followed. Images without a partner, ambiguous names and what is not a regular file are in
+    `left_out`. Raises BlurkitError if `root` cannot be read, if it has blurred folders but not the
+    chosen one, and for `lists` as `read_lists` does.
     """
     blur = re.sub("^(train_)?(val_)?(test_)?", "", blur.lower())
     listed = read_lists(lists or ())
@@ -118,7 +117,11 @@ def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str)
         hide = {(place.folder, place.folders) for place in sharp} == {("gt", sharp[0].folders)}
         blurred, sharp = _hide(places, sharp) if hide else ([], sharp)
     if not (sharp and blurred):
-        return _photos(places, root, unpaired_as)
+        scenes = [
+            Scene(name, {unpaired_as: place.path}, place.split, name.rpartition("/")[0] or None)
+            for name, place in zip(names_below(root, files), places, strict=True)
+        ]
+        return Found(scenes, ["photos"])
     layout = _layout(root, blurred, "HIDE" if hide else "pairs", sharp)
     scenes, left_out = _paired(blurred, sharp)
     used = {place.path for place in blurred}
@@ -139,8 +142,8 @@ def _plainest(places: list[Place]) -> list[Place]:
 def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Place]]:
     """Return HIDE's images: blurred ones in split folders, and all sharp ones in one folder `GT`.
 
-    A sharp image gets the split and folders of the blurred image of the same name. If only one
-    split is present, the sharp images of the other are skipped.
+    These get the split and folders of the blurred image of the same name. If only one split is
+    present, those of the other are skipped.
     """
     blurred = [replace(p, role="blur") for p in places if p.role is None and p.split]
     by_stem = {place.stem: place for place in blurred}
@@ -178,15 +181,6 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
     return scenes, left_out
 
 
-def _photos(places: list[Place], root: Path, role: str) -> Found[Scene]:
-    names = names_below(root, [place.path for place in places])
-    scenes = [
-        Scene(name, {role: place.path}, place.split, name.rpartition("/")[0] or None)
-        for name, place in zip(names, places, strict=True)
-    ]
-    return Found(scenes, ["photos"])
-
-
 def _layout(root: Path, blurred: list[Place], kind: str, sharp: list[Place]) -> str:
     """Return the layout for users, with the folders that were used: `GoPro (blur, sharp)`."""
     path = f"{root.absolute().name}/{blurred[0].path.relative_to(root).as_posix()}"
@@ -207,10 +201,9 @@ def _named(scenes: Sequence[Scene], left_out: list[tuple[str, str]]) -> list[Sce
 
 
 def sharp_beside(folder: Path) -> Path | None:
-    """Return the folder with the sharp images of the blurred ones in `folder`, if its names say so.
+    """Return the folder that is named as that of the sharp images of the blurred ones in `folder`.
 
-    It is beside `folder`, or beside one of the two above: `gt` beside `blur`, HIDE's `GT` beside
-    `test/test-close-ups`.
+    It is beside it or one of the two above: `gt` by `blur`, HIDE's `GT` by `test/test-close-ups`.
     """
     for blurred in (folder.absolute(), *folder.absolute().parents[:2]):
         role = ROLE_FOLDER.fullmatch(blurred.name.lower())
@@ -231,9 +224,6 @@ def sharp_beside(folder: Path) -> Path | None:
 DATABASE, META = "data.mdb", "meta_info.txt"
 """The files of an LMDB folder: the images, and a line for each of them."""
 
-META_LINE = re.compile(r"(\S.*?) \(\d+,\d+,\d+\) \d+")
-"""A line of meta_info.txt: `0001.png (720,1280,3) 1`, name, shape and level of compression."""
-
 
 def is_archive(path: Path) -> bool:
     """Return whether `path` is a tar file or the folder of an LMDB."""
@@ -243,24 +233,18 @@ def is_archive(path: Path) -> bool:
 
 
 def image_files(root: Path, on_skip: Callable[[Path, str], None] = lambda *_: None) -> list[Path]:
-    """Return every image and film below `root`, a folder or an archive, and in archives below it.
+    """Return every image and film in and below `root`, a folder or an archive, in natural order.
 
-    They are in natural order. `on_skip` is as for `walk`. Raises BlurkitError if a folder or an
-    archive cannot be read.
+    `on_skip` is as for `walk`. Raises BlurkitError if a folder or an archive cannot be read.
     """
-    files = members(root) if is_archive(root) else _files_below(root, on_skip)
-    return sorted(files, key=lambda path: natural_key(path.relative_to(root)))
-
-
-def _files_below(root: Path, on_skip: Callable[[Path, str], None]) -> list[Path]:
-    files: list[Path] = []
-    for path in walk(root, IMAGE_SUFFIXES | FILM_SUFFIXES | {".tar", ".mdb"}, on_skip):
+    suffixes, files = IMAGE_SUFFIXES | FILM_SUFFIXES, list[Path]()
+    for path in [root] if is_archive(root) else walk(root, suffixes | {".tar", ".mdb"}, on_skip):
         archive = path.parent if path.name == DATABASE else path
         if is_archive(archive):
             files += members(archive)
-        elif path.suffix.lower() in IMAGE_SUFFIXES | FILM_SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             files.append(path)
-    return files
+    return sorted(files, key=lambda path: natural_key(path.relative_to(root)))
 
 
 def members(archive: Path) -> list[Path]:
@@ -323,10 +307,7 @@ def _tar_member(archive: Path, name: str) -> bytes:
 
 
 def _lmdb_index(archive: Path) -> list[str]:
-    """Return the names in meta_info.txt, which the keys are without their suffixes.
-
-    A line that repeats a key is about the same image.
-    """
+    """Return the names in meta_info.txt; the keys are those without suffixes, each an image."""
     meta = archive / META
     try:
         lines = meta.read_text(encoding="utf-8").splitlines()
@@ -335,13 +316,13 @@ def _lmdb_index(archive: Path) -> list[str]:
         raise BlurkitError(f"{archive}: {reason}") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        match = META_LINE.fullmatch(line.strip())
+        match = re.fullmatch(r"(\S.*?) \(\d+,\d+,\d+\) \d+", line.strip())
         if match is None and line.strip():
             raise BlurkitError(
                 f"{meta}: line {number} is {line[:60]!r}, not NAME.png (HEIGHT,WIDTH,3) LEVEL"
             )
         if match:
-            names.setdefault(match[1].rpartition(".")[0], match[1])
+            names.setdefault(match[1].rpartition(".")[0], match[1])  # a key may be listed again
     return list(names.values())
 
 
@@ -366,7 +347,6 @@ def _opened(archive: Path, process: int) -> Any:
 
 
 def _lmdb(archive: Path) -> ModuleType:
-    """Return the module lmdb. Raises BlurkitError if it is not installed."""
     try:
         import lmdb
     except ImportError as error:
