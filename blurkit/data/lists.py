@@ -61,10 +61,9 @@ def read_lists(lists: Sequence[Path]) -> list[Listed]:
     names. The same path twice is a blurred image without a sharp one. A line with one field
     selects: a clip number (also BasicSR's `000 100 (720,1280,3)`), a file name or a path. Two lists
     of this kind whose names differ only in `blur` and `sharp` are the columns of one list of pairs.
-    The split is the `train`, `val` or `test` in the list's name.
 
-    Raises BlurkitError if a list cannot be read, a line has another form, the roles of two files
-    are unclear, or the two columns differ in length.
+    Raises BlurkitError as `read_names` does, and if the roles of two files are unclear, or the two
+    columns differ in length.
     """
     listed: list[Listed] = []
     columns: dict[tuple[str, ...], dict[str, list[Listed]]] = {}
@@ -85,7 +84,7 @@ def read_lists(lists: Sequence[Path]) -> list[Listed]:
 
 
 def read_names(path: Path) -> list[Listed]:
-    """Read every line of one list file, whatever the roles of its files.
+    """Read every line of one list file, whatever the roles; its name states the split.
 
     Raises BlurkitError if the list is empty or cannot be read, or if a line has another form.
     """
@@ -224,7 +223,10 @@ class Images:
         If it starts in the folder of the list, in `root`, or in the folder above either, that is
         the only one; otherwise it names all images whose paths end with it, in upper or lower case.
         """
-        text = _in_folder(self._below(text, source), self._blur)
+        if text.startswith(("/", "../")):
+            path, top = (source.parent / text).resolve(), self.root.resolve()
+            text = path.relative_to(top).as_posix() if path.is_relative_to(top) else text
+        text = _in_folder(text, self._blur)
         for start in self._starts(source):
             path = _plain(start / text)
             if path in self._files:
@@ -233,13 +235,6 @@ class Images:
         same = [file for file in found if composed(file.as_posix()).endswith(text)]
         above = text.count("/")
         return {([*file.parents, Path()])[above]: file for file in same or found}
-
-    def _below(self, text: str, source: Path) -> str:
-        """Return an absolute path, or one that goes up, relative to `root` if it leads there."""
-        if not text.startswith(("/", "../")):
-            return text
-        path, top = (source.parent / text).resolve(), self.root.resolve()
-        return path.relative_to(top).as_posix() if path.is_relative_to(top) else text
 
     def elsewhere(self, line: Listed) -> bool:
         """Return whether the files that a line names exist: it is about another folder then."""
@@ -300,11 +295,10 @@ def select(scenes: Sequence[Scene], listed: Sequence[Listed], images: Images) ->
 def split_by_lists(
     scenes: Sequence[Scene], images: Images, layout: str, read: bool = True
 ) -> Found[Scene]:
-    """Return the scenes of a folder with the splits that the lists inside and beside it state.
+    """Return the scenes of a folder with the splits that lists inside and beside it state, if read.
 
     A list that names no image is `unmatched` if it is clearly about this folder. If a list of
-    training images is found, scenes that no list and no folder assigns are left out, because they
-    may be for testing. Without `read`, the splits remain those of the folders.
+    training images is found, scenes that nothing assigns are left out: they may be for testing.
     """
     claims = _Claims(scenes, images)
     broken, needed = [], []
@@ -412,17 +406,14 @@ class _Claims:
         return result
 
     def is_harmless(self, path: Path) -> bool:
-        """Return whether a list that names no scene does no harm: others name every scene.
+        """Return whether a list that names no scene does no harm, because others name every scene.
 
-        These are the lists of RealBlur-R where only RealBlur-J is, and the list of training images
-        where only test images are.
+        That is RealBlur-R's where only RealBlur-J is, and the training list beside test images.
         """
+        if self.matched[path] or len(self.lines) < len(self.scenes):
+            return False
         split = split_of_list(path)
-        return (
-            not self.matched[path]
-            and len(self.lines) == len(self.scenes)
-            and (split == "train" or any(split_of_list(other) == split for other in self.matched))
-        )
+        return split == "train" or split in map(split_of_list, self.matched)
 
     def check(self, source: Path, missing: list[Listed], result: Found[Scene]) -> None:
         """Report in `result` that no line or only some lines of a list name a scene."""
