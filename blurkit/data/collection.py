@@ -39,9 +39,8 @@ Fetch = Callable[[], Record]
 class RecordList(Sequence[Record]):
     """The records of some inputs, none of them held in memory.
 
-    `len()` counts the records, and `[i]` reads one, raising BlurkitError if that fails; `places`
-    names the location of each. Photos and shards are read where they are; streams and the frames of
-    films, which can be read only in order, are copied to a temporary shard.
+    `[i]` reads one, raising BlurkitError if that fails; `places` names where each is. Streams and
+    the frames of films, which can be read only in order, are copied to a temporary shard.
     """
 
     def __init__(self, fetches: Sequence[tuple[str, Fetch]]) -> None:
@@ -62,10 +61,7 @@ def collect(
     on_error: OnError = raise_error,
     stdin: BinaryIO | None = None,
 ) -> RecordList:
-    """Collect the records that `read_records` reads from `inputs`; single images get role `image`.
-
-    Skipped inputs and shards that cannot be opened are reported to `on_error`.
-    """
+    """Collect the records that `read_records` would read; `on_error` is told what was skipped."""
     found = find_items(inputs, image=image)
     for where, reason in found.left_out:
         on_error(where, BlurkitError(reason))
@@ -138,11 +134,10 @@ class _Spool:
 class RestorationRuns:
     """Runs of restored images and their `reference`: folders or whole shards, not held in memory.
 
-    Without a `reference`, the runs are only put side by side. Scenes are matched by name: the
-    relative path without suffix in a folder, the record name in a shard, if need be as `renamed`
-    does, which gets `say`. `names` are those that occur in all runs, the reference and `blurry`;
-    other names are reported to `on_error`. The blurry images come from the folder `blurry`, or else
-    from the reference if it holds them.
+    Without a `reference`, the runs are only put side by side. Scenes are matched by name, if need
+    be as `renamed` does, which gets `say`. `names` are those that occur in all runs, the reference
+    and `blurry`; other names are reported to `on_error`. The blurry images come from `blurry`, or
+    else from the reference if it holds them.
 
     Raises UsageError for a stream and for a run that is named twice, BlurkitError if a source is
     empty or cannot be read, or if no name is common to all.
@@ -212,15 +207,14 @@ class RestorationRuns:
         # Facts about the scene, such as its sequence, are the same for all runs.
         both = (*loaded.values(), reference)
         sequence = {k: v for r in both for k, v in r.attrs.items() if k == "sequence"}
+        compared = None if "blur" in reference.images else shared.get("sharp")
         records = {}
         for run, record in loaded.items():
             given = record.images.get("blur")
-            compared = None if "blur" in reference.images else shared.get("sharp")
             if given is not None and compared is not None and np.array_equal(given, compared):
                 raise BlurkitError(f"{name}: the reference {RESTORED_ITSELF}")
             images = {"restored": record.image("restored", "reblurred", "blur"), **shared}
-            attrs = {**record.attrs, **reference.attrs, **sequence}
-            records[run] = Record(name, images, attrs)
+            records[run] = Record(name, images, {**record.attrs, **reference.attrs, **sequence})
         return records
 
 
@@ -246,9 +240,8 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
         else:
             fetches |= scene_fetches(item, on_error)
     if not fetches:
-        raise BlurkitError(
-            inputs.left_out[0][1] if inputs.left_out else f"{source}: holds no image"
-        )
+        why = next((reason for _, reason in inputs.left_out), f"{source}: holds no image")
+        raise BlurkitError(why)
     for where, reason in inputs.left_out:
         on_error(where, BlurkitError(reason))
     return fetches
@@ -265,8 +258,7 @@ def renamed(side: Mapping[str, _T], names: Collection[str], where: str, say: Say
     `a-b` and `a_b` mean `a/b`, and words for a role mean nothing (`scene1/blur_2`). An ending that
     all names of a side share may be left out, if more have a partner then: `0001_NAFNet-test`. If
     no image has, a name without folders means the only one that ends so: HIDE's sharp images are in
-    one folder. Keys that could mean several names stay as they are. `say` gets a line about the
-    keys of the folder or shard `where` that were replaced.
+    one folder. Keys that could mean several names stay as they are. `say` is told of changes.
     """
     own = _by_words(name for name in side if name not in names)
     other = _by_words(name for name in names if name not in side)
@@ -306,9 +298,9 @@ def _without_folders(side: Collection[str], names: Collection[str]) -> dict[str,
     found = {}
     for name in side:
         end = name.rpartition("/")[2]
-        if end in (name, other.get(end)) and ends[0][end] == ends[1][end] == 1:
+        if ends[0][end] == ends[1][end] == 1 and (end == name) != (end == other[end]):
             found[name] = other[end]
-    return {name: partner for name, partner in found.items() if name != partner}
+    return found
 
 
 def _shared_ending(names: Collection[str]) -> int:
@@ -341,10 +333,9 @@ def find_two_sides(
     """Find the scenes with the image `roles[0]` in `first` and `roles[1]` in `second`.
 
     Both are folders or both are files. Images in folders are paired by name, which is their
-    relative path without suffix, or their scene's in a dataset, if need be as `renamed` does; never
-    by position. A dataset gives its images of the role, and if the first one has only `roles[1]`,
-    the two change places. Images without a partner are reported to `on_error`. Raises BlurkitError
-    if one of two files does not exist.
+    relative path without suffix, or their scene's in a dataset, if need be as `renamed` does. A
+    dataset gives its images of the role; if the first has only `roles[1]`, the two change places.
+    Images without a partner are reported to `on_error`. Raises BlurkitError if a side is missing.
     """
     for side in (first, second):
         if not Path(side).exists():
@@ -429,11 +420,10 @@ def read_two_sides(
     roles: tuple[str, str] = ("restored", "sharp"),
     say: Say = lambda _: None,
 ) -> RecordStream:
-    """Return a record for each pair of images in two folders or two files, films frame by frame.
+    """Return a record for each pair of `find_two_sides` that is in `part`, films frame by frame.
 
-    Images are paired by `find_two_sides`, and only those of `part` are read. Images that cannot be
-    read and pairs of different sizes are reported to `on_error` too. Raises BlurkitError if the
-    second images, which are sharp, are those that were restored.
+    Images that cannot be read and pairs of different sizes are reported to `on_error` too. Raises
+    BlurkitError if the second images, which are sharp, are those that were restored.
     """
     scenes = find_two_sides(first, second, roles, on_error, say)
     for pair in (scene.paths for scene in scenes):

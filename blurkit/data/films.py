@@ -49,9 +49,8 @@ def scene_length(scene: Scene) -> int | None:
 def film_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Record]:
     """Yield a record NAME/000000, ... for every frame of a scene's films, one in memory at a time.
 
-    Frames of several films, such as `blur` and `sharp`, are paired by their number. Attributes are
-    those of the first film's frame, and `film`, `frame`, `sequence` and, if known, `split`. Damage,
-    after which a film ends, and films of different lengths are reported to `on_error`.
+    Attributes are those of the first film's frame, and `film`, `frame`, `sequence` and, if known,
+    `split`. Damage, after which a film ends, and different lengths are reported to `on_error`.
     """
     with ExitStack() as stack:
         films = [stack.enter_context(closing(read_film(path))) for path in scene.files.values()]
@@ -98,9 +97,6 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
 VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
 """The suffixes of videos, for messages."""
 
-_KEPT: tuple[str, ...] = ("source", "icc_profile")
-"""The attributes of a video's frame that hold for an average of frames."""
-
 
 @dataclass(frozen=True)
 class Clip:
@@ -120,8 +116,8 @@ class Clip:
 def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
     """Find every video and every folder of at least `average` images among and below `inputs`.
 
-    Frames are in the natural order of their names. A clip is named by its path below the input,
-    without a split folder and a video's suffix; names are made unique as those of scenes are.
+    A clip is named by its path below the input, without a split folder and a video's suffix; names
+    are made unique as those of scenes are.
     """
     result: Found[Clip] = Found()
     taken: set[str] = set()
@@ -138,21 +134,16 @@ def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
         names = unique_names([(clip.split, clip.name) for clip in clips])
         for unique, clip in zip(names, clips, strict=True):
             if clip.frames and len(clip.frames) < average:
-                reason = f"{len(clip.frames)} images, but a window takes {average}"
-                result.left_out.append((str(clip.source), f"{clip.source}: {reason}"))
+                skip(clip.source, f"{len(clip.frames)} images, but a window takes {average}")
             elif name := free_name(unique, path, taken):
                 result.items.append(replace(clip, name=name))
             else:
-                reason = f"{clip.source}: the name {unique!r} is taken"
-                result.left_out.append((str(clip.source), reason))
+                skip(clip.source, f"the name {unique!r} is taken")
     return result
 
 
 def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
-    """Split a clip of image files into clips of one window each: jobs that can be pickled.
-
-    Pass each of them to `average_window`. If windows overlap, each job decodes its frames again.
-    """
+    """Split a clip of image files into clips of one window each, jobs for `average_window`."""
     starts = range(0, len(clip.frames) - averaging.average + 1, averaging.step)
     return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
 
@@ -167,11 +158,10 @@ def clip_records(
 ) -> Iterator[Record]:
     """Yield a record per window of a clip: `blur`, and `sharp`, frame `average // 2` of the window.
 
-    A record is named after the clip and the window's middle frame. Its attributes are `sequence`,
-    `average`, `stride`, `gamma` or `response`, `source` and, with interpolated frames, those of
+    A record is named after the clip and that frame. Its attributes are `sequence`, `average`,
+    `stride`, `gamma` or `response`, `source` and, with interpolated frames, those of
     `interpolated_average`. At most one window of frames is in memory, and each frame is decoded
-    once. If a frame cannot be read or a window cannot be averaged, that is reported to `on_error`
-    and the windows concerned are skipped.
+    once. Windows that cannot be read or averaged are reported to `on_error` and skipped.
     """
     window: deque[tuple[str, Picture | None]] = deque(maxlen=averaging.average)
     for number, (stem, frame) in enumerate(_frames(clip, on_error)):
@@ -196,22 +186,19 @@ def clip_records(
 
 
 def _record(name: str, pictures: list[Picture], clip: Clip, averaging: Averaging) -> Record:
-    pixels = [picture.pixels for picture in pictures]
+    pixels, response = [picture.pixels for picture in pictures], averaging.response
     try:
         if averaging.interpolates:
             blur, interpolation = interpolated_average(pixels, averaging)
         else:
-            blur, interpolation = average_frames(pixels, averaging.gamma, averaging.response), {}
+            blur, interpolation = average_frames(pixels, averaging.gamma, response), {}
     except BlurkitError as error:
         raise BlurkitError(f"{name}: {error}") from error
     middle = pictures[averaging.average // 2]
     record = image_record(name, {"blur": Picture(blur, attrs=middle.attrs), "sharp": middle})
     counts = {"average": averaging.average, "stride": averaging.step}
     record.attrs |= {"sequence": clip.name, **counts, **interpolation}
-    if averaging.response is None:
-        record.attrs["gamma"] = averaging.gamma
-    else:
-        record.attrs["response"] = averaging.response.name
+    record.attrs |= {"response": response.name} if response else {"gamma": averaging.gamma}
     if clip.split:
         record.attrs |= {"split": clip.split, "split_source": FOLDER_NAME}
     return record
@@ -224,7 +211,8 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
         return
     try:
         for number, frame in enumerate(read_video(clip.source)):
-            kept = {key: frame.attrs[key] for key in _KEPT if key in frame.attrs}
+            # No other attribute holds for an average of frames.
+            kept = {k: frame.attrs[k] for k in ("source", "icc_profile") if k in frame.attrs}
             yield f"{number:06d}", Picture(frame.pixels, attrs=kept)
     except BlurkitError as error:
         on_error(str(clip.source), error)

@@ -23,6 +23,9 @@ from blurkit.io.shards import SHARD_SUFFIXES, is_shard, read_shard, record_keys,
 from blurkit.io.streams import read_stream, standard_input
 
 STREAM = "-"
+STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+OPEN_FILES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+"""Folders of names for files that are open."""
 
 
 def is_stream(source: str) -> bool:
@@ -34,11 +37,6 @@ def is_stream(source: str) -> bool:
     special = path.exists() and not (path.is_file() or path.is_dir())
     named = path.parent in OPEN_FILES or (special and path.suffix.lower() not in FILM_SUFFIXES)
     return source == STREAM or named
-
-
-STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
-OPEN_FILES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
-"""Folders of names for files that are open."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,9 @@ def find_items(
     """Find the items of `inputs`, in order: image files, folders, dataset trees, shards, `-`.
 
     Single images and photos without partners get the role `image`; `blur` and `lists` are as for
-    `find_scenes`, but by default no list file is read at all. Names that several inputs have get
-    the files' suffixes or, if need be, the names of their folders, see `_names`. A missing or
-    unsupported input is listed in `left_out`, and the others are still searched. Of files that are
-    named together, those that a command wrote beside another one are `results`. Raises UsageError
-    if lists are combined with anything but one folder, or if `-` is named twice.
+    `find_scenes`, but by default no list file is read at all. `_names` makes names unique. A
+    missing or unsupported input is listed in `left_out`, and the others are still searched. Raises
+    UsageError if lists are combined with anything but one folder, or if `-` is named twice.
     """
     scenes = partial(find_scenes, blur=blur, lists=lists, unpaired_as=image)
     paths = [STREAM if str(path) in STDIN_NAMES else str(path) for path in inputs]
@@ -77,10 +73,9 @@ def find_items(
     found: Found[Scene | ShardSource] = Found(results=results_among(named))
     entries: list[tuple[Path, Scene | ShardSource]] = []
     for text in paths:
-        if Path(text) in found.results:
-            continue
         try:
-            entries += [(Path(text), item) for item in _find(text, image, scenes, found)]
+            if Path(text) not in found.results:
+                entries += [(Path(text), item) for item in _find(text, image, scenes, found)]
         except BlurkitError as error:
             found.left_out.append((text, str(error)))
     names = _names([(source, item) for source, item in entries if isinstance(item, Scene)])
@@ -133,8 +128,8 @@ def without_images(scene: Scene) -> Record:
 def load_scene(scene: Scene, pixels: bool = True) -> Record:
     """Return the record of one scene: images, attributes, and its `split` and `sequence` if known.
 
-    Without `pixels`, images have only their shapes and types. Raises BlurkitError if an image
-    cannot be read or the images differ in size.
+    Without `pixels`, images have only shapes and types. Raises BlurkitError if an image cannot be
+    read or the images differ in size.
     """
     pictures = {role: read_picture(path, pixels) for role, path in scene.files.items()}
     record = image_record(scene.name, pictures)
@@ -158,11 +153,9 @@ def read_records(
 ) -> RecordStream:
     """Return the records of `inputs`, to be read one at a time.
 
-    `image`, `blur` and `lists` are as for `find_items`. `stdin` replaces standard input for `-`.
-    Only the records of `part` are read, so that machines can divide the work; images of other parts
-    are not opened, and a film is one record. All but streams are divided evenly. Skipped inputs
-    and items that cannot be read are reported to `on_error`, and reading continues. Raises
-    UsageError as `find_items` does.
+    `image`, `blur` and `lists` are as for `find_items`, which may raise UsageError. `stdin`
+    replaces standard input for `-`. Only the records of `part` are read, a film as one. Skipped
+    inputs and items that cannot be read are reported to `on_error`, and reading continues.
     """
     found = find_items(inputs, image=image, blur=blur, lists=lists)
     for where, reason in found.left_out:
@@ -236,10 +229,7 @@ def item_records(
     stdin: BinaryIO | None = None,
     pixels: bool = True,
 ) -> Iterator[Record]:
-    """Yield the records of some items, films frame by frame; of shards, those in `part`.
-
-    `on_error`, `stdin` and `pixels` are as for `read_shard_source` and `load_scene`.
-    """
+    """Yield the records of items, films frame by frame, shards as `read_shard_source` in `part`."""
     for item in items:
         if isinstance(item, ShardSource):
             records = read_shard_source(item, on_error, stdin, pixels)
@@ -287,8 +277,8 @@ def read_shard_source(
 def _names(entries: Sequence[tuple[Path, Scene]]) -> dict[tuple[Path, ...], str]:
     """Return a name for the files of each scene, found in the input that is paired with it.
 
-    It is the scene's name, which is already the only one of its kind in a folder. Scenes that
-    share it get their suffix, or else as many names of folders above them as tell them apart.
+    It is the scene's name. Scenes that share it, which are of several inputs, get their suffix, or
+    else as many names of folders above them as tell them apart.
     """
     scenes = {scene.paths: (source, scene) for source, scene in entries}
     if len({scene.name for _, scene in scenes.values()}) == len(scenes):
@@ -358,13 +348,11 @@ def _find_in_folder(
 def unread_files(inputs: Iterable[str], but: Iterable[str] = ()) -> set[Path]:
     """Return the pictures and films in and below the folders among `inputs` that are not read.
 
-    Files with a suffix in `but` (in lower case, with its dot) are left out. Folders that cannot be
-    read are passed over: whoever reads them reports that.
+    Files with a suffix in `but` (in lower case, with its dot) are left out.
     """
-    suffixes = UNREAD_SUFFIXES.difference(but)
-    files: set[Path] = set()
+    suffixes, files = UNREAD_SUFFIXES.difference(but), set[Path]()
     for text in inputs:
-        with suppress(BlurkitError, OSError):
+        with suppress(BlurkitError, OSError):  # whoever reads the folder reports that
             if text and Path(text).is_dir():
                 files.update(path.resolve() for path in walk(Path(text), suffixes))
     return files
