@@ -43,11 +43,10 @@ class Preparation:
     """What is done to every record; by default, records are only read.
 
     `average` makes pairs from frames. `synthesis` makes `copies` blurred versions of each sharp
-    photo; alternatively, `transfer` makes them, a function of record and copy that is called only
-    in this process. `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation`
-    is the fraction of the training frames to move to `val`, and `drawn` are the sequences that
-    `with_validation` chose for it. Only what is in `part` is prepared. `measure` compares the blur
-    and sharp images of each finished record for its attribute `psnr_blur`.
+    photo, or else `transfer` does, a function of record and copy that is called only in this
+    process. `crop` cuts tiles every `stride` pixels. `split` keeps one split; `validation` is the
+    fraction of the training frames to move to `val`, and `drawn` are the sequences chosen for it.
+    `measure` compares the images `blur` and `sharp` of each record for its attribute `psnr_blur`.
     """
 
     average: Averaging | None = None
@@ -110,14 +109,11 @@ def find(
     lists: Sequence[Path] = (),
     limit: int = 0,
 ) -> tuple[Found[WorkItem], Preparation]:
-    """Find everything to be prepared from `inputs`, and the preparation `with_validation` of it.
+    """Find everything to be prepared from `inputs`, `once`, and its preparation `with_validation`.
 
     `unpaired_as`, `blur` and `lists` are as for `find_items`. `limit` keeps the first items only,
-    in all parts together. An image of a test scene is in no other scene, and an image that is
-    reached twice through links is used once.
-
-    Raises UsageError and BlurkitError as `find_items` and `with_validation` do, and BlurkitError
-    for a list file that names no image.
+    in all parts together. Raises UsageError and BlurkitError as `find_items` and `with_validation`
+    do, and BlurkitError for a list file that names no image.
     """
     found: Found[WorkItem] = Found()
     if preparation.average is None:
@@ -138,8 +134,7 @@ def find(
     preparation = with_validation(preparation, found.items)
     whole = replace(preparation, part=WHOLE)
     found.items = [i for i in found.items if isinstance(i, ShardSource) or whole.wanted(i)]
-    if limit:
-        found.items = found.items[:limit]
+    found.items = found.items[: limit or None]
     if known_count(found.items) is not None:
         preparation = replace(preparation, part=preparation.part.among(map(_where, found.items)))
     found.items = [i for i in found.items if isinstance(i, ShardSource) or preparation.wanted(i)]
@@ -149,11 +144,9 @@ def find(
 def with_validation(preparation: Preparation, items: Sequence[WorkItem]) -> Preparation:
     """Return the preparation with the sequences `drawn` that make up its `validation` of `items`.
 
-    Names and seed decide the order in which whole sequences are drawn, until they have the fraction
-    `validation` of the training frames. A photo without a sequence is one. One at least is drawn,
-    and one is left.
-
-    Raises UsageError for a stream, and BlurkitError if all training frames are one sequence.
+    Names and seed decide the order in which whole sequences, or photos without one, are drawn,
+    until they have the fraction `validation` of the training frames; one is left. Raises UsageError
+    for a stream, and BlurkitError if all training frames are one sequence.
     """
     if not preparation.validation:
         return preparation
@@ -207,16 +200,26 @@ def prepare_items(
 ) -> Generator[Record, None, None]:
     """Yield the finished records of `items` in order, whatever the number of processes.
 
-    Shards, streams and videos are read in this process, one record at a time. Everything else is
-    loaded by `jobs` processes, which keep only a few results waiting. Errors are reported to
-    `on_error`; `on_item` is called after each item.
+    Shards, streams and videos are read in this process, one record at a time, and all else by
+    `jobs` processes. Errors are reported to `on_error`; `on_item` is called after each item.
     """
-    for item, outcome in _each(items, preparation, jobs, on_error):
-        if isinstance(outcome, BlurkitError):
-            on_error(_where(item), outcome)
-        else:
-            yield from outcome
-        on_item()
+    if preparation.synthesis is not None:
+        import blurkit.synthesis.rendering  # noqa: F401  torch once, before processes fork
+    items = list(items)
+    local = [jobs == 1 or isinstance(item, ShardSource) or _is_film(item) for item in items]
+    remote = [item for item, is_local in zip(items, local, strict=True) if not is_local]
+    reads_only = preparation.transfer is not None
+    work = Preparation() if reads_only else preparation
+    with closing(in_order(partial(_alone, preparation=work), remote, jobs)) as outcomes:
+        for item, is_local in zip(items, local, strict=True):
+            outcome = _here(item, preparation, on_error) if is_local else next(outcomes)
+            if isinstance(outcome, BlurkitError):
+                on_error(_where(item), outcome)
+            elif reads_only and not is_local:
+                yield from _finish_all(outcome, preparation, on_error)
+            else:
+                yield from outcome
+            on_item()
 
 
 def unfinished(
@@ -235,10 +238,7 @@ def unfinished(
 
 
 def last_changes(items: Iterable[WorkItem], preparation: Preparation) -> Callable[[str], int]:
-    """Return when the files of a finished record of some items were last changed, by its name.
-
-    It is in nanoseconds, 0 for records of other items.
-    """
+    """Return by a finished record's name when its item's files last changed, in ns, or else 0."""
     times: dict[str, int] = {}
     for item in items:
         if not isinstance(item, ShardSource):
@@ -250,32 +250,12 @@ def last_changes(items: Iterable[WorkItem], preparation: Preparation) -> Callabl
 
     def changed(name: str) -> int:
         origin = preparation.origin(name)
-        frame_of = origin[: origin.rfind("/") + 1]
-        return times.get(origin) or times.get(frame_of, 0)
+        return times.get(origin) or times.get(origin[: origin.rfind("/") + 1], 0)  # of a film
 
     return changed
 
 
 Outcome = BlurkitError | Iterable[Record]
-
-
-def _each(
-    items: Iterable[WorkItem], preparation: Preparation, jobs: int, on_error: OnError
-) -> Iterator[tuple[WorkItem, Outcome]]:
-    """Yield every item with its records or the error that prevented them."""
-    if preparation.synthesis is not None:
-        import blurkit.synthesis.rendering  # noqa: F401  torch once, before processes fork
-    items = list(items)
-    local = [jobs == 1 or isinstance(item, ShardSource) or _is_film(item) for item in items]
-    remote = [item for item, is_local in zip(items, local, strict=True) if not is_local]
-    reads_only = preparation.transfer is not None
-    work = Preparation() if reads_only else preparation
-    with closing(in_order(partial(_alone, preparation=work), remote, jobs)) as outcomes:
-        for item, is_local in zip(items, local, strict=True):
-            outcome = _here(item, preparation, on_error) if is_local else next(outcomes)
-            if reads_only and not is_local and not isinstance(outcome, BlurkitError):
-                outcome = _finish_all(outcome, preparation, on_error)
-            yield item, outcome
 
 
 def _alone(item: WorkItem, preparation: Preparation) -> Outcome:
@@ -315,8 +295,7 @@ def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcom
         frames = film_records(item, on_error)
         single = (Record(frame.name, frame.images, unfilmed(frame.attrs)) for frame in frames)
         return _finish_all(single, preparation, on_error)
-    if film and preparation.average is not None:
-        assert isinstance(item, Clip)
+    if film and isinstance(item, Clip) and preparation.average is not None:
         return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
     return _apart(item, preparation)
 
@@ -382,12 +361,10 @@ def once(items: Sequence[Item], notes: list[str]) -> list[Item]:
     kept = []
     ranks = [STRENGTH.index(item.split or "train") for item in items]
     for rank, number in sorted(zip(ranks, range(len(items)), strict=True)):
-        files = [_identity(path) for path in items[number].paths]
-        held = [owners.setdefault(file, (rank, number)) for file in files]
+        held = [owners.setdefault(_identity(path), (rank, number)) for path in items[number].paths]
         if not held or ((rank, number) in held and all(other == rank for other, _ in held)):
             kept.append(number)
-    if len(kept) < len(items):
-        count = len(items) - len(kept)
+    if count := len(items) - len(kept):
         notes.append(f"{count} scenes share images with others (by links) and are not used again")
     return [items[number] for number in sorted(kept)]
 
