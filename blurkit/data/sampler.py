@@ -25,8 +25,8 @@ from blurkit.synthesis.exposure import Unblurred
 class StoredScene:
     """A record's images as arrays mapped from its shard, read only where they are accessed.
 
-    Images of compressed shards are HDF5 datasets instead, which are sliced in the same way. In a
-    scene that is not `whole`, the last image replaces those that the record lacks.
+    Images of compressed shards are HDF5 datasets, which are sliced in the same way. In a scene that
+    is not `whole`, the last image replaces those that the record lacks.
     """
 
     name: str
@@ -42,8 +42,7 @@ class CropSampler:
     is the fraction of samples in which all images are the last one.
 
     With `synthesis`, records that hold only the last of the images, the sharp one, are used too.
-    Their blur is synthesised for every crop, and so is that of a fraction `made` of the other
-    records.
+    Their blur is synthesised for every crop, as is that of a fraction `made` of the other records.
     """
 
     def __init__(
@@ -67,8 +66,7 @@ class CropSampler:
     def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> list[np.ndarray]:
         """Return the crops of one step, per image an array (n, crop, crop, 3).
 
-        Its type is uint8, uint16 or float32. `size` is the whole batch, `part` the slice of this
-        process. In a fraction `same` of the samples, all images are the last one.
+        Its type is uint8, uint16 or float32. `size` is the whole batch, `part` this process's.
         """
         chosen, places = self._drawn(seed, step, size, part)
         crops = [self.cut(scene, *place) for scene, place in zip(chosen, places, strict=True)]
@@ -93,13 +91,9 @@ class CropSampler:
             photo = scene.images[-1].shape[:2]
             top, left = self._corner(photo, *places[place])
             sharp = _wide(scene.images[-1], top, left, self.crop, self.margin)
-            exposure = draw_exposure(
-                np.random.default_rng([seed, 6, step, number]),
-                self.synthesis,
-                sharp.shape[:2],
-                photo,
-                (top - self.margin, left - self.margin),
-            )
+            rng = np.random.default_rng([seed, 6, step, number])
+            corner = top - self.margin, left - self.margin
+            exposure = draw_exposure(rng, self.synthesis, sharp.shape[:2], photo, corner)
             unblurred.append(Unblurred(place, sharp, exposure))
         return unblurred
 
@@ -125,8 +119,7 @@ class CropSampler:
     def _drawn(self, seed: int, step: int, size: int, part: slice) -> tuple[list[int], np.ndarray]:
         """Return the scenes of one step's crops and the crops' positions in them, in [0, 1)."""
         places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
-        first = step * size
-        return [self._scene(seed, i) for i in range(first, first + size)[part]], places
+        return [self._scene(seed, step * size + i) for i in range(size)[part]], places
 
     def _same(self, seed: int, step: int, size: int, part: slice) -> np.ndarray:
         return np.random.default_rng([seed, 4, step]).random(size)[part] < self.same
@@ -186,10 +179,10 @@ def training_shards(inputs: Sequence[Path]) -> list[Path]:
 def map_scenes(
     shards: Sequence[Path], images: Sequence[str], partly: bool = False
 ) -> list[StoredScene]:
-    """Map every record of the shards that holds all of `images`, in order.
+    """Map every record of the shards that holds all of `images`, or if `partly` the last, in order.
 
-    If `partly`, a record needs to hold only the last of them. Raises BlurkitError if a shard is not
-    whole, if a record has images of two sizes, or if no record holds the images.
+    Raises BlurkitError if a shard is not whole, if a record has images of two sizes, or if no
+    record holds the images.
     """
     needed = images[-1:] if partly else images
     scenes = [scene for shard in shards for scene in _map_shard(shard, images, needed)]
