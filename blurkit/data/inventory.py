@@ -58,20 +58,15 @@ def _image(picture: Picture, file_bytes: int) -> Description:
 
 def _picture(picture: Picture) -> Description:
     height, width, channels = picture.pixels.shape
-    return {
-        "width": width,
-        "height": height,
-        "channels": channels,
-        "type": str(picture.pixels.dtype),
-        "alpha": picture.alpha is not None,
-    }
+    kind, alpha = str(picture.pixels.dtype), picture.alpha is not None
+    return {"width": width, "height": height, "channels": channels, "type": kind, "alpha": alpha}
 
 
 def describe_film(path: Path, verify: bool = False) -> Description:
     """Return the format, size, frames, seconds and, of a video, codec, colours and sound of a film.
 
-    Of a video and of the pages of a TIFF file, only the first picture is decoded; with `verify` all
-    are, as of an animation always, which detects damage. Raises BlurkitError as `read_film` does.
+    With `verify`, all pictures are decoded, which detects damage, as those of an animation always
+    are; else the first. Raises BlurkitError as `read_film` does.
     """
     decoded = read_film(path)
     first, frames, times = next(decoded), 1, []
@@ -117,8 +112,8 @@ def describe_folder(
 ) -> Description:
     """Return the layout and records of a folder of images, a dataset tree or a folder of shards.
 
-    With `verify`, all pixels are read, which detects damage. `blur` is as for `find_items`; photos
-    without partners get the role `image`. Skipped and unreadable files are reported to `on_error`.
+    With `verify`, all pixels are read, which detects damage. `blur` is as for `find_items`. Skipped
+    and unreadable files are reported to `on_error`.
     """
     inputs = find_items([path], image="image", blur=blur, lists=())
     for reason in inputs.unmatched:
@@ -135,21 +130,16 @@ def describe_folder(
 def describe_packed(
     source: str, on_error: OnError, watch: RecordWatch = iter, verify: bool = False
 ) -> Description:
-    """Return the description of a shard, a stream saved to a file, or standard input (`-`).
+    """Return the description of the whole records of a shard, a saved stream, or stdin (`-`).
 
     With `verify`, the pixels of a shard are read and their checksums verified. Truncated or damaged
-    data is reported to `on_error`; the description covers the whole records.
+    data is reported to `on_error`.
     """
     records = watch(read_shard_source(ShardSource(source), on_error, pixels=verify))
     if is_stream(source):
         return {"kind": "stream", **describe_records(records)}
-    file_bytes, compression = Path(source).stat().st_size, _compression(source)
-    return {
-        "kind": "shard",
-        **describe_records(records),
-        "compression": compression,
-        "file_bytes": file_bytes,
-    }
+    stored = {"compression": _compression(source), "file_bytes": Path(source).stat().st_size}
+    return {"kind": "shard", **describe_records(records), **stored}
 
 
 def holds_records(path: Path) -> bool:

@@ -29,9 +29,6 @@ _Result = TypeVar("_Result")
 STREAMS = hasattr(os, "readv")
 """Whether pipes are streams of bytes, which Windows' are not."""
 
-AHEAD = 2
-"""How many results a process computes before the first of them is fetched."""
-
 
 def processors() -> int:
     """Return the number of processors that this process may use."""
@@ -45,9 +42,9 @@ def in_order(
 ) -> Generator[_Result, None, None]:
     """Yield `work` of every item in order, computed by `jobs` processes that take turns.
 
-    Each process has a separate pipe, which closes when the process ends. So a killed process raises
-    BlurkitError, even if killed in the middle of a result; the standard library's pools would wait
-    forever. Processes end when the generator is closed or their parent ends.
+    Each process has a pipe, which closes when it ends. So a killed process raises BlurkitError even
+    in the middle of a result, for which the standard library's pools would wait forever. Processes
+    end when the generator is closed or their parent ends.
     """
     readers: list[Connection] = []
     processes: list[multiprocessing.Process] = []
@@ -91,15 +88,8 @@ def ahead(
             yield result
 
 
-AT_ONCE = 0.05
-"""Seconds in which a thread ends that has nothing to do."""
-
-
 class Background:
-    """A thread that makes calls one after another, while this one goes on.
-
-    It is a context manager. Leaving it stops the call that is being made, as an interrupt would.
-    """
+    """A context with a thread that makes calls in turn; leaving it stops one like an interrupt."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -117,7 +107,7 @@ class Background:
 
     def __exit__(self, *error: object) -> None:
         self.submit(sys.exit)
-        self._thread.join(AT_ONCE)
+        self._thread.join(timeout=0.05)  # seconds in which one that has nothing to do ends
         if self._thread.is_alive():
             # Signals reach the main thread only, so a call is stopped by an exception of its own.
             # A thread that waits must not get one: Python 3.11 would then hang under a profiler.
@@ -162,11 +152,10 @@ def _read(reader: Connection, size: int) -> np.ndarray:
     """Return so many bytes of a pipe. Raises EOFError if it ends before."""
     values = np.empty(size, np.uint8)
     left = values.data
-    if left and not STREAMS:
-        reader.recv_bytes_into(left)
-        return values
     while left:
-        if not (count := os.readv(reader.fileno(), [left])):
+        if not STREAMS:
+            count = reader.recv_bytes_into(left)
+        elif not (count := os.readv(reader.fileno(), [left])):
             raise EOFError
         left = left[count:]
     return values
@@ -179,26 +168,22 @@ def _receive(reader: Connection, jobs: int) -> Any:
     except OSError as error:
         raise BlurkitError(f"a process cannot be heard ({error.strerror})") from error
     except EOFError as error:
-        raise BlurkitError(
-            f"a process was killed, perhaps for lack of memory; try fewer than --jobs {jobs}"
-        ) from error
+        why = f"a process was killed, perhaps for lack of memory; try fewer than --jobs {jobs}"
+        raise BlurkitError(why) from error
 
 
 def _work(
     work: Callable[[_Item], _Result], items: Sequence[_Item], writer: Connection, most_pixels: int
 ) -> None:
-    """Run one process. Signals, which may reach all processes, are left to the parent.
-
-    `most_pixels` is the parent's limit, which a process that was not forked lacks.
-    """
-    paths.most_pixels = most_pixels
+    """Run one process. Signals, which may reach all processes, are left to the parent."""
+    paths.most_pixels = most_pixels  # the parent's, which a process that was not forked lacks
     ignore_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sent: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as sender:
         for item in items:
             sent.append(sender.submit(_send, writer, work(item)))
-            if len(sent) > AHEAD:
+            if len(sent) > 2:  # are computed before the first of them is fetched
                 sent.popleft().result()
         while sent:
             sent.popleft().result()
