@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from blurkit.data.places import array_of
 from blurkit.errors import BlurkitError, UsageError
@@ -69,11 +69,10 @@ class NetworkCost:
 class Report:
     """The results of `eval`: the means of every run, the scores of every image, and the protocol.
 
-    `protocol` has one line for each kind of number and says how it was computed. `comparison` is
-    set if there are several runs, `frequency` if it was requested, `network` if its checkpoint was
-    given, and `part` (2/8) if only a part of the images was scored. `seeds` names the runs that
-    differ in nothing but their seed, and `paper` has the scores that a paper's table prints, by
-    method.
+    `protocol` says in a line how each kind of number was computed. `comparison` is set if there are
+    several runs, `network` if its checkpoint was given, and `part` (2/8) if only a part of the
+    images was scored. `seeds` names the runs that differ in nothing but their seed, and `paper` has
+    the scores that a paper's table prints, by method.
     """
 
     runs: dict[str, Totals]
@@ -89,10 +88,8 @@ class Report:
     @property
     def spreads(self) -> dict[str, dict[str, Spread]]:
         """The mean of every score over the runs of each group in `seeds`, and its deviation."""
-        return {
-            label: over_seeds([self.runs[run].total for run in runs])
-            for label, runs in self.seeds.items()
-        }
+        groups = self.seeds.items()
+        return {label: over_seeds([self.runs[r].total for r in runs]) for label, runs in groups}
 
     @property
     def only(self) -> Totals:
@@ -257,26 +254,15 @@ class Merged:
     ranking: str
     network: NetworkCost | None
     seeds: dict[str, list[str]]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The scores that were to be measured; the lines are of those that were."""
-        return ()
+    keys: ClassVar[tuple[str, ...]] = ()  # to be measured; the lines are of those that were
 
     def protocol(self) -> dict[str, str]:
         """Return one line on how each score was computed."""
         return self.lines
 
 
-STATED_PART = re.compile(r"[1-9]\d{0,4}/[1-9]\d{0,4}")
-"""The part of an evaluation that a report is of."""
-
-
 def read_scored(entry: Mapping[str, Any]) -> dict[str, Scored]:
-    """Return the scores of an image by run, from `ImageScores.as_dict`.
-
-    Raises an error of some kind if that is not what `entry` is.
-    """
+    """Return the scores of an image by run from `ImageScores.as_dict`; raise an error if not."""
     runs = entry.get("runs") or {"": {k: v for k, v in entry.items() if k not in FACTS}}
     made = entry.get("restored_with", "")
     for value in (v for scores in runs.values() for v in scores.values()):
@@ -297,11 +283,10 @@ def read_scored(entry: Mapping[str, Any]) -> dict[str, Scored]:
 
 
 def merge_reports(paths: Sequence[Path]) -> Merged:
-    """Return the scores of the images in all reports, ordered by name.
+    """Return the scores of the images in reports of `eval`, .json or JSON lines, ordered by name.
 
-    Reports are the .json files or the JSON lines of `eval`. Raises BlurkitError if one cannot be
-    read, and UsageError if they do not belong together: if scores were computed in different ways,
-    an image is in two of them, or a part is missing.
+    Raises BlurkitError if one cannot be read, and UsageError if they do not belong together: if
+    scores were computed in different ways, an image is in two of them, or a part is missing.
     """
     every = [(path, _read(path)) for path in paths]
     _check_parts([report for _, report in every])
@@ -357,15 +342,16 @@ def _check_parts(reports: Sequence[Mapping[str, Any]]) -> None:
 def _check_types(report: Mapping[str, Any]) -> None:
     """Raise ValueError or another error unless what `merge_reports` uses is of its type."""
     lines, network = report["protocol"], report.get("network")
-    if not isinstance(report.get("runs", []), (list, dict)) or not isinstance(lines, dict):
-        raise ValueError("another type")
-    texts = bool(lines) and all(isinstance(line, str) for line in lines.values())
-    if not STATED_PART.fullmatch(report.get("part", "1/1")) or not texts:
+    whole = (
+        isinstance(report.get("runs", []), (list, dict))
+        and {*map(type, lines.values())} == {str}
+        and re.fullmatch(r"[1-9]\d{0,4}/[1-9]\d{0,4}", report.get("part", "1/1"))
+        and all(len({*runs}) > 1 for runs in _seeds(report).values())
+    )
+    if not whole:
         raise ValueError("another type")
     if network is not None:
         NetworkCost(**network)
-    if any(len({*runs}) < 2 for runs in _seeds(report).values()):
-        raise ValueError("no group of runs")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -78,10 +78,6 @@ class Confidence:
     seed: int
     intervals: dict[str, tuple[float, float] | None]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the intervals at the same level as `level` and `seed`."""
-        return {"level": self.level, "seed": self.seed, **self.intervals}
-
 
 @dataclass(frozen=True)
 class Totals:
@@ -94,10 +90,11 @@ class Totals:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, leaving out the parts that are empty or None."""
+        known = self.confidence
         parts = {
             "subsets": self.subsets or None,
             "sequences": self.sequences,
-            "confidence": self.confidence and self.confidence.as_dict(),
+            "confidence": known and {"level": known.level, "seed": known.seed, **known.intervals},
         }
         present = {name: part for name, part in parts.items() if part is not None}
         return {"total": self.total, **present}
@@ -111,9 +108,8 @@ Cases = list[tuple[str, dict[str, float]]]
 class Comparison:
     """A comparison of runs over the same images by one score.
 
-    `ranking` is the score's name and `wins` the number of images on which each run scores best
-    (runs that tie all win). `worst` and `best` are the images with the worst and best mean over the
-    runs.
+    `ranking` is the score's name, `wins` the number of images on which each run is a winner, and
+    `worst` and `best` are the images with the worst and best mean over the runs.
     """
 
     ranking: str
@@ -147,7 +143,7 @@ def subsets(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
     """Return `blurriest` and `sharpest`, the tenths of lowest and highest PSNR of the blurry image.
 
     These are the subsets of Table 2 of the MSDI-Net paper. Only images whose blurry image is known
-    count; a tenth is rounded down. The result is empty if there are fewer than 10 such images.
+    count; the result is empty if there are fewer than 10.
     """
     known = [row for row in rows if row.scores.get("psnr_blur") is not None]
     if len(known) < SMALLEST_SET:
@@ -177,19 +173,14 @@ def intervals(
     check_level(level)
     from scipy.stats import bootstrap  # slow to import
 
+    options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 100, "confidence_level": level}
     bounds: dict[str, tuple[float, float] | None] = {}
     for key, values in _finite(sorted(rows, key=lambda row: natural_key(row.name))).items():
         bounds[key] = None
         if len(values) > 1 and key not in PEAKS:
-            low, high = bootstrap(
-                (values,),
-                np.mean,
-                n_resamples=RESAMPLES,
-                batch=100,
-                confidence_level=level,
-                method="percentile",
-                random_state=np.random.default_rng(seed),
-            ).confidence_interval
+            rng = np.random.default_rng(seed)
+            found = bootstrap((values,), np.mean, method="percentile", random_state=rng, **options)
+            low, high = found.confidence_interval
             bounds[key] = float(low), float(high)
     return bounds
 
@@ -234,10 +225,7 @@ def over_seeds(runs: Sequence[Means]) -> dict[str, Spread]:
 
 
 def winners(scores: Mapping[str, Scores], key: str = "psnr", lower: bool = False) -> list[str]:
-    """Return the runs whose score `key` of one image is best, all of them if they tie.
-
-    The best is the highest, or the lowest if `lower`.
-    """
+    """Return the runs whose score `key` of one image is highest, or lowest if `lower`, or tie."""
     best = max(_merit(row, key, lower) for row in scores.values())
     return [run for run, row in scores.items() if _merit(row, key, lower) == best]
 
