@@ -15,9 +15,7 @@ from blurkit.io.records import Image, to_float
 from blurkit.metrics.psnr import check_comparable
 from blurkit.nn.features import FeatureNetwork, load_features
 
-BACKBONE_VARIABLE = "BLURKIT_LPIPS"
 HEADS_VARIABLE = "BLURKIT_LPIPS_HEADS"
-NORM_EPSILON = 1e-10
 
 NETS = {
     "AlexNet": ("alex", ("relu1", "relu2", "relu3", "relu4", "relu5")),
@@ -42,10 +40,9 @@ class Lpips:
         """Return the LPIPS of two whole images (H, W, C) of the same depth, computed in float32.
 
         Feature maps are scaled to unit length over the channels; their squared differences are
-        weighted by the heads, averaged over the image and summed over the layers (Eq. 1). A gray
-        image is repeated to three channels. Raises BlurkitError if the images differ in shape or
-        depth, or are too small for the backbone: under 31 pixels a side for AlexNet, 16 for VGG-16
-        and 17 for SqueezeNet.
+        weighted by the heads, averaged over the image and summed over the layers (Eq. 1). Raises
+        BlurkitError if the images differ in shape or depth, or are too small for the backbone:
+        under 31 pixels a side for AlexNet, 16 for VGG-16 and 17 for SqueezeNet.
         """
         check_comparable(restored, sharp)
         images = torch.cat([self._tensor(restored), self._tensor(sharp)])
@@ -55,13 +52,11 @@ class Lpips:
                 maps = self._features(images)
         except RuntimeError as error:  # too small for the pooling layers, or out of memory
             height, width = sharp.shape[:2]
-            raise BlurkitError(
-                f"LPIPS: {self._features.name} cannot process {width}x{height} pixels: "
-                f"{one_line(error)}"
-            ) from error
+            what = f"{self._features.name} cannot process {width}x{height} pixels"
+            raise BlurkitError(f"LPIPS: {what}: {one_line(error)}") from error
         distances = []
         for m, head in zip(maps, self._heads, strict=True):
-            unit = m / (m.square().sum(1, keepdim=True).sqrt() + NORM_EPSILON)
+            unit = m / (m.square().sum(1, keepdim=True).sqrt() + 1e-10)
             distances.append((head @ (unit[0] - unit[1]).square().flatten(1)).mean())
         return float(torch.stack(distances).sum())
 
@@ -84,7 +79,7 @@ def load_lpips(
     package `lpips`, if that is installed. Raises BlurkitError if a file is not named, does not
     exist, or does not hold the expected weights.
     """
-    backbone_path = _named(backbone, "--lpips", BACKBONE_VARIABLE)
+    backbone_path = _named(backbone, "--lpips", "BLURKIT_LPIPS")
     name = load_features(backbone_path).name
     if name not in NETS:
         raise BlurkitError(f"{backbone_path}: LPIPS accepts {', '.join(NETS)}; this is {name}")
@@ -101,12 +96,9 @@ def load_lpips(
             raise BlurkitError(
                 f"{heads_path}: not the LPIPS heads for {name}: {key} is missing or differs"
             )
-    return Lpips(
-        features,
-        [head.float().flatten() for head in heads if head is not None],
-        f"version 0.1, {name} ({backbone_path.name}), whole image",
-        device or torch.device("cpu"),
-    )
+    flat = [head.float().flatten() for head in heads if head is not None]
+    protocol = f"version 0.1, {name} ({backbone_path.name}), whole image"
+    return Lpips(features, flat, protocol, device or torch.device("cpu"))
 
 
 def _packaged_heads(net: str) -> Path | None:

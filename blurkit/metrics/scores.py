@@ -74,7 +74,6 @@ MEASURED_IMAGES = {"sharp": ("restored", "reblurred", "blur"), "blur": ("reblurr
 """By target, the images that may be compared with it: the first that a record has is measured. The
 others were made from the last one."""
 
-
 ALONE = "of the image alone"
 """What the protocol says of measures without a reference."""
 
@@ -85,9 +84,8 @@ LOWER_WORDS = "lower is better"
 class NoReference:
     """Measures of an image alone, by the library pyiqa: `eval --no-reference NAME`.
 
-    `protocol` has a line on each. pyiqa downloads the weights of a measure when it is first used.
-    Raises BlurkitError if pyiqa cannot be imported or a measure cannot be made, and UsageError for
-    a name that it does not have.
+    pyiqa downloads the weights of a measure when it is first used. Raises BlurkitError if pyiqa
+    cannot be imported or a measure cannot be made, and UsageError for a name that it does not have.
     """
 
     def __init__(self, names: Sequence[str], device: str = "cpu") -> None:
@@ -97,8 +95,7 @@ class NoReference:
             what = "--no-reference needs pyiqa and the torchvision of this torch"
             remedy = "pip install 'blurkit[no-reference]'"
             raise BlurkitError(f"{what} ({one_line(error)}): {remedy}") from error
-        known = pyiqa.list_models(metric_mode="NR")
-        _refuse_others("--no-reference", names, known)
+        _refuse_others("--no-reference", names, pyiqa.list_models(metric_mode="NR"))
         self._measures, self.protocol = {}, {}
         for name in dict.fromkeys(names):
             try:
@@ -184,11 +181,10 @@ class Measures:
         return next(role for role in roles if role in record.images)
 
     def score(self, record: Record) -> Scores:
-        """Return the scores of a record's `image` against its `target`, by name.
+        """Return the scores of a record's `image` against its `target`, both rounded to 8 bits.
 
-        The names are `keys` and `psnr_blur` (`psnr_sharp` if the target is `blur`), the PSNR of the
-        image that it was made from. If there is no restored image, the blurry one is scored.
-        Images are rounded to 8 bits. An SSIM is None if its window does not fit into the image.
+        They are `keys` and `psnr_blur` (`psnr_sharp` if the target is `blur`), the PSNR of the
+        image that it was made from. An SSIM is None if its window does not fit into the image.
         Without a target, there are only the measures of the image alone, if any are wanted.
         Raises BlurkitError if there is nothing to compare, the sizes differ, or alignment fails.
         """
@@ -258,16 +254,9 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
         raise BlurkitError("cannot be aligned: the restored image is black")
     moving = moving * np.float32(np.vdot(fixed, moving) / power)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_ITERATIONS, 0)
+    options = (np.eye(3, dtype=np.float32), cv2.MOTION_HOMOGRAPHY, criteria, None, GAUSSIAN_SIZE)
     try:
-        _, homography = cv2.findTransformECC(
-            gray(cv2, fixed),
-            gray(cv2, moving),
-            np.eye(3, dtype=np.float32),
-            cv2.MOTION_HOMOGRAPHY,
-            criteria,
-            None,
-            GAUSSIAN_SIZE,
-        )
+        _, homography = cv2.findTransformECC(gray(cv2, fixed), gray(cv2, moving), *options)
     except cv2.error as error:
         raise BlurkitError("cannot be aligned: ECC does not converge on this pair") from error
     warp = partial(cv2.warpPerspective, M=homography, dsize=sharp.shape[1::-1])
@@ -280,12 +269,10 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
-    """Return (PSNR in dB, SSIM) of the images inside the mask, after `align`.
+    """Return (PSNR in dB, SSIM) of the images inside the mask, after `align`, whose errors it has.
 
-    PSNR is computed over the pixels of the mask, with white at 1. SSIM is the mean over channels of
-    the per-channel Gaussian map (`ssim_map`) of the masked images, inside the mask; it is None if a
-    side has fewer than 11 pixels or the mask covers nothing of the map.
-    Raises BlurkitError as `align` does.
+    White is at 1. SSIM is the mean over channels of the map (`ssim_map`) of the masked images,
+    inside the mask; it is None if a side has fewer than 11 pixels or the mask covers nothing of it.
     """
     warped, mask = align(restored, sharp)
     warped = (warped * mask).astype(np.float64)

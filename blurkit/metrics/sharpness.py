@@ -11,8 +11,6 @@ from blurkit.io.records import Image, Record, to_float
 SECOND_BLUR = 11
 """The length in pixels of the box filter that blurs the image again, as in scikit-image."""
 
-LUMINANCE = (0.2125, 0.7154, 0.0721)
-
 
 def sharpness(image: Image) -> float:
     """Return how sharp an image (H, W, C) of any depth looks, from 0 (blurry) to 1 (sharp).
@@ -26,15 +24,13 @@ def sharpness(image: Image) -> float:
     if min(image.shape[:2]) < 4:
         return 0.0
     values = to_float(image)
-    grey = values @ np.array(LUMINANCE, np.float32) if image.shape[2] == 3 else values[:, :, 0]
+    luminance = np.array([0.2125, 0.7154, 0.0721], np.float32)
+    grey = values @ luminance if image.shape[2] == 3 else values[:, :, 0]
     return min(_kept(rows) for rows in (grey, grey.T))
 
 
 def sharper(role: str, other: str, records: Iterable[Record]) -> float:
-    """Return how much sharper the images of one role are than those of another, at least.
-
-    It is 0 if a record lacks one of them.
-    """
+    """Return by how much images of `role` are sharper than `other` at least, 0 if one lacks one."""
     images = [record.images for record in records]
     if not all({role, other} <= {*known} for known in images):
         return 0.0

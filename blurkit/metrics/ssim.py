@@ -31,8 +31,7 @@ def ssim(restored: Image, sharp: Image) -> float:
     the window does not fit are left out. Both images are (H, W, C) of the same depth, at least 11
     pixels a side. Raises BlurkitError if they are smaller or differ in shape or depth.
     """
-    check_comparable(restored, sharp)
-    _check_size(sharp, GAUSSIAN)
+    _check(restored, sharp, GAUSSIAN)
     return _mean_similarity(_inner(_blurred_moments(restored, sharp)), peak(sharp))
 
 
@@ -40,9 +39,8 @@ def ssim_matlab(restored: Image, sharp: Image) -> float:
     """Return the SSIM of the H x W x C volume, with an 11x11x11 Gaussian and replicated borders.
 
     This is what MATLAB's `ssim(a, b)` computes for colour images, and the tables of GoPro and HIDE
-    report. Both images are (H, W, C) of the same depth and of any size. It is computed in float64,
-    because float32 exceeds 1 on flat areas.
-    Raises BlurkitError if the images differ in shape or depth.
+    report. Both images are (H, W, C) of any size. It is computed in float64, because float32
+    exceeds 1 on flat areas. Raises BlurkitError if the images differ in shape or depth.
     """
     check_comparable(restored, sharp)
     return _volume(_blurred_moments(restored, sharp), peak(sharp))
@@ -57,8 +55,7 @@ def ssim_skimage(restored: Image, sharp: Image) -> float:
     """
     from scipy.ndimage import uniform_filter
 
-    check_comparable(restored, sharp)
-    _check_size(sharp, UNIFORM)
+    _check(restored, sharp, UNIFORM)
     x, y = _channels_first(restored), _channels_first(sharp)
     inner = slice(UNIFORM // 2, -(UNIFORM // 2))
     mean_x, mean_y, squares, product = (
@@ -74,18 +71,14 @@ def ssim_skimage(restored: Image, sharp: Image) -> float:
 
 
 def ssim_y(restored: Image, sharp: Image) -> float:
-    """Return the `ssim` of the luma (`psnr.luma`), with white at 255: BasicSR's `test_y_channel`.
-
-    Arguments and errors are those of `ssim`.
-    """
+    """Return the `ssim` of the `luma`, with white at 255: BasicSR's `test_y_channel`."""
     check_comparable(restored, sharp)
     return ssim(luma(restored), luma(sharp))
 
 
 def ssim_map(restored: Image, sharp: Image) -> np.ndarray:
     """Return the map (H - 10, W - 10, C) whose mean is `ssim`, with its arguments and errors."""
-    check_comparable(restored, sharp)
-    _check_size(sharp, GAUSSIAN)
+    _check(restored, sharp, GAUSSIAN)
     luminance, structure = _terms(_inner(_blurred_moments(restored, sharp)), peak(sharp))
     return (luminance * structure).transpose(1, 2, 0)
 
@@ -116,9 +109,10 @@ def fits(image: Image, window: int = GAUSSIAN) -> bool:
     return min(image.shape[:2]) >= window
 
 
-def _check_size(image: Image, window: int) -> None:
-    if not fits(image, window):
-        height, width = image.shape[:2]
+def _check(restored: Image, sharp: Image, window: int) -> None:
+    check_comparable(restored, sharp)
+    if not fits(sharp, window):
+        height, width = sharp.shape[:2]
         raise BlurkitError(f"SSIM needs {window} pixels a side; this image is {width}x{height}")
 
 
