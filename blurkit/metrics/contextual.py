@@ -42,10 +42,8 @@ def feature_similarity(
     by min_j d_ij + 1e-5; the weights exp((1 - d_ij) / bandwidth) are divided by their sum over j;
     CX is the mean over j of the largest weight over i. `distance` is `cosine` (1 - cos, after the
     mean of y is subtracted from both), `l1` (sum of absolute differences) or `l2` (sum of squares,
-    as in the authors' code). CX is computed in the precision of the maps, in blocks of rows i that
-    need little memory.
-
-    Raises UsageError if the bandwidth is not positive or the distance is unknown.
+    as in the authors' code). CX is computed in the precision of the maps. Raises UsageError if the
+    bandwidth is not positive or the distance is unknown.
     """
     _check_options(bandwidth, distance)
     xs, ys = x.flatten(1).t(), y.flatten(1).t()
@@ -99,8 +97,7 @@ def contextual_network(
 ) -> FeatureNetwork:
     """Return the feature network in `path` for `ContextualSimilarity`, ImageNet-normalised.
 
-    `layers` are names from its table in nn/backbones.py; by default its layer for this purpose
-    (VGG-19 relu3_4, VGG-16 relu3_3, VGG-11-BN relu3_2, SqueezeNet fire3, AlexNet relu2).
+    `layers` are names from its table in nn/backbones.py, which also has the default.
     Raises BlurkitError if the file cannot be read, or if the network or a layer is unknown.
     """
     network = load_features(path, layers or (CONTEXTUAL,)).to(device)
@@ -139,17 +136,13 @@ class ContextualSimilarity:
         try:
             return [maps[0] for maps in self.network(batch)]
         except RuntimeError as error:
-            raise BlurkitError(
-                f"{self.network.name} cannot process an image of {width}x{height} pixels: "
-                f"{one_line(error)}"
-            ) from error
+            what = f"{self.network.name} cannot process an image of {width}x{height} pixels"
+            raise BlurkitError(f"{what}: {one_line(error)}") from error
 
     def compare(self, x: Sequence[Tensor], y: Sequence[Tensor]) -> Contextual:
         """Compare two images by their `features`."""
-        similarities = [
-            feature_similarity(a, b, self.bandwidth, self.distance)
-            for a, b in zip(x, y, strict=True)
-        ]
+        how = self.bandwidth, self.distance
+        similarities = [feature_similarity(a, b, *how) for a, b in zip(x, y, strict=True)]
         return Contextual(
             similarity=sum(similarities) / len(similarities),
             distance=sum(-math.log(value + DISTANCE_EPSILON) for value in similarities),

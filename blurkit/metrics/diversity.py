@@ -40,10 +40,7 @@ class Diversity:
         self._versions: list[Image] = []
 
     def add(self, name: str, version: Image, sharp: Image) -> None:
-        """Add a `version` of the photo `sharp`.
-
-        The same array object must be given as `sharp` for all versions of a photo.
-        """
+        """Add a `version` of the photo `sharp`, the same array object for all versions of it."""
         if sharp is not self._sharp:
             self._close()
             self._name, self._sharp = name, sharp

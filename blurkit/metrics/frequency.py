@@ -30,8 +30,6 @@ the same for every set of images, so that divergences of different sets can be c
 COARSEST = 2 ** (len(BAND_SCALES) - 1)
 """The side of a pixel of the smallest scale, in pixels of the image."""
 EXCHANGES = 200
-FEW = 200
-"""With fewer samples, 64 bins are dominated by chance."""
 
 Counts = np.ndarray
 """(2, 3, 64): the number of samples in each bin of entropy, by band and scale."""
@@ -77,8 +75,7 @@ def bands_of(image: Image, least: int = COARSEST) -> Iterator[tuple[np.ndarray, 
     gray = (255 * luma(eight_bit(image))[:, :, 0] - 16) * (255 / 219)
     for _ in BAND_SCALES:
         low = gaussian_filter(gray, BAND_SIGMA)
-        bands = (gray - low + 128, low)
-        yield tuple(np.rint(band).clip(0, 255).astype(np.uint8) for band in bands)
+        yield tuple(np.rint(b).clip(0, 255).astype(np.uint8) for b in (gray - low + 128, low))
         rows, columns = (length // 2 for length in gray.shape)  # without an odd last one
         gray = gray[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
 
@@ -118,10 +115,9 @@ def chance(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Divergences:
-    """The divergences of the images of one role in one run from their targets.
+    """The divergences of the images of one role in one run from their targets, and by `chance`.
 
-    `divergence`, and the divergence expected by `chance`, are 0 to 1, by band and scale; `images`
-    and `samples` are the numbers of each.
+    They are 0 to 1, by band and scale; `images` and `samples` are the numbers of each.
     """
 
     run: str
@@ -135,9 +131,8 @@ class Divergences:
 class Frequency:
     """Collects distributions of entropies, scene by scene.
 
-    They are those of the measured images, of the images they were made from, and of their targets;
-    `measures` defines which images these are. Only the counts of an image are kept. Raises
-    UsageError if `patch` is not a multiple of 4, or is below 32.
+    They are those of the images that `measures` measures, of the images they were made from, and of
+    their targets. Raises UsageError if `patch` is not a multiple of 4, or is below 32.
     """
 
     def __init__(self, measures: Measures, patch: int | None = None) -> None:
@@ -161,26 +156,20 @@ class Frequency:
             role = self._measures.role(record)
             images[run if len(scene) > 1 else "", role] = record.images[role]
         target_counts = self._counts(first.image(target))
-        counts = {key: (self._counts(image), target_counts) for key, image in images.items()}
+        counts = {key: self._counts(image) for key, image in images.items()}
         self._targets.append(target_counts)
-        for key, pair in counts.items():
-            self._pairs[key].append(pair)
+        for key, made in counts.items():
+            self._pairs[key].append((made, target_counts))
 
     def rows(self, seed: int = 0) -> list[Divergences]:
         """Return the divergences of each run and role; `seed` is that of `chance`."""
         rows = []
         for (run, role), pairs in self._pairs.items():
             made, targets = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
-            rows.append(
-                Divergences(
-                    run,
-                    role,
-                    images=len(pairs),
-                    samples=int(made[:, 0, 0].sum()),
-                    divergence=_named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0))),
-                    chance=_named(chance(made, targets, seed)),
-                )
-            )
+            samples = int(made[:, 0, 0].sum())
+            measured = _named(jensen_shannon(made.sum(axis=0), targets.sum(axis=0)))
+            by_chance = _named(chance(made, targets, seed))
+            rows.append(Divergences(run, role, len(pairs), samples, measured, by_chance))
         return rows
 
     def curves(self) -> dict[tuple[str, str], dict[str, list[int]]]:
@@ -196,7 +185,7 @@ class Frequency:
         if self._patch:
             squares = int(sum(counts[0, 0].sum() for counts in self._targets))
             samples = f"{squares} squares of {self._patch} pixels from {count} image{plural}"
-        elif count < FEW:
+        elif count < 200:
             samples += f", few for {BINS} bins: compare with chance, or give --patch 64"
         return {
             "divergence": "Jensen-Shannon, base 2, 0 to 1, between the distributions of entropies "
