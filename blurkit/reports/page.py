@@ -39,14 +39,8 @@ from blurkit.version import __version__
 
 HERE = Path(__file__).parent
 
-PICTURE_SIDE = 1280
-"""The longest side of a picture in pixels."""
-WEBP_QUALITY = 88
-"""WebP quality of pictures: about 150 KB for 1280x720."""
-THUMBNAIL = 288
-"""The longest side of a thumbnail in pixels."""
-GALLERY = 6
-"""The number of images that are shown first for each reason."""
+PICTURE_SIDE, THUMBNAIL = 1280, 288
+"""The longest side of a picture and of its thumbnail in pixels."""
 
 Captioned = Sequence[tuple[str, Image]]
 """The pictures of a scene with their captions: before, the results, the reference."""
@@ -67,8 +61,7 @@ class ReportFolder:
             raise BlurkitError(f"--html {folder}: is a file; name a folder")
         refuse_existing(self.page, force)
         refuse_unwritable(folder / REPORT_PICTURES)
-        others = {p.name for p in folder.glob("*")} - {self.page.name, REPORT_PICTURES}
-        if others:
+        if others := {p.name for p in folder.glob("*")} - {self.page.name, REPORT_PICTURES}:
             raise BlurkitError(
                 f"--html {folder}: holds other files ({min(others)}); name a new or empty folder"
             )
@@ -108,7 +101,8 @@ class ReportFolder:
         small = shrunk_to(eight_bit(image), longest)
         colour = np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small
         file = io.BytesIO()
-        Pillow.fromarray(colour).save(file, "WEBP", quality=WEBP_QUALITY, method=2)
+        # 1280x720 pixels take about 150 KB.
+        Pillow.fromarray(colour).save(file, "WEBP", quality=88, method=2)
         name = f"{REPORT_PICTURES}/{xxhash.xxh3_64_hexdigest(file.getvalue())}.webp"
         if not (self.folder / name).exists():
             with replacing(self.folder / name) as partial:
@@ -124,9 +118,8 @@ def scene_pictures(scene: Mapping[str, Record], measures: Measures) -> tuple[Cap
     first = next(iter(scene.values()))
     roles = {run: measures.role(record) for run, record in scene.items()}
     source = MEASURED_IMAGES[measures.target][-1]
-    before = [("before", first.images[source])] if source in first.images else []
-    if {*roles.values()} == {source}:
-        before = []
+    known = source in first.images and {*roles.values()} != {source}
+    before = [("before", first.images[source])] if known else []
     results = [
         (run or ("after" if before else roles[run]), record.images[roles[run]])
         for run, record in scene.items()
@@ -195,7 +188,7 @@ def _galleries(images: list[dict[str, Any]], report: Report) -> dict[str, list[d
         (worst[0].upper() + worst[1:], by_score, "score", "{:.2f}" + unit),
         ("Most changed", by_change, "change", "{:.1f} levels"),
     ):
-        known = [(n, image) for n, image in numbered if image[field] is not None][:GALLERY]
+        known = [(n, image) for n, image in numbered if image[field] is not None][:6]
         if known:
             galleries[heading] = [
                 {"index": n, "image": i, "value": text.format(i[field])} for n, i in known

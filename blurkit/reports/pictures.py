@@ -43,8 +43,7 @@ def write_comparison(
 ) -> None:
     """Write the `shown` images that a record has, side by side, to folder/NAME.png.
 
-    Raises BlurkitError if the name is unsafe, the file exists and `force` is not set, or the file
-    cannot be written.
+    Raises BlurkitError if the name is unsafe, or the file exists without `force` or is unwritable.
     """
     images = [record.images[key] for key in shown if key in record.images]
     write_image(folder / f"{safe_name(record.name)}.png", side_by_side(images), force=force)
@@ -142,10 +141,9 @@ class ContactSheets:
         self._captions: list[str] = []
 
     def add(self, frame: Record) -> None:
-        """Add the next frame.
+        """Add the next frame, also if BlurkitError is raised for the sheet before it.
 
-        Raises UsageError if it belongs to a second picture and the output is a single file, and
-        BlurkitError if the sheet before it cannot be written; the frame is added all the same.
+        Raises UsageError if it belongs to a second picture and the output is a single file.
         """
         name = frame.name.rpartition("/")[0]
         if self._images and name != self._name and not self._several:
@@ -203,12 +201,6 @@ REBLURRED: Panels = {"sharp": "before", "reblurred": "after", "blur": "real blur
 PANEL_SIDE = 960
 """The longest side of a panel in pixels; of larger photos, a part is shown in full size below."""
 
-INSET = 0.3
-"""The part of a panel's sides that the picture of the kernels may have."""
-
-UNSEEN = 0.02
-"""The part of a kernel's largest value below which that picture need not show it."""
-
 STEP = 16
 """The grid in pixels on which the part that changed most is searched."""
 
@@ -216,10 +208,9 @@ STEP = 16
 def before_after(record: Record, panels: Panels) -> Image:
     """Return the record's images among `panels` in one row with captions, as uint8 RGB.
 
-    The first two captions state the sharpness if the record has been appraised. The kernels that
-    were found, if they were kept, are in a corner of the first image. Large photos are shrunk, and
-    a second row shows the part that changed most at full size. Raises BlurkitError without the
-    first two images.
+    The first two captions state the sharpness, if known, and a corner of the first image has the
+    kernels that were found, if they were kept. Large photos are shrunk, and a second row shows the
+    part that changed most at full size. Raises BlurkitError without the first two images.
     """
     roles = [role for role in panels if role in record.images]
     before, after = (eight_bit(record.image(role)) for role in list(panels)[:2])
@@ -240,13 +231,14 @@ def before_after(record: Record, panels: Panels) -> Image:
 
 def with_inset(image: Image, sheet: KernelSheet) -> Image:
     """Return an image (H, W, C) in uint8 RGB with the kernels of a sheet at the lower left."""
-    seen = (sheet.kernels > UNSEEN * sheet.kernels.max((2, 3), keepdims=True)).any((0, 1))
+    # What is below 2 % of a kernel's largest value need not be seen.
+    seen = (sheet.kernels > 0.02 * sheet.kernels.max((2, 3), keepdims=True)).any((0, 1))
     middle = seen.shape[0] // 2
     reach = int(np.abs(np.argwhere(seen) - middle).max(initial=0))
     part = slice(middle - reach, middle + reach + 1)
     drawn = replace(sheet, kernels=sheet.kernels[:, :, part, part]).picture() / 65535
     kernels = Pillow.fromarray((255 * drawn**0.5).astype(np.uint8))  # the light that is seen
-    factor = INSET * min(image.shape[1] / kernels.width, image.shape[0] / kernels.height)
+    factor = 0.3 * min(image.shape[1] / kernels.width, image.shape[0] / kernels.height)
     width, height = (max(1, round(side * factor)) for side in kernels.size)
     pixels = rgb(image).copy()
     pixels[-height:, :width] = np.asarray(kernels.resize((width, height)))[:, :, None]
@@ -285,17 +277,14 @@ def most_changed(before: Image, after: Image, side: int) -> tuple[slice, slice]:
 
 # ---- Contact sheets ------------------------------------------------------------------------------
 
-MOST_PAIRS = 24
-PAIRS_IN_A_ROW = 3
-SIDE = 256
+MOST_PAIRS, PAIRS_IN_A_ROW, SIDE = 24, 3, 256
 
 
 class PairSheet:
-    """Collects the first sharp and blurry pairs and writes them as one picture.
+    """Collects the first sharp and blurry pairs and writes the centre of each as one picture.
 
-    The sheet shows the centre of each image, not scaled down, because that would hide the blur.
-    Raises UsageError if `path` is not an image file, and BlurkitError if it exists and `force` is
-    not set.
+    It is not scaled down, which would hide the blur. Raises UsageError if `path` is no image file,
+    and BlurkitError if it exists and `force` is not set.
     """
 
     def __init__(self, path: Path, force: bool = False) -> None:

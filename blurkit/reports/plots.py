@@ -18,12 +18,6 @@ from blurkit.reports.values import flat
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
-FALLING = ("losses/", "learning_rates/", "objective")
-"""Values that fall by orders of magnitude."""
-
-DOTTED = 20
-"""A curve of fewer values has a dot for each."""
-
 
 def check_plot(path: Path, force: bool = False) -> None:
     """Raise UsageError if a plot's suffix is not one of `PLOT_SUFFIXES`.
@@ -41,9 +35,8 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BlurkitError(
-            "plots need matplotlib, which is not installed: pip install 'blurkit[plots]'"
-        ) from error
+        why = "plots need matplotlib, which is not installed: pip install 'blurkit[plots]'"
+        raise BlurkitError(why) from error
     return Figure(figsize=(width, height), layout="constrained")  # pyplot would need a display
 
 
@@ -114,9 +107,10 @@ def draw_logs(path: Path, logs: Sequence[Path]) -> None:
     colours = {run: f"C{number}" for number, run in enumerate(curves)}
     for axes, name in zip(panels, names, strict=False):
         for run, (steps, values) in ((r, c[name]) for r, c in curves.items() if name in c):
-            dots = "." if len(steps) < DOTTED else ""
+            dots = "." if len(steps) < 20 else ""
             axes.plot(steps, values, label=_name(run, ""), color=colours[run], marker=dots)
-        if name.startswith(FALLING) and axes.get_ylim()[0] > 0:
+        falling = name.startswith(("losses/", "learning_rates/", "objective"))
+        if falling and axes.get_ylim()[0] > 0:
             axes.set_yscale("log")
         axes.set_title(_name(name, ""), fontsize=10)
         axes.grid(alpha=0.3)
@@ -130,18 +124,14 @@ def draw_logs(path: Path, logs: Sequence[Path]) -> None:
 
 # ---- Frequencies ---------------------------------------------------------------------------------
 
-MOST_BITS = 8
-"""The largest entropy of 8-bit values; the bins divide the range from 0 to it."""
-
 Curves = Mapping[tuple[str, str], Mapping[str, Sequence[int]]]
 """By run and role, the counts of the bins by band and scale."""
 
 
 def draw_frequency(path: Path, curves: Curves, rows: Sequence[Divergences]) -> None:
-    """Draw `Frequency.curves` as in Figures 2 and 7 of the MSFS-Net paper.
+    """Draw `Frequency.curves` and `Frequency.rows` as in Figures 2 and 7 of the MSFS-Net paper.
 
-    Each panel, of a band and a scale, shows the fraction of samples over their entropy; its title
-    gives the divergences of `Frequency.rows`. Raises BlurkitError if the file cannot be written.
+    Raises BlurkitError if the file cannot be written.
     """
     figure = new_figure(10, 9)
     (target, counts), *others = ((_name(*key), counts) for key, counts in curves.items())
@@ -166,7 +156,7 @@ def _stairs(axes: Any, counts: Sequence[int], **style: Any) -> None:
     """Draw a distribution as steps, from the first bin that is not empty to the last."""
     used = [number for number, count in enumerate(counts) if count]
     bins = range(used[0], used[-1] + 1)
-    edges = [MOST_BITS * edge / len(counts) for edge in (*bins, bins.stop)]
+    edges = [8 * edge / len(counts) for edge in (*bins, bins.stop)]  # in bits
     axes.stairs([counts[number] / sum(counts) for number in bins], edges, **style)
 
 

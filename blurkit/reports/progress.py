@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _Item = TypeVar("_Item")
-SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
@@ -26,9 +25,8 @@ class Progress:
     def __init__(
         self, label: str, total: int | None, unit: str, done: int = 0, quiet: bool = False
     ) -> None:
-        self._label, self._total, self._unit = label, total, unit
+        self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
         self._first = self._done = done
-        self._quiet = quiet
         self._note = ""
         self._started = self._said = time.monotonic()
         self._bar: tqdm[Any] | None = None
@@ -44,7 +42,7 @@ class Progress:
         self._done += items
         if self._bar is not None:
             self._bar.update(items)
-        elif not self._quiet and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+        elif not self._quiet and time.monotonic() - self._said >= 15:  # seconds
             self._said = time.monotonic()
             say(self._line())
 
@@ -92,8 +90,7 @@ class Stages:
     """Shows the progress of a task that runs in stages, unless `quiet`."""
 
     def __init__(self, unit: str, quiet: bool = False) -> None:
-        self._unit, self._quiet = unit, quiet
-        self._done = 0
+        self._unit, self._quiet, self._done = unit, quiet, 0
         self._bar: Progress | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:

@@ -139,10 +139,7 @@ def write_report(path: Path, report: Report, force: bool = False) -> None:
 
 
 def check_report(path: Path, force: bool) -> None:
-    """Raise UsageError if a report's suffix is not one of `REPORT_SUFFIXES`.
-
-    Raises BlurkitError if the file exists and `force` is not set.
-    """
+    """Raise UsageError for an unknown suffix, BlurkitError for one that exists, unless `force`."""
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"-o {path}: name a file that ends in {', '.join(REPORT_SUFFIXES)}")
     refuse_output(path, force)
@@ -345,8 +342,8 @@ def _csv(report: Report) -> str:
     for row in report.frequency or []:
         for kind, values in (("divergence", row.divergence), ("chance", row.chance)):
             lines.append([kind, row.run, row.image, row.images, *map(values.get, columns)])
-    for note in _notes(report):
-        lines.append(["protocol", "", note, *[None] * (len(columns) + 1)])
+    empty = [None] * (len(columns) + 1)
+    lines += [["protocol", "", note, *empty] for note in _notes(report)]
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
@@ -391,8 +388,6 @@ def _markdown(report: Report) -> str:
 
 # ---- The summary of prepare ----------------------------------------------------------------------
 
-_IN_WORDS = {"none": "default", "input": "the input"}
-
 
 class PrepareSummary:
     """Counts finished records by split; a resumed run found `already` records finished.
@@ -423,9 +418,8 @@ class PrepareSummary:
     def as_dict(self) -> dict[str, Any]:
         """Return the counts of each split, `already`, `only_split` and the shards.
 
-        A split has its records, how many were assigned to it by a list file, `folder name`,
-        `--validation`, `input`, or `none`, bytes, image sizes (width x height), and the mean PSNR
-        in dB of the blurry images.
+        A split has its records, how many a list file, `folder name`, `--validation`, `input` or
+        `none` assigned, bytes, sizes (width x height), and the mean PSNR in dB of blurry images.
         """
         splits = {}
         for split, facts in self._facts.items():
@@ -456,5 +450,6 @@ class PrepareSummary:
         print_table(f"prepared to {output}", columns, rows, note)
         for split, facts in splits.items():
             sources = facts["split_from"].items()
-            told = ", ".join(f"{count} by {_IN_WORDS.get(s, s)}" for s, count in sources)
+            words = {"none": "default", "input": "the input"}
+            told = ", ".join(f"{count} by {words.get(source, source)}" for source, count in sources)
             say(f"split {split}: {told}" + (f"; only {split} by --split" if self.split else ""))
