@@ -1,4 +1,7 @@
-"""Descriptions of images, shards, streams and folders, read one record at a time."""
+"""Descriptions of images, shards, streams and folders, read one record at a time.
+
+With `verify`, all pixels are read and checksums verified, which detects damage.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,7 @@ Description = dict[str, Any]
 
 
 def describe_image(path: Path, verify: bool = False) -> Description:
-    """Return the displayed size, type, channels, alpha and metadata of an image file.
-
-    With `verify`, its pixels are decoded, which detects damage. Raises as `read_image` does.
-    """
+    """Return displayed size, type, channels, alpha and metadata; raises as `read_image` does."""
     return _image(read_image(path, verify), path.stat().st_size)
 
 
@@ -65,8 +65,7 @@ def _picture(picture: Picture) -> Description:
 def describe_film(path: Path, verify: bool = False) -> Description:
     """Return the format, size, frames, seconds and, of a video, codec, colours and sound of a film.
 
-    With `verify`, all pictures are decoded, which detects damage, as those of an animation always
-    are; else the first. Raises BlurkitError as `read_film` does.
+    Without `verify`, only an animation's pictures are all decoded. Raises as `read_film` does.
     """
     decoded = read_film(path)
     first, frames, times = next(decoded), 1, []
@@ -112,8 +111,7 @@ def describe_folder(
 ) -> Description:
     """Return the layout and records of a folder of images, a dataset tree or a folder of shards.
 
-    With `verify`, all pixels are read, which detects damage. `blur` is as for `find_items`. Skipped
-    and unreadable files are reported to `on_error`.
+    `blur` is as for `find_items`. Skipped and unreadable files are reported to `on_error`.
     """
     inputs = find_items([path], image="image", blur=blur, lists=())
     for reason in inputs.unmatched:
@@ -132,8 +130,7 @@ def describe_packed(
 ) -> Description:
     """Return the description of the whole records of a shard, a saved stream, or stdin (`-`).
 
-    With `verify`, the pixels of a shard are read and their checksums verified. Truncated or damaged
-    data is reported to `on_error`.
+    Truncated or damaged data is reported to `on_error`.
     """
     records = watch(read_shard_source(ShardSource(source), on_error, pixels=verify))
     if is_stream(source):

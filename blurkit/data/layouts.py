@@ -155,10 +155,7 @@ def _hide(places: list[Place], sharp: list[Place]) -> tuple[list[Place], list[Pl
 
 
 def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list[tuple[str, str]]]:
-    """Return the scenes with equal keys, and the images without a partner or with several.
-
-    A split that lacks one role entirely, like REDS's test split, is valid.
-    """
+    """Return the scenes with equal keys, and the images without a partner or with several."""
     roles = {"blur": blurred, "sharp": sharp}
     splits = {role: {place.split for place in places} for role, places in roles.items()}
     by_key: dict[object, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
@@ -170,6 +167,7 @@ def _paired(blurred: list[Place], sharp: list[Place]) -> tuple[list[Scene], list
     for sides in by_key.values():
         place = next(iter(sides.values()))[0]
         files = {role: places[0].path for role, places in sides.items()}
+        # A split that lacks one role entirely, like REDS's test split, is valid.
         missing = [role for role in roles if role not in sides and place.split in splits[role]]
         same = [str(p.path) for places in sides.values() if len(places) > 1 for p in places]
         if same:
@@ -268,10 +266,7 @@ def read_picture(path: Path, decoded: bool = True) -> Picture:
 
 @lru_cache(maxsize=64)
 def _tar_index(archive: Path) -> dict[str, tuple[int, int]]:
-    """Return where each member's data starts and how long it is, in bytes.
-
-    `a/0001.blur.png`, as WebDataset names the images of the sample a/0001, is a/blur/0001.png here.
-    """
+    """Return where each member's data starts and how long it is, in bytes."""
     index: dict[str, tuple[int, int]] = {}
     try:
         with reading_errors(archive), tarfile.open(archive, "r:") as tar:
@@ -285,7 +280,7 @@ def _tar_index(archive: Path) -> dict[str, tuple[int, int]]:
 
 
 def _as_path(member: str) -> str:
-    """Return a member's name with the role, if that is a part of its suffix, as a folder."""
+    """Return a/blur/0001.png for a/0001.blur.png, as WebDataset names an image, else `member`."""
     folder, _, file = member.removeprefix("./").rpartition("/")
     sample, *role, suffix = file.rsplit(".", 2)
     if role and ROLE_FOLDER.fullmatch(role[0].lower()):

@@ -442,10 +442,7 @@ def _nearby(root: Path) -> list[Path]:
 
 
 def _is_about(path: Path, root: Path, layout: str) -> bool:
-    """Return whether a list must name images of `root`: inside, named after its layout, or like it.
-
-    Other lists above `root` may be about anything.
-    """
+    """Return whether a list must name images of `root`, because of its place, name or content."""
     first = first_image(path).lower()
     if path.is_relative_to(root):  # a name such as train_list.txt says only its split
         return bool(first) or all(w in SPLITS or w in _LIST_WORDS for w in _split_words(path))

@@ -76,10 +76,7 @@ class Preparation:
         return re.sub(r"-copy\d+$", "", name) if self.copies > 1 else name
 
     def wanted(self, item: Scene | Clip | Record) -> bool:
-        """Return whether an item or record belongs to the split and the part that are kept.
-
-        Of a video or shard, each record may belong to another part.
-        """
+        """Return whether an item, or some of its records, belongs to the split and part to keep."""
         of_split = not self.split or (self.split_of(item) or "train") == self.split
         return of_split and (_is_film(item) or _where(item) in self.part)
 

@@ -249,10 +249,7 @@ def read_shard_source(
     stdin: BinaryIO | None = None,
     pixels: bool = True,
 ) -> Iterator[Record]:
-    """Yield the records of a shard file, a stream saved to a file, or standard input.
-
-    Without `pixels`, a shard's images have only their shapes and types and are not read.
-    """
+    """Yield a shard's, a saved stream's or standard input's records, with `pixels` or without."""
     if item.source == STREAM:
         yield from read_stream(stdin or standard_input(), on_error, item.image)
         return

@@ -68,11 +68,7 @@ Means = dict[str, Any]
 
 @dataclass(frozen=True)
 class Confidence:
-    """The confidence interval (low, high) of each score's mean, by the score's name.
-
-    `level` is between 0 and 1, `seed` that of the bootstrap. The interval is None for a score that
-    fewer than two images have.
-    """
+    """The confidence `intervals` of the scores' means, by name, and what they are computed with."""
 
     level: float
     seed: int
@@ -194,10 +190,7 @@ def check_level(level: float) -> None:
 def totals(
     rows: Sequence[Scored], by_sequence: bool = False, level: float | None = None, seed: int = 0
 ) -> Totals:
-    """Return the means of a run's images, with `intervals` if `level` is given.
-
-    Raises UsageError if `level` is not between 0 and 1.
-    """
+    """Return the means of a run's images, with `intervals`, that may raise, if `level` is given."""
     return Totals(
         total=mean_scores(rows),
         subsets=_summaries(subsets(rows)),

@@ -48,12 +48,9 @@ def save_figure(figure: Any, path: Path) -> None:
 
 # ---- Curves of logs ------------------------------------------------------------------------------
 
-Curve = tuple[list[int], list[float]]
-"""Steps and values."""
 
-
-def read_log(path: Path) -> dict[str, Curve]:
-    """Return the values over the steps of a log of JSON lines, by name, such as `losses/l1`.
+def read_log(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Return the steps and values of a log of JSON lines by name, such as `losses/l1`.
 
     Several values of one step, such as those of several photos, are averaged; what is no finite
     number is left out. Raises BlurkitError if the file is not such a log or holds no values.
@@ -82,10 +79,7 @@ def read_log(path: Path) -> dict[str, Curve]:
 
 
 def describe_log(path: Path) -> dict[str, Any]:
-    """Return the last step of a log, and of each value the first, last, lowest and highest.
-
-    Raises BlurkitError as `read_log` does.
-    """
+    """Return the last step and the first, last, lowest and highest values of `read_log`."""
     curves = read_log(path)
     about: dict[str, Any] = {"kind": "log", "step": max(steps[-1] for steps, _ in curves.values())}
     for name, (_, values) in curves.items():
@@ -129,10 +123,7 @@ Curves = Mapping[tuple[str, str], Mapping[str, Sequence[int]]]
 
 
 def draw_frequency(path: Path, curves: Curves, rows: Sequence[Divergences]) -> None:
-    """Draw `Frequency.curves` and `Frequency.rows` as in Figures 2 and 7 of the MSFS-Net paper.
-
-    Raises BlurkitError if the file cannot be written.
-    """
+    """Draw `Frequency.curves` and `Frequency.rows` as in Figures 2 and 7 of the MSFS-Net paper."""
     figure = new_figure(10, 9)
     (target, counts), *others = ((_name(*key), counts) for key, counts in curves.items())
     grid = figure.subplots(3, 2, sharex="col")

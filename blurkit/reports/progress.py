@@ -40,11 +40,16 @@ class Progress:
     def advance(self, items: int = 1) -> None:
         """Count `items` more as finished."""
         self._done += items
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.update(items)
-        elif not self._quiet and time.monotonic() - self._said >= 15:  # seconds
-            self._said = time.monotonic()
-            say(self._line())
+        elif not self._quiet and now - self._said >= 15:
+            from tqdm import tqdm
+
+            self._said = now
+            elapsed, about = now - self._started, self._note or None
+            how = {"initial": self._first, "prefix": self._label, "unit": self._unit, "ncols": 0}
+            say(tqdm.format_meter(self._done, self._total, elapsed, postfix=about, **how))
 
     def note(self, text: str) -> None:
         """Show a few words after the bar, such as the current loss."""
@@ -56,13 +61,6 @@ class Progress:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
-
-    def _line(self) -> str:
-        from tqdm import tqdm
-
-        elapsed, about = time.monotonic() - self._started, self._note or None
-        how = {"initial": self._first, "prefix": self._label, "unit": self._unit, "ncols": 0}
-        return tqdm.format_meter(self._done, self._total, elapsed, postfix=about, **how)
 
 
 def duration(seconds: float) -> str:
