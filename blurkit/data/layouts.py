@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from blurkit.data.lists import (
@@ -322,7 +321,12 @@ def _lmdb_index(archive: Path) -> list[str]:
 
 
 def _lmdb_value(archive: Path, name: str) -> bytes:
-    lmdb, key = _lmdb(archive), name.rpartition(".")[0]
+    try:
+        import lmdb
+    except ImportError as error:
+        reason = "reading it needs lmdb, which is not installed: pip install 'blurkit[lmdb]'"
+        raise BlurkitError(f"{archive}: {reason}") from error
+    key = name.rpartition(".")[0]
     try:
         with _opened(archive, os.getpid()).begin(buffers=False) as transaction:
             data = transaction.get(key.encode())
@@ -336,16 +340,6 @@ def _lmdb_value(archive: Path, name: str) -> bytes:
 @lru_cache(maxsize=16)
 def _opened(archive: Path, process: int) -> Any:
     """Return the database, opened once by each process because none may use another's."""
-    return _lmdb(archive).open(
-        str(archive), readonly=True, lock=False, readahead=False, meminit=False
-    )
+    import lmdb
 
-
-def _lmdb(archive: Path) -> ModuleType:
-    try:
-        import lmdb
-    except ImportError as error:
-        raise BlurkitError(
-            f"{archive}: reading it needs lmdb, which is not installed: pip install 'blurkit[lmdb]'"
-        ) from error
-    return lmdb
+    return lmdb.open(str(archive), readonly=True, lock=False, readahead=False, meminit=False)

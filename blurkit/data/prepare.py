@@ -117,8 +117,7 @@ def find(
         items = find_items(inputs, image=unpaired_as, blur=blur, lists=lists)
         if items.unmatched:
             raise BlurkitError(items.unmatched[0])
-        found.layouts, found.left_out = items.layouts, items.left_out
-        found.results = items.results
+        found.layouts, found.left_out, found.results = items.layouts, items.left_out, items.results
         found.items += once(items.items, found.layouts)
     else:
         clips = find_clips(inputs, preparation.average.average)
