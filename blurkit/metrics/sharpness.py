@@ -48,9 +48,8 @@ def _kept(rows: np.ndarray) -> float:
 
 def _blurred(rows: np.ndarray) -> np.ndarray:
     """Return the means of so many rows around each, reflected at the borders."""
-    half = (
-        SECOND_BLUR // 2
-    )  # for ten megapixels, this takes less time than to import scipy's filter
+    # For ten megapixels, this takes less time than importing scipy's filter.
+    half = SECOND_BLUR // 2
     wide = np.pad(rows, ((half, half), (0, 0)), "symmetric")
     total = wide[: len(rows)].copy()
     for first in range(1, SECOND_BLUR):

@@ -208,7 +208,6 @@ def _scores_line(
     columns: Sequence[str],
     text_of: Callable[[object], str],
 ) -> str:
-    """Return the scores of an image as one line."""
     lines = []
     for run, scores in runs.items():
         words = ((column_words(c).partition(", "), scores.get(c)) for c in columns)
