@@ -196,7 +196,7 @@ def _galleries(images: list[dict[str, Any]], report: Report) -> dict[str, list[d
     return galleries
 
 
-def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str, float | None]:
+def _score(runs: Mapping[str, Scores], key: str) -> Scores:
     """Return the mean over runs of the score that ranks images, None if it is unknown."""
     values = [v for v in (run.get(key) for run in runs.values()) if v is not None]
     mean = sum(values) / len(values) if values else math.inf
@@ -204,9 +204,7 @@ def _score(runs: Mapping[str, Mapping[str, float | None]], key: str) -> dict[str
 
 
 def _scores_line(
-    runs: Mapping[str, Mapping[str, float | None]],
-    columns: Sequence[str],
-    text_of: Callable[[object], str],
+    runs: Mapping[str, Scores], columns: Sequence[str], text_of: Callable[[object], str]
 ) -> str:
     lines = []
     for run, scores in runs.items():
