@@ -176,8 +176,7 @@ class RestorationRuns:
             examples = ", ".join(f"{where} has {next(iter(side))}" for where, side in sides.items())
             raise BlurkitError(f"no image name is common to all: {examples}")
         for name in everything:
-            missing = [where for where, side in sides.items() if name not in side]
-            if missing:
+            if missing := [where for where, side in sides.items() if name not in side]:
                 on_error(name, BlurkitError(f"{name}: no image of that name in {missing[0]}"))
 
     def part(self, part: WorkPart, without: Container[str] = ()) -> Iterator[dict[str, Record]]:

@@ -58,8 +58,7 @@ def film_records(scene: Scene, on_error: OnError = raise_error) -> Iterator[Reco
             for number, frames in enumerate(zip_longest(*films)):
                 known = zip(scene.files, frames, strict=True)
                 pictures = {role: frame for role, frame in known if frame is not None}
-                short = [path for role, path in scene.files.items() if role not in pictures]
-                if short:
+                if short := [path for role, path in scene.files.items() if role not in pictures]:
                     longer = scene.files[next(iter(pictures))]
                     raise BlurkitError(f"{short[0]}: has {number} frames, but {longer} has more")
                 record = image_record(f"{scene.name}/{number:06d}", pictures)

@@ -3,8 +3,7 @@
 One rule reads every layout: two images are a pair if their paths below the root are equal without
 the role folder (`blur`, `sharp`, `train_blur`, `input`, `target`, `gt`, ...) and the suffix. Their
 positions in a listing never matter. One rule names every scene: its name is the blurred file's path
-below the root without role folder, split folder and suffix; if two splits share a sequence or name,
-every name starts with its split.
+below the root without role folder, split folder and suffix, made unique by `unique_names`.
 
 Archives (LMDB of BasicSR, tar files of WebDataset) are read as the folders that they stand for.
 """
@@ -109,8 +108,7 @@ def _tree_scenes(root: Path, files: Sequence[Path], blur: str, unpaired_as: str)
     sharp = [p for p in sharp if variant and p.variant == variant] or _plainest(sharp)
     hide = False
     if sharp and not blurred:
-        others = sorted({p.folder for p in places if p.role == "blur"})
-        if others:
+        if others := sorted({p.folder for p in places if p.role == "blur"}):
             choices = " or ".join(f"--blur {name}" for name in others)
             raise BlurkitError(f"{root}: has no folder {blur!r}; choose {choices}")
         hide = {(place.folder, place.folders) for place in sharp} == {("gt", sharp[0].folders)}

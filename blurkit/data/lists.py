@@ -1,8 +1,7 @@
 """List files: the text files in which public loaders list a dataset's images, line by line.
 
-They select the images of a folder, and may state the split of each. A path in a list may start
-anywhere: in the folder, in the list's own folder, in one above either, or with the name of the
-folder itself. It names the images whose own path ends with it.
+They select the images of a folder, and may state the split of each. `Images.find` says where a path
+in a list may start.
 """
 
 from __future__ import annotations
@@ -318,8 +317,7 @@ def split_by_lists(
         if missing and not claims.is_harmless(path):
             claims.check(path, missing, assigned)
     trained = any(split_of_list(path) == "train" for path in claims.matched)
-    unlisted = [scene for scene in assigned.items if trained and scene.split is None]
-    if unlisted:
+    if unlisted := [scene for scene in assigned.items if trained and scene.split is None]:
         assigned.items = [scene for scene in assigned.items if scene.split is not None]
         names = ", ".join(sorted(path.name for path in claims.matched))
         reason = f"{len(unlisted)} scenes are in no list ({names}); the first: {unlisted[0].name}"

@@ -268,8 +268,7 @@ class WorkPart:
 
     def __contains__(self, name: str) -> bool:
         name = composed(name)
-        rank = self.ranks.get(name)
-        if rank is None:
+        if (rank := self.ranks.get(name)) is None:
             digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
             rank = int.from_bytes(digest, "big")
         return rank % self.count == self.number - 1

@@ -169,8 +169,7 @@ def find_shards(inputs: Sequence[Path], split: str) -> list[Path]:
 
 def training_shards(inputs: Sequence[Path]) -> list[Path]:
     """Find the shards to train on. Raises BlurkitError if there are none."""
-    shards = find_shards(inputs, "train")
-    if not shards:
+    if not (shards := find_shards(inputs, "train")):
         names = ", ".join(map(str, inputs))
         raise BlurkitError(f"{names}: holds no train-*.h5; make them with: blurkit prepare")
     return shards
@@ -220,8 +219,7 @@ def _close(shard: h5py.File) -> None:
 
 
 def _map_dataset(mapped: np.ndarray, dataset: h5py.Dataset) -> Image | h5py.Dataset:
-    offset = dataset.id.get_offset()
-    if offset is None:
+    if (offset := dataset.id.get_offset()) is None:
         return dataset
     data = mapped[offset : offset + dataset.id.get_storage_size()]
     return data.view(dataset.dtype).reshape(dataset.shape)

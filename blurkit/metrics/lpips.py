@@ -108,8 +108,7 @@ def _packaged_heads(net: str) -> Path | None:
 
 
 def _named(path: str | Path | None, option: str, variable: str) -> Path:
-    file = path or os.environ.get(variable)
-    if not file:
+    if not (file := path or os.environ.get(variable)):
         raise BlurkitError(f"LPIPS needs a file: give {option} FILE or set {variable}")
     if not Path(file).is_file():
         raise BlurkitError(f"{file}: no such file (from {option if path else variable})")

@@ -188,8 +188,7 @@ def _galleries(images: list[dict[str, Any]], report: Report) -> dict[str, list[d
         (worst[0].upper() + worst[1:], by_score, "score", "{:.2f}" + unit),
         ("Most changed", by_change, "change", "{:.1f} levels"),
     ):
-        known = [(n, image) for n, image in numbered if image[field] is not None][:6]
-        if known:
+        if known := [(n, image) for n, image in numbered if image[field] is not None][:6]:
             galleries[heading] = [
                 {"index": n, "image": i, "value": text.format(i[field])} for n, i in known
             ]
