@@ -96,6 +96,9 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
 VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
 """The suffixes of videos, for messages."""
 
+_KEPT: tuple[str, ...] = ("source", "icc_profile")
+"""The attributes of a video's frame that hold for an average of frames."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -210,8 +213,7 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
         return
     try:
         for number, frame in enumerate(read_video(clip.source)):
-            # No other attribute holds for an average of frames.
-            kept = {k: frame.attrs[k] for k in ("source", "icc_profile") if k in frame.attrs}
+            kept = {key: frame.attrs[key] for key in _KEPT if key in frame.attrs}
             yield f"{number:06d}", Picture(frame.pixels, attrs=kept)
     except BlurkitError as error:
         on_error(str(clip.source), error)
