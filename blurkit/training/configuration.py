@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from blurkit.errors import BlurkitError, UsageError
-from blurkit.options import Options, Precision, check_options, option
+from blurkit.options import Options, Precision, check_options, option, rare
 from blurkit.synthesis import BlurKind
 
 ValidationProtocol = Literal["paper", "tiles", "slices", "whole"]
@@ -37,33 +37,26 @@ class Configuration(Options):
     batch: int = option(32, "Crops per step, over all devices together.", 1)
     crop: int = option(256, "Side of the square training crops, pixels.", 32)
     learning_rate: float = option(3e-4, "Adam's learning rate at the start of the cosine.")
-    final_learning_rate: float = option(1e-7, "Learning rate at the end of the cosine.", rare=True)
-    schedule_iterations: int = option(
-        0, "Length of the cosine in steps; 0: all iterations.", rare=True
+    final_learning_rate: float = rare(1e-7, "Learning rate at the end of the cosine.")
+    schedule_iterations: int = rare(0, "Length of the cosine in steps; 0: all iterations.")
+    beta1: float = rare(0.9, "Adam's first decay rate.", below=1)
+    beta2: float = rare(0.99, "Adam's second decay rate.", below=1)
+    clip: float = rare(0.0, "Largest total gradient norm; 0: no clipping.")
+    ema: float = rare(
+        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1
     )
-    beta1: float = option(0.9, "Adam's first decay rate.", below=1, rare=True)
-    beta2: float = option(0.99, "Adam's second decay rate.", below=1, rare=True)
-    clip: float = option(0.0, "Largest total gradient norm; 0: no clipping.", rare=True)
-    ema: float = option(
-        0.0, "Decay of the averaged weights that are saved; 0: no averaging.", below=1, rare=True
-    )
-    sharp_pairs: float = option(
-        0.0,
-        "Fraction of crops trained as identity pairs (sharp on both sides).",
-        below=1,
-        rare=True,
+    sharp_pairs: float = rare(
+        0.0, "Fraction of crops trained as identity pairs (sharp on both sides).", below=1
     )
     synthesize: Literal["none", BlurKind] = option(
         "none", "Draw new blur for every crop of a sharp record; kinds as in prepare."
     )
-    synthetic_share: float = option(
-        0.0,
-        "With --synthesize: fraction of blurred records that get new blur instead, 0 to 1.",
-        rare=True,
+    synthetic_share: float = rare(
+        0.0, "With --synthesize: fraction of blurred records that get new blur instead, 0 to 1."
     )
-    mix: float = option(0.5, "Fraction of crops whose blur an augmentation replaces.", rare=True)
-    orientations: Literal["all", "flip", "none"] = option(
-        "all", "Draw crops in all eight orientations, flipped left to right, or as is.", rare=True
+    mix: float = rare(0.5, "Fraction of crops whose blur an augmentation replaces.")
+    orientations: Literal["all", "flip", "none"] = rare(
+        "all", "Draw crops in all eight orientations, flipped left to right, or as is."
     )
     seed: int = option(10, "Seed of weights, crops and all other random numbers.")
 
@@ -133,32 +126,26 @@ class Run:
     )
     force: bool = option(False, "Overwrite existing output.")
     save_every: int = option(0, "Steps between checkpoints that are kept, x.STEP.pt; 0: none.")
-    log_every: int = option(50, "Steps between log lines.", 1, rare=True)
-    validate_every: int = option(0, "Steps between validations; 0: five over the run.", rare=True)
-    validate_on: int = option(
-        8, "Number of validation records, evenly spread over all; 0: no validation.", rare=True
+    log_every: int = rare(50, "Steps between log lines.", 1)
+    validate_every: int = rare(0, "Steps between validations; 0: five over the run.")
+    validate_on: int = rare(
+        8, "Number of validation records, evenly spread over all; 0: no validation."
     )
-    validate_protocol: ValidationProtocol = option(
-        "paper",
-        "How validation runs whole images, as in deblur; paper: as the system's.",
-        rare=True,
+    validate_protocol: ValidationProtocol = rare(
+        "paper", "How validation runs whole images, as in deblur; paper: as the system's."
     )
-    save_minutes: float = option(10.0, "Minutes between saves of the running state.", rare=True)
+    save_minutes: float = rare(10.0, "Minutes between saves of the running state.")
     minutes: float = option(
         0.0, "Save and stop after this many minutes; the same command continues. 0: no limit."
     )
-    half_state: bool = option(
-        False,
-        "Save the running state in half precision; a resumed run then differs slightly.",
-        rare=True,
+    half_state: bool = rare(
+        False, "Save the running state in half precision; a resumed run then differs slightly."
     )
-    verify: bool = option(
-        True, "Read all shards and verify their checksums before the first step.", rare=True
-    )
+    verify: bool = rare(True, "Read all shards and verify their checksums before the first step.")
     jobs: int = option(0, "Processes that prepare crops in advance; 0: a thread.")
-    samples: bool = option(True, "Save sample pictures at each validation.", rare=True)
-    tensorboard: bool = option(
-        False, "Also write the log and samples for TensorBoard, to x.tensorboard/.", rare=True
+    samples: bool = rare(True, "Save sample pictures at each validation.")
+    tensorboard: bool = rare(
+        False, "Also write the log and samples for TensorBoard, to x.tensorboard/."
     )
     quiet: bool = option(False, "Print errors only.")
     augmentations: Mapping[str, str] = field(default_factory=dict)
@@ -173,9 +160,6 @@ class Run:
 
 
 # ---- Saved configurations ------------------------------------------------------------------------
-
-NOT_OPTIONS = ("system", "estimate")
-"""What `--dry-run` prints besides the options."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +203,7 @@ def read_configuration(file: str | Path) -> SavedConfiguration:
     else:
         printed = _read_json(path)
         system = str(printed.get("system", ""))
-        values = {key: value for key, value in printed.items() if key not in NOT_OPTIONS}
+        values = {k: value for k, value in printed.items() if k not in ("system", "estimate")}
     if not system or not values:
         raise BlurkitError(f"{path}: holds no configuration of a training")
     return SavedConfiguration(system, values, str(path))
