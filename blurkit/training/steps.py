@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blurkit.engine.torch_runner import autocast, channels_last
 from blurkit.errors import UsageError
-from blurkit.nn.blocks import Buffers, Values, recompute_blocks
+from blurkit.nn.blocks import Buffers, recompute_blocks
 from blurkit.training.distributed import Processes, synchronise_batch_norm
 from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
@@ -22,13 +22,14 @@ from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
 @dataclass
 class Microbatch:
-    """The slice `part` of a step's `size` crops, which a process computes at once.
+    """The crops that a process computes at once, the slice `part` of a step's `size` ones.
 
     If a process computes its crops in several portions, one after another, these have one list
     `rehearsed` in common: what `gather_values` returns, call by call. A rehearsal without gradients
     fills it.
     """
 
+    crops: Batch
     size: int
     part: slice
     rehearsed: list[Tensor] | None = None
@@ -104,10 +105,6 @@ class OptimizerLoss(nn.Module):
         return total, {name: value.detach() for name, value in terms.items()}
 
 
-Part = tuple[Batch, Microbatch]
-"""Crops that are computed at once, and which of the step's crops they are."""
-
-
 @dataclass
 class Steps:
     """Runs the steps of a recipe, on the crops that this process has of each batch.
@@ -173,15 +170,15 @@ class Steps:
         self._objectives.clear()
         self.processes.close()
 
-    def _parts(self, batch: Batch) -> Iterator[Part]:
+    def _parts(self, batch: Batch) -> Iterator[Microbatch]:
         size, first, count = self.recipe.configuration.batch, self.share.start, self.accumulate
         own = self.share.stop - first
         for number in range(count):
             a, b = own * number // count, own * (number + 1) // count
             crops = {name: images[a:b] for name, images in batch.items()}
-            yield crops, Microbatch(size, slice(first + a, first + b))
+            yield Microbatch(crops, size, slice(first + a, first + b))
 
-    def _update(self, name: str, step: int, parts: Sequence[Part]) -> Losses:
+    def _update(self, name: str, step: int, parts: Sequence[Microbatch]) -> Losses:
         """Update one optimiser by the gradients of all parts and processes; return its losses."""
         optimizer, scaler = self.recipe.optimizers[name], self.scalers[name]
         optimizer.zero_grad(set_to_none=True)
@@ -189,7 +186,7 @@ class Steps:
         objective = self._objectives[name]
         self._rehearse(name, step, parts)
         for part in self._from_same_buffers(parts):
-            weight = part[1].share * self.processes.count
+            weight = part.share * self.processes.count
             apart: AbstractContextManager[object] = nullcontext()
             if isinstance(objective, DistributedDataParallel) and part is not parts[-1]:
                 apart = objective.no_sync()  # gradients are averaged after the last part
@@ -205,31 +202,33 @@ class Steps:
         scaler.update()
         return losses
 
-    def _compute(self, objective: nn.Module, step: int, part: Part) -> tuple[Tensor, Losses]:
-        crops, portion = part
+    def _compute(
+        self, objective: nn.Module, step: int, portion: Microbatch
+    ) -> tuple[Tensor, Losses]:
         self.recipe.drawing = step, portion.part
         # Leaving autocast forgets its copies of the weights, which the update makes stale.
         with portion.current(), autocast(self.processes.device, self.dtype):
-            found: tuple[Tensor, Losses] = objective(crops)
-        return found
+            return objective(portion.crops)
 
     @torch.no_grad()
-    def _rehearse(self, name: str, step: int, parts: Sequence[Part]) -> None:
+    def _rehearse(self, name: str, step: int, parts: Sequence[Microbatch]) -> None:
         """Find the values that a loss compares over all crops, where it compares any."""
         if len(parts) == 1:
             return
         rehearsed: list[Tensor] = []
         if self._compares.get(name, True):
             for part in self._from_same_buffers(parts, keep=False):
-                part[1].rehearsed, part[1].rehearsing = rehearsed, True
+                part.rehearsed, part.rehearsing = rehearsed, True
                 self._compute(OptimizerLoss(self.recipe, name), step, part)
             for values in rehearsed:
                 self.processes.add(values)
             self._compares[name] = bool(rehearsed)
-        for _, portion in parts:
-            portion.rehearsed, portion.rehearsing = rehearsed, False
+        for part in parts:
+            part.rehearsed, part.rehearsing = rehearsed, False
 
-    def _from_same_buffers(self, parts: Sequence[Part], keep: bool = True) -> Iterator[Part]:
+    def _from_same_buffers(
+        self, parts: Sequence[Microbatch], keep: bool = True
+    ) -> Iterator[Microbatch]:
         """Yield the parts, each with the buffers that the first one has.
 
         Power iterations are then those of a single pass. With `keep`, running statistics end as
@@ -238,19 +237,14 @@ class Steps:
         if len(parts) == 1:
             yield parts[0]
             return
-        first, share, mean = self._buffers.values(), 0.0, None
+        first, share = self._buffers.values(), 0.0
+        mean = first
         for part in parts:
             self._buffers.put(first)
             yield part
-            share += part[1].share
-            now = self._buffers.values()
-            mean = now if mean is None else averaged(mean, now, part[1].share / share)
-        self._buffers.put(mean if keep and mean is not None else first)
-
-
-def averaged(mean: Values, values: Values, weight: float) -> Values:
-    """Return the means of buffers with others of this weight; counters are those of `values`."""
-    return [
-        old.lerp(new, weight) if new.is_floating_point() else new
-        for old, new in zip(mean, values, strict=True)
-    ]
+            share += part.share
+            mean = [
+                old.lerp(new, part.share / share) if new.is_floating_point() else new
+                for old, new in zip(mean, self._buffers.values(), strict=True)
+            ]
+        self._buffers.put(mean if keep else first)
