@@ -46,17 +46,6 @@ PREFERRED = (*PROVIDERS.values(), "DmlExecutionProvider", "CPUExecutionProvider"
 NUMBERED = ("CUDAExecutionProvider", "DmlExecutionProvider")
 """Those that run on one of several GPUs, by its number."""
 
-DEVICES = Path("/dev")
-
-SHARED_PIXELS = 512 * 512
-"""The number of pixels of a tile from which all threads work on one tile together."""
-
-SILENT = 4
-"""ONNX Runtime does not log errors, which it also raises."""
-
-LARGEST_STATED = 8192
-"""The most that a file may say of itself for a number of pixels."""
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -83,12 +72,12 @@ class Exported:
     def parsed(cls, text: str) -> Exported:
         """Return the metadata in a text of `text`. Raises ValueError, TypeError or RecursionError.
 
-        The numbers of pixels are positive and sensible.
+        The numbers of pixels are from 1 to 8192.
         """
         about = cls(**json.loads(text))
         texts = {type(value) for value in (about.use, about.title, about.date)}
         sides = (about.tile, about.minimum, about.multiple)
-        whole = all(type(side) is int and 0 < side <= LARGEST_STATED for side in sides)
+        whole = all(type(side) is int and 0 < side <= 8192 for side in sides)
         if texts != {str} or not whole or not isinstance(about.provenance, dict):
             raise ValueError("a value is of another type or out of range")
         return about
@@ -160,14 +149,11 @@ class OnnxRunner(Runner):
         self.device = f"{provider.removesuffix('ExecutionProvider').lower()}/onnxruntime"
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
-        """Return the network's images (N, 3, H, W) float32, or None if memory ran out.
-
-        On a processor, a thread for each tile is faster than all threads for one tile at a time.
-        """
         try:
             if not self._threads:
                 return self._run(self.network, inputs)
-            if inputs.images[0][0, 0].size > SHARED_PIXELS:
+            # A thread for each tile is faster than all for one at a time, unless tiles are large.
+            if inputs.images[0][0, 0].size > 512 * 512:
                 return self._run(self._open(self._threads), inputs)
             tiles = [inputs[number : number + 1] for number in range(len(inputs))]
             return np.concatenate([*self._pool.map(partial(self._run, self.network), tiles)])
@@ -204,7 +190,7 @@ def _visible_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len(visible.split(","))
-    return len([path for path in DEVICES.glob("nvidia*") if path.name[6:].isdecimal()])
+    return len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdecimal()])
 
 
 def open_session(
@@ -218,7 +204,7 @@ def open_session(
     `options` are the provider's. Raises BlurkitError if the file is missing or damaged.
     """
     how = onnxruntime.SessionOptions()
-    how.log_severity_level = SILENT
+    how.log_severity_level = 4  # errors are raised, not logged as well
     how.intra_op_num_threads = threads
     how.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = {provider: dict(options or {})} | {"CPUExecutionProvider": {}}
@@ -359,15 +345,6 @@ TYPES = {
 TRIED_SIDE = 64
 """Networks are tried on images of about so many pixels a side."""
 
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""Numbers that may have to divide the sides of an image."""
-
-SHORTEST = 16
-"""A fixed number below this is no height or width."""
-
-NEARLY = 20.0
-"""The least PSNR in dB between a sharp photo and what a network makes of it in the right range."""
-
 GIVES = "gives "
 """How the reason begins for which a network that runs is refused."""
 
@@ -407,7 +384,7 @@ def _candidates(session: Any) -> Iterator[OnnxLayout]:
         height, width = shape[1:3] if last else shape[2:]
         known = (node.name, "", TYPES[node.type], last, channels, shape[0] == 1, (height, width))
         fixed = OnnxLayout(*known, 1, 1).fixed
-        for multiple in [fixed] if fixed else MULTIPLES:
+        for multiple in [fixed] if fixed else [2**power for power in range(10)]:
             yield OnnxLayout(*known, fixed or max(TRIED_SIDE, multiple), multiple)
 
 
@@ -417,7 +394,7 @@ def _kinds(shape: list[int | None]) -> Iterator[tuple[bool, int]]:
         return
     for last in (False, True):
         sides = shape[1:3] if last else shape[2:]
-        if all(side is None or side >= SHORTEST for side in sides):
+        if all(side is None or side >= 16 for side in sides):  # else it is a number of channels
             for channels in (3, 1):
                 if shape[3 if last else 1] in (channels, None):
                     yield last, channels
@@ -439,23 +416,19 @@ def _tried(session: Any, layout: OnnxLayout) -> OnnxLayout:
         results = session.run(None, {layout.input: given})
     except Exception as error:  # of any of its classes
         raise _Unfit(f"does not run ({one_line(error)[:200]})") from error
-    outputs = [node for node in session.get_outputs() if node.type in TYPES]
-    shapes = {
-        node.name: np.shape(result)
-        for node, result in zip(session.get_outputs(), results, strict=True)
-    }
-    images = [node.name for node in outputs if shapes[node.name] == given.shape]
+    outputs = [*zip(session.get_outputs(), map(np.shape, results), strict=True)]
+    images = [n.name for n, shape in outputs if n.type in TYPES and shape == given.shape]
     if len(images) > 1:
         raise BlurkitError(f"gives {len(images)} images ({', '.join(images)}), not one")
     if not images:
-        made = ", ".join("x".join(map(str, shape)) for shape in shapes.values())
+        made = ", ".join("x".join(map(str, shape)) for _, shape in outputs)
         taken = "x".join(map(str, given.shape))
         raise _Unfit(f"{GIVES}{made} for {taken}; blurkit runs networks that keep an image's size")
     return replace(layout, output=images[0])
 
 
 def _in_range(session: Any, layout: OnnxLayout, value_range: ValueRange | None) -> OnnxLayout:
-    """Return a layout with the first ranges in which the network gives back nearly a photo.
+    """Return a layout with the first ranges in which a photo comes back with 20 dB of PSNR.
 
     Bytes are in 0..255; input and output are in the same range if both are floats. A `value_range`
     that is given is not tried. Raises BlurkitError if there are none.
@@ -473,7 +446,7 @@ def _in_range(session: Any, layout: OnnxLayout, value_range: ValueRange | None) 
     for name in RANGES:
         with np.errstate(all="ignore"):
             scores[name] = psnr(chosen(name).run(session, photo), photo)
-        if scores[name] >= NEARLY:
+        if scores[name] >= 20:
             return chosen(name)
     found = ", ".join(f"{name}: {score:.0f} dB" for name, score in scores.items())
     raise BlurkitError(
@@ -494,11 +467,7 @@ def _picture(side: int) -> np.ndarray:
 
 # ---- Layouts of foreign networks -----------------------------------------------------------------
 
-RANGES: dict[ValueRange, tuple[float, float]] = {
-    "0..1": (0.0, 1.0),
-    "0..255": (0.0, 255.0),
-    "-1..1": (-1.0, 1.0),
-}
+RANGES: dict[ValueRange, tuple[int, int]] = {"0..1": (0, 1), "0..255": (0, 255), "-1..1": (-1, 1)}
 """The values of black and white, in the order in which they are tried."""
 
 

@@ -23,9 +23,6 @@ CONTEXTUAL = "contextual"
 PRE_ACTIVATION = "pre-activation"
 """Names a backbone's last layer before its activation, such as conv5_4 of VGG-19."""
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class FeatureNetwork(nn.Module):
     """A frozen backbone that returns the feature maps of some of its layers.
@@ -57,8 +54,9 @@ class FeatureNetwork(nn.Module):
         self.weights = [1.0 if layers else backbone.weights[layer] for layer in self.layers]
         self._indices = [indices[layer] for layer in self.layers]
         self.features = nn.Sequential(*whole[: max(self._indices) + 1])
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        for name, values in imagenet.items():
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FeatureNetwork:
