@@ -33,11 +33,9 @@ class SizeRequirement:
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """Return the smallest valid (height, width) that holds `height` x `width` pixels."""
-        sides = self._side(height), self._side(width)
-        return (max(sides), max(sides)) if self.square else sides
-
-    def _side(self, length: int) -> int:
-        return -(-max(length, self.minimum) // self.multiple) * self.multiple
+        multiple = self.multiple
+        rows, columns = (-(-max(n, self.minimum) // multiple) * multiple for n in (height, width))
+        return (max(rows, columns), max(rows, columns)) if self.square else (rows, columns)
 
 
 class Runner(ABC):
@@ -101,13 +99,11 @@ class Engine:
 
     def describe(self) -> dict[str, str | int]:
         """Return the settings that, besides the weights, determine the result."""
-        cut = {"tile": self.tile, "overlap": self._overlap if self.protocol == "tiles" else 0}
-        return {
-            "protocol": self.protocol,
-            **({} if self.protocol == "whole" else cut),
-            "precision": self.runner.precision,
-            "device": self.runner.device,
-        }
+        settings: dict[str, str | int] = {"protocol": self.protocol}
+        if self.protocol != "whole":
+            overlap = self._overlap if self.protocol == "tiles" else 0
+            settings |= {"tile": self.tile, "overlap": overlap}
+        return settings | {"precision": self.runner.precision, "device": self.runner.device}
 
     def summary(self) -> str:
         """Return `describe` as one line, as stored in records."""

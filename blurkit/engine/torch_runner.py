@@ -45,26 +45,29 @@ def torch_engine(network: nn.Module, placement: Placement, warn: Say = warnings.
     return engine
 
 
-TILES_AT_ONCE = 4
-"""Largest number of tiles that run at the same time on a CPU, each on some of its processors."""
-
-
 class TorchRunner(Runner):
-    """A network of torch on a device, ready for inference."""
+    """A network of torch on a device, ready for inference.
+
+    It may have `dtypes`, those that it runs in; `auto` is float32 where it lacks another one.
+    Several tiles run at the same time on a CPU, each on some of its processors.
+    """
 
     network: nn.Module
 
     def __init__(self, network: nn.Module, device: str, precision: Precision) -> None:
         self._device = choose_device(device)
-        self._dtype = _accepted(network, precision, choose_precision(precision, self._device))
+        self._dtype = choose_precision(precision, self._device)
+        if self._dtype not in getattr(network, "dtypes", [self._dtype]):
+            if precision != "auto":
+                wrong = f"--precision {precision}: this network does not run in it; use fp32"
+                raise UsageError(wrong)
+            self._dtype = torch.float32
         self.size = getattr(network, "size", SizeRequirement())
-        cpu, cuda = (self._device.type == kind for kind in ("cpu", "cuda"))
-        self._workers = min(torch.get_num_threads(), TILES_AT_ONCE) if cpu else 1
-        self.batch = 8 if cuda or self._workers > 1 else 1
-        self.precision = str(self._dtype).removeprefix("torch.")
         self.device = self._device.type
-        folded = fold_spectral_norm(network.eval()).to(self._device)
-        self.network = channels_last(folded)
+        self._workers = min(torch.get_num_threads(), 4) if self.device == "cpu" else 1
+        self.batch = 8 if self.device == "cuda" or self._workers > 1 else 1
+        self.precision = str(self._dtype).removeprefix("torch.")
+        self.network = channels_last(fold_spectral_norm(network.eval()).to(self._device))
 
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
         dtype = torch.float32 if exact else self._dtype
@@ -108,18 +111,6 @@ class TorchRunner(Runner):
         for name, value in conditions.items():
             conditions[name] = value.to(self._device) if isinstance(value, Tensor) else value
         return [image.contiguous(memory_format=torch.channels_last) for image in images], conditions
-
-
-def _accepted(network: nn.Module, precision: Precision, dtype: torch.dtype) -> torch.dtype:
-    """Return `dtype`, or float32 if `precision` is auto and the network does not run in `dtype`.
-
-    A network may have `dtypes`, those that it runs in. Raises UsageError for one that it lacks.
-    """
-    if dtype in getattr(network, "dtypes", [dtype]):
-        return dtype
-    if precision != "auto":
-        raise UsageError(f"--precision {precision}: this network does not run in it; use fp32")
-    return torch.float32
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
@@ -303,16 +294,13 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Return a context of mixed precision in `dtype` on `device`; float32 changes nothing."""
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context that disables autocast; it does nothing on devices without autocast."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def channels_last(network: nn.Module) -> nn.Module:

@@ -166,19 +166,16 @@ class Buffers:
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        held = {id(part): part for module in modules for part in module.modules()}
-        self._places = [
+        self._places: list[tuple[dict[str, Any], str]] = [
             (part._buffers, name)
-            for part in held.values()
+            for part in nn.ModuleList(modules).modules()
             for name, value in part._buffers.items()
             if value is not None
         ]
 
     def values(self) -> Values:
         """Return copies of the buffers' values."""
-        return [
-            value.clone() for buffers, name in self._places if (value := buffers[name]) is not None
-        ]
+        return [buffers[name].clone() for buffers, name in self._places]
 
     def put(self, values: Values) -> None:
         """Replace the buffers by copies: a backward pass may still need the old tensors."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,21 +68,15 @@ def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.
     crops, orientations, unblurred = loaded
     batch = {name: on_device(values, device) for name, values in zip(images, crops, strict=True)}
     if unblurred:
-        places = [item.place for item in unblurred]
-        rendered = render_crops(unblurred, crop, device)
-        for name, made in zip(MADE, rendered, strict=True):
+        places, count = [item.place for item in unblurred], len(orientations)
+        others = [place for place in range(count) if place not in places]
+        for name, made in zip(MADE, render_crops(unblurred, crop, device), strict=True):
             if name in batch:
-                batch[name] = _joined(batch[name], made, places, len(orientations))
+                whole = torch.empty(count, *made.shape[1:], device=device)
+                whole = whole.to(memory_format=torch.channels_last)
+                whole[places], whole[others] = made, batch[name]
+                batch[name] = whole
     return {name: turned(tensor, orientations) for name, tensor in batch.items()}
-
-
-def _joined(stored: Tensor, made: Tensor, places: Sequence[int], count: int) -> Tensor:
-    """Return `count` crops in channels-last format: `made` at `places`, `stored` elsewhere."""
-    whole = torch.empty(count, *made.shape[1:], device=made.device)
-    whole = whole.to(memory_format=torch.channels_last)
-    whole[list(places)] = made
-    whole[[place for place in range(count) if place not in set(places)]] = stored
-    return whole
 
 
 # ---- Orientations --------------------------------------------------------------------------------

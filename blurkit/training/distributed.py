@@ -30,7 +30,15 @@ class Processes:
         self.device = device
         if "WORLD_SIZE" in os.environ and not dist.is_initialized():
             if device.type == "cuda":
-                _refuse_to_share_gpus()
+                started, gpus = (
+                    int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+                    torch.cuda.device_count(),
+                )
+                if started > gpus:
+                    few = f"{gpus} GPU{'s' * (gpus != 1)}"
+                    raise UsageError(
+                        f"{started} processes cannot train on {few}; start one for each"
+                    )
                 torch.cuda.set_device(device)  # as torch documents for NCCL
                 _join("nccl", device_id=device)
             else:
@@ -95,13 +103,6 @@ class Processes:
             dist.destroy_process_group()
 
 
-def _refuse_to_share_gpus() -> None:
-    started, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if started > gpus:
-        few = f"{gpus} GPU{'s' * (gpus != 1)}"
-        raise UsageError(f"{started} processes cannot train on {few}; start one for each")
-
-
 _rendezvous = lru_cache(lambda: next(dist.rendezvous("env://")))
 _groups = itertools.count()
 
@@ -148,21 +149,16 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         mean: Tensor = Sum.apply(x.sum((0, 2, 3))) / count
         x = x - mean.view(shape)
         variance: Tensor = Sum.apply(x.square().sum((0, 2, 3))) / count
-        self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        if self.running_mean is not None and self.running_var is not None:
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.detach(), momentum)
+            self.running_var.lerp_(variance.detach() * (count / (count - 1)), momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
         x = x * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             x = x * self.weight.view(shape) + self.bias.view(shape)
         return x.to(dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None:
-            return
-        momentum = 0.1 if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance, momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:

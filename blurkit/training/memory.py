@@ -38,16 +38,13 @@ class PeakMemory(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count what is new among its results."""
         results = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(results):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        tensors = (leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor))
+        for storage in map(Tensor.untyped_storage, tensors):
+            if storage not in self._counted:
+                self._counted.add(storage)
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
         return results
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage not in self._counted:
-            self._counted.add(storage)
-            self._add(storage.nbytes())
-            weakref.finalize(storage, self._add, -storage.nbytes())
 
     def _add(self, size: int) -> None:
         self._now += size
@@ -87,8 +84,7 @@ def estimate(
         role: sum(p.numel() for p in network.parameters())
         for role, network in recipe.networks.items()
     }
-    optimizers = recipe.optimizers.values()
-    trained = {id(p): p.numel() for optimizer in optimizers for p in parameters_of(optimizer)}
+    trained = {id(p): p.numel() for o in recipe.optimizers.values() for p in parameters_of(o)}
     # A helper may be part of a network, like the encoder of the blur-aware loss.
     sizes = {id(p): p.numel() for module in modules for p in module.parameters()}
     crop = sum(map(math.prod, recipe.shapes().values()))

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -114,8 +113,7 @@ class Recipe(ABC):
     @contextmanager
     def training_only(self, optimizer: str) -> Iterator[None]:
         """Let no parameters of other optimisers than the named one require gradients."""
-        other = [o for name, o in self.optimizers.items() if name != optimizer]
-        others = [*chain.from_iterable(map(parameters_of, other))]
+        others = [p for n, o in self.optimizers.items() if n != optimizer for p in parameters_of(o)]
         for parameter in others:
             parameter.requires_grad_(False)
         try:
