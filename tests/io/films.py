@@ -13,7 +13,10 @@ import PIL.Image
 import skimage.data
 import tifffile
 
+from blurkit.data.sources import read_records
 from blurkit.io.encoding import scheduling_kept
+from blurkit.io.films import FilmOptions
+from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.videos import is_cover
 
 PHOTO = skimage.data.astronaut()
@@ -28,6 +31,17 @@ DURATIONS = (40, 80, 120, 60, 200)
 def pictures(count: int = 10, width: int = 64, height: int = 48) -> list[np.ndarray]:
     """Crops of a photo that moves by two pixels from frame to frame."""
     return [PHOTO[100 : 100 + height, 2 * n : 2 * n + width].copy() for n in range(count)]
+
+
+def copy(source: Path, output: Path, **options: Any) -> list[str]:
+    """Write the frames of a film as they are; return the warnings."""
+    told: list[str] = []
+    films = FilmOptions(warn=told.append, **options)
+    with open_sink(str(output), ("blur",), "deblurred", FileOptions(films=films)) as sink:
+        for record in read_records([source]):
+            sink.claim(record)
+            sink.write(record)
+    return told
 
 
 def make_video(
@@ -172,8 +186,8 @@ def make_rich_video(folder: Path, key: str) -> Path:
         copies: Any = {
             s: output.add_stream_from_template(s) for s in [*film.streams, *text.streams]
         }
-        for copy, language in zip(copies.values(), ("fra", "deu", "eng"), strict=True):
-            copy.metadata["language"] = language
+        for stream, language in zip(copies.values(), ("fra", "deu", "eng"), strict=True):
+            stream.metadata["language"] = language
         output.streams.video[0].metadata["timecode"] = "01:00:00:00"
         output.metadata[key] = "value"
         output.add_attachment("cover.jpg", "image/jpeg", cover.getvalue())
@@ -195,10 +209,9 @@ def rich_parts(path: Path) -> dict[str, Any]:
         languages = {s.type: s.language for s in film.streams if s.language not in (None, "und")}
         data: dict[str, list[bytes]] = defaultdict(list)
         for packet in film.demux():
+            kind = "cover" if is_cover(packet.stream) else packet.stream.type
             if packet.size:
-                data["cover" if is_cover(packet.stream) else packet.stream.type].append(
-                    bytes(packet)
-                )
+                data[kind].append(bytes(packet))
         return {
             "subtitle stream": data.get("subtitle"),
             "cover stream": data.get("cover"),

@@ -95,10 +95,15 @@ def assert_all_same(first: Iterable[Record], second: Iterable[Record]) -> None:
 
 def write_shard(path: Path, records: Iterable[Record], compression: str | None = None) -> Path:
     """Write a shard of records; return its path."""
-    with ShardWriter(path, force=True, compression=compression) as shard:
-        for record in records:
-            shard.write(record)
+    write_all(ShardWriter(path, force=True, compression=compression), records)
     return path
+
+
+def write_all(sink: Any, records: Iterable[Record]) -> None:
+    """Write records to a sink, and finish it."""
+    with sink:
+        for record in records:
+            sink.write(record)
 
 
 def plain_shard(file: h5py.File, records: list[Record]) -> None:

@@ -18,12 +18,10 @@ import pytest
 import skimage.data
 import tifffile
 
-from blurkit import read_records
 from blurkit.io.codecs.camera import raw_metadata
-from blurkit.io.films import FilmOptions
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
-from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import Picture, read_image, write_image
+from tests.io.films import copy
 from tests.io.test_formats import write_raw
 from tests.shared import ROOT
 
@@ -82,7 +80,6 @@ def segment(marker: int, body: bytes, data: bytes | None = None) -> bytes:
 def multi(xmp: bytes = b"") -> bytes:
     """A JPEG file of two pictures, of which the second has an XMP packet."""
     first, second = (PIL.Image.fromarray(pixels) for pixels in (PHOTO, PHOTO[::-1].copy()))
-    second.info["xmp"] = second.encoderinfo = {"xmp": xmp}
     second.encoderinfo = {"xmp": xmp} if xmp else {}
     first.save(file := io.BytesIO(), "MPO", save_all=True, append_images=[second], quality=90)
     return file.getvalue()
@@ -136,12 +133,10 @@ def jp2_palette() -> bytes:
     colours = np.asarray(image.getpalette()[:48], np.uint8)
     mapped = b"".join(struct.pack(">HBB", 0, 1, channel) for channel in range(3))
     palette = struct.pack(">HB3B", 16, 3, 7, 7, 7) + colours.tobytes()
-    data = jp2(np.asarray(image))
-    start = data.index(b"jp2h") - 4
-    (size,) = struct.unpack_from(">I", data, start)
-    inner = data[start + 8 : start + size].replace(struct.pack(">I", 17), struct.pack(">I", 16))
-    body = inner + box(b"pclr", palette) + box(b"cmap", mapped)
-    return data[:start] + box(b"jp2h", body) + data[start + size :]
+    data = jp2(np.asarray(image), header=box(b"pclr", palette) + box(b"cmap", mapped))
+    gray, rgb = (b"colr\1\0\0" + struct.pack(">I", colours) for colours in (17, 16))
+    assert gray in data
+    return data.replace(gray, rgb)
 
 
 def jp2_comment() -> bytes:
@@ -326,7 +321,14 @@ def jxl_deep() -> bytes:
     return Path("deep.jxl").read_bytes()
 
 
-# ---- how results are looked at -------------------------------------------------------------------
+# ---- how results are made and looked at ----------------------------------------------------------
+
+
+def copied(picture: Picture, path: Path) -> list[str]:
+    """Write a picture; return the lines that are said of it."""
+    lines: list[str] = []
+    write_image(path, picture.pixels, picture.alpha, picture.attrs, warn=lines.append)
+    return lines
 
 
 def opened(path: Path) -> PIL.Image.Image:
@@ -476,15 +478,12 @@ SAID = {
 def cells() -> list[tuple[str, str, str]]:
     """The suffix, thing and content of every cell of the table in the docs."""
     page = (ROOT / "docs/formats.md").read_text().split("<!-- carried -->")[1]
-    rows = [
-        line.strip("| ").split(" | ")
-        for line in page.split("<!-- end")[0].split("\n\n")[1].splitlines()
-    ]
-    things = rows[0][1:]
+    table = page.split("<!-- end")[0].split("\n\n")[1]
+    (_, *things), _, *rows = (line.strip("| ").split(" | ") for line in table.splitlines())
     return [
-        (row[0].strip("`"), thing, cell)
-        for row in rows[2:]
-        for thing, cell in zip(things, row[1:], strict=True)
+        (suffix.strip("`"), thing, cell)
+        for suffix, *row in rows
+        for thing, cell in zip(things, row, strict=True)
     ]
 
 
@@ -512,10 +511,9 @@ def test_a_cell(
         pytest.importorskip("rawpy")
     source = Path(f"source{suffix}")
     source.write_bytes(EXAMPLES[suffix][thing]())
-    picture, lines = read_image(source), list[str]()
+    picture, result = read_image(source), Path(f"{suffix[1:]}{written_suffix(suffix)}")
     assert_described(read_image(source, decoded=False), picture)
-    result = Path(f"{suffix[1:]}{written_suffix(suffix)}")
-    write_image(result, picture.pixels, picture.alpha, picture.attrs, warn=lines.append)
+    lines = copied(picture, result)
     if cell == "kept":
         assert KEPT[thing](result)
     said = SAID.get(f"{suffix} {thing}", SAID.get(thing, thing))
@@ -574,27 +572,20 @@ def test_what_animations_carry(tmp_path: Path, suffix: str) -> None:
     images = [PIL.Image.fromarray(pixels) for pixels in (PHOTO, np.ascontiguousarray(PHOTO[::-1]))]
     source, lines = tmp_path / f"a{suffix}", list[str]()
     images[0].save(source, save_all=True, append_images=images[1:], duration=100, **options)
-    films = FilmOptions(warn=lines.append)
     for result in (tmp_path / f"b{suffix}", tmp_path / "c.gif"):
-        with open_sink(str(result), ("blur",), "x", FileOptions(films=films)) as sink:
-            for record in read_records(source):
-                sink.write(record)
-        with PIL.Image.open(source) as first, PIL.Image.open(result) as copy:
-            first.load()
-            copy.load()
-            assert copy.n_frames == 2
-            kept = {"icc_profile", "exif", "xmp", "comment", "Title"}.intersection(first.info)
-            if result.suffix == suffix:
-                assert {name: copy.info[name] for name in kept} == {
-                    name: first.info[name] for name in kept
-                }
-                assert suffix != ".webp" or error(np.asarray(copy.convert("RGB")), PHOTO) == 0
+        lines += copy(source, result)
+        first, again = opened(source), opened(result)
+        assert again.n_frames == 2
+        kept = {"icc_profile", "exif", "xmp", "comment", "Title"}.intersection(first.info)
+        if result.suffix == suffix:
+            assert all(again.info[name] == first.info[name] for name in kept)
+            assert suffix != ".webp" or error(np.asarray(again.convert("RGB")), PHOTO) == 0
     assert len(lines) == (suffix != ".gif") and all("c.gif" not in line for line in lines)
     assert suffix == ".gif" or "colour profile (colours are converted to sRGB)" in lines[0]
 
 
 def test_tags_of_an_animation_as_a_film_are_named(tmp_path: Path) -> None:
-    source, lines = tmp_path / "a.avif", list[str]()
+    source = tmp_path / "a.avif"
     images = [PIL.Image.fromarray(pixels) for pixels in (PHOTO, PHOTO[::-1].copy())]
     images[0].save(source, save_all=True, append_images=images[1:], duration=100)
     data = source.read_bytes()
@@ -603,22 +594,17 @@ def test_tags_of_an_animation_as_a_film_are_named(tmp_path: Path) -> None:
     film = box(b"moov", data[place + 8 : place + size] + box(b"udta", box(b"auth", bytes(8))))
     data = data.replace(b"moov", b"free", 1)  # no place of pixels changes
     source.write_bytes(data + film + box(b"uuid", bytes(16) + XMP))
-    films = FilmOptions(warn=lines.append)
-    with open_sink(str(tmp_path / "b.avif"), ("blur",), "x", FileOptions(films=films)) as sink:
-        for record in read_records(source):
-            sink.write(record)
-    (line,) = lines
+    (line,) = copy(source, tmp_path / "b.avif")
     assert "uuid box" in line and "tags of a film" in line
 
 
 @pytest.mark.parametrize("photoshop", [b"", RESOURCES], ids=["none", "other"])
 def test_iptc_of_a_tiff_is_where_it_was(tmp_path: Path, photoshop: bytes) -> None:
-    path, copy = tmp_path / "a.tif", tmp_path / "copy.tif"
+    path, result = tmp_path / "a.tif", tmp_path / "b.tif"
     held = [(33723, 7, IPTC), (34377, 1, photoshop)] if photoshop else [(33723, 7, IPTC)]
     path.write_bytes(tiff(extratags=[(tag, kind, len(d), d, True) for tag, kind, d in held]))
-    picture = read_image(path)
-    write_image(copy, picture.pixels, attrs=picture.attrs)
-    with tifffile.TiffFile(copy) as file:
+    copied(read_image(path), result)
+    with tifffile.TiffFile(result) as file:
         found = file.pages[0].tags
         assert found[33723].value == IPTC and (34377 in found) == bool(photoshop)
         assert not photoshop or found[34377].value.startswith(photoshop)
@@ -660,11 +646,10 @@ def test_fewer_significant_bits_are_named(tmp_path: Path, bits: int) -> None:
 
 
 def test_what_is_too_large_for_a_segment_is_named(tmp_path: Path) -> None:
-    block, lines = PIL.Image.Exif(), list[str]()
+    block = PIL.Image.Exif()
     block[274] = 6
     block.get_ifd(34665)[37500] = bytes(90_000)
     (tmp_path / "a.png").write_bytes(saved("PNG", exif=block))
-    picture = read_image(tmp_path / "a.png")
-    write_image(tmp_path / "b.jpg", picture.pixels, attrs=picture.attrs, warn=lines.append)
-    assert len(lines) == 1 and "source's EXIF did not" in lines[0]
+    (line,) = copied(read_image(tmp_path / "a.png"), tmp_path / "b.jpg")
+    assert "source's EXIF did not" in line
     assert error(np.asarray(opened(tmp_path / "b.jpg")), np.rot90(PHOTO, -1)) < 4

@@ -28,6 +28,7 @@ from tests.io.test_carried import (
     box,
     chunks,
     codes,
+    copied,
     deep_avif,
     error,
     heic,
@@ -49,13 +50,6 @@ COLOURS[:64] = np.reshape(INDEXED.getpalette()[: 3 * 64], (-1, 3))
 def read(folder: Path, name: str, data: bytes) -> Picture:
     (folder / name).write_bytes(data)
     return read_image(folder / name)
-
-
-def copied(picture: Picture, path: Path) -> list[str]:
-    """Write a picture; return the lines that are said of it."""
-    lines: list[str] = []
-    write_image(path, picture.pixels, picture.alpha, picture.attrs, warn=lines.append)
-    return lines
 
 
 # ---- TIFF ----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,8 +20,8 @@ from blurkit.data.sources import read_records
 from blurkit.errors import BlurkitError
 from blurkit.io import paths
 from blurkit.io.codecs.metadata import to_srgb
-from blurkit.io.films import FilmOptions, is_film, read_film, stated_length
-from blurkit.io.image_sinks import FileOptions, open_sink
+from blurkit.io.films import is_film, read_film, stated_length
+from blurkit.io.image_sinks import open_sink
 from blurkit.io.images import FrameTime, read_image
 from blurkit.io.records import Record
 from blurkit.io.videos import Look, as_displayed, describe_video
@@ -31,6 +30,7 @@ from tests.io.films import (
     PHOTO,
     TICK,
     UNEVEN,
+    copy,
     displacement,
     make_animation,
     make_flat,
@@ -44,19 +44,7 @@ from tests.io.films import (
     shown,
     shown_animation,
 )
-from tests.io.scenes import PEAK_MEGABYTES
-
-
-def copy(source: Path, output: Path, **options: Any) -> list[str]:
-    """Write the frames of a film as they are; return the warnings."""
-    told: list[str] = []
-    films = FilmOptions(warn=told.append, **options)
-    with open_sink(str(output), ("blur",), "deblurred", FileOptions(films=films)) as sink:
-        for record in read_records([source]):
-            sink.claim(record)
-            sink.write(record)
-    return told
-
+from tests.io.scenes import PEAK_MEGABYTES, write_all
 
 HDR: dict[str, Any] = {"codec": "libx265", "pixels": "yuv420p10le", "tags": (9, 1, 9, 16)}
 
@@ -291,9 +279,8 @@ def test_films_of_odd_times_can_be_written(
         assert starts == sorted(set(starts))
         assert psnr(frames, [picture.pixels for picture in pictures]) > 30
         if ticks is not None:
-            assert np.allclose(
-                [float(s - starts[0]) for s in starts], np.array(ticks) / 25, atol=1e-3
-            )
+            since = [float(start - starts[0]) for start in starts]
+            np.testing.assert_allclose(since, np.array(ticks) / 25, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -337,9 +324,7 @@ def test_mirrored_films_are_upright_and_what_frames_carry_is_kept_or_named(tmp_p
     source = make_video(tmp_path / "hdr.mp4", encoder={"x265-params": hdr10}, **HDR)
     assert copy(source, tmp_path / "b.mp4") == []
     kept = Look.of(tmp_path / "b.mp4").extras
-    assert {
-        k: v for k, v in Look.of(source).extras.items() if "SEI" not in k
-    }.items() <= kept.items()
+    assert all(kept.get(k) == v for k, v in Look.of(source).extras.items() if "SEI" not in k)
     (told,) = copy(source, tmp_path / "b.webm")
     assert "codec hevc (it is av1), its mastering display, its content light level" in told
     source = make_video(tmp_path / "tv.mts", encoder={"x264-params": "tff=1"})
@@ -470,12 +455,7 @@ def test_everything_else_is_copied_or_named(tmp_path: Path) -> None:
         assert told.startswith(f"{source}: not kept in the new film: {lost}" if lost else "")
         before, after = rich_parts(source), rich_parts(tmp_path / name)
         for part, value in before.items():
-            assert (after[part] == value) != (part in told.lower()), (
-                name,
-                part,
-                value,
-                after[part],
-            )
+            assert (after[part] == value) != (part in told.lower()), (name, part)
 
 
 def test_animations_keep_times_loops_and_transparency(tmp_path: Path) -> None:
@@ -593,39 +573,24 @@ def test_stills_are_no_films(tmp_path: Path) -> None:
         next(read_film(tmp_path / "a.gif"))
 
 
-def _cut(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: round(len(data) * 0.6)])
-
-
-def _blot(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    start = round(len(data) * 0.6)
-    data[start : start + 1000] = bytes(1000)
-    path.write_bytes(data)
-
-
-FASTSTART = {"movflags": "faststart"}
-
-
 @pytest.mark.parametrize(
-    ("name", "damage", "options"),
+    ("name", "options"),
     [
-        ("cut.mp4", _cut, {"options": FASTSTART}),
-        ("blot.mp4", _blot, {"options": FASTSTART}),
-        ("cut.mkv", _cut, {}),
-        ("cut.webm", _cut, {"codec": "libvpx-vp9", "audio": False}),
+        ("cut.mp4", {"options": {"movflags": "faststart"}}),
+        ("blot.mp4", {"options": {"movflags": "faststart"}}),
+        ("cut.mkv", {}),
+        ("cut.webm", {"codec": "libvpx-vp9", "audio": False}),
     ],
 )
-def test_the_frames_before_damage_are_kept(
-    name: str, damage: Callable[[Path], None], options: Any, tmp_path: Path
-) -> None:
+def test_the_frames_before_damage_are_kept(name: str, options: Any, tmp_path: Path) -> None:
     source = make_video(tmp_path / name, pictures(60, 128, 96), **options)
-    damage(source)
+    data = source.read_bytes()
+    start = round(len(data) * 0.6)
+    rest = bytes(1000) + data[start + 1000 :] if name == "blot.mp4" else b""
+    source.write_bytes(data[:start] + rest)
     told: list[str] = []
-    with open_sink(f"{tmp_path}/out/", ("blur",), "x") as sink:
-        for record in read_records([source], on_error=lambda _, error: told.append(str(error))):
-            sink.write(record)
+    records = read_records([source], on_error=lambda _, error: told.append(str(error)))
+    write_all(open_sink(f"{tmp_path}/out/", ("blur",), "x"), records)
     assert len(told) == 1
     assert "cannot be decoded after frame" in told[0]
     kept = int(told[0].split("after frame ")[1].split()[0])

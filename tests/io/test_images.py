@@ -121,18 +121,12 @@ def test_cmyk_becomes_rgb(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 def test_tiff_storage(tmp_path: Path, compression: str | None, planes: str) -> None:
+    storage = {"compression": compression, "predictor": compression == "lzw", "byteorder": ">"}
     for pixels in (PHOTO, deep(PHOTO)):
-        separate = planes == "separate"
-        tifffile.imwrite(
-            tmp_path / "a.tif",
-            np.ascontiguousarray(np.moveaxis(pixels, -1, 0)) if separate else pixels,
-            photometric="rgb",
-            planarconfig=planes,
-            compression=compression,
-            predictor=compression == "lzw",
-            byteorder=">",
-        )
-        np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, pixels)
+        given = np.moveaxis(pixels, -1, 0).copy() if planes == "separate" else pixels
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, given, photometric="rgb", planarconfig=planes, **storage)
+        np.testing.assert_array_equal(read_image(path).pixels, pixels)
 
 
 def test_tiff_kinds(tmp_path: Path) -> None:
@@ -176,11 +170,10 @@ def test_deep_netpbm_also_as_opencv_writes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_against_pillow(tmp_path: Path, suffix: str, orientation: int) -> None:
     path, copy = tmp_path / f"a{suffix}", tmp_path / f"copy{suffix}"
-    block = {} if suffix == ".tif" else {"exif": exif(orientation)}
     if suffix == ".tif":
         tifffile.imwrite(path, PHOTO, extratags=[(274, "H", 1, orientation, True)])
     else:
-        PIL.Image.fromarray(PHOTO).save(path, quality=100, **block)
+        PIL.Image.fromarray(PHOTO).save(path, quality=100, exif=exif(orientation))
     with PIL.Image.open(path) as opened:
         upright = np.asarray(PIL.ImageOps.exif_transpose(opened))
     picture = read_image(path)

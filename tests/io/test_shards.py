@@ -159,21 +159,16 @@ def test_existing_shards_are_kept_unless_forced(tmp_path: Path) -> None:
             write_shard(path, [pair("a")])
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("bad", None), ("bad", {"a": 1}), ("bad", "zero\0"), ("bad", 2**70), ("bad", np.array(["a"]))],
-)
-def test_a_record_that_fails_leaves_the_others(tmp_path: Path, key: str, value: object) -> None:
+@pytest.mark.parametrize("value", [None, {"a": 1}, "zero\0", 2**70, np.array(["a"])])
+def test_a_record_that_fails_leaves_the_others(tmp_path: Path, value: object) -> None:
     broken = pair("broken", 1)
-    broken.attrs[key] = value
+    broken.attrs["bad"] = value
     with ShardWriter(tmp_path / "a.h5") as shard:
         shard.write(pair("a", 0))
         with pytest.raises(BlurkitError, match="record 'broken'"):
             shard.write(broken)
         shard.write(pair("b", 2))
-    first, second = read_shard(tmp_path / "a.h5")
-    assert_same(first, pair("a", 0))
-    assert_same(second, pair("b", 2))
+    assert_all_same(read_shard(tmp_path / "a.h5"), [pair("a", 0), pair("b", 2)])
 
 
 def test_file_names_that_are_no_text(tmp_path: Path) -> None:
@@ -378,10 +373,6 @@ def holding(**attrs: Any) -> Fill:
     return lambda file, _: add(file, **attrs)
 
 
-def nameless(file: h5py.File, folder: Path) -> None:
-    file.create_group("00000001")["blur"] = PIXELS
-
-
 CASES: dict[str, Fill] = {
     "external storage": external_storage,
     "external link": external_link,
@@ -407,7 +398,7 @@ CASES: dict[str, Fill] = {
     "alpha of 3 channels": beside("alpha", PIXELS),
     "a text among images": beside("text", "abc"),
     "a dataset as a record": lambda file, _: file.create_dataset("00000001", data=PIXELS),
-    "no name": nameless,
+    "no name": lambda file, _: file.create_group("00000001").create_dataset("blur", data=PIXELS),
     "a number as a name": named(7),
     "an array as a name": named(np.arange(3)),
     "empty name": named(""),

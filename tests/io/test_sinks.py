@@ -21,7 +21,7 @@ from blurkit.io.shards import read_shard
 from blurkit.io.sinks import ShardFolder, StreamSink
 from blurkit.io.streams import read_stream
 from tests.io.films import make_video
-from tests.io.scenes import assert_all_same, pair
+from tests.io.scenes import assert_all_same, pair, write_all
 
 SHOW = ("restored", "sharp")
 
@@ -52,8 +52,7 @@ def test_shown_image_alpha_and_depth(tmp_path: Path) -> None:
     record = pair("a", depth="sixteen")
     record.images["restored"] = record.images["sharp"][::-1]
     record.images["alpha"] = record.images["sharp"][:, :, :1]
-    with open_sink(f"{tmp_path}/a.png", SHOW, "deblur") as sink:
-        sink.write(record)
+    write_all(open_sink(f"{tmp_path}/a.png", SHOW, "deblur"), [record])
     picture = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(picture.pixels, record.images["restored"])
     np.testing.assert_array_equal(picture.alpha, record.images["alpha"])
@@ -67,8 +66,7 @@ def test_images_beside_their_sources(tmp_path: Path) -> None:
     for name in ("a.png", "b.c.jpg"):
         write_image(tmp_path / name, record.images["blur"])
         record.attrs["source"] = str(tmp_path / name)
-        with open_sink(None, SHOW, "deblur") as sink:
-            sink.write(record)
+        write_all(open_sink(None, SHOW, "deblur"), [record])
     assert files(tmp_path) == ["a.deblur.png", "a.png", "b.c.deblur.jpg", "b.c.jpg"]
     for source in ("", str(tmp_path / "elsewhere" / "a.png")):
         record.attrs["source"] = source
@@ -92,8 +90,8 @@ def test_several_frames_beside_one_source(tmp_path: Path) -> None:
 
 def test_existing_files_and_names_that_come_twice(tmp_path: Path) -> None:
     for output in ("out/", "out/a.png", "out/a.h5"):
-        with open_sink(f"{tmp_path}/{output}", SHOW, "deblur", FileOptions(force=True)) as sink:
-            sink.write(pair("a"))
+        sink = open_sink(f"{tmp_path}/{output}", SHOW, "deblur", FileOptions(force=True))
+        write_all(sink, [pair("a")])
         with pytest.raises(BlurkitError, match="exists already; give --force"):
             open_sink(f"{tmp_path}/{output}", SHOW, "deblur").claim(pair("a"))
     with open_sink(f"{tmp_path}/out/", SHOW, "deblur", FileOptions(force=True)) as sink:
@@ -155,11 +153,9 @@ def test_splits_never_leave_the_folder(tmp_path: Path, split: str) -> None:
 
 def test_a_stream(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    with StreamSink(stream) as sink:
-        for n in range(3):
-            sink.write(pair(str(n), n))
+    write_all(StreamSink(stream), scenes(3))
     stream.seek(0)
-    assert_all_same(read_stream(stream), [pair(str(n), n) for n in range(3)])
+    assert_all_same(read_stream(stream), scenes(3))
 
 
 # -- numbered shards -------------------------------------------------------------------------------
@@ -190,17 +186,11 @@ def content(folder: Path) -> dict[str, list[str]]:
 
 def test_shards_rotate_by_size_and_split(tmp_path: Path) -> None:
     sink = fill(tmp_path, scenes(15))
-    assert {name: len(names) for name, names in content(tmp_path).items()} == {
-        "train-00000.h5": 3,
-        "train-00001.h5": 3,
-        "train-00002.h5": 3,
-        "train-00003.h5": 1,
-        "val-00000.h5": 3,
-        "val-00001.h5": 2,
-    }
+    shards = content(tmp_path)
+    assert [*shards] == [*(f"train-0000{n}.h5" for n in range(4)), "val-00000.h5", "val-00001.h5"]
+    assert [*map(len, shards.values())] == [3, 3, 3, 1, 3, 2]
     assert sorted(sink.paths) == sorted(tmp_path.iterdir())
-    shards = content(tmp_path).items()
-    train = [name for shard, names in shards if "train" in shard for name in names]
+    train = [name for shard, names in shards.items() if "train" in shard for name in names]
     assert train == [r.name for r in scenes(15) if r.attrs["split"] == "train"]
 
 
@@ -253,8 +243,7 @@ def test_shards_are_not_overwritten_unasked(tmp_path: Path) -> None:
         ShardFolder(tmp_path, SIZE)
     with pytest.raises(BlurkitError, match="holds 1 shards already; give --force to start over"):
         ShardFolder(tmp_path, SIZE, resume=None)
-    with ShardFolder(tmp_path, SIZE, force=True, resume=None) as sink:
-        sink.write(pair("new"))
+    write_all(ShardFolder(tmp_path, SIZE, force=True, resume=None), [pair("new")])
     assert content(tmp_path) == {"train-00000.h5": ["new"]}
 
 
@@ -298,9 +287,8 @@ with ShardFolder(Path(sys.argv[1]), max_bytes=1, force=True) as folder:
 @pytest.mark.parametrize("at", [1, 2, 4])
 def test_shards_are_replaced_all_or_none(tmp_path: Path, at: int) -> None:
     """Killed in the middle of the moves, and then gone on with."""
-    with ShardFolder(tmp_path, max_bytes=1) as folder:
-        for n in range(6):
-            folder.write(Record(f"old {n}", {"blur": np.zeros((4, 4, 3), np.uint8)}))
+    old = (Record(f"old {n}", {"blur": np.zeros((4, 4, 3), np.uint8)}) for n in range(6))
+    write_all(ShardFolder(tmp_path, max_bytes=1), old)
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(at)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     with pytest.raises(BlurkitError, match="not wholly replaced; complete it with"):
@@ -314,10 +302,8 @@ def test_shards_are_replaced_all_or_none(tmp_path: Path, at: int) -> None:
 
 def test_parts_of_one_folder_keep_apart(tmp_path: Path) -> None:
     for part in ("p1of2-", "p2of2-", ""):
-        with ShardFolder(tmp_path, SIZE, part=part) as sink:
-            sink.write(pair(part or "all"))
-    with ShardFolder(tmp_path, SIZE, part="p2of2-", force=True) as sink:
-        sink.write(pair("again"))
+        write_all(ShardFolder(tmp_path, SIZE, part=part), [pair(part or "all")])
+    write_all(ShardFolder(tmp_path, SIZE, part="p2of2-", force=True), [pair("again")])
     assert content(tmp_path) == {
         "train-00000.h5": ["all"],
         "train-p1of2-00000.h5": ["p1of2-"],

@@ -115,15 +115,9 @@ print(records, {PEAK_MEGABYTES})
 def test_memory_stays_bounded(in_memory: int) -> None:
     command = [sys.executable, "-c", SENDER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as sender:
-        run = subprocess.run(
-            [sys.executable, "-c", RECEIVER, str(in_memory)],
-            stdin=sender.stdout,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-            cwd=ROOT,
-        )
+        command = [sys.executable, "-c", RECEIVER, str(in_memory)]
+        how = {"capture_output": True, "text": True, "timeout": 60, "check": True, "cwd": ROOT}
+        run = subprocess.run(command, stdin=sender.stdout, **how)
     records, megabytes = map(int, run.stdout.split())
     assert records == 300
     assert megabytes < 150  # of which Python with its libraries is about 60

@@ -40,9 +40,8 @@ def names(folder: Path) -> list[str]:
 
 def holding(path: Path) -> subprocess.Popen[str]:
     """Another process in the middle of writing."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", HOLD, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "writing\n"
     return process
 
@@ -107,10 +106,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_run(tmp_path: Path) ->
 
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
-    appeared = pytest.raises(
-        BlurkitError, match="has appeared while this was written; give --force"
-    )
-    with appeared, replacing(path, force=False) as partial:
+    words = "has appeared while this was written; give --force"
+    with pytest.raises(BlurkitError, match=words), replacing(path, force=False) as partial:
         partial.write_text("ours")
         path.write_text("theirs")
     assert path.read_text() == "theirs" and names(tmp_path) == ["x.txt"]
