@@ -27,7 +27,6 @@ class Identity(nn.Module):
         self.shapes: list[tuple[int, ...]] = []
 
     def forward(self, image: Tensor) -> Tensor:
-        """`image` itself."""
         self.shapes.append(tuple(image.shape))
         return image * 1
 
@@ -40,7 +39,6 @@ class Pooling(Identity):
         self.pool = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """`image` around 0."""
         return super().forward(image) - self.pool(image)
 
 
@@ -67,7 +65,6 @@ class Hungry(Smooth):
         self.asked: list[tuple[int, ...]] = []
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """As Smooth, where there is room."""
         self.asked.append(tuple(image.shape))
         if len(image) * image.shape[2] * image.shape[3] > self.most:
             raise self.kind("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -82,7 +79,6 @@ class Overflowing(nn.Module):
         self.always = always
 
     def forward(self, image: Tensor) -> Tensor:
-        """Bright images times NaN, unless in float32."""
         bright = image.mean(dim=(1, 2, 3), keepdim=True) > 0.5
         low = self.always or torch.is_autocast_enabled(image.device.type)
         return torch.where(bright & torch.tensor(low), torch.nan, image)
@@ -92,12 +88,10 @@ class Guide(nn.Module):
     """Returns the last guide of an image, as it came with the image's tile."""
 
     def forward(self, image: Tensor, *guides: Tensor) -> Tensor:
-        """Return the last of `guides`, (N, 3, H, W)."""
         return guides[-1]
 
 
 def states(networks: Mapping[str, nn.Module]) -> dict[str, StateDict]:
-    """Copies of the state dicts of networks by role."""
     return {role: {k: v.clone() for k, v in n.state_dict().items()} for role, n in networks.items()}
 
 

@@ -2,7 +2,6 @@
 
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,8 @@ from tests.systems.oracle import local_means
 PHOTO = (skimage.data.astronaut() / 255).astype(np.float32)
 SIZES = [(1, 1), (1, 67), (67, 1), (2, 2), (2, 67), (3, 5), (15, 16), (16, 16), (17, 33), (67, 67)]
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A batch runs at once, as on a GPU; several threads would divide it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# A batch runs at once, as on a GPU; several threads would divide it.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def engine(network: nn.Module, **options: object) -> Engine:
@@ -157,12 +150,9 @@ def test_a_whole_image_that_has_no_room_is_cut() -> None:
 
 
 def test_describe_tells_what_determines_the_result() -> None:
+    tiles = {"protocol": "tiles", "tile": 32, "overlap": 8}
     for network, placement, told in (
-        (
-            Smooth(),
-            Placement("cpu", "fp32", 32, 8),
-            {"protocol": "tiles", "tile": 32, "overlap": 8},
-        ),
+        (Smooth(), Placement("cpu", "fp32", 32, 8), tiles),
         (Pooling(), Placement("cpu", protocol="whole"), {"protocol": "whole"}),
     ):
         found = torch_engine(network, placement).describe()
@@ -368,26 +358,22 @@ def test_each_process_of_a_machine_takes_its_own_gpu(
     assert current == ([] if taken is None else [taken] * 2)
     assert choose_device("cpu").type == "cpu" and choose_device("cuda:0").index == 0
 
-    opened = Opened()
+    opened: list[list[dict[str, int]]] = []
+
+    def refuse(*_: object, provider_options: list[dict[str, int]], **__: object) -> None:
+        opened.append(provider_options)
+        raise ValueError("not ONNX")
+
+    runtime = onnx_runner.onnxruntime
     monkeypatch.setattr(onnx_runner, "examined", lambda *_: {})
-    monkeypatch.setattr(onnx_runner.onnxruntime, "InferenceSession", opened)
-    monkeypatch.setattr(
-        onnx_runner.onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"]
-    )
+    monkeypatch.setattr(runtime, "InferenceSession", refuse)
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
     given = {} if taken is None else {"device_id": taken}
     for name, options in {"auto": given, "cuda:3": {"device_id": 3}}.items():
         with pytest.raises(BlurkitError, match="damaged, or not an ONNX file"):
             onnx_runner.OnnxRunner(Path(__file__), name)
-        assert opened.options == [options, {}]
-
-
-class Opened:
-    """Refuses a file as ONNX Runtime does, and keeps the options of its providers."""
-
-    def __call__(self, *_: object, provider_options: list[dict[str, int]], **__: object) -> None:
-        self.options = provider_options
-        raise ValueError("not ONNX")
+        assert opened.pop() == [options, {}]
 
 
 def test_more_processes_than_gpus_cannot_train(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -349,10 +349,9 @@ def test_lies_of_a_file_about_itself_are_one_line(name: str, tmp_path: Path) -> 
         Exported.parsed(LIES[name])
     if name in ("multiple 0", "tile a word", "brackets"):
         path = own(tmp_path / "net.onnx", LIES[name])
-        assert_refused(refused(path), f"{path}: damaged, what it says of itself cannot be read")
-        assert_failed(
-            invoke("info", path), "net.onnx", "damaged, what it says of itself cannot be read"
-        )
+        words = "damaged, what it says of itself cannot be read"
+        assert_refused(refused(path), f"{path}: {words}")
+        assert_failed(invoke("info", path), "net.onnx", words)
 
 
 def test_what_a_file_says_of_itself_may_be_nested_deeply(tmp_path: Path) -> None:

@@ -94,7 +94,6 @@ def assert_all_same(first: Iterable[Record], second: Iterable[Record]) -> None:
 
 
 def write_shard(path: Path, records: Iterable[Record], compression: str | None = None) -> Path:
-    """Write a shard of records; return its path."""
     write_all(ShardWriter(path, force=True, compression=compression), records)
     return path
 
@@ -118,7 +117,6 @@ def plain_shard(file: h5py.File, records: list[Record]) -> None:
 
 
 def put_attributes(group: h5py.Group, attrs: Mapping[str, Any]) -> None:
-    """Store attributes of a record in its group."""
     for key, value in attrs.items():
         if isinstance(value, np.ndarray):
             group[f"attrs/{key}"] = value

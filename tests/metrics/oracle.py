@@ -30,7 +30,6 @@ def shifted_pairs() -> dict[str, Pair]:
 
 
 def deep_pair() -> Pair:
-    """The 16-bit pair."""
     return _pairs({"u16": _reference()[1]["u16"]})["u16"]
 
 

@@ -173,9 +173,8 @@ def test_gray_images_and_images_of_two_sizes(network: FeatureNetwork) -> None:
     part = sharp[:64, :48]
     found = measure(part, sharp)
     assert found.positions == (16 * 12, 24 * 24)
-    assert found.similarity == pytest.approx(
-        by_hand(maps(network, part), maps(network, sharp), 1.0), rel=1e-3
-    )
+    expected = by_hand(maps(network, part), maps(network, sharp), 1.0)
+    assert found.similarity == pytest.approx(expected, rel=1e-3)
 
 
 def test_layers_are_summed(vgg11: Path) -> None:

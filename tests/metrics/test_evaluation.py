@@ -78,14 +78,9 @@ def test_one_run_has_its_means_at_the_top_and_several_have_them_by_name() -> Non
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(
-            ("part", None),
-            ("part", "1/99999999"),
-            ("runs", 3),
-            ("network", [1]),
-            ("network", {"a": 1}),
-        ),
-        *(("protocol", {"psnr": 5}), ("protocol", "psnr"), ("images", [{"name": "a"}])),
+        *(("part", None), ("part", "1/99999999"), ("network", [1]), ("network", {"a": 1})),
+        *(("protocol", {"psnr": 5}), ("protocol", "psnr"), ("runs", 3)),
+        ("images", [{"name": "a"}]),
         ("images", [{"name": "a", "sequence": "", "psnr": "high"}]),
     ],
 )

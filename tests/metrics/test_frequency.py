@@ -149,9 +149,8 @@ def test_what_chance_makes_is_rarely_exceeded() -> None:
 
 
 def test_chance_exchanges_whole_images() -> None:
-    first, second = (
-        distributions(band_entropies(image, 32))[None] for image in (PHOTO, soft(PHOTO))
-    )
+    images = PHOTO, soft(PHOTO)
+    first, second = (distributions(band_entropies(image, 32))[None] for image in images)
     # Of one pair there is but one divergence, whichever side is which.
     expected = jensen_shannon(first[0], second[0])
     np.testing.assert_allclose(chance(first, second), expected, rtol=1e-12)

@@ -23,15 +23,9 @@ from tests.metrics.oracle import deep_pair, depths, noisy, pairs
 
 
 def by_skimage(test: np.ndarray, ref: np.ndarray, white: float, **options: bool) -> Any:
-    return structural_similarity(
-        *(image.astype(np.float64) for image in (test, ref)),
-        channel_axis=-1,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        data_range=white,
-        **options,
-    )
+    options |= {"gaussian_weights": True, "use_sample_covariance": False}
+    how = {"channel_axis": -1, "sigma": 1.5, "data_range": white}
+    return structural_similarity(np.float64(test), np.float64(ref), **how, **options)
 
 
 def volume(test: np.ndarray, ref: np.ndarray, white: float) -> float:

@@ -112,14 +112,9 @@ def test_distance() -> None:
     torch.manual_seed(0)
     backbone = FeatureNetwork(BACKBONES[0])
     rng = np.random.default_rng(0)
-    image, target = (
-        torch.from_numpy(rng.random((2, 3, 32, 40), dtype=np.float32)).requires_grad_()
-        for _ in range(2)
-    )
-    maps = [
-        [array.detach().numpy().astype(np.float64) for array in backbone(x)]
-        for x in (image, target)
-    ]
+    both = torch.from_numpy(rng.random((2, 2, 3, 32, 40), dtype=np.float32))
+    image, target = (photos.clone().requires_grad_() for photos in both)
+    maps = [[array.detach().double().numpy() for array in backbone(x)] for x in (image, target)]
     means = [np.abs(a - b).mean(axis=(1, 2, 3)) for a, b in zip(*maps, strict=True)]
     for weights in ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), (0.2, 0.4, 0.8, 1.0, 3.0)):
         distance = map_distance(backbone(image), backbone(target), weights)

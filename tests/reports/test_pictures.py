@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.reports.pictures import Animation, ContactSheets, contact_sheet
+from tests.io.scenes import write_all
 
 PHOTO = skimage.data.astronaut()
 SHOW = ("reblurred",)
@@ -62,9 +63,7 @@ def test_an_animation_shows_every_frame(tmp_path: Path, suffix: str, dtype: type
 @pytest.mark.parametrize(("fps", "duration"), [(4, 250), (0.5, 2000), (100, 10)])
 def test_frames_per_second(tmp_path: Path, fps: float, duration: int) -> None:
     for suffix in (".gif", ".png", ".webp"):
-        with Animation(tmp_path / f"a{suffix}", SHOW, fps) as animation:
-            for number in range(3):
-                animation.write(frame(number))
+        write_all(Animation(tmp_path / f"a{suffix}", SHOW, fps), map(frame, range(3)))
         _, durations = played(tmp_path / f"a{suffix}")
         assert durations == [4 * duration, duration, 4 * duration]
 
@@ -72,8 +71,7 @@ def test_frames_per_second(tmp_path: Path, fps: float, duration: int) -> None:
 def test_gray_and_single_frames(tmp_path: Path) -> None:
     for suffix in (".gif", ".png", ".webp"):
         path = tmp_path / f"one{suffix}"
-        with Animation(path, SHOW, 4) as animation:
-            animation.write(frame(1, channels=1))
+        write_all(Animation(path, SHOW, 4), [frame(1, channels=1)])
         image = imageio.imread(path)
         image = image[0] if image.ndim == 4 else image
         np.testing.assert_array_equal(image[..., 0], frame(1).images["reblurred"][..., 0])
@@ -91,26 +89,22 @@ def test_an_animation_is_of_one_picture_and_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyError), Animation(path, SHOW, 4) as animation:
         animation.write(frame(0))
         raise KeyError
-    with Animation(path, SHOW, 4):
-        pass
+    write_all(Animation(path, SHOW, 4), [])
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"mine")
     with pytest.raises(BlurkitError, match="exists already; give --force"):
         Animation(path, SHOW, 4)
-    with Animation(path, SHOW, 4, force=True) as animation:
-        animation.write(frame(0))
+    write_all(Animation(path, SHOW, 4, force=True), [frame(0)])
     assert path.read_bytes().startswith(b"GIF8")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
 def test_a_full_disk(small_disk: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (760, 760, 3), np.uint8)
-    with (
-        pytest.raises(BlurkitError, match="the disk is full"),
-        Animation(small_disk / f"a{suffix}", SHOW, 4) as animation,
-    ):
-        for number in range(2):
-            animation.write(Record(f"a/{number}", {"reblurred": noise[::-1] if number else noise}))
+    images = enumerate((noise, noise[::-1]))
+    frames = [Record(f"a/{number}", {"reblurred": image}) for number, image in images]
+    with pytest.raises(BlurkitError, match="the disk is full"):
+        write_all(Animation(small_disk / f"a{suffix}", SHOW, 4), frames)
     assert list(small_disk.iterdir()) == []
 
 

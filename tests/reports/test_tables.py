@@ -25,9 +25,8 @@ def test_a_table_too_wide_for_its_terminal_is_turned(
     assert "│ first.pt    │   10.50 │   11.50 │" in printed(120, capsys, monkeypatch)
     narrow = printed(60, capsys, monkeypatch).splitlines()
     assert narrow[2] == "┃ network ┃ first.pt ┃ second.onnx ┃"
-    assert narrow[4:12] == [
-        f"│ score {n} │    {10.5 + n:.2f} │       {20.5 + n:.2f} │" for n in range(8)
-    ]
+    scores = [f"│ score {n} │    {10.5 + n:.2f} │       {20.5 + n:.2f} │" for n in range(8)]
+    assert narrow[4:12] == scores
 
 
 def test_a_long_list_stays_a_list(

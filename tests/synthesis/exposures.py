@@ -31,7 +31,6 @@ def exposure(size: tuple[int, int], poses: Any = ((0, 0, 0, 0),), **options: Any
 
 
 def circle(x: float, y: float, radius: float, poses: Any = ((0, 0, 0, 0),), **more: Any) -> Any:
-    """A round object."""
     options = {"feather": 1.0, "shift_x": 0, "shift_y": 0, "outline": (0.0,) * 6} | more
     return MovingObject(x, y, radius, poses=np.array(poses, float), **options)
 

@@ -116,13 +116,8 @@ def test_realistic_blur_is_a_mixture() -> None:
     kinds = Counter(one.kind for one in ones)
     for kind, share in MIXTURE.items():
         assert kinds[kind] / 400 == pytest.approx(share, abs=0.08)
-    for some in (
-        [one.highlights > 1 for one in ones],
-        [one.noise > 0 for one in ones],
-        [one.jpeg > 0 for one in ones],
-        [one.defocus > 0 for one in ones],
-    ):
-        assert 0.15 < np.mean(some) < 0.75
+    for name, none in {"highlights": 1, "noise": 0, "jpeg": 0, "defocus": 0}.items():
+        assert 0.15 < np.mean([getattr(one, name) > none for one in ones]) < 0.75
     extents = [one.extent(*SIZE) for one in ones]
     assert np.quantile(extents, 0.05) < 4 and 22 < np.median(extents) < 34 < max(extents) < 62
     plain = drawn(Synthesis("realistic", highlights=1.0, noise=0.0, shot=0.0), 50)

@@ -46,7 +46,6 @@ class Server(ThreadingHTTPServer):
         """Say nothing of clients that leave early."""
 
     def address(self, path: str) -> str:
-        """The address of a path."""
         return f"http://127.0.0.1:{self.server_port}{path}"
 
 
@@ -56,10 +55,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Say nothing of requests."""
 
     def do_GET(self) -> None:
-        """Answer one request."""
         self.server.requests.append(self.path)
         self.server.tokens.append(self.headers["Authorization"])
         if not self.path.startswith("/"):  # as proxies are asked
@@ -150,7 +148,6 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """Run a server in a thread."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -19,7 +19,6 @@ class Mixed(Reblurrer):
     """Three parts of the image and two of the guide, in place of reblurring."""
 
     def forward(self, image: Tensor, guide: Tensor) -> Tensor:
-        """Return (N, 3, H, W)."""
         return (3 * image + 2 * guide) / 5
 
 

@@ -25,7 +25,6 @@ class Mean(Reblurrer):
     """The mean of the image and its guide, in place of reblurring."""
 
     def forward(self, image: Tensor, guide: Tensor) -> Tensor:
-        """Return (N, 3, H, W)."""
         return (image + guide) / 2
 
 
