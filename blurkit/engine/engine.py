@@ -53,10 +53,7 @@ class Runner(ABC):
 
     @abstractmethod
     def __call__(self, inputs: TileInputs, exact: bool = False) -> np.ndarray | None:
-        """Return the network's images (N, 3, H, W) float32, or None if memory ran out.
-
-        `exact` asks for float32, whatever `precision` is.
-        """
+        """Return images (N, 3, H, W) float32, also computed so if `exact`; None without memory."""
 
 
 @dataclass
@@ -152,10 +149,7 @@ class Engine:
         return np.pad(values, ((0, 0), *more), mode="symmetric")[None]
 
     def _pad(self, image: np.ndarray) -> np.ndarray:
-        """Return the image as RGB, extended by reflection to the tile and to a valid size.
-
-        An image that runs in one piece is made no larger than the network requires.
-        """
+        """Return the image as RGB, extended by reflection to a valid size, or to a tile."""
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
         height, width = image.shape[:2]
@@ -261,10 +255,9 @@ class TileInputs:
         return TileInputs(tuple(image[chosen] for image in self.images), maps, self.shared)
 
     def cut(self, top: int, left: int, side: int) -> TileInputs:
-        """Return the tile of `side` pixels at (top, left) of every image.
+        """Return the tile of `side` pixels at (top, left), at a guide's same relative position.
 
-        A guide's tile is taken from the same relative position, at the guide's own scale. A map is
-        cut to the cells whose centres are nearest to those of the tile's cells.
+        A map is cut to the cells whose centres are nearest to those of the tile's cells.
         """
         height, width = self.images[0].shape[2:]
         images, maps = [], {}

@@ -70,10 +70,7 @@ class Exported:
 
     @classmethod
     def parsed(cls, text: str) -> Exported:
-        """Return the metadata in a text of `text`. Raises ValueError, TypeError or RecursionError.
-
-        The numbers of pixels are from 1 to 8192.
-        """
+        """Return the metadata in a `text`. Raises ValueError, TypeError or RecursionError."""
         about = cls(**json.loads(text))
         texts = {type(value) for value in (about.use, about.title, about.date)}
         sides = (about.tile, about.minimum, about.multiple)

@@ -141,13 +141,16 @@ class LocalMean(nn.Module):
         self.window = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.covers(x):
-            return nn.functional.adaptive_avg_pool2d(x, 1)
-        return _widened(_means(x, self.window), x)
+        if all(n >= side for n, side in zip(self.window, x.shape[-2:], strict=True)):
+            return F.adaptive_avg_pool2d(x, 1)
+        means = self.means(x)
+        missing = [x.shape[axis] - means.shape[axis] for axis in (-1, -2)]
+        sides = [part for n in missing for part in (n // 2, n - n // 2)]
+        return F.pad(means, sides, mode="replicate")
 
-    def covers(self, x: Tensor) -> bool:
-        """Return whether the window is no smaller than `x`."""
-        return all(n >= side for n, side in zip(self.window, x.shape[-2:], strict=True))
+    def means(self, x: Tensor) -> Tensor:
+        """Return the means of all complete windows."""
+        return _means(x, self.window)
 
 
 class FastLocalMean(LocalMean):
@@ -161,29 +164,20 @@ class FastLocalMean(LocalMean):
         super().__init__(height, width)
         self.strides = strides
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.covers(x):
-            return super().forward(x)
+    def means(self, x: Tensor) -> Tensor:
         down, across = (
             min(most, next(r for r in range(5, 0, -1) if side % r == 0))
             for most, side in zip(self.strides, x.shape[-2:], strict=True)
         )
         thin = x[..., ::down, ::across][..., 1:, 1:]
         means = _means(thin, (self.window[0] // down, self.window[1] // across))
-        return _widened(means.repeat_interleave(down, -2).repeat_interleave(across, -1), x)
+        return means.repeat_interleave(down, -2).repeat_interleave(across, -1)
 
 
 def _means(x: Tensor, window: tuple[int, int]) -> Tensor:
-    """Return the means of all whole windows, one axis at a time, which is much cheaper."""
+    """Return the means of all complete windows, one axis at a time, which is much cheaper."""
     height, width = (min(n, side) for n, side in zip(window, x.shape[-2:], strict=True))
     return F.avg_pool2d(F.avg_pool2d(x, (height, 1), stride=1), (1, width), stride=1)
-
-
-def _widened(means: Tensor, x: Tensor) -> Tensor:
-    """Return means at the size of `x`, the outermost ones repeated."""
-    missing = [x.shape[axis] - means.shape[axis] for axis in (-1, -2)]
-    sides = [part for n in missing for part in (n // 2, n - n // 2)]
-    return F.pad(means, sides, mode="replicate")
 
 
 def with_local_statistics(
