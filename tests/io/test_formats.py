@@ -1,4 +1,4 @@
-"""Formats beyond PNG, JPEG and TIFF: depth, transparency, colours and EXIF, read by others too."""
+"""Formats of images: depth, transparency, colours and EXIF, read by others too."""
 
 import io
 import struct
@@ -48,7 +48,13 @@ def exif_block(path: Path) -> PIL.Image.Exif:
     return block
 
 
-@pytest.mark.parametrize("suffix", [".jxl", ".jp2"])
+DECODERS = {
+    **{".jxl": imagecodecs.jpegxl_decode, ".jp2": imagecodecs.jpeg2k_decode},
+    **{".png": imagecodecs.png_decode, ".tif": imagecodecs.tiff_decode},
+}
+
+
+@pytest.mark.parametrize("suffix", DECODERS)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_no_bit_is_lost(tmp_path: Path, suffix: str, bits: int, channels: int) -> None:
@@ -62,8 +68,7 @@ def test_no_bit_is_lost(tmp_path: Path, suffix: str, bits: int, channels: int) -
     if channels in (2, 4):
         np.testing.assert_array_equal(picture.alpha, alpha)
         whole = np.concatenate([pixels, alpha], axis=2)
-    decode = {".jxl": imagecodecs.jpegxl_decode, ".jp2": imagecodecs.jpeg2k_decode}[suffix]
-    np.testing.assert_array_equal(decode(path.read_bytes()), whole.squeeze())
+    np.testing.assert_array_equal(DECODERS[suffix](path.read_bytes()), whole.squeeze())
 
 
 @pytest.mark.parametrize("suffix", NEW)

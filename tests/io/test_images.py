@@ -49,20 +49,6 @@ def test_lossy_files_come_back_nearly(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(picture.pixels, np.asarray(opened.convert("RGB")))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("pixels", [deep(PHOTO), deep(GRAY)], ids=["rgb", "gray"])
-def test_sixteen_bits_stay_sixteen(tmp_path: Path, suffix: str, pixels: np.ndarray) -> None:
-    path = tmp_path / f"photo{suffix}"
-    write_image(path, pixels, deep(ALPHA))
-    again = read_image(path)
-    assert again.pixels.dtype == np.uint16
-    np.testing.assert_array_equal(again.pixels, pixels)
-    np.testing.assert_array_equal(again.alpha, deep(ALPHA))
-    decode = imagecodecs.png_decode if suffix == ".png" else imagecodecs.tiff_decode
-    both = np.concatenate([pixels, deep(ALPHA)], axis=2)
-    np.testing.assert_array_equal(decode(path.read_bytes()), both)
-
-
 def test_deeper_values_are_rounded_to_what_a_format_holds(tmp_path: Path) -> None:
     floats = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 4, 3)
     write_image(tmp_path / "a.tif", floats)
@@ -75,14 +61,10 @@ def test_deeper_values_are_rounded_to_what_a_format_holds(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_image(tmp_path / "b.bmp").pixels, np.rint(deep(PHOTO) / 257))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_alpha_comes_back(tmp_path: Path, suffix: str) -> None:
+def test_alpha_of_a_webp_comes_back(tmp_path: Path) -> None:
     for pixels in (PHOTO, GRAY):
-        write_image(tmp_path / f"a{suffix}", pixels, ALPHA)
-        picture = read_image(tmp_path / f"a{suffix}")
-        np.testing.assert_array_equal(picture.alpha, ALPHA)
-        if suffix != ".webp":
-            np.testing.assert_array_equal(picture.pixels, pixels)
+        write_image(tmp_path / "a.webp", pixels, ALPHA)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.webp").alpha, ALPHA)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
