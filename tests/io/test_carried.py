@@ -22,7 +22,7 @@ from blurkit.io.codecs.camera import raw_metadata
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
 from blurkit.io.images import Picture, read_image, write_image
 from tests.io.films import copy
-from tests.io.test_formats import write_raw
+from tests.io.test_formats import DECODERS, opened, write_raw
 from tests.shared import ROOT
 
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[60:140, 200:296])
@@ -331,14 +331,6 @@ def copied(picture: Picture, path: Path) -> list[str]:
     return lines
 
 
-def opened(path: Path) -> PIL.Image.Image:
-    if path.suffix == ".heic":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    image = PIL.Image.open(path)
-    image.load()
-    return image
-
-
 def stored(path: Path) -> np.ndarray:
     """The values in a file, from 0 to 1."""
     if path.suffix == ".heic":
@@ -349,8 +341,7 @@ def stored(path: Path) -> np.ndarray:
     data = path.read_bytes()
     if path.suffix == ".avif":
         return imagecodecs.avif_decode(data) / 1023
-    decode = {".png": "png", ".tif": "tiff", ".jp2": "jpeg2k", ".jxl": "jpegxl"}[path.suffix]
-    return getattr(imagecodecs, f"{decode}_decode")(data) / 65535
+    return DECODERS[path.suffix](data) / 65535
 
 
 def tags(path: Path) -> PIL.Image.Exif:
@@ -531,20 +522,15 @@ def assert_described(outline: Picture, picture: Picture) -> None:
     np.testing.assert_equal(outline.attrs, stated)
 
 
-EVERYTHING = {
-    "icc_profile": WIDE,
-    "exif": exif(),
-    "xmp": XMP,
-    "photoshop": PHOTOSHOP,
-    "comment": b"a comment",
-}
 HELD = ("profile", "EXIF", "XMP", "IPTC", "comment", "resolution", "transparency")
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in EXAMPLES if suffix in WRITTEN_SUFFIXES])
 def test_what_another_format_has_comes_along_or_is_named(tmp_path: Path, suffix: str) -> None:
     path, lines = tmp_path / f"a{suffix}", list[str]()
-    attrs = {name: np.frombuffer(data, np.uint8) for name, data in EVERYTHING.items()}
+    blocks = {"icc_profile": WIDE, "exif": exif(), "xmp": XMP, "photoshop": PHOTOSHOP}
+    blocks |= {"comment": b"a comment"}
+    attrs = {name: np.frombuffer(data, np.uint8) for name, data in blocks.items()}
     attrs |= {"resolution": np.array([300, 150, 0.0254]), "left_out": "film"}
     attrs |= {"extras": np.zeros(4, np.uint8), "extras_of": ".xyz", "extras_names": "texts, dust"}
     write_image(path, PHOTO, ALPHA, attrs, warn=lines.append)

@@ -35,13 +35,12 @@ from tests.io.test_carried import (
     jp2,
     multi,
     nclx,
-    opened,
     saved,
     segment,
     stored,
     tiff,
 )
-from tests.io.test_formats import cmyk_profile
+from tests.io.test_formats import cmyk_profile, opened
 
 COLOURS = np.zeros((256, 3), np.uint16)
 COLOURS[:64] = np.reshape(INDEXED.getpalette()[: 3 * 64], (-1, 3))

@@ -29,14 +29,19 @@ def as_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
+def opened(path: Path) -> PIL.Image.Image:
+    if path.suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    image = PIL.Image.open(path)
+    image.load()
+    return image
+
+
 def seen(path: Path) -> np.ndarray:
     """The upright pixels of a file, read by Pillow or, of a JPEG XL, by imagecodecs."""
     if path.suffix == ".jxl":
         return imagecodecs.jpegxl_decode(path.read_bytes())
-    if path.suffix == ".heic":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    with PIL.Image.open(path) as opened:
-        return np.asarray(PIL.ImageOps.exif_transpose(opened))
+    return np.asarray(PIL.ImageOps.exif_transpose(opened(path)))
 
 
 def exif_block(path: Path) -> PIL.Image.Exif:

@@ -217,8 +217,7 @@ def tiff(width: int, height: int, length: int = 10) -> bytes:
 
 
 def gif(width: int, height: int) -> bytes:
-    file = io.BytesIO()
-    PIL.Image.new("P", (1, 1)).save(file, "GIF")
+    PIL.Image.new("P", (1, 1)).save(file := io.BytesIO(), "GIF")
     data = bytearray(file.getvalue())
     data[6:10] = struct.pack("<HH", width, height)
     return bytes(data)
@@ -249,8 +248,8 @@ def wordy() -> bytes:
 
 def tiles(side: int) -> bytes:
     """A deflated TIFF of 20x30 pixels in one tile that claims to be larger."""
-    file = io.BytesIO()
-    tifffile.imwrite(file, np.zeros((20, 30), np.uint8), tile=(32, 32), compression="zlib")
+    pixels = np.zeros((20, 30), np.uint8)
+    tifffile.imwrite(file := io.BytesIO(), pixels, tile=(32, 32), compression="zlib")
     data = file.getvalue()
     for tag in (322, 323):
         old = struct.pack("<HHII", tag, 3, 1, 32), struct.pack("<HHII", tag, 4, 1, 32)
@@ -275,8 +274,7 @@ def bilevel() -> bytes:
 
 def embedded(side: int) -> bytes:
     """A TIFF whose only strip is a JPEG that claims to be larger than the page."""
-    file = io.BytesIO()
-    tifffile.imwrite(file, PHOTO, photometric="rgb", compression="jpeg")
+    tifffile.imwrite(file := io.BytesIO(), PHOTO, photometric="rgb", compression="jpeg")
     data = file.getvalue()
     place = data.index(b"\xff\xc0") + 5
     return data[:place] + struct.pack(">HH", side, side) + data[place + 4 :]
@@ -292,9 +290,8 @@ def jpeg2000(side: int, tile: int = 0) -> bytes:
 
 def stack(planes: int) -> bytes:
     """A TIFF of which ImageJ says that so many planes follow its only page."""
-    file = io.BytesIO()
     described = f"ImageJ=1.54f\nimages={planes}\n"
-    tifffile.imwrite(file, PHOTO[..., 0], description=described, metadata=None)
+    tifffile.imwrite(file := io.BytesIO(), PHOTO[..., 0], description=described, metadata=None)
     return file.getvalue()
 
 

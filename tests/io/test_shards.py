@@ -343,12 +343,6 @@ def loop(file: h5py.File, folder: Path) -> None:
     group["hard"] = group
 
 
-def deep(file: h5py.File, folder: Path) -> None:
-    group = bare(file)
-    for _ in range(500):
-        group = group.create_group("d")
-
-
 def claim(**options: Any) -> Fill:
     return lambda file, _: bare(file).create_dataset("blur", (10**6, 10**6, 3), "u1", **options)
 
@@ -357,20 +351,12 @@ def image(pixels: np.ndarray) -> Fill:
     return lambda file, _: bare(file).create_dataset("blur", data=pixels)
 
 
-def floats(value: float) -> Fill:
-    return image(np.full((32, 48, 3), value, "f4"))
-
-
 def beside(name: str, value: Any) -> Fill:
     return lambda file, _: add(file).create_dataset(name, data=value)
 
 
-def named(name: Any) -> Fill:
-    return lambda file, _: add(file, name)
-
-
-def holding(**attrs: Any) -> Fill:
-    return lambda file, _: add(file, **attrs)
+def holding(name: Any = "odd", **attrs: Any) -> Fill:
+    return lambda file, _: add(file, name, **attrs)
 
 
 CASES: dict[str, Fill] = {
@@ -380,7 +366,7 @@ CASES: dict[str, Fill] = {
     "virtual dataset": virtual,
     "soft links": soft_links,
     "a group inside itself": loop,
-    "500 groups inside each other": deep,
+    "500 groups inside each other": lambda file, _: bare(file).create_group("/".join("d" * 500)),
     "3 TB contiguous": claim(),
     "3 TB in chunks": claim(chunks=(64, 64, 3), compression="gzip"),
     "2 channels": image(PIXELS[..., :2]),
@@ -389,27 +375,27 @@ CASES: dict[str, Fill] = {
     "no height": image(PIXELS[:0]),
     "four dimensions": image(PIXELS[None]),
     "float64": image(np.zeros((32, 48, 3))),
-    "not a number": floats(np.nan),
-    "infinite": floats(np.inf),
-    "1e30": floats(1e30),
-    "-5": floats(-5),
+    "not a number": image(np.full((32, 48, 3), np.nan, "f4")),
+    "infinite": image(np.full((32, 48, 3), np.inf, "f4")),
+    "1e30": image(np.full((32, 48, 3), 1e30, "f4")),
+    "-5": image(np.full((32, 48, 3), -5, "f4")),
     "big-endian": image(np.full((32, 48, 3), 300, ">u2")),
     "alpha of another size": beside("alpha", PIXELS[:5, :5, :1]),
     "alpha of 3 channels": beside("alpha", PIXELS),
     "a text among images": beside("text", "abc"),
     "a dataset as a record": lambda file, _: file.create_dataset("00000001", data=PIXELS),
     "no name": lambda file, _: file.create_group("00000001").create_dataset("blur", data=PIXELS),
-    "a number as a name": named(7),
-    "an array as a name": named(np.arange(3)),
-    "empty name": named(""),
-    "name above the folder": named("../../escape"),
-    "absolute name": named("/tmp/escape"),
-    "name of two lines": named("a\nb"),
-    "name with terminal escapes": named("\x1b]0;PWNED\x07\x1b[31mred"),
-    "name with C1 escapes": named("x\u009b31mred"),
-    "name that turns around": named("x\u202egnp.exe"),
-    "name of 300 characters": named("n" * 300),
-    "name of 3000 folders": named("/".join("d" * 3000)),
+    "a number as a name": holding(7),
+    "an array as a name": holding(np.arange(3)),
+    "empty name": holding(""),
+    "name above the folder": holding("../../escape"),
+    "absolute name": holding("/tmp/escape"),
+    "name of two lines": holding("a\nb"),
+    "name with terminal escapes": holding("\x1b]0;PWNED\x07\x1b[31mred"),
+    "name with C1 escapes": holding("x\u009b31mred"),
+    "name that turns around": holding("x\u202egnp.exe"),
+    "name of 300 characters": holding("n" * 300),
+    "name of 3000 folders": holding("/".join("d" * 3000)),
     "array as suffix": holding(suffix=np.arange(3)),
     "suffix above the folder": holding(suffix="/../../../x.png"),
     "text as orientation": holding(orientation="abc"),
