@@ -44,7 +44,6 @@ class CropSamples:
         return len(self.sampler)
 
     def load(self, step: int, part: slice) -> Loaded:
-        """Return the crops of a step that this process has."""
         c, sampler = self.configuration, self.sampler
         drawn = c.seed, step, c.batch, part
         unblurred = sampler.unblurred(*drawn)
@@ -56,7 +55,6 @@ class CropSamples:
         return crops, sampler.turns(*drawn) & ORIENTATIONS[c.orientations], unblurred
 
     def to_device(self, loaded: Any, device: torch.device) -> Batch:
-        """Return loaded crops as a batch on a device, blurred there if they have to be."""
         return to_device(loaded, self.sampler.images, self.configuration.crop, device)
 
 

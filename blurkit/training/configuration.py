@@ -2,8 +2,7 @@
 
 Each system's `config.py` has a dataclass for its recipe, whose defaults are the paper's values, but
 where a run that was saved before the option existed had another one: `paper` then has the value.
-A saved configuration is what `--dry-run` printed, or the configuration in a checkpoint. These
-modules must not import torch, because the command line builds its help from the classes.
+These modules must not import torch, because the command line builds its help from the classes.
 """
 
 from __future__ import annotations

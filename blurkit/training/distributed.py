@@ -64,10 +64,7 @@ class Processes:
         return slice(first, last)
 
     def reducing(self, module: nn.Module) -> nn.Module:
-        """Return `module`, so wrapped that its gradients are averaged over the processes.
-
-        Buckets of gradients are reduced while the backward pass goes on.
-        """
+        """Return `module`, so wrapped that its gradients are averaged over the processes."""
         if self.count == 1:
             return module
         return DistributedDataParallel(
