@@ -4,6 +4,7 @@ import threading
 import weakref
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -358,22 +359,16 @@ def test_each_process_of_a_machine_takes_its_own_gpu(
     assert current == ([] if taken is None else [taken] * 2)
     assert choose_device("cpu").type == "cpu" and choose_device("cuda:0").index == 0
 
-    opened: list[list[dict[str, int]]] = []
-
-    def refuse(*_: object, provider_options: list[dict[str, int]], **__: object) -> None:
-        opened.append(provider_options)
-        raise ValueError("not ONNX")
-
-    runtime = onnx_runner.onnxruntime
+    opened, runtime = Mock(side_effect=ValueError("not ONNX")), onnx_runner.onnxruntime
     monkeypatch.setattr(onnx_runner, "examined", lambda *_: {})
-    monkeypatch.setattr(runtime, "InferenceSession", refuse)
+    monkeypatch.setattr(runtime, "InferenceSession", opened)
     monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
     given = {} if taken is None else {"device_id": taken}
     for name, options in {"auto": given, "cuda:3": {"device_id": 3}}.items():
         with pytest.raises(BlurkitError, match="damaged, or not an ONNX file"):
             onnx_runner.OnnxRunner(Path(__file__), name)
-        assert opened.pop() == [options, {}]
+        assert opened.call_args.kwargs["provider_options"] == [options, {}]
 
 
 def test_more_processes_than_gpus_cannot_train(monkeypatch: pytest.MonkeyPatch) -> None:

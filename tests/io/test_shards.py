@@ -78,12 +78,8 @@ def test_a_written_shard_follows_the_documented_format(tmp_path: Path) -> None:
 
     def tree(path: Path) -> list[tuple[str, list[str]]]:
         found: list[tuple[str, list[str]]] = []
-
-        def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            found.append((name, sorted(item.attrs)))
-
         with h5py.File(path) as file:
-            file.visititems(visit)
+            file.visititems(lambda name, item: found.append((name, sorted(item.attrs))))
         return found
 
     assert tree(tmp_path / "ours.h5") == tree(tmp_path / "plain.h5")

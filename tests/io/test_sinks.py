@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import DEFAULT, Mock
 
 import numpy as np
 import pytest
@@ -220,21 +221,15 @@ def test_nothing_is_written_after_a_shard_that_cannot_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a resumed run would take an item for finished of which a part in the middle is missing."""
-    real, calls = sinks.ShardWriter, list[Path]()
-
-    def failing(path: Path, *arguments: object) -> sinks.ShardWriter:
-        calls.append(path)
-        if len(calls) == 1:
-            raise BlurkitError(f"{path}: cannot be written (Input/output error)")
-        return real(path, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sinks, "ShardWriter", failing)
+    first = BlurkitError("x: cannot be written (Input/output error)")
+    opened = Mock(wraps=sinks.ShardWriter, side_effect=[first, DEFAULT])
+    monkeypatch.setattr(sinks, "ShardWriter", opened)
     sink = ShardFolder(tmp_path / "x", 1 << 30)
     for number in range(2):
         with pytest.raises(BlurkitError, match="Input/output"):
             sink.write(pair(f"photo-00{number + 1}"))
     sink.finish()
-    assert len(calls) == 1 and not [*(tmp_path / "x").glob("*.h5")]
+    assert opened.call_count == 1 and not [*(tmp_path / "x").glob("*.h5")]
 
 
 def test_shards_are_not_overwritten_unasked(tmp_path: Path) -> None:

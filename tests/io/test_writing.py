@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from itertools import count
+from itertools import chain, count, repeat
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 
@@ -71,26 +72,19 @@ def test_a_waiting_writer_can_be_stopped_and_comes_next(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    refused = OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=refused))
     put(tmp_path / "x.txt", "x")
     assert (tmp_path / "x.txt").read_text() == "x" and names(tmp_path) == ["x.txt"]
 
 
 def test_a_lock_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, failures = os.fstat, [OSError(errno.EIO, "Input/output error")]
-
-    def once(descriptor: int) -> os.stat_result:
-        if failures:
-            raise failures.pop()
-        return real(descriptor)
-
-    monkeypatch.setattr(os, "fstat", once)
+    once = chain([OSError(errno.EIO, "Input/output error")], repeat(DEFAULT))
+    fstat = Mock(wraps=os.fstat, side_effect=once)
+    monkeypatch.setattr(os, "fstat", fstat)
     with pytest.raises(BlurkitError, match="cannot be written"):
         put(tmp_path / "x.txt", "x")
-    assert not failures and names(tmp_path) == []
+    assert fstat.called and names(tmp_path) == []
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_run(tmp_path: Path) -> None:

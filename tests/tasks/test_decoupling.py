@@ -12,7 +12,7 @@ from blurkit.metrics.contextual import ContextualSimilarity, contextual_network
 from blurkit.options import Placement
 from blurkit.systems.uses import Reblurrer
 from blurkit.tasks.decoupling import PAPER, SHOWN, decouple, indicators, pair_up, summary
-from tests.shared import shared_folder
+from tests.shared import vgg11
 
 
 class Mixed(Reblurrer):
@@ -24,8 +24,7 @@ class Mixed(Reblurrer):
 
 @pytest.fixture(scope="module")
 def measure() -> ContextualSimilarity:
-    weights = shared_folder("weights", "BLURKIT_WEIGHTS")
-    return ContextualSimilarity(contextual_network(weights / "vgg11_bn_trunk.safetensors"))
+    return ContextualSimilarity(contextual_network(vgg11()))
 
 
 def scene(name: str, sharp: np.ndarray) -> Record:
