@@ -154,7 +154,7 @@ def shown(path: Path) -> Shown:
 def planes(path: Path) -> list[np.ndarray]:
     """The three planes of a film's fourth frame, as floats."""
     with av.open(str(path)) as film:
-        frame = [*film.decode(video=0)][3]
+        frame: Any = [*film.decode(video=0)][3]
         kind: Any = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
         return [
             np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width].astype(float)
@@ -244,7 +244,7 @@ def make_animation(path: Path, transparent: bool = False, **options: Any) -> Pat
     return path
 
 
-def shown_animation(path: Path) -> tuple[list[float], Any, list[np.ndarray]]:
+def shown_animation(path: Path) -> tuple[list[Any], Any, list[np.ndarray]]:
     """The durations, the loop count and the frames as RGBA that Pillow sees."""
     durations, frames = [], []
     with PIL.Image.open(path) as image:
