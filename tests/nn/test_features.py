@@ -20,12 +20,12 @@ from blurkit.nn.features import (
     map_distance,
 )
 from blurkit.training.recipe import feature_network
-from tests.shared import shared_folder
+from tests import shared
 
 
 @pytest.fixture(scope="module")
-def weights() -> Path:
-    return shared_folder("weights", "BLURKIT_WEIGHTS")
+def vgg11() -> Path:
+    return shared.vgg11()
 
 
 @pytest.fixture
@@ -42,10 +42,9 @@ def convolved(w: dict[str, Tensor], x: Tensor, name: object, **options: int) -> 
     return F.conv2d(x, w[f"features.{name}.weight"], w[f"features.{name}.bias"], **options)
 
 
-def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
-    path = weights / "vgg11_bn_trunk.safetensors"
-    backbone = load_features(path)
-    w = {key: value.float() for key, value in load_file(path).items()}
+def test_vgg11_follows_its_file(vgg11: Path, image: Tensor) -> None:
+    backbone = load_features(vgg11)
+    w = {key: value.float() for key, value in load_file(vgg11).items()}
 
     def conv(x: Tensor, i: int) -> Tensor:
         part = f"features.{i + 1}"
@@ -62,13 +61,13 @@ def test_vgg11_follows_its_file(weights: Path, image: Tensor) -> None:
     assert backbone.weights == [1 / 8, 1 / 4, 1 / 2, 1]
 
     # Before the ReLU means after the batch norm.
-    before, after = load_features(path, (PRE_ACTIVATION, "relu3_2"))(image)
+    before, after = load_features(vgg11, (PRE_ACTIVATION, "relu3_2"))(image)
     torch.testing.assert_close(before, last, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after, expected[-1], rtol=1e-4, atol=1e-5)
 
 
-def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
-    path = weights / "squeezenet1_1_caffe_features.safetensors"
+def test_squeezenet_follows_its_file(vgg11: Path, image: Tensor) -> None:
+    path = vgg11.with_name("squeezenet1_1_caffe_features.safetensors")
     backbone = load_features(path, layers=("relu1", "fire3"))
     w = {key: value.float() for key, value in load_file(path).items()}
 
@@ -91,18 +90,17 @@ def test_squeezenet_follows_its_file(weights: Path, image: Tensor) -> None:
     torch.testing.assert_close(before, torch.cat(sums, 1), rtol=1e-4, atol=1e-3)
     assert before.min() < 0 and torch.equal(fire9, before.clamp(min=0))
     deepest = load_features(path)(image)[-1]
-    assert deepest.shape == (1, 512, 3, 4)
-    assert torch.isfinite(deepest).all()
+    assert deepest.shape == (1, 512, 3, 4) and torch.isfinite(deepest).all()
 
 
-def test_trunks_stay_frozen(weights: Path) -> None:
-    backbone = load_features(weights / "vgg11_bn_trunk.safetensors").train()
+def test_trunks_stay_frozen(vgg11: Path) -> None:
+    backbone = load_features(vgg11).train()
     assert not any(module.training for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
-def test_normalisation_is_an_option(weights: Path, image: Tensor) -> None:
-    backbone = load_features(weights / "vgg11_bn_trunk.safetensors", layers=("relu3_2",))
+def test_normalisation_is_an_option(vgg11: Path, image: Tensor) -> None:
+    backbone = load_features(vgg11, layers=("relu3_2",))
     (expected,) = backbone(image)
     backbone.normalise = False
     torch.testing.assert_close(backbone((image - MEAN) / STD)[0], expected)
@@ -123,8 +121,7 @@ def test_distance() -> None:
         np.testing.assert_allclose(distance.detach(), np.dot(weights, means), rtol=1e-5)
     distance.sum().backward()
     assert target.grad is None
-    assert image.grad is not None
-    assert image.grad.abs().sum() > 0
+    assert image.grad is not None and image.grad.abs().sum() > 0
 
 
 def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
@@ -268,20 +265,19 @@ def test_other_vggs_are_not_taken_for_these(tmp_path: Path) -> None:
             load_features(tmp_path / "v.safetensors")
 
 
-def test_unusable_files(tmp_path: Path, weights: Path) -> None:
+def test_unusable_files(tmp_path: Path, vgg11: Path) -> None:
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(BlurkitError, match=r"text\.pth: cannot be read"):
         load_features(tmp_path / "text.pth")
     save_file({"fc.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(BlurkitError, match="none of the known feature networks"):
         load_features(tmp_path / "other.safetensors")
-    path = weights / "vgg11_bn_trunk.safetensors"
-    part = {key: value for key, value in load_file(path).items() if key != "features.4.bias"}
+    part = {key: value for key, value in load_file(vgg11).items() if key != "features.4.bias"}
     save_file(part, tmp_path / "part.safetensors")
     with pytest.raises(BlurkitError, match=r"features\.4\.bias is missing"):
         load_features(tmp_path / "part.safetensors")
     with pytest.raises(BlurkitError, match="no layer 'relu9_9'; it has relu1_1"):
-        load_features(path, layers=("relu9_9",))
+        load_features(vgg11, layers=("relu9_9",))
 
 
 def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,12 +298,12 @@ def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert find_features(cached) == cached
 
 
-def test_a_trunk_for_losses(weights: Path) -> None:
-    path = weights / "vgg11_bn_trunk.safetensors"
-    assert feature_network("none", str(path)) is None
+def test_a_trunk_for_losses(vgg11: Path) -> None:
+    assert feature_network("none", str(vgg11)) is None
     for layers, found in (((), ("relu1_1", "relu2_1", "relu3_1", "relu3_2")), (("relu2_1",),) * 2):
-        assert feature_network("auto", str(path), layers=layers).layers == found
-    assert feature_network("auto", str(path), layers=(PRE_ACTIVATION,)).layers == (PRE_ACTIVATION,)
+        assert feature_network("auto", str(vgg11), layers=layers).layers == found
+    only = feature_network("auto", str(vgg11), layers=(PRE_ACTIVATION,))
+    assert only.layers == (PRE_ACTIVATION,)
 
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
