@@ -30,15 +30,10 @@ class Processes:
         self.device = device
         if "WORLD_SIZE" in os.environ and not dist.is_initialized():
             if device.type == "cuda":
-                started, gpus = (
-                    int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
-                    torch.cuda.device_count(),
-                )
-                if started > gpus:
-                    few = f"{gpus} GPU{'s' * (gpus != 1)}"
-                    raise UsageError(
-                        f"{started} processes cannot train on {few}; start one for each"
-                    )
+                gpus, started = torch.cuda.device_count(), os.environ.get("LOCAL_WORLD_SIZE", 1)
+                if int(started) > gpus:
+                    few = f"{gpus} GPU{'s' * (gpus != 1)}; start one for each"
+                    raise UsageError(f"{started} processes cannot train on {few}")
                 torch.cuda.set_device(device)  # as torch documents for NCCL
                 _join("nccl", device_id=device)
             else:
