@@ -15,11 +15,8 @@ from tests.cli.warm import address
 
 BIN = Path(sys.executable).parent
 WARM = Path(__file__).parent / "bin/blurkit"
-ENVIRONMENT = os.environ | {
-    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-    "OMP_NUM_THREADS": "1",
-    "COLUMNS": "160",
-}
+OURS = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+ENVIRONMENT = os.environ | OURS
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,13 @@ def shell(script: str, cwd: Path | None = None, timeout: float = 300) -> Ran:
     return _run(["bash", "-o", "pipefail", "-c", script], b"", cwd, timeout)
 
 
+def piped(script: str, cwd: Path | None = None) -> Ran:
+    """Such a line, all of which did what it was asked to."""
+    ran = shell(script, cwd)
+    assert_done(ran)
+    return ran
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """`blurkit ARGUMENTS`, still running; signals to its process reach the command.
 
@@ -72,11 +76,17 @@ def python(*arguments: object, cwd: Path | None = None) -> Ran:
     return _run(["blurkit", *map(str, arguments)], b"", cwd)
 
 
-def _run(command: list[str], input: bytes, cwd: Path | None, timeout: float = 300) -> Ran:
-    environment = warm_environment()
-    done = subprocess.run(
-        command, input=input, cwd=cwd, env=environment, capture_output=True, timeout=timeout
-    )
+def fresh(*arguments: object, input: str = "", **variables: str) -> Ran:
+    """`python ARGUMENTS` in a process that has imported nothing, with more in its environment."""
+    command = [sys.executable, *map(str, arguments)]
+    return _run(command, input.encode(), None, env=os.environ | OURS | variables)
+
+
+def _run(
+    command: list[str], input: bytes, cwd: Path | None, timeout: float = 300, env: Any = None
+) -> Ran:
+    given: dict[str, Any] = {"cwd": cwd, "env": env or warm_environment(), "timeout": timeout}
+    done = subprocess.run(command, input=input, capture_output=True, **given)
     ran = Ran(done.returncode, done.stdout, done.stderr.decode())
     assert "Traceback" not in ran.err, ran.err
     return ran

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.command import assert_done
 from tests.cli.invoke import invoke
-from tests.cli.pictures import photo, plant_tree, write
+from tests.cli.pictures import plant_photos, plant_tree
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +25,7 @@ def no_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def photos(inside: None) -> Path:
     """A folder of three sharp photos of 64x48."""
-    for number in range(3):
-        write(f"photos/{number}.png", photo(number))
-    return Path("photos")
+    return plant_photos("photos", 3)
 
 
 @pytest.fixture(scope="session")

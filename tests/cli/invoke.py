@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from blurkit.cli.app import app
 from blurkit.io.records import Record
-from tests.cli.command import Ran, assert_done, assert_refused, records, shard_records
+from tests.cli.command import Ran, assert_done, assert_refused, files, records, shard_records
 
 
 @contextlib.contextmanager
@@ -50,16 +50,16 @@ def done(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran
 
 def results(output: str | Path, *arguments: object) -> list[Record]:
     """The records of `blurkit ARGUMENTS -q -o OUTPUT`: a shard, or without suffix a folder."""
-    if Path(output).suffix:
-        done(*arguments, "-q", "-o", output)
-        return records(output)
-    done(*arguments, "-q", "-o", f"{output}/")
-    return shard_records(output)
+    folder = not Path(output).suffix
+    done(*arguments, "-q", "-o", f"{output}/" if folder else output)
+    return shard_records(output) if folder else records(output)
 
 
 def assert_each_refused(
     cases: Mapping[Any, str], *command: object, status: int = 2, cwd: Path | None = None
 ) -> None:
-    """The command with each of the options is refused, in one line with the words of the case."""
+    """With each of the options, the command says in one line why not, and changes no file."""
+    before = files(cwd or ".")
     for options, words in cases.items():
         assert_refused(invoke(*command, *options, cwd=cwd), words, status=status)
+    assert files(cwd or ".") == before

@@ -27,6 +27,13 @@ def write(name: str | Path, image: np.ndarray) -> Path:
     return path
 
 
+def plant_photos(folder: str | Path, count: int, height: int = 48, width: int = 64) -> Path:
+    """So many photos: FOLDER/0.png and on."""
+    for number in range(count):
+        write(Path(folder, f"{number}.png"), photo(number, height, width))
+    return Path(folder)
+
+
 def plant_pair(root: str | Path, name: str, number: int = 0, **size: int) -> None:
     """A blurred and a sharp image of one scene in a GoPro tree: SEQUENCE/{blur,sharp}/NAME.png."""
     sequence, _, stem = name.rpartition("/")

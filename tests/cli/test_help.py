@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ from blurkit.io.films import FILM_SUFFIXES
 from blurkit.io.formats import IMAGE_SUFFIXES
 from blurkit.io.shards import SHARD_SUFFIXES
 from blurkit.systems.system import Training, named, systems
-from tests.cli.command import ENVIRONMENT, assert_refused
-from tests.cli.invoke import done, invoke
+from tests.cli.command import fresh
+from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.shared import ROOT
 from tests.tools import docs
 
@@ -53,9 +51,8 @@ def test_help_and_refusals_need_no_heavy_import() -> None:
         "    assert status == (0 if {'--help', '--version'} & {*arguments} else 2), arguments\n"
         f"    assert not {HEAVY} & set(sys.modules), arguments\n"
     )
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ran = fresh("-c", script)
+    assert ran.status == 0, ran.err
 
 
 def test_help_names_every_command_in_three_ways() -> None:
@@ -68,45 +65,29 @@ def test_help_names_every_command_in_three_ways() -> None:
     assert unknown.status == 2 and "No such command 'nothing'" in unknown.lines[-1]
 
 
-def test_wrong_words_are_answered_with_what_to_type(inside: None) -> None:
+def test_wrong_words_are_answered_with_what_to_type() -> None:
     Path("my photo").write_text("")
+    methods = "'x' is not one of 'auto', 'shake', 'network'; see blurkit"
+    told = "{0}: is not a command; to deblur it, type blurkit deblur {1}"
     cases = {
-        (
-            "my photo",
-            "-q",
-        ): "my photo: is not a command; to deblur it, type blurkit deblur 'my photo' -q",
-        (
-            "photos/a.jpg",
-        ): "photos/a.jpg: is not a command; to deblur it, type blurkit deblur photos/",
-        (
-            "deblur",
-            "a",
-            "--method",
-            "x",
-        ): "'x' is not one of 'auto', 'shake', 'network'; see blurkit",
+        ("my photo", "-q"): told.format("my photo", "'my photo' -q"),
+        ("photos/a.jpg",): told.format("photos/a.jpg", "photos/"),
+        ("deblur", "a", "--method", "x"): methods,
         ("deblur", "a", "--metod", "x"): "No such option: --metod",
         ("deblur",): "Missing argument 'inputs'; see blurkit deblur --help",
     }
-    for arguments, words in cases.items():
-        assert_refused(invoke(*arguments), words, status=2)
+    assert_each_refused(cases)
     endings = {*invoke("deblur", "my photo").lines[0].partition("known endings are ")[2].split()}
     assert endings == IMAGE_SUFFIXES | FILM_SUFFIXES | SHARD_SUFFIXES
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_lines_are_the_first_ones_of_the_commands(name: str) -> None:
-    """The list of commands has them without importing any of these."""
-    assert load_command(name).help.splitlines()[0] == COMMANDS[name][1]
+TRAININGS = [(folder, t) for folder, system in systems().items() for t in system.trainings]
 
 
 @pytest.mark.parametrize(
     ("name", "system"),
     [(name, "") for name in COMMANDS if not name.startswith("train")]
-    + [
-        (training.command, training.name)
-        for system in systems().values()
-        for training in system.trainings
-    ],
+    + [(training.command, training.name) for _, training in TRAININGS],
 )
 def test_help_fits_two_screens(name: str, system: str) -> None:
     """Rare options are behind --help-all, which the last line says."""
@@ -127,6 +108,7 @@ def test_help_fits_two_screens(name: str, system: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_help_and_is_on_its_page(name: str) -> None:
     assert "Example" in done(name, "--help").out.decode()
+    assert load_command(name).help.splitlines()[0] == COMMANDS[name][1]  # the list's line
     page = (ROOT / f"docs/commands/{name}.md").read_text()
     section = page.partition("<!-- options -->")[2].partition("<!-- end -->")[0]
     for parameter in load_command(name).params:
@@ -162,19 +144,13 @@ def test_pages_are_up_to_date_and_keep_handwriting(
 
 
 def test_version() -> None:
-    command = [sys.executable, "-m", "blurkit", "--version"]
-    told = subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=True).stdout
+    told = fresh("-m", "blurkit", "--version").out
     assert told == f"blurkit {blurkit.__version__}\n".encode() == done("-V").out
 
 
-@pytest.mark.parametrize(
-    ("command", "folder", "training"),
-    [(t.command, folder, t) for folder, system in systems().items() for t in system.trainings],
-)
-def test_help_names_the_presets_that_a_system_has(
-    command: str, folder: str, training: Training
-) -> None:
+@pytest.mark.parametrize(("folder", "training"), TRAININGS)
+def test_help_names_the_presets_that_a_system_has(folder: str, training: Training) -> None:
     presets = named(folder, "config", training.configuration).presets
-    text = load_command(command, ["--system", training.name]).help or ""
+    text = load_command(training.command, ["--system", training.name]).help or ""
     about = text.partition("Examples:")[0]
     assert {*re.findall(r"--preset ([\w-]+)", about)} <= presets.keys()

@@ -1,8 +1,6 @@
 """Images as people have them: in pipes, in formats that are not read, and JPEG like its source."""
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 
 from blurkit.data.sources import read_records
 from blurkit.io.images import write_image
-from tests.cli.command import ENVIRONMENT, assert_done, assert_failed, run, shell
+from tests.cli.command import assert_failed, files, fresh, piped, run
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import photo
 
@@ -28,12 +26,9 @@ def opened(data: bytes) -> PIL.Image.Image:
     return PIL.Image.open(io.BytesIO(data))
 
 
-# ---- pipes --------------------------------------------------------------------------------------
-
-
 def test_an_image_through_a_pipe(checkpoint: Path, jpeg: Path) -> None:
     command = f"cat {jpeg} | blurkit deblur - -c {checkpoint} -q"
-    assert_done(shell(f"{command} -o x.png && {command} -o - --format png > z.png"))
+    piped(f"{command} -o x.png && {command} -o - --format png > z.png")
     assert Path("z.png").read_bytes() == Path("x.png").read_bytes()
     done("deblur", jpeg, "-c", checkpoint, "-o", "y.png", "-q")
     with PIL.Image.open("x.png") as x, PIL.Image.open("y.png") as y:
@@ -55,8 +50,7 @@ def test_every_format_is_recognised_by_its_bytes(suffix: str) -> None:
 def test_an_image_on_standard_output(checkpoint: Path, joint: Path, jpeg: Path) -> None:
     ran = invoke("deblur", jpeg, "-c", checkpoint, "-q", "-o", "-", "--format", "tif")
     done("deblur", jpeg, "-c", checkpoint, "-q", "-o", "x.tif")
-    assert opened(ran.out).format == "TIFF"
-    assert ran.out == Path("x.tif").read_bytes()
+    assert opened(ran.out).format == "TIFF" and ran.out == Path("x.tif").read_bytes()
     for command in (("reblur", "-", "--like", jpeg), ("transfer", "-", jpeg, jpeg)):
         given = ("-c", joint, "-q", "-o", "-", "--format", "png")
         assert opened(done(*command, *given, input=jpeg.read_bytes()).out).size == (64, 48)
@@ -90,24 +84,17 @@ def test_bytes_that_are_neither(checkpoint: Path, jpeg: Path) -> None:
     assert (told["kind"], told["file_bytes"]) == ("image", jpeg.stat().st_size)
 
 
-# ---- JPEG ---------------------------------------------------------------------------------------
-
-
 def test_a_jpeg_is_written_like_its_source(checkpoint: Path, jpeg: Path) -> None:
     command = f"blurkit deblur - -c {checkpoint} -q -o"
-    script = (
+    piped(
         f"cat {jpeg} | {command} direct.jpg && cat {jpeg} | {command} fine.jpg --quality 98 && "
         f"blurkit prepare {jpeg} -o - -q | {command} shard.jpg"
     )
-    assert_done(shell(script))
     with PIL.Image.open(jpeg) as source:
         for name, alike in (("direct", True), ("shard", True), ("fine", False)):
             with PIL.Image.open(f"{name}.jpg") as written:
                 assert (written.quantization == source.quantization) == alike  # type: ignore[attr-defined]
                 assert (written.layer == source.layer) == alike  # type: ignore[attr-defined]
-
-
-# ---- what is not read ---------------------------------------------------------------------------
 
 
 def planted(folder: Path, *names: str) -> Path:
@@ -120,19 +107,12 @@ def planted(folder: Path, *names: str) -> Path:
 
 
 def test_what_is_not_read_is_counted(checkpoint: Path) -> None:
-    files = ("a.psd", "b.psd", "below/c.PSD", "d.xcf", "notes.txt", "x.json", "README", ".z.psd")
-    folder = planted(Path("photos"), *files)
-    line = (
-        "skipped 4: 3 .psd (not an image format that blurkit reads), "
-        "1 .xcf (not an image format that blurkit reads)"
-    )
-    for command in (
-        ["deblur", folder, "-c", checkpoint, "-o", "out/"],
-        ["info", folder],
-        ["eval", "out", folder],
-    ):
-        ran = invoke(*command, "-q")
-        assert ran.status == 1 and ran.lines[-1] == line, ran.err
+    named = ("a.psd", "b.psd", "below/c.PSD", "d.xcf", "notes.txt", "x.json", "README", ".z.psd")
+    folder, reason = planted(Path("photos"), *named), "(not an image format that blurkit reads)"
+    for command in (["deblur", "-c", checkpoint, "-o", "out/"], ["info"], ["eval", "out"]):
+        ran = invoke(*command, folder, "-q")
+        assert ran.status == 1, ran.err
+        assert ran.lines[-1] == f"skipped 4: 3 .psd {reason}, 1 .xcf {reason}"
     assert (Path("out") / "grey.png").exists()
     ran = invoke("deblur", folder / "a.psd", "-c", checkpoint, "-o", "k/", "-q")
     assert_failed(ran, "a.psd", "film or shard that can be read; not an image")
@@ -158,37 +138,27 @@ for name in ("photos", "photos/a.heic"):
 
 def test_the_line_says_what_to_install() -> None:
     planted(Path("photos"), "a.heic", "b.HEIC", "c.cr2", "d.arw")
-    command = [sys.executable, "-c", WITHOUT_EXTRAS]
-    ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-    assert ran.stdout.split() == ["1", "1"]
-    first, *others = ran.stderr.splitlines()
-    assert first == (
-        "skipped 4: 2 .heic (pip install 'blurkit[heic]'), 1 .arw (pip install 'blurkit[raw]'), "
-        "1 .cr2 (pip install 'blurkit[raw]')"
-    )
-    assert "film or shard that can be read; pip install 'blurkit[heic]'" in others[0]
-
-
-# ---- results beside their photos ----------------------------------------------------------------
+    ran = fresh("-c", WITHOUT_EXTRAS)
+    assert ran.out.split() == [b"1", b"1"]
+    heic, raw = (f"pip install 'blurkit[{extra}]'" for extra in ("heic", "raw"))
+    assert ran.lines[0] == f"skipped 4: 2 .heic ({heic}), 1 .arw ({raw}), 1 .cr2 ({raw})"
+    assert f"film or shard that can be read; {heic}" in ran.lines[1]
 
 
 def test_formats_that_are_not_written_become_others(checkpoint: Path) -> None:
     pytest.importorskip("rawpy")
     from tests.io.test_formats import write_raw
 
-    folder = Path("photos")
-    folder.mkdir()
-    write_raw(folder / "raw.dng", photo(0, 64, 64))
-    PIL.Image.fromarray(photo(0)).save(folder / "still.gif")
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    write_raw(Path("raw.dng"), photo(0, 64, 64))
+    PIL.Image.fromarray(photo(0)).save("still.gif")
+    before = files()
     for _ in range(2):  # the second run does not take the results of the first for photos
-        done("deblur", folder, "-c", checkpoint, "-q", "--force")
-    assert {path: path.read_bytes() for path in before} == before
-    names = {"raw.dng", "still.gif", "raw.deblurred.tif", "still.deblurred.png"}
-    assert {path.name for path in folder.iterdir()} == names
-    with PIL.Image.open(folder / "raw.deblurred.tif") as written:
+        done("deblur", ".", "-c", checkpoint, "-q", "--force")
+    assert before.items() <= files().items()
+    assert files().keys() - before.keys() == {"raw.deblurred.tif", "still.deblurred.png"}
+    with PIL.Image.open("raw.deblurred.tif") as written:
         assert written.tag_v2[258] == (16, 16, 16)  # type: ignore[attr-defined]
-    assert_done(invoke("deblur", folder / "raw.dng", "-c", checkpoint, "-o", "x.jpg", "-q"))
+    done("deblur", "raw.dng", "-c", checkpoint, "-o", "x.jpg", "-q")
     assert opened(Path("x.jpg").read_bytes()).format == "JPEG"
 
 
@@ -205,8 +175,8 @@ def test_what_does_not_come_along_is_one_line_a_file(checkpoint: Path, jpeg: Pat
         ("film.jpg", "c.jpg", None),
         ("pages.tif", "d.tif", "palette"),
     ):
-        ran = invoke("deblur", name, "-c", checkpoint, "-o", result)
-        lines = [line for line in ran.err.splitlines() if "did not come along" in line]
-        assert ran.status == 0 and len(lines) == bool(lost)
+        ran = done("deblur", name, "-c", checkpoint, "-o", result)
+        lines = [line for line in ran.lines if "did not come along" in line]
+        assert len(lines) == bool(lost)
         assert lost is None or f"the source's {lost} did not come along" in lines[0]
     assert Path("c.jpg").read_bytes().endswith(b"ftyp")

@@ -11,17 +11,10 @@ import scipy.io
 import scipy.ndimage
 import torch
 
+from blurkit import write_records
 from blurkit.io.records import Record
-from blurkit.io.streams import ShardWriter
 from blurkit.systems import kernel_space as folder
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    records,
-    run,
-    shell,
-)
+from tests.cli.command import assert_done, assert_failed, assert_refused, piped, records, run
 from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.kernel_spaces import CODE, blurred_by, code_of, kernel_space, saved, tensor
@@ -39,11 +32,9 @@ def variational(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("space") / "variational.pt", variational=True)
 
 
-def shard_of(path: Path, *held: Record) -> Path:
-    with ShardWriter(path) as writer:
-        for record in held:
-            writer.write(record)
-    return path
+def shard_of(path: str | Path, *held: Record) -> Path:
+    write_records(held, path)
+    return Path(path)
 
 
 # ---- the blur of a pair --------------------------------------------------------------------------
@@ -87,51 +78,48 @@ def test_own_blur_like_pairs_and_exchanged(photos: Path, shard: Path) -> None:
 
 
 def test_pairs_that_are_none(space: Path, photos: Path) -> None:
-    blurry = write("blurry.png", blurred(photo(5)))
     command = ("reblur", photos / "0.png", "-c", space, "-q")
+    ran = invoke(*command, "--like", write("blurry.png", blurred(photo(5))))
     told = ("record 'blurry' holds blur", "takes the blur of a pair, sharp and blur")
-    assert_failed(invoke(*command, "--like", blurry), "0", *told)
+    assert_failed(ran, "0", *told)
     told = ("0.png: holds no pair of a sharp and a blurry image", "with --like")
     assert_refused(invoke(*command), *told)
     pairs = shard_of(
-        Path("pairs.h5"),
+        "pairs.h5",
         Record("good", {"sharp": photo(5), "blur": blurred(photo(5))}),
         Record("bad", {"sharp": photo(6), "blur": photo(6, 40, 50)}),
     )
     size = "bad: sharp is 64x48, blur is 50x40; the images of a pair must have the same size"
     for start, first in ((("transfer", photos / "0.png"), "0/"), (("reblur",), "")):
-        output = Path(f"{start[0]}.h5")
-        assert_failed(invoke(*start, pairs, "-c", space, "-o", output, "-q"), f"{first}bad", size)
-        assert [r.name for r in records(output)] == [f"{first}good"]
+        command = (*start, pairs, "-c", space, "-o", "o.h5", "-q", "--force")
+        assert_failed(invoke(*command), f"{first}bad", size)
+        assert [r.name for r in records("o.h5")] == [f"{first}good"]
 
 
+@pytest.mark.usefixtures("photos")
 def test_the_system_chooses_the_weights(
-    space: Path, variational: Path, joint: Path, photos: Path, shard: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    one = photos / "0.png"
-    transfer = ("transfer", one, shard)
+    space: Path, variational: Path, joint: Path, shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, transfer = "photos/0.png", ("transfer", "photos/0.png", shard)
 
     def ship(file: Path) -> None:
         monkeypatch.setattr(folder, "SYSTEM", replace(folder.SYSTEM, weights=str(file)))
 
     ship(variational)
     ran = done(*transfer, "-o", "o.h5", "--system", "kernel-space")
-    assert ran.lines[0] == (
-        "using the weights that come with blurkit (encoded blur kernel space, no date); "
-        "-c names others"
-    )
+    by = "blurkit (encoded blur kernel space, no date)"
+    assert ran.lines[0] == f"using the weights that come with {by}; -c names others"
     assert records("o.h5")[0].attrs["reblurred_by"] == "variational.pt"
     done("reblur", one, "--random", "-o", "r.png", "-q")
     ship(Path("kernel_space.pt").absolute())
     output = ("-o", "new.h5")
-    for given in (
-        (*transfer, "--system", "kernel-space"),
-        ("reblur", one, "--random"),
-        ("prepare", photos, "--transfer-from", shard, "-q"),
-    ):
-        ran = invoke(*given, *output)
-        assert_refused(ran, "kernel_space.pt: the weights that come with blurkit are missing")
+    lacking: list[tuple[object, ...]] = [
+        (*transfer, "--system", "kernel-space", *output),
+        ("reblur", one, "--random", *output),
+        ("prepare", "photos", "--transfer-from", shard, "-q", *output),
+    ]
+    told = "kernel_space.pt: the weights that come with blurkit are missing"
+    assert_each_refused(dict.fromkeys(lacking, told), status=1)
     cases = {
         ("-c", space, "--system", "msdi"): f"{space}: holds",
         ("-c", joint, "--system", "kernel-space"): "not --system kernel-space",
@@ -139,7 +127,7 @@ def test_the_system_chooses_the_weights(
     }
     for command in (transfer, ("reblur", one, "--like", shard)):
         assert_each_refused(cases, *command, *output)
-    ran = invoke("interpolate", one, photos / "1.png", "-c", space)
+    ran = invoke("interpolate", one, "photos/1.png", "-c", space)
     assert_refused(ran, "interpolation needs MSDI-Net's encoder and latents, and a generator")
 
 
@@ -149,8 +137,8 @@ def test_the_system_chooses_the_weights(
 def test_codes_of_a_shard(space: Path, photos: Path) -> None:
     codes = np.random.default_rng(0).standard_normal((3, CODE, 2, 2)).astype(np.float32)
     held = [Record(f"k{n}", {"blur": photo(9)}, {"kernel": code}) for n, code in enumerate(codes)]
-    one = shard_of(Path("one.h5"), held[1])
-    for shard, of in ((one, [1, 1, 1]), (shard_of(Path("three.h5"), *held), [0, 1, 2])):
+    one = shard_of("one.h5", held[1])
+    for shard, of in ((one, [1, 1, 1]), (shard_of("three.h5", *held), [0, 1, 2])):
         command = ("reblur", photos, "--kernel", shard, "-c", space, *FP32)
         made = results(f"{shard.stem}-out.h5", *command)
         for number, (record, which) in enumerate(zip(made, of, strict=True)):
@@ -158,20 +146,18 @@ def test_codes_of_a_shard(space: Path, photos: Path) -> None:
             assert_made(record.images["reblurred"], blurred_by(photo(number), code))
             assert record.attrs["reblurred_like"] == f"k{which}"
             assert record.attrs["reblurred_by"] == "kernel.pt"
-    piped = shell(
-        f"blurkit reblur photos --kernel - -c {space} -o piped.h5 -q --precision fp32 < three.h5"
-    )
-    assert_done(piped)
+    options = f"-c {space} -o piped.h5 -q --precision fp32"
+    piped(f"blurkit reblur photos --kernel - {options} < three.h5")
     for record, other in zip(records("piped.h5"), made, strict=True):
         np.testing.assert_array_equal(record.images["reblurred"], other.images["reblurred"])
 
 
 def test_a_code_of_another_photos_size_is_resized(space: Path) -> None:
     code = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
-    shard = shard_of(Path("k.h5"), Record("k", {}, {"kernel": code}))
+    shard = shard_of("k.h5", Record("k", {}, {"kernel": code}))
     image = photo(1, 200, 512)
-    path = write("wide.png", image)
-    done("reblur", path, "--kernel", shard, "-c", space, "--overlap", 0, "-q", *FP32)
+    write("wide.png", image)
+    done("reblur", "wide.png", "--kernel", shard, "-c", space, "--overlap", 0, "-q", *FP32)
     # Places lie at the middles of their 128 pixels: a quarter and three quarters of the way.
     across = np.clip((np.arange(4) + 0.5) / 4 * 2 - 0.5, 0, 1)
     wide = code[:, :, :1] * (1 - across) + code[:, :, 1:] * across
@@ -183,21 +169,20 @@ def test_a_code_of_another_photos_size_is_resized(space: Path) -> None:
 
 
 def test_codes_that_do_not_fit(space: Path, photos: Path) -> None:
-    long = Record("long", {}, {"kernel": np.ones((CODE + 1, 2, 2), np.float32)})
-    good = Record("good", {}, {"kernel": np.ones((CODE, 2, 2), np.float32)})
-    flat = Record("flat", {}, {"kernel": np.ones(CODE, np.float32)})
-    shard = shard_of(Path("k.h5"), long, good, flat)
+    shapes = {"long": (CODE + 1, 2, 2), "good": (CODE, 2, 2), "flat": (CODE,)}
+    long, good, flat = (
+        Record(name, {}, {"kernel": np.ones(shape, np.float32)}) for name, shape in shapes.items()
+    )
     command = ("reblur", photos, "-c", space, "-q", "-o", "o.h5", "--force", "--kernel")
-    ran = invoke(*command, shard)
+    ran = invoke(*command, shard_of("k.h5", long, good, flat))
     assert_failed(ran, "0", "long: a blur code of 17x2x2, but the network's codes have 16 values")
     assert_failed(ran, "2", "flat: a blur code of 16, but the network")
     assert [r.name for r in records("o.h5")] == ["1"]
-    ran = invoke(*command, shard_of(Path("two.h5"), good, good))
+    ran = invoke(*command, shard_of("two.h5", good, good))
     assert_failed(ran, "2", "2: no blur is left; --kernel holds 2")
-    none = shard_of(Path("none.h5"), Record("plain", {"sharp": photo(1)}))
+    none = shard_of("none.h5", Record("plain", {"sharp": photo(1)}))
     told = "none.h5: record 'plain' holds no kernel; blind-deblur --keep-kernel"
-    assert_refused(invoke(*command, none), told)
-    assert_refused(invoke(*command, "x.h5"), "x.h5")
+    assert_each_refused({(none,): told, ("x.h5",): "x.h5"}, *command, status=1)
 
 
 def kernel(seed: int = 0) -> np.ndarray:
@@ -219,7 +204,7 @@ def test_kernels_are_convolved_with(photos: Path) -> None:
         assert_made(record.images["reblurred"], convolved(photo(number), kernel()))
         assert record.attrs["reblurred_by"] == "convolution"
         assert record.attrs["reblurred_like"] == "k"
-    shard = shard_of(Path("k.h5"), Record("found", {}, {"kernel": kernel().astype(np.float32)}))
+    shard = shard_of("k.h5", Record("found", {}, {"kernel": kernel().astype(np.float32)}))
     done("reblur", photos / "1.png", "--kernel", shard, "-q")
     assert_made(imageio.imread(photos / "1.reblurred.png"), convolved(photo(1), kernel()))
 
@@ -280,7 +265,7 @@ def test_a_search_depends_on_seed_and_name(space: Path) -> None:
     made = []
     for number, (name, seed) in enumerate((("a", 3), ("a", 3), ("a", 4), ("other", 3))):
         before = [Record(f"before-{number}", images)] if number else []
-        source = shard_of(Path(f"{number}.h5"), *before, Record(name, images))
+        source = shard_of(f"{number}.h5", *before, Record(name, images))
         options = ("--search", "-c", space, "--iterations", 2, "--seed", seed, *FP32)
         made.append(results(f"{number}-out.h5", "reblur", source, *options)[-1].images["reblurred"])
     np.testing.assert_array_equal(made[0], made[1])
@@ -291,7 +276,7 @@ def test_eval_against_the_blur() -> None:
     sharp, blur = photo(0), blurred(photo(0))
     near = np.clip(blur.astype(int) + 3, 0, 255).astype(np.uint8)
     shard = shard_of(
-        Path("r.h5"),
+        "r.h5",
         Record("a", {"sharp": sharp, "blur": blur, "reblurred": near}),
         Record("b", {"sharp": photo(1), "blur": blurred(photo(1))}),
     )
@@ -311,11 +296,10 @@ def test_eval_against_the_blur() -> None:
     assert row["psnr_blur"] == pytest.approx(psnr(blur, sharp))
     assert last["protocol"]["compared"] == "reblurred with sharp"
     assert "compared" not in invoke("eval", shard, "--json", "-q").json[-1]["protocol"]
-    sides = [write(Path(side) / "a.png", photo(0)).parent for side in ("restored", "sharp")]
-    cases: dict[tuple[object, ...], str] = dict.fromkeys(
-        ((*sides,), (sides[0], "--reference", sides[1])),
-        "--image and --target choose among the images of records",
-    )
+    for side in ("restored", "sharp"):
+        write(f"{side}/a.png", photo(0))
+    inputs = ("restored", "sharp"), ("restored", "--reference", "sharp")
+    cases = dict.fromkeys(inputs, "--image and --target choose among the images of records")
     assert_each_refused(cases, "eval", "--target", "blur")
 
 
@@ -337,16 +321,14 @@ def test_prepare_transfers(space: Path, photos: Path, shard: Path) -> None:
         np.testing.assert_array_equal(record.images["sharp"], photo(number))
         assert_made(record.images["blur"], wanted)
         assert record.attrs["transferred_by"] == "kernel.pt"
-        expected = psnr(photo(number), record.images["blur"])
-        assert record.attrs["psnr_blur"] == pytest.approx(expected)
+        told = psnr(photo(number), record.images["blur"])
+        assert record.attrs["psnr_blur"] == pytest.approx(told)
     tiles = results("cut.h5", *command, "--jobs", 1, "--limit", 1, "--crop", 16)
     np.testing.assert_array_equal(tiles[0].images["blur"], made[0].images["blur"][:16, :16])
     assert len(tiles) == 3 * 12
 
 
-def test_a_variational_space_draws_for_each_photo(
-    variational: Path, photos: Path, shard: Path
-) -> None:
+def test_a_code_is_drawn_for_each_photo(variational: Path, photos: Path, shard: Path) -> None:
     options = ("--transfer-from", shard, "-c", variational, "--seed", 5, "--jobs", 1, *FP32)
     whole = results("all.h5", "prepare", photos, *options)
     (photos / "1.png").unlink()
@@ -358,9 +340,8 @@ def test_a_variational_space_draws_for_each_photo(
         assert whole[number].attrs["blur_from"] == pair.name
         noise = torch.from_numpy(generator.standard_normal((CODE, 2, 2), np.float32))
         with torch.inference_mode():
-            mean, deviation = kernel_space(True).encode(
-                tensor(pair.images["sharp"]), tensor(pair.images["blur"])
-            )
+            sides = (tensor(pair.images[role]) for role in ("sharp", "blur"))
+            mean, deviation = kernel_space(True).encode(*sides)
         wanted = blurred_by(photo(number), mean + deviation * noise, variational=True)
         assert_made(whole[number].images["blur"], wanted)
         plain = blurred_by(photo(number), mean, variational=True)
