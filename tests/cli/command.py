@@ -100,7 +100,7 @@ def assert_done(ran: Ran) -> None:
 def assert_refused(ran: Ran, *words: str, status: int = 1) -> None:
     """The command did nothing and said why in one line with all of `words`."""
     assert ran.status == status, ran.err
-    assert len(ran.lines) == 1, ran.err
+    assert len(ran.lines) == 1 and ran.err.startswith("error: "), ran.err
     for word in words:
         assert word in ran.err
     assert ran.out == b""

@@ -1,7 +1,6 @@
 """Checkpoints named by addresses, wherever a command accepts a checkpoint."""
 
 import hashlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from onnx import helper
 
 import blurkit
 from blurkit.errors import UsageError
-from tests.cli.command import ENVIRONMENT, assert_failed, assert_refused, files
+from tests.cli.command import assert_failed, assert_refused, files, fresh
 from tests.cli.invoke import done, invoke
 from tests.cli.pictures import blurred, photo, write
 from tests.cli.test_eval_runs import onnx_network
@@ -31,22 +30,18 @@ def server(checkpoint: Path, joint: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a photo; the cache is in cache/."""
+def surroundings(inside: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo, and the cache in cache/."""
     monkeypatch.setenv("BLURKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "photo.png", BLURRY)
-    return tmp_path
+    write("photo.png", BLURRY)
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def test_deblur_with_an_address_then_offline(
-    server: Server, checkpoint: Path, joint: Path, folder: Path
-) -> None:
+def test_an_address_then_offline(server: Server, checkpoint: Path, joint: Path) -> None:
     given = "-c", server.address("/files/tiny.pt"), "--encoder", server.address("/files/enc.pt")
     both = "--sha256", digest(checkpoint), "--sha256", digest(joint)
     first = done("deblur", "photo.png", *given, *both, "-o", "first.png")
@@ -55,12 +50,10 @@ def test_deblur_with_an_address_then_offline(
     second = done("deblur", "photo.png", *given, "-o", "second.png")
     assert "fetched" not in second.err and len(server.requests) == 2
     done("deblur", "photo.png", "-c", checkpoint, "--encoder", joint, "-o", "third.png")
-    assert len({digest(folder / f"{name}.png") for name in ("first", "second", "third")}) == 1
+    assert len({digest(f"{name}.png") for name in ("first", "second", "third")}) == 1
 
 
-def test_every_command_takes_an_address(
-    server: Server, checkpoint: Path, joint: Path, folder: Path, shard: Path
-) -> None:
+def test_every_command_takes_an_address(server: Server, checkpoint: Path, shard: Path) -> None:
     tiny, encoder = server.address("/files/tiny.pt"), server.address("/files/enc.pt")
     done("info", tiny, "--sha256", digest(checkpoint), "--size", "64x64")
     done("eval", shard, "-c", tiny, "--input-size", "64x64")
@@ -74,7 +67,7 @@ def test_every_command_takes_an_address(
         done(*command, "-c", encoder)
     assert server.requests == ["/files/tiny.pt", "/files/enc.pt"]
     node = helper.make_node("Identity", ["image"], ["restored"])
-    server.files["/net.onnx"] = onnx_network(folder / "net.onnx", node).read_bytes()
+    server.files["/net.onnx"] = onnx_network(Path("net.onnx"), node).read_bytes()
     onnx = server.address("/files/net.onnx?download=1")
     done("deblur", "photo.png", "-c", onnx, "-o", "onnx.png")
     np.testing.assert_array_equal(blurkit.load(onnx).deblur(BLURRY), BLURRY)
@@ -92,7 +85,7 @@ def test_python_takes_an_address(server: Server, checkpoint: Path, joint: Path) 
 
 
 def test_a_file_on_the_hub(
-    server: Server, checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The token goes to the Hub alone: also after a redirect there, not to another server."""
     monkeypatch.setenv("HF_ENDPOINT", server.address("/"))
@@ -111,26 +104,19 @@ def test_a_file_on_the_hub(
         assert other.tokens == [None]
     monkeypatch.delenv("HF_ENDPOINT")  # the Hub itself, whose file is in the cache by now
     done("deblur", "photo.png", "-c", "hf://files/nets@main/a/tiny.pt", "-o", "second.png")
-    assert digest(folder / "first.png") == digest(folder / "second.png")
+    assert digest("first.png") == digest("second.png")
     done("info", server.address("/files/tiny.pt"), "--size", "64x64")
     assert server.tokens[-1] is None
 
 
-def test_what_is_wrong_with_a_file_on_the_hub(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_wrong_on_the_hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", server.address(""))
     monkeypatch.setenv("HF_TOKEN", "hf_hidden")
     gated = invoke("info", "hf://gated/nets/tiny.pt")
     assert "hf://gated/nets@main/tiny.pt: the server answers 401" in gated.err
     assert "HF_TOKEN" in gated.err and "hidden" not in gated.err
-    for name in (
-        "hf://nets/tiny.pt",
-        "hf://",
-        "hf://a/b@/tiny.pt",
-        "hf://a/b/tiny.pt?token=hidden",
-    ):
-        ran = invoke("export", name, "-o", "net.onnx")
+    for name in ("nets/tiny.pt", "", "a/b@/tiny.pt", "a/b/tiny.pt?token=hidden"):
+        ran = invoke("export", f"hf://{name}", "-o", "net.onnx")
         assert_refused(ran, "write hf://OWNER/NAME/FILE")
         assert "hidden" not in ran.err
     for variable, value in (("HF_TOKEN", "hf_hidden hidden\r\nX: y"), ("HF_ENDPOINT", "hub")):
@@ -141,15 +127,15 @@ def test_what_is_wrong_with_a_file_on_the_hub(
     assert server.requests == ["/gated/nets/resolve/main/tiny.pt"]
 
 
-def test_what_is_wrong_is_one_line(server: Server, folder: Path, checkpoint: Path) -> None:
-    before = files(folder)
+def test_what_is_wrong_is_one_line(server: Server, checkpoint: Path) -> None:
+    before = files()
     gone, page = server.address("/gone/net.pth"), server.address("/page/u/r/blob/main/net.pth")
     assert_refused(invoke("deblur", "photo.png", "-c", gone), gone, "404 (Not Found)")
     assert_refused(invoke("export", page, "-o", "net.onnx"), page, "is a web page", "/raw/")
     tiny, other = server.address("/files/tiny.pt"), "0" * 64
     ran = invoke("deblur", "photo.png", "-c", tiny, "--sha256", other)
     assert_refused(ran, tiny, digest(checkpoint), "not the one of --sha256")
-    assert files(folder) == before
+    assert files() == before
     for command in (
         ["deblur", "photo.png", "-c", checkpoint],
         ["blind-deblur", "photo.png"],
@@ -169,8 +155,7 @@ def test_what_is_wrong_is_one_line(server: Server, folder: Path, checkpoint: Pat
 def test_secrets_of_an_address_are_shown_nowhere(
     server: Server, shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = server.address("/files/tiny.pt")
-    secret = "?token=hidden"
+    tiny, secret = server.address("/files/tiny.pt"), "?token=hidden"
     ran = done("deblur", "photo.png", "-c", tiny + secret, "-o", "a.png")
     assert f"fetched {tiny} (" in ran.err and "hidden" not in ran.err
     gone = server.address("/gone/net.pth")
@@ -208,11 +193,10 @@ def test_info_goes_on_after_an_address_that_fails(server: Server, checkpoint: Pa
 
 
 def test_an_address_is_refused_before_torch_is_imported(server: Server) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "blurkit", "deblur", "photo.png"]
-    command += ["-c", server.address("/gone/net.pth")]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    loaded = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
-    assert ran.returncode == 1 and "urllib.request" in loaded
+    command = ("-X", "importtime", "-m", "blurkit", "deblur", "photo.png")
+    ran = fresh(*command, "-c", server.address("/gone/net.pth"))
+    loaded = {line.rpartition("|")[2].strip() for line in ran.lines}
+    assert ran.status == 1 and "urllib.request" in loaded
     assert not loaded & {"torch", "onnxruntime"}
 
 
@@ -238,7 +222,7 @@ except SystemExit:
 
 
 @pytest.mark.slow
-def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: Path) -> None:
+def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path) -> None:
     """The process ends where a socket connects or a name is looked up."""
     short = f"--operator convolution --iterations 1 --config {QUICK_CONFIG}"
     commands = f"""
@@ -253,12 +237,6 @@ def test_nothing_else_opens_a_connection(shard: Path, checkpoint: Path, folder: 
         train-deblur {shard} --dry-run --system msfs --preset small
     """
     lines = [line.strip() for line in commands.strip().splitlines()]
-    ran = subprocess.run(
-        [sys.executable, "-c", COMMANDS],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == [*(line.split()[0] for line in lines), "refused"]
+    ran = fresh("-c", COMMANDS, input="\n".join(lines), PYTHONPATH=str(ROOT))
+    assert ran.status == 0, ran.err
+    assert ran.out.decode().split() == [*(line.split()[0] for line in lines), "refused"]

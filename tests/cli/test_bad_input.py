@@ -12,45 +12,28 @@ import tifffile
 from pytest import MonkeyPatch
 
 from blurkit.io.paths import refuse_missing
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    files,
-    records,
-    shell,
-    start,
-)
-from tests.cli.invoke import assert_each_refused, invoke
+from tests.cli.command import assert_failed, assert_refused, files, records, shell, start
+from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import photo, plant_pair, plant_tree, write
 from tests.io.scenes import seal
 from tests.io.test_checkpoints import Malicious
 
-# ---- shards and streams --------------------------------------------------------------------------
-
-
-def foreign(path: Path) -> bytes:
-    with h5py.File(path, "w") as file:
-        file["data"] = np.arange(10)
-    return path.read_bytes()
-
 
 def test_shards_that_are_none(shard: Path) -> None:
     whole = shard.read_bytes()
+    damaged = whole[:3000] + bytes(4000) + whole[7000:]
+    with h5py.File("foreign.h5", "w") as file:
+        file["data"] = np.arange(10)
     broken = {
         "empty.h5": (b"", "is empty (0 bytes)"),
         "text.h5": (b"no shard" * 20, "is not a shard (no HDF5 signature)"),
         "short.h5": (whole[:20], "HDF5 header truncated or unknown"),
         "zeros.h5": (bytes(5000), "is not a shard"),
-        "foreign.h5": (foreign(Path("f.h5")), "an HDF5 file, but not a blurkit shard"),
+        "foreign.h5": (Path("foreign.h5").read_bytes(), "an HDF5 file, but not a blurkit shard"),
         "cut.h5": (whole[:5000], "0 records are whole"),
         "tail.h5": (whole[:-40_000], "truncated, 40000 bytes are missing; 2 records are whole"),
-        "damaged.h5": (
-            whole[:3000] + bytes(4000) + whole[7000:],
-            "has changed since it was written",
-        ),
+        "damaged.h5": (damaged, "has changed since it was written"),
     }
-    Path("f.h5").unlink()
     for name, (content, _) in broken.items():
         Path(name).write_bytes(content)
     before = files()
@@ -98,9 +81,6 @@ def test_names_in_a_shard_cannot_leave_the_output_folder(checkpoint: Path, joint
     assert not Path("/tmp/escaped-absolute.png").exists()
 
 
-# ---- images --------------------------------------------------------------------------------------
-
-
 def test_bad_photos_among_good_ones(checkpoint: Path) -> None:
     folder = Path("photos")
     good = write(folder / "good.png", photo(0))
@@ -138,9 +118,6 @@ def test_one_bad_pair_of_a_dataset() -> None:
     assert [r.name for r in records("pairs.h5")] == ["scene0/0", "scene0/1", "scene1/1"]
 
 
-# ---- checkpoints ---------------------------------------------------------------------------------
-
-
 def test_checkpoints_that_are_none(tree: Path) -> None:
     import torch
 
@@ -165,9 +142,6 @@ def test_checkpoints_that_are_none(tree: Path) -> None:
     assert not Path("out").exists()
 
 
-# ---- inputs, outputs and options -----------------------------------------------------------------
-
-
 def test_wrong_usage() -> None:
     assert_refused(invoke("eval", "-", "-", "-q"), "name '-' once", status=2)
     for command in (["eval", ".", "--no-such-option"], ["no-such-command"]):
@@ -175,13 +149,9 @@ def test_wrong_usage() -> None:
 
 
 def test_binary_output_is_kept_from_a_terminal(tree: Path, checkpoint: Path, joint: Path) -> None:
-    for command in (
-        ["prepare", tree],
-        ["deblur", tree, "-c", checkpoint],
-        ["reblur", tree, "-c", joint],
-    ):
+    for command in (["prepare"], ["deblur", "-c", checkpoint], ["reblur", "-c", joint]):
         ours, theirs = pty.openpty()
-        process = start(*command, "-o", "-", "-q", stdout=theirs)
+        process = start(*command, tree, "-o", "-", "-q", stdout=theirs)
         _, err = process.communicate(timeout=60)
         os.close(theirs)
         os.close(ours)
@@ -204,13 +174,13 @@ def test_output_that_cannot_be_written(shard: Path) -> None:
     ran = shell(f"blurkit prepare {shard} -o - -q > /dev/full")
     assert ran.status == 1 and "No space left on device" in ran.err
     Path("file").write_text("mine")
-    command = ("prepare", shard, "-q", "-o")
-    told = "file: cannot be written (is a file, not a folder)"
-    assert_refused(invoke(*command, "file/shards/"), told)
+    cases = {
+        ("file/shards/",): "file: cannot be written (is a file, not a folder)",
+        ("/proc/pairs.h5",): "/proc/pairs.h5: cannot be written (No such file or directory)",
+    }
+    assert_each_refused(cases, "prepare", shard, "-q", "-o", status=1)
     assert Path("file").read_text() == "mine"
-    told = "/proc/pairs.h5: cannot be written (No such file or directory)"
-    assert_refused(invoke(*command, "/proc/pairs.h5"), told)
-    assert_done(invoke(*command, "new/deep/shards/"))
+    done("prepare", shard, "-q", "-o", "new/deep/shards/")
 
 
 def test_helper_files_that_are_missing(tree: Path) -> None:

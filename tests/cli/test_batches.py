@@ -1,10 +1,7 @@
 """Batches: names, parts, what was finished before, and what is refused before torch is loaded."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import unicodedata
 from operator import attrgetter
@@ -15,17 +12,9 @@ import pytest
 
 from blurkit import write_records
 from blurkit.io.records import Record
-from tests.cli.command import (
-    ENVIRONMENT,
-    assert_failed,
-    assert_refused,
-    files,
-    records,
-    shard_records,
-    start,
-)
+from tests.cli.command import assert_failed, assert_refused, files, fresh, records, start
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.cli.pictures import photo, write
+from tests.cli.pictures import photo, plant_photos, write
 from tests.cli.test_interrupts import wait_for
 from tests.io.films import make_video, pictures
 from tests.io.scenes import assert_all_same
@@ -34,9 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plant(folder: Path, count: int, side: int = 48) -> Path:
-    for number in range(count):
-        write(folder / f"{number}.png", photo(number, side, side))
-    return folder
+    return plant_photos(folder, count, side, side)
 
 
 def test_files_of_one_stem_have_a_result_each(checkpoint: Path) -> None:
@@ -77,26 +64,19 @@ def test_parts_make_the_files_of_one_run(checkpoint: Path, monkeypatch: pytest.M
 
 
 ARRAYS = {
-    "images": ("reblur photos --kernel k.npy -o out/", "reblur photos --kernel k.npy -o whole/"),
-    "shards": (
-        "reblur photos --kernel k.npy --resume -o out/{part}.h5",
-        "reblur photos --kernel k.npy -o whole/0.h5",
-    ),
-    "a dataset": (
-        "prepare photos --crop 24 --jobs 1 -o out/",
-        "prepare photos --crop 24 --jobs 1 -o whole/",
-    ),
+    "images": ("reblur photos --kernel k.npy", "-o out/", "-o whole/"),
+    "shards": ("reblur photos --kernel k.npy", "--resume -o out/{part}.h5", "-o whole/0.h5"),
+    "a dataset": ("prepare photos --crop 24 --jobs 1", "-o out/", "-o whole/"),
 }
 
 
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_an_array_of_eight_with_a_task_that_was_lost(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_array_of_eight_that_lost_a_task(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ids are 0 to 7, of which 5 is lost and then started again, alone."""
     plant(Path("photos"), 11)
     np.save("k.npy", np.full((1, 5), 0.2))
-    array, whole = (command.split() for command in ARRAYS[kind])
+    command, *ends = ARRAYS[kind]
+    array, whole = ([*command.split(), *end.split()] for end in ends)
     done(*whole, "-q")
     status = [*array, "--part", "auto/8", "--status"]
     for name, value in (("COUNT", 8), ("MIN", 0), ("STEP", 1)):
@@ -116,7 +96,8 @@ def test_an_array_of_eight_with_a_task_that_was_lost(
     if kind == "images":
         assert files("out") == files("whole")
         return
-    made, wanted = (sorted(shard_records(f), key=attrgetter("name")) for f in ("out", "whole"))
+    shards = (records(*Path(folder).glob("*.h5")) for folder in ("out", "whole"))
+    made, wanted = (sorted(held, key=attrgetter("name")) for held in shards)
     for record in (*made, *wanted):
         record.attrs.pop("reblurred_seconds", None)
     assert_all_same(made, wanted)
@@ -457,30 +438,20 @@ REFUSED = {
 }
 
 
-def test_what_cannot_work_is_refused_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_work_is_refused_without_torch() -> None:
     """One process runs all commands in turn, which takes less time than a process for each."""
-    results = [f"there/photo.{done}.png" for done in ("deblurred", "reblurred", "transferred")]
     for number, name in enumerate(("photo.png", "b.png", "there/photo.png", "out/photo.png")):
         write(Path(name), photo(number))
-    for name in results:
-        write(Path(name), photo(0))
+    for end in ("deblurred", "reblurred", "transferred"):
+        write(f"there/photo.{end}.png", photo(0))
     Path("empty").mkdir()
     Path("notes.txt").write_text("no image")
     before = files()
     unreadable = [(line.format(n), words) for line in READERS for n, words in UNREADABLE.items()]
     cases = [*unreadable, *REFUSED.items(), ("deblur there/photo.png --resume", "")]
-    environment = {k: v for k, v in ENVIRONMENT.items() if k != "BLURKIT_LPIPS"}
-    ran = subprocess.run(
-        [sys.executable, "-c", IN_TURN],
-        env=environment,
-        input="\n".join(line for line, _ in cases),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    ends = [json.loads(line) for line in ran.stdout.splitlines()]
-    *refused, finished = zip(cases, ends, strict=True)
+    ran = fresh("-c", IN_TURN, input="\n".join(line for line, _ in cases), BLURKIT_LPIPS="")
+    assert ran.status == 0, ran.err
+    *refused, finished = zip(cases, ran.json, strict=True)
     for (line, words), (status, lines) in refused:
         assert status in (1, 2) and words in lines[0], (line, lines)
     for (line, _), (status, lines) in refused[: len(unreadable)]:
