@@ -24,6 +24,8 @@ from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import blurred, photo, write
 from tests.metrics.oracle import noisy
 
+GAUSSIAN: dict[str, Any] = {"gaussian_weights": True, "use_sample_covariance": False}
+
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -67,10 +69,7 @@ def measured(*options: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def expected(image: np.ndarray, sharp: np.ndarray) -> Any:
     """PSNR and SSIM by scikit-image."""
-    gaussian: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5}
-    ssim = structural_similarity(
-        image, sharp, channel_axis=2, use_sample_covariance=False, **gaussian
-    )
+    ssim = structural_similarity(image, sharp, channel_axis=2, sigma=1.5, **GAUSSIAN)
     return pytest.approx((psnr(image, sharp), ssim), abs=1e-6)
 
 
@@ -134,14 +133,15 @@ def test_pairs_that_cannot_be_scored(three: Path) -> None:
 
 
 def test_blurry_images_that_cannot_be_paired(tmp_path: Path) -> None:
-    for inputs in (["restored"], ["restored/seq0/0.png", "sharp/seq0/0.png"], ["-"]):
-        ran = invoke("eval", *inputs, "--blurry", "blur")
-        assert_refused(ran, "--blurry requires two folders RESTORED/ SHARP/", status=2)
-    ran = invoke("eval", "restored", "sharp", "--blurry", "none")
-    assert_refused(ran, "none: no such file or folder")
+    inputs = ("restored",), ("restored/seq0/0.png", "sharp/seq0/0.png"), ("-",)
+    cases = dict.fromkeys(inputs, "--blurry requires two folders RESTORED/ SHARP/")
+    assert_each_refused(cases, "eval", "--blurry", "blur")
     (tmp_path / "empty").mkdir()
-    ran = invoke("eval", "restored", "sharp", "--blurry", tmp_path / "empty")
-    assert_refused(ran, "empty: holds no image and no shard")
+    cases = {
+        ("none",): "none: no such file or folder",
+        (tmp_path / "empty",): "empty: holds no image and no shard",
+    }
+    assert_each_refused(cases, "eval", "restored", "sharp", "--blurry", status=1)
     write(tmp_path / "some/seq0/0.png", photo(0))
     ran = invoke("eval", "restored", "sharp", "--blurry", tmp_path / "some", "--json", "-q")
     assert_failed(ran, "seq0/1", f"seq0/1: no image of that name in {tmp_path}/some")
@@ -190,8 +190,8 @@ def test_metrics_by_name_and_kinds_of_ssim() -> None:
         y, known = rgb2ycbcr(restored)[:, :, 0], rgb2ycbcr(sharp)[:, :, 0]
         told = peak_signal_noise_ratio(known, y, data_range=255)
         assert row["psnr_y"] == pytest.approx(told, abs=1e-4)
-        gaussian = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 255}
-        assert row["ssim_y"] == pytest.approx(structural_similarity(y, known, **gaussian), abs=1e-6)
+        told = structural_similarity(y, known, data_range=255, **GAUSSIAN)
+        assert row["ssim_y"] == pytest.approx(told, abs=1e-6)
     assert {"psnr_y", "ssim_y", "ssim_skimage"} < set(last["protocol"])
     assert "ssim_matlab" not in last["protocol"]
 
@@ -220,17 +220,16 @@ def test_alignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     alex = next(backbone for backbone in BACKBONES if backbone.name == "AlexNet")
-    torch.save(FeatureNetwork(alex, [*alex.layers]).state_dict(), tmp_path / "alex.pth")
+    backbone, file = tmp_path / "alex.pth", tmp_path / "heads.safetensors"
+    torch.save(FeatureNetwork(alex, [*alex.layers]).state_dict(), backbone)
     channels = (64, 192, 384, 256, 256)
     heads = {f"lin{i}.model.1.weight": torch.ones(1, n, 1, 1) for i, n in enumerate(channels)}
-    save_file(heads, tmp_path / "heads.safetensors")
-    options = ["--lpips", tmp_path / "alex.pth", "--lpips-heads", tmp_path / "heads.safetensors"]
-    rows, last = measured(*options, "--device", "cpu")
+    save_file(heads, file)
+    rows, last = measured("--lpips", backbone, "--lpips-heads", file, "--device", "cpu")
     assert last["total"]["lpips"] == pytest.approx(np.mean([row["lpips"] for row in rows]))
     assert "AlexNet (alex.pth)" in last["protocol"]["lpips"]
-
-    monkeypatch.setenv("BLURKIT_LPIPS", str(tmp_path / "alex.pth"))
-    monkeypatch.setenv("BLURKIT_LPIPS_HEADS", str(tmp_path / "heads.safetensors"))
+    monkeypatch.setenv("BLURKIT_LPIPS", str(backbone))
+    monkeypatch.setenv("BLURKIT_LPIPS_HEADS", str(file))
     assert measured("--device", "cpu")[0] == rows
 
 
@@ -267,28 +266,23 @@ def test_the_cost_of_a_network(checkpoint: Path) -> None:
     piped = done(*command, "-", "--json", input=checkpoint.read_bytes())
     assert f"{small['parameters']:,} parameters" in " ".join(piped.err.split())
     assert piped.json[-1] == last
-    sizes = {
-        ("--input-size", "300"): "--input-size 300: write WIDTHxHEIGHT",
-        ("--input-size", "0x16"): "--input-size 0x16: write WIDTHxHEIGHT",
-        ("--input-size", "260x256"): "MSDINet takes sides that are multiples of",
-    }
-    assert_each_refused(sizes, *command, checkpoint)
+    sizes = {(size,): f"--input-size {size}: write WIDTHxHEIGHT" for size in ("300", "0x16")}
+    sizes |= {("260x256",): "MSDINet takes sides that are multiples of"}
+    assert_each_refused(sizes, *command, checkpoint, "--input-size")
     assert_refused(invoke(*command, "no.pt"), "no.pt: no such checkpoint")
     assert_refused(invoke("eval", "-", "-c", "-"), "standard input can be read only once", status=2)
 
 
-WRONG = {
-    ("--metric", "best"): "choose from",
-    ("--ssim", "best"): "--ssim best: choose from",
-    ("--confidence", 95): "--confidence 95.0: give a number between 0 and 1",
-    ("--encoder", "x.pt"): "--encoder and --network require --checkpoint or --networks",
-    ("--resume",): "--resume requires -o",
-    ("-o", "scores.txt"): "scores.txt: name a file that ends in .csv, .json, .md, .tex",
-}
-
-
 def test_wrong_options_are_refused() -> None:
-    assert_each_refused(WRONG, "eval", "restored", "sharp")
+    wrong = {
+        ("--metric", "best"): "choose from",
+        ("--ssim", "best"): "--ssim best: choose from",
+        ("--confidence", 95): "--confidence 95.0: give a number between 0 and 1",
+        ("--encoder", "x.pt"): "--encoder and --network require --checkpoint or --networks",
+        ("--resume",): "--resume requires -o",
+        ("-o", "scores.txt"): "scores.txt: name a file that ends in .csv, .json, .md, .tex",
+    }
+    assert_each_refused(wrong, "eval", "restored", "sharp")
 
 
 # ---- without a reference -------------------------------------------------------------------------
@@ -319,7 +313,6 @@ class Pyiqa:
 
 
 def value(name: str, path: Path) -> float:
-    """What the measure gives for a file."""
     pixels = imageio.imread(path).astype(np.float32) / 255
     return float(Pyiqa.measures[name](torch.from_numpy(pixels).permute(2, 0, 1)[None]))
 
@@ -365,16 +358,14 @@ def test_methods_side_by_side_on_photos_without_ground_truth(photos: Path) -> No
 def test_measures_without_a_reference_beside_psnr(photos: Path) -> None:
     for n in range(3):
         write(photos / f"sharp/{n}.png", photo(n))
-    row, *_, last = done(
-        "eval", "theirs", "--reference", "sharp", "--no-reference", "niqe", "--json", "-q"
-    ).json
+    niqe = ("--no-reference", "niqe", "--json", "-q")
+    row, *_, last = done("eval", "theirs", "--reference", "sharp", *niqe).json
     assert row["psnr"] == pytest.approx(psnr(noisy(photo(0)) // 2, photo(0)))
     assert row["niqe"] == pytest.approx(value("niqe", photos / "theirs/0.png"), rel=1e-6)
     assert {"psnr", "niqe"} < last["protocol"].keys()
-    row, *_ = done("eval", "photos", "--no-reference", "niqe", "--json", "-q", "--html", "p").json
+    row, *_ = done("eval", "photos", *niqe, "--html", "p").json
     assert row["niqe"] == pytest.approx(value("niqe", photos / "photos/0.png"), rel=1e-6)
-    networks = ("eval", "--networks", "network", "photos/0.png", "--no-reference", "niqe")
-    row, _ = done(*networks, "--json", "-q").json
+    row, _ = done("eval", "--networks", "network", "photos/0.png", *niqe).json
     assert row["niqe"] > 0 and row["seconds"] > 0 and "psnr" not in row
 
 
@@ -406,9 +397,8 @@ def test_reports(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "s.json").read_text())
     assert content.pop("images") == rows and content == last
     assert [*last["sequences"]] == [f"seq{n}" for n in range(4)]
-    assert last["sequences"]["seq2"]["psnr"] == pytest.approx(
-        np.mean([psnr(noisy(photo(n)), photo(n)) for n in range(10, 15)])
-    )
+    expected = np.mean([psnr(noisy(photo(n)), photo(n)) for n in range(10, 15)])
+    assert last["sequences"]["seq2"]["psnr"] == pytest.approx(expected)
 
     with (tmp_path / "s.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

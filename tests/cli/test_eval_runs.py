@@ -31,15 +31,7 @@ from blurkit.systems.nafnet.networks import NAFNet
 from blurkit.systems.system import shipped_file
 from blurkit.systems.uses import start_engine
 from blurkit.tasks.inspect import macs, parameters
-from tests.cli.command import (
-    ENVIRONMENT,
-    WARM,
-    assert_failed,
-    assert_refused,
-    files,
-    start,
-    warm_environment,
-)
+from tests.cli.command import ENVIRONMENT, WARM, assert_failed, files, start, warm_environment
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import blurred, photo, write
 from tests.cli.test_html import Page
@@ -63,18 +55,15 @@ RUNS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(inside: None) -> None:
     """The current folder: each run's folder, blur/ and sharp/."""
-    for number in range(IMAGES):
-        write(tmp_path / f"sharp/s/{number}.png", photo(number))
-        write(tmp_path / f"blur/s/{number}.png", blurred(photo(number)))
-        for name, image in RUNS.items():
-            write(tmp_path / name / f"s/{number}.png", image(number))
-    return tmp_path
+    sides = RUNS | {"sharp": photo, "blur": lambda n: blurred(photo(n))}
+    for name, image in sides.items():
+        for number in range(IMAGES):
+            write(f"{name}/s/{number}.png", image(number))
 
 
 def known() -> dict[str, dict[str, float]]:
-    """PSNR by run and image, by scikit-image."""
     with np.errstate(divide="ignore"):
         return {
             run: {f"s/{n}": peak_signal_noise_ratio(photo(n), image(n)) for n in range(IMAGES)}
@@ -87,7 +76,7 @@ def compared(*options: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, last
 
 
-def test_three_runs(folder: Path) -> None:
+def test_three_runs(folder: None) -> None:
     rows, last = compared("--confidence", 0.95)
     expected = known()
     wins = dict.fromkeys(RUNS, 0)
@@ -110,7 +99,7 @@ def test_three_runs(folder: Path) -> None:
     assert len(last["worst"]) == len(last["best"]) == 3
 
 
-def test_the_table(folder: Path) -> None:
+def test_the_table(folder: None) -> None:
     ran = done("eval", *RUNS, "--reference", "sharp", "--blurry", "blur", "--by-sequence")
     assert ran.out == b""
     for words in ("eval: 12 images", "wins", "psnr blurriest 10 %", "worst: s/", "best: s/4"):
@@ -118,9 +107,9 @@ def test_the_table(folder: Path) -> None:
     assert f"{np.mean([*known()['noisy'].values()]):.2f}" in ran.err
 
 
-def test_what_is_paired_by_other_names_is_said(folder: Path) -> None:
+def test_what_is_paired_by_other_names_is_said(folder: None) -> None:
     for number in range(IMAGES):
-        write(folder / f"published/s-{number}_ours.png", noisy(photo(number)))
+        write(f"published/s-{number}_ours.png", noisy(photo(number)))
     command = ("eval", "published", "noisy", "--reference", "sharp")
     ran = done(*command)
     assert ran.lines[0] == "published: 12 paired by names that differ, such as s-0_ours with s/0"
@@ -129,7 +118,7 @@ def test_what_is_paired_by_other_names_is_said(folder: Path) -> None:
     assert done(*command, "-q").err == ""
 
 
-def test_two_runs_against_two_folders(folder: Path) -> None:
+def test_two_runs_against_two_folders(folder: None) -> None:
     """With a reference two folders are two runs, without they are restored and sharp."""
     told = done("eval", "noisy", "sharp", "--reference", "sharp", "--json", "-q").json[-1]["runs"]
     assert told["sharp"]["total"]["infinite"] == told["sharp"]["wins"] == IMAGES
@@ -137,7 +126,7 @@ def test_two_runs_against_two_folders(folder: Path) -> None:
     assert done("eval", "noisy", "--reference", "sharp", "--json", "-q").out == pairs
 
 
-def test_shards(folder: Path) -> None:
+def test_shards(folder: None) -> None:
     done("prepare", "noisy", "-o", "noisy.h5", "-q", "--jobs", 1)
     done("prepare", "sharp", "--as", "sharp", "-o", "sharp.h5", "-q", "--jobs", 1)
     ran = done("eval", "noisy.h5", "blurred", "--reference", "sharp.h5", "--json", "-q")
@@ -145,10 +134,9 @@ def test_shards(folder: Path) -> None:
     assert ran.json[-1]["runs"]["noisy.h5"]["total"]["psnr"] == pytest.approx(expected)
 
 
-def test_reports(folder: Path) -> None:
+def test_reports(folder: None) -> None:
     rows, last = compared("-o", "s.csv", "-o", "s.json", "-o", "s.md", "--confidence", 0.9)
-    content = json.loads(Path("s.json").read_text())
-    assert content.pop("images") == rows and content == last
+    assert json.loads(Path("s.json").read_text()) == last | {"images": rows}
     with Path("s.csv").open(newline="") as file:
         told = {(line["row"], line["run"], line["name"]): line for line in csv.DictReader(file)}
     for name, scores in known().items():
@@ -163,7 +151,7 @@ def test_reports(folder: Path) -> None:
         assert words in page
 
 
-def test_means_over_seeds_beside_a_papers_rows(folder: Path) -> None:
+def test_means_over_seeds_beside_a_papers_rows(folder: None) -> None:
     """Merging keeps the groups of runs; best and second are marked in every kind of table."""
     total = compared("-o", "runs.json")[1]["runs"]
     report = json.loads(Path("runs.json").read_text())
@@ -178,8 +166,7 @@ def test_means_over_seeds_beside_a_papers_rows(folder: Path) -> None:
     spread = json.loads(Path("all.json").read_text())["seeds"]["learning_rate 0.1"]
     assert spread["psnr"] == pytest.approx({"mean": mean, "deviation": deviation})
     page = Path("all.md").read_text()
-    text = f"{mean:.2f} ± {deviation:.2f}"
-    assert f"| learning_rate 0.1 (2 seeds) | {text} |" in page
+    assert f"| learning_rate 0.1 (2 seeds) | {mean:.2f} ± {deviation:.2f} |" in page
     assert "| DBGAN(+) (dbgan-1) | **31.10** | - | **0.9424** |" in page
     assert "| Gao et al. (dbgan-1) | _30.92_ | - | _0.9421_ |" in page
     table = Path("all.tex").read_text()
@@ -194,10 +181,10 @@ def test_means_over_seeds_beside_a_papers_rows(folder: Path) -> None:
     assert told["paper", "DBGAN (dbgan-1)"] == "30.43"
 
 
-def test_pictures(folder: Path) -> None:
+def test_pictures(folder: None) -> None:
     _, last = compared("--pictures", "shown", "--blurry", "blur")
     names = {case["name"] for case in [*last["worst"], *last["best"]]}
-    assert sorted(files(folder / "shown")) == sorted(f"{name}.png" for name in names)
+    assert sorted(files("shown")) == sorted(f"{name}.png" for name in names)
     picture = imageio.imread("shown/s/4.png")
     shown = [blurred(photo(4)), *(image(4) for image in RUNS.values()), photo(4)]
     assert picture.shape == (48, 5 * 64 + 4 * 8, 3)
@@ -205,15 +192,15 @@ def test_pictures(folder: Path) -> None:
         np.testing.assert_array_equal(picture[:, 72 * place : 72 * place + 64], image)
 
 
-def test_images_that_are_left_out_of_all_runs(folder: Path) -> None:
+def test_images_that_are_left_out_of_all_runs(folder: None) -> None:
     """A run lacks one, one is damaged, one has another size, and one has no reference."""
-    (folder / "noisy/s/3.png").unlink()
-    write(folder / "blurred/s/extra.png", photo(0))
-    (folder / "noisy/s/7.png").write_bytes(b"none")
-    write(folder / "blurred/s/5.png", photo(5, 32, 32))
+    Path("noisy/s/3.png").unlink()
+    write("blurred/s/extra.png", photo(0))
+    Path("noisy/s/7.png").write_bytes(b"none")
+    write("blurred/s/5.png", photo(5, 32, 32))
     ran = invoke("eval", *RUNS, "--reference", "sharp", "--json", "-q")
-    assert_failed(ran, "s/3", "s/3: no image of that name in noisy")
-    assert_failed(ran, "extra", "s/extra: no image of that name in noisy")
+    for name in ("s/3", "s/extra"):
+        assert_failed(ran, name, f"{name}: no image of that name in noisy")
     assert_failed(ran, "s/7", "noisy/s/7.png")
     assert_failed(ran, "s/5", "s/5: sizes differ: 32x32x3 and 64x48x3")
     *rows, last = ran.json
@@ -222,22 +209,24 @@ def test_images_that_are_left_out_of_all_runs(folder: Path) -> None:
     assert {t["total"]["images"] for t in last["runs"].values()} == {IMAGES - 3}
 
 
-def test_runs_that_cannot_be(folder: Path) -> None:
-    write(folder / "elsewhere/x.png", photo(0))
-    (folder / "cut.h5").write_bytes(b"no shard")
-    (folder / "empty").mkdir()
-    for run, reference, words, status in (
-        ("blurred", "-", "a stream cannot be paired by name", 2),
-        ("-", "sharp", "a stream cannot be paired by name", 2),
-        ("noisy", "sharp", "a run is named twice", 2),
-        ("none", "sharp", "none: no such file or folder", 1),
-        ("blurred", "none", "none: no such file or folder", 1),
-        ("elsewhere", "sharp", "elsewhere has x", 1),
-        ("blurred", "empty", "empty: holds no image and no shard", 1),
-        ("cut.h5", "sharp", "cut.h5: is not a shard", 1),
-    ):
-        ran = invoke("eval", "noisy", run, "--reference", reference, "-q")
-        assert_refused(ran, words, status=status)
+def test_runs_that_cannot_be(folder: None) -> None:
+    write("elsewhere/x.png", photo(0))
+    Path("cut.h5").write_bytes(b"no shard")
+    Path("empty").mkdir()
+    wrong = {
+        ("-", "blurred"): "a stream cannot be paired by name",
+        ("sharp", "-"): "a stream cannot be paired by name",
+        ("sharp", "noisy"): "a run is named twice",
+    }
+    assert_each_refused(wrong, "eval", "noisy", "-q", "--reference")
+    bad = {
+        ("sharp", "none"): "none: no such file or folder",
+        ("none", "blurred"): "none: no such file or folder",
+        ("sharp", "elsewhere"): "elsewhere has x",
+        ("empty", "blurred"): "empty: holds no image and no shard",
+        ("sharp", "cut.h5"): "cut.h5: is not a shard",
+    }
+    assert_each_refused(bad, "eval", "noisy", "-q", "--reference", status=1)
 
 
 # ---- networks ------------------------------------------------------------------------------------
@@ -246,12 +235,11 @@ PAIRS = 4
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> Path:
+def pairs(inside: None) -> None:
     """The current folder: pairs of blurry/ and sharp/."""
     for number in range(PAIRS):
-        write(tmp_path / f"blurry/{number}.png", blurred(photo(number)))
-        write(tmp_path / f"sharp/{number}.png", photo(number))
-    return tmp_path
+        write(f"blurry/{number}.png", blurred(photo(number)))
+        write(f"sharp/{number}.png", photo(number))
 
 
 def onnx_network(path: Path, *nodes: Any) -> Path:
@@ -268,9 +256,9 @@ def onnx_network(path: Path, *nodes: Any) -> Path:
 
 
 @pytest.fixture
-def square(pairs: Path) -> Path:
+def square(pairs: None) -> Path:
     """A network that makes the square of an image."""
-    return onnx_network(pairs / "square.onnx", helper.make_node("Mul", ["image"] * 2, ["restored"]))
+    return onnx_network(Path("square.onnx"), helper.make_node("Mul", ["image"] * 2, ["restored"]))
 
 
 @pytest.fixture
@@ -282,33 +270,31 @@ def warm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def picky(pairs: Path) -> Path:
+def picky(pairs: None) -> Path:
     """A network that divides by the largest value, and so fails on a black image."""
-    nodes = [
-        helper.make_node("ReduceMax", ["image"], ["most"]),
-        helper.make_node("Div", ["image", "most"], ["restored"]),
-    ]
-    return onnx_network(pairs / "picky.onnx", *nodes)
+    most = helper.make_node("ReduceMax", ["image"], ["most"])
+    divided = helper.make_node("Div", ["image", "most"], ["restored"])
+    return onnx_network(Path("picky.onnx"), most, divided)
 
 
 @pytest.mark.slow
-def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pairs: Path) -> None:
+def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path) -> None:
     torch.manual_seed(0)
-    torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, pairs / "naf.pth")
-    networks = {"tiny.pt": checkpoint, "square.onnx": square, "naf.pth": pairs / "naf.pth"}
+    torch.save({"params": NAFNet(8, (1,), 1, (1,)).state_dict()}, "naf.pth")
+    networks = {"tiny.pt": checkpoint, "square.onnx": square, "naf.pth": "naf.pth"}
     given = "eval", "--networks", *networks.values(), "blurry", "sharp", "--json"
     *rows, last = done(*given, "-o", "scores.md", "--html", "page", "--pictures", "rows").json
     assert [*last["runs"]] == [*networks] and len(rows) == PAIRS
     for name, file in networks.items():
         done("deblur", "blurry", "-c", file, "-o", f"made/{name}/", "-q", "--precision", "fp32")
         for row in rows:
-            made = imageio.imread(pairs / "made" / name / f"{row['name']}.png")
+            made = imageio.imread(f"made/{name}/{row['name']}.png")
             expected = peak_signal_noise_ratio(photo(int(row["name"])), made)
             assert row["runs"][name]["psnr"] == pytest.approx(expected)
             assert 0 < row["runs"][name]["seconds"] < 60
         total = last["runs"][name]["total"]
-        means = [row["runs"][name]["seconds"] for row in rows]
-        assert total["seconds"] == pytest.approx(np.mean(means))
+        seconds = [row["runs"][name]["seconds"] for row in rows]
+        assert total["seconds"] == pytest.approx(np.mean(seconds))
         assert total["memory"] == max(row["runs"][name]["memory"] for row in rows)
     memory = {name: last["runs"][name]["total"]["memory"] for name in networks}
     assert 30 < memory["square.onnx"] < memory["tiny.pt"] - 50  # it needs no torch
@@ -322,7 +308,7 @@ def test_the_table_is_that_of_separate_runs(checkpoint: Path, square: Path, pair
     captions = [picture["caption"] for picture in page.data["images"][0]["pictures"]]
     assert captions == ["before", *networks, "reference"]
     assert ("b", {}) in page.tags
-    assert imageio.imread(pairs / "rows/0.png").shape == (48, 5 * 64 + 4 * 8, 3)
+    assert imageio.imread("rows/0.png").shape == (48, 5 * 64 + 4 * 8, 3)
 
 
 @pytest.mark.usefixtures("warm")
@@ -363,14 +349,14 @@ def test_what_comes_with_blurkit_has_names(square: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm")
-def test_networks_run_as_asked(square: Path, pairs: Path) -> None:
+def test_networks_run_as_asked(square: Path) -> None:
     """By the protocol of their papers, in float32; MACs are of --input-size."""
     torch.manual_seed(0)
     network = NAFNet(8, (1,), 1, (1,))
-    torch.save({"params": network.state_dict()}, pairs / "naf.pth")
+    torch.save({"params": network.state_dict()}, "naf.pth")
     side = "blurry/0.png", "sharp/0.png"
     options = ("--protocol", "own", "--tile", 32, "--input-size", "48x32", "-o", "scores.md")
-    given = ("eval", "--networks", pairs / "naf.pth", square, *side, "--json", "-q")
+    given = ("eval", "--networks", "naf.pth", square, *side, "--json", "-q")
     row, last = done(*given, *options).json
     made = row["restored_with"]
     assert made["naf.pth"].startswith("protocol=local tile=32")
@@ -382,8 +368,7 @@ def test_networks_run_as_asked(square: Path, pairs: Path) -> None:
     assert totals["square.onnx"].get("gmacs") is None  # known of torch's networks alone
     assert last["protocol"]["gmacs"].endswith("for an image of 48x32")
     assert "| gmacs |" in Path("scores.md").read_text()
-    ran = invoke("eval", *side, "--protocol", "own")
-    assert_refused(ran, "--protocol requires --networks", status=2)
+    assert_each_refused({side: "--protocol requires --networks"}, "eval", "--protocol", "own")
 
 
 @pytest.mark.parametrize(
@@ -398,20 +383,17 @@ def test_networks_run_as_asked(square: Path, pairs: Path) -> None:
 )
 def test_the_protocols_of_papers(network: nn.Module | None, protocol: str) -> None:
     known = network and Checkpoint({"deblur": network.state_dict()})
-    engine = start_engine(
-        "deblurring",
-        known or load_checkpoint(shipped_file("msdi")),
-        placement=Placement("cpu", protocol="own"),
-    )
+    known = known or load_checkpoint(shipped_file("msdi"))
+    engine = start_engine("deblurring", known, placement=Placement("cpu", protocol="own"))
     assert engine.protocol == protocol and engine.describe()["precision"] == "float32"
 
 
 @pytest.mark.usefixtures("warm")
-def test_a_network_that_fails_is_left_out(square: Path, picky: Path, pairs: Path) -> None:
-    (pairs / "junk.onnx").write_bytes(b"junk")
-    nodes = [helper.make_node("Sub", ["image"] * 2, ["nought"])]
-    nodes += [helper.make_node("Div", ["image", "nought"], ["restored"])]
-    onnx_network(pairs / "never.onnx", *nodes)
+def test_a_network_that_fails_is_left_out(square: Path, picky: Path) -> None:
+    Path("junk.onnx").write_bytes(b"junk")
+    nought = helper.make_node("Sub", ["image"] * 2, ["nought"])
+    divided = helper.make_node("Div", ["image", "nought"], ["restored"])
+    onnx_network(Path("never.onnx"), nought, divided)
     given = "junk.onnx", "never.onnx", square, picky
     ran = invoke("eval", "--networks", *given, "blurry", "sharp", "--json", "-q")
     assert_failed(ran, "junk.onnx, never.onnx", "junk.onnx", "damaged")
@@ -423,9 +405,9 @@ def test_a_network_that_fails_is_left_out(square: Path, picky: Path, pairs: Path
 
 
 @pytest.mark.usefixtures("warm")
-def test_a_pair_that_a_network_fails_on_is_left_out(square: Path, picky: Path, pairs: Path) -> None:
-    write(pairs / "blurry/2.png", 0 * photo(2))
-    write(pairs / "blurry/9.png", photo(9))
+def test_a_pair_that_a_network_fails_on_is_left_out(square: Path, picky: Path) -> None:
+    write("blurry/2.png", 0 * photo(2))
+    write("blurry/9.png", photo(9))
     ran = invoke("eval", "--networks", square, picky, "blurry", "sharp", "--json", "-q")
     assert_failed(ran, "9, 2", "2: picky.onnx: ", "not finite")
     assert [row["name"] for row in ran.json[:-1]] == ["0", "1", "3"]
@@ -435,13 +417,13 @@ def test_a_pair_that_a_network_fails_on_is_left_out(square: Path, picky: Path, p
 
 
 @pytest.fixture
-def streaming(square: Path, picky: Path, pairs: Path) -> Iterable[subprocess.Popen[bytes]]:
+def streaming(square: Path, picky: Path) -> Iterable[subprocess.Popen[bytes]]:
     """A run of two networks that has evaluated the first pair of its standard input."""
     for number in range(2):
         images = {"blur": blurred(photo(number)), "sharp": photo(number)}
         blurkit.write_records([Record(str(number), images)], f"{number}.h5")
     given = "--networks", square, picky, "-", "--json"
-    started = start("eval", *given, env=ENVIRONMENT, stdin=subprocess.PIPE, cwd=pairs)
+    started = start("eval", *given, env=ENVIRONMENT, stdin=subprocess.PIPE)
     started.stdin.write(Path("0.h5").read_bytes())
     started.stdin.flush()
     assert [*json.loads(started.stdout.readline())["runs"]] == ["square.onnx", "picky.onnx"]

@@ -120,7 +120,7 @@ class FirstConfiguration(Configuration):
 
 @dataclass(frozen=True)
 class SecondConfiguration(Configuration):
-    """As above."""
+    """The other."""
 
     depth: str = option("deep", "Depth of the second, in words.")
     shape: float = option(0.25, "Roundness of the second.", below=1)
@@ -142,19 +142,15 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
     config = ModuleType("blurkit.systems.toys.config")
     for kind in (FirstConfiguration, SecondConfiguration, SecondInputs):
         setattr(config, kind.__name__, kind)
-    trainings = (
-        Training("first", "train-toy", "The first.", "FirstConfiguration", "plan"),
-        Training(
-            "second", "train-toy", "The second.", "SecondConfiguration", "plan", "SecondInputs"
-        ),
-    )
+    about = ("second", "train-toy", "The second.", "SecondConfiguration", "plan", "SecondInputs")
+    first = Training("first", "train-toy", "The first.", "FirstConfiguration", "plan")
+    trainings = (first, Training(*about))
     package = ModuleType("blurkit.systems.toys")
     package.SYSTEM = System("toys", "Toys", (), trainings=trainings)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "blurkit.systems.toys", package)
     monkeypatch.setitem(sys.modules, "blurkit.systems.toys.config", config)
     monkeypatch.setattr(descriptions, "NAMES", (*descriptions.NAMES, "toys"))
     calls: list[tuple[Any, ...]] = []
-
     monkeypatch.setattr(train, "run_training", lambda *given: calls.append(given))
     return TrainingCommand("train-toy", "toy.pt", "Train a toy.\n\nExamples: none."), calls
 
@@ -174,9 +170,8 @@ def test_fields_of_one_name_are_the_systems_own(toys: Toys) -> None:
         assert (chosen["command"], chosen["preset"], shards) == ("train-toy", "paper", ["shards/"])
         assert how.output == "toy.pt"
         assert ("map" in chosen["inputs"]) == ("alone" not in overrides) == second
-    assert run(command.command(["--depth", "deep"]), "--depth", "deep").exit_code == 2
-    wrong = ["--system", "third"]
-    assert run(command.command(wrong), *wrong).exit_code == 2
+    for wrong in (["--depth", "deep"], ["--system", "third"]):
+        assert run(command.command(wrong), *wrong).exit_code == 2
     assert calls == []
 
 
@@ -211,9 +206,7 @@ def test_options_of_another_system_are_refused(toys: Toys) -> None:
 
 
 @pytest.mark.parametrize("options", [DeblurOptions, ReblurOptions, EvaluationOptions])
-def test_the_limit_of_pixels_holds_for_every_command(
-    options: type[Common], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_limit_of_pixels_holds(options: type[Common], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "most_pixels", paths.most_pixels)
     options(max_pixels=100)
     with pytest.raises(BlurkitError, match="claims 11x10 pixels, more than --max-pixels 100"):
