@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,7 @@ IMPORTS = {module_of(path): imports(path) for path in FILES}
 
 
 def level(module: str) -> int:
-    top = module.split(".")[1]
-    return next(number for number, layer in enumerate(LAYERS) if top in layer)
+    return next(n for n, layer in enumerate(LAYERS) if module.split(".")[1] in layer)
 
 
 @pytest.mark.parametrize("module", sorted(set(IMPORTS) - {"blurkit"}))
@@ -55,25 +55,20 @@ def test_nothing_imports_upward(module: str) -> None:
     assert not {other for other in IMPORTS[module] if level(other) < level(module)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p))
+@pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_programs_for_development_are_not_needed(path: Path) -> None:
     """The wheel does not contain them."""
     assert not re.search(r"^ *(from|import) tests\b", path.read_text(), re.MULTILINE)
 
 
-PROGRAMS = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for folder in ("benchmarks", "tools", "torture")
-    for path in sorted((ROOT / "tests" / folder).glob("[!_]*.py"))
-    if not path.name.startswith("test_")
-]
-
-
 def test_programs_for_development_can_be_imported() -> None:
     """Most of them run for minutes or hours, so that no test does."""
-    assert len(PROGRAMS) > 20
-    for name in PROGRAMS:
-        importlib.import_module(name)
+    folders = ("benchmarks", "tools", "torture")
+    files = [p for folder in folders for p in (ROOT / "tests" / folder).glob("[!_]*.py")]
+    programs = [path for path in sorted(files) if not path.name.startswith("test_")]
+    assert len(programs) > 20
+    for path in programs:
+        importlib.import_module(module_of(path))
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -93,28 +88,23 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 INTERFACE = {"SYSTEM", "plan", "deblurring", "reblurring"}
 """Names that every system may have, with one meaning."""
 
-CALLS = {
-    *("deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness")
-}
+CALLS = {"deblur", "evaluate", "export", "info", "prepare", "read_records", "reblur", "sharpness"}
 """Tasks that a command or a call of the API is named after."""
 
 
+def defined(path: Path) -> Iterator[str]:
+    """The names that a module gives at its top level."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
 def test_no_two_public_things_have_one_name() -> None:
-    places: dict[str, list[str]] = {}
-    for path in FILES:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                names = [node.name]
-            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = [target.id for target in targets if isinstance(target, ast.Name)]
-            else:
-                continue
-            for name in names:
-                if not name.startswith("_"):
-                    places.setdefault(name, []).append(module_of(path))
-    twice = {name for name, modules in places.items() if len(modules) > 1}
-    assert twice == INTERFACE | CALLS
+    names = Counter(name for path in FILES for name in defined(path) if not name.startswith("_"))
+    assert {name for name, count in names.items() if count > 1} == INTERFACE | CALLS
 
 
 def code(path: Path) -> str:
@@ -132,9 +122,7 @@ def code(path: Path) -> str:
     return "\n".join(words)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if "systems" not in p.parts], ids=lambda p: module_of(p)
-)
+@pytest.mark.parametrize("path", [p for p in FILES if "systems" not in p.parts], ids=module_of)
 def test_only_systems_are_named_by_systems(path: Path) -> None:
     found = [line for line in code(path).splitlines() if NAMED.search(line)]
     found += re.findall(rf"\b(?:{CLASSES})\b", code(path))

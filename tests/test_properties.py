@@ -91,6 +91,7 @@ STEMS = st.lists(PARTS, min_size=1, max_size=2).map("/".join)
 
 
 def plant(root: Path, stems: set[str]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
     for stem in stems:
         path = root / f"{stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,22 +99,16 @@ def plant(root: Path, stems: set[str]) -> None:
 
 
 @given(st.sets(STEMS, min_size=1), st.sets(STEMS), st.sets(STEMS))
-def test_two_folders_are_paired_by_name_alone(
-    both: set[str], first: set[str], second: set[str]
-) -> None:
+def test_two_folders_are_paired_by_name(both: set[str], first: set[str], second: set[str]) -> None:
     first, second = first - both, second - both - first
     alone: list[str] = []
     with folder() as root:
         plant(root / "a", both | first)
         plant(root / "b", both | second)
-        (root / "a").mkdir(exist_ok=True)
-        (root / "b").mkdir(exist_ok=True)
-        scenes = find_two_sides(
-            f"{root}/a", f"{root}/b", ("restored", "sharp"), lambda name, _: alone.append(name)
-        )
+        roles, lonely = ("restored", "sharp"), lambda name, _: alone.append(name)
+        scenes = find_two_sides(f"{root}/a", f"{root}/b", roles, lonely)
         places = {s.name: [s.files[role].relative_to(root) for role in s.files] for s in scenes}
-    suffix = {name: [Path("a", f"{name}.png"), Path("b", f"{name}.png")] for name in both}
-    assert places == suffix
+    assert places == {n: [Path("a", f"{n}.png"), Path("b", f"{n}.png")] for n in both}
     assert sorted(alone) == sorted(first | second)
 
 
@@ -126,9 +121,7 @@ SEQUENCES = st.dictionaries(
 def test_what_a_list_keeps_for_testing_never_trains(
     sequences: dict[str, int], data: st.DataObject, split: str
 ) -> None:
-    scenes = [
-        f"{name}/{number:03d}" for name, count in sequences.items() for number in range(count)
-    ]
+    scenes = [f"{name}/{n:03d}" for name, count in sequences.items() for n in range(count)]
     kept = data.draw(st.sets(st.sampled_from(scenes), min_size=1))
     start = data.draw(st.sampled_from(("", "data/")))
     with folder() as root:
@@ -150,13 +143,10 @@ def test_what_a_list_keeps_for_testing_never_trains(
     st.integers(0, 10**6),
     st.dictionaries(PARTS, st.integers(1, 9), min_size=2),
 )
-def test_validation_takes_sequences_until_it_has_its_frames(
-    part: float, seed: int, lengths: dict[str, int]
-) -> None:
-    asked = Preparation(validation=part, seed=seed)
+def test_validation_takes_whole_sequences(part: float, seed: int, lengths: dict[str, int]) -> None:
     numbered = [(name, n) for name, count in lengths.items() for n in range(count)]
     frames = [Scene(f"{name}/{n}", {}, None, name) for name, n in numbered]
-    known = with_validation(asked, frames)
+    known = with_validation(Preparation(validation=part, seed=seed), frames)
     drawn = {scene.sequence for scene in frames if known.split_of(scene) == "val"}
     assert drawn == known.drawn and 0 < len(drawn) < len(lengths)  # none is divided
     taken = [lengths[name] for name in drawn]
@@ -183,11 +173,8 @@ def test_depths_come_back_from_floats(image: np.ndarray) -> None:
     np.testing.assert_array_equal(from_float(to_float(image), image.dtype), image)
 
 
-KEPT = {
-    np.uint8: (".png", ".bmp", ".ppm", ".tif"),
-    np.uint16: (".png", ".tif"),
-    np.float32: (".tif",),
-}
+KEPT = {np.uint8: (".png", ".bmp", ".ppm", ".tif"), np.uint16: (".png", ".tif")}
+KEPT |= {np.float32: (".tif",)}
 
 
 @given(DEPTHS.flatmap(lambda d: st.tuples(images(d), st.sampled_from(KEPT[d]))))
@@ -229,8 +216,7 @@ def test_shards_and_streams_give_back_records(records: list[Record], way: str | 
             with ShardWriter(path, compression=way) as writer:
                 for record in records:
                     writer.write(record)
-        back = list(read_records([str(path)]))
-    assert_all_same(back, records)
+        assert_all_same(list(read_records([str(path)])), records)
 
 
 # ---- names ---------------------------------------------------------------------------------------
@@ -239,11 +225,10 @@ def test_shards_and_streams_give_back_records(records: list[Record], way: str | 
 @given(st.text())
 def test_a_name_stays_in_its_folder_or_is_refused(name: str) -> None:
     with folder() as root:
-        sink = ImageFolder(root / "out", ("blur",))
         record = Record(name, {"blur": np.zeros((2, 2, 3), np.uint8)})
         try:
             path = safe_name(name)
-            sink.write(record)
+            ImageFolder(root / "out", ("blur",)).write(record)
         except BlurkitError as error:
             assert str(error).isprintable()
             assert not [p for p in root.rglob("*") if p.is_file()]

@@ -11,8 +11,8 @@ import torch
 from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.io.images import read_image
 from blurkit.systems.msfs.networks import MSFSNet
-from tests.cli.command import assert_done, assert_refused, shell
-from tests.cli.invoke import done, invoke
+from tests.cli.command import piped
+from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
 
@@ -68,12 +68,13 @@ def test_it_is_known_and_needs_no_encoder(released: Path, stage_1: Path) -> None
     (told,) = invoke("info", released, "--json").json
     assert told["networks"]["deblur"]["network"] == "MSFSNet"
     assert told["networks"]["deblur"]["layers"] == "official"
-    write("a.png", photo(1))
-    given = (Path("a.png"), "-c", released, "-o", "b.png")
-    assert_refused(invoke("reblur", *given, "--random"), "holds deblur (MSFSNet)")
-    ran = invoke("deblur", *given, "--encoder", stage_1)
-    assert_refused(ran, "does not accept --encoder", status=2)
-    assert_refused(invoke("deblur", *given, "--tile", 20), "--tile 20", "multiple of 8", status=2)
+    given = (write("a.png", photo(1)), "-c", released, "-o", "b.png")
+    assert_each_refused({("--random",): "holds deblur (MSFSNet)"}, "reblur", *given, status=1)
+    cases = {
+        ("--encoder", stage_1): "does not accept --encoder",
+        ("--tile", 20): "--tile 20: this network needs a multiple of 8",
+    }
+    assert_each_refused(cases, "deblur", *given)
 
 
 def test_its_cost_is_the_blurry_branchs() -> None:
@@ -113,10 +114,8 @@ def test_a_test_set_is_measured_in_one_command(name: str, released: Path) -> Non
     root = Path(name)
     realblur = name.startswith("RealBlur")
     (plant_realblur if realblur else plant_hide)(root)
-    script = ROOT / "examples/msfs_evaluation.sh"
-    ran = shell(f"bash {script} {root}/ {released}")
-    assert_done(ran)
-    found = json.loads((Path("evaluation") / f"{name}.json").read_text())
+    ran = piped(f"bash {ROOT}/examples/msfs_evaluation.sh {root}/ {released}")
+    found = json.loads(Path(f"evaluation/{name}.json").read_text())
     assert found["total"]["images"] == 2  # none of the training set
     assert {"psnr", "ssim_matlab"} < found["total"].keys()
     assert ("psnr_aligned" in found["total"]) == realblur

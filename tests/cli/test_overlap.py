@@ -2,8 +2,6 @@
 
 import select
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.sinks import Sink
 from blurkit.io.streams import shard_bytes
-from tests.cli.command import ENVIRONMENT, start
+from tests.cli.command import files, fresh, start
 from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import wait_for
 
@@ -103,14 +101,13 @@ def test_a_signal_keeps_what_is_finished(
     """Whole images are kept, a part of a shard is not."""
     for index in range(20):
         write(f"in/{index:02}.png", photo(index, 200, 200))
-    folder = Path("out")
-    process = start("deblur", "in", "-c", checkpoint, "-o", f"{folder}/{output}")
-    found = "*" if output else "[!.]*"
-    wait_for(lambda: any(path.stat().st_size > 10_000 for path in folder.glob(found)), 60)
+    process = start("deblur", "in", "-c", checkpoint, "-o", f"out/{output}")
+    found = "out/*" if output else "out/[!.]*"
+    wait_for(lambda: any(path.stat().st_size > 10_000 for path in Path().glob(found)), 60)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.splitlines()[-1]) == (status, last)
-    names = sorted(path.name for path in folder.iterdir())
+    names = [*files("out")]
     assert names == [f"{index:02}.png" for index in range(len(names))]
     assert len(names) < 20 and bool(names) != bool(output)
 
@@ -129,11 +126,10 @@ except SystemExit:
 """
 
 
-@pytest.mark.parametrize(("given", "spins"), [("", "10000"), ("ACTIVE", "30000000000")])
-def test_threads_of_torch_spin_briefly_unless_told_otherwise(given: str, spins: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")]
+)
+def test_threads_of_torch_spin_briefly_unless_told(given: dict[str, str], spins: str) -> None:
     """The OpenMP library of torch reports its settings when it is loaded."""
-    environment = ENVIRONMENT | {"OMP_DISPLAY_ENV": "VERBOSE"}
-    environment |= {"OMP_WAIT_POLICY": given} if given else {}
-    command = [sys.executable, "-c", LOADS_OPENMP, "--version"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert f"GOMP_SPINCOUNT = '{spins}'" in ran.stderr
+    ran = fresh("-c", LOADS_OPENMP, "--version", OMP_DISPLAY_ENV="VERBOSE", **given)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in ran.err

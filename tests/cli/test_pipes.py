@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.command import ENVIRONMENT, assert_done, records, shell
+from tests.cli.command import ENVIRONMENT, piped, records, shell, start
 from tests.cli.invoke import done
 from tests.cli.pictures import photo, write
 from tests.io.scenes import assert_all_same
@@ -16,25 +16,21 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_pipeline_prints_what_its_steps_do(checkpoint: Path, tree: Path) -> None:
-    piped = shell(
-        f"blurkit prepare {tree} -o - | blurkit deblur - -c {checkpoint} -o - | "
-        "blurkit eval - --json"
-    )
-    assert_done(piped)
+    prepare, deblur = f"blurkit prepare {tree} -o -", f"blurkit deblur - -c {checkpoint} -o -"
+    ran = piped(f"{prepare} | {deblur} | blurkit eval - --json")
     done("prepare", tree, "-o", "pairs/")
     done("deblur", "pairs", "-c", checkpoint, "-o", "restored.h5")
-    assert piped.out == done("eval", "restored.h5", "--json").out
-    assert len(piped.json) == 5
-    assert piped.json[-1]["total"]["psnr"] != piped.json[-1]["total"]["psnr_blur"]
+    assert ran.out == done("eval", "restored.h5", "--json").out
+    assert len(ran.json) == 5
+    assert ran.json[-1]["total"]["psnr"] != ran.json[-1]["total"]["psnr_blur"]
 
 
 def test_blurs_exchanged_interpolated_and_removed_in_a_line(joint: Path, shard: Path) -> None:
     command = f"-c {joint} --precision fp32 -q"
-    piped = shell(
+    piped(
         f"blurkit reblur {shard} --shuffle {command} -o - | "
         f"blurkit interpolate - --steps 2 {command} -o - | blurkit deblur - {command} -o out.h5"
     )
-    assert_done(piped)
     options = [*command.split(), "-o"]
     done("reblur", shard, "--shuffle", *options, "1.h5")
     done("interpolate", "1.h5", "--steps", 2, *options, "2.h5")
@@ -56,8 +52,8 @@ def test_shards_and_streams_are_one_another(shard: Path, tree: Path) -> None:
     assert done(*command, saved).out == whole
     assert done(*command, "-", input=saved.read_bytes()).out == whole
     parts = Path("1.h5"), Path("2.h5")
-    for number, path in enumerate(parts, 1):
-        done("prepare", tree, "-o", path, "--part", f"{number}/2", "-q")
+    for path in parts:
+        done("prepare", tree, "-o", path, "--part", f"{path.stem}/2", "-q")
     ran = done(*command, "-", input=b"".join(path.read_bytes() for path in parts))
     assert sorted(ran.out.splitlines()[:-1]) == sorted(whole.splitlines()[:-1])
 
@@ -65,19 +61,16 @@ def test_shards_and_streams_are_one_another(shard: Path, tree: Path) -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_reader_that_leaves_early_ends_the_writer_quietly(jobs: int) -> None:
     folder = many_photos(Path("photos"), 40)
-    ran = shell(
-        f"blurkit prepare {folder} -o - -q --jobs {jobs} | head -c 1000; echo ${{PIPESTATUS[0]}}"
-    )
+    prepare = f"blurkit prepare {folder} -o - -q --jobs {jobs}"
+    ran = shell(f"{prepare} | head -c 1000; echo ${{PIPESTATUS[0]}}")
     assert ran.err == ""
-    assert ran.out.startswith(b"\x89HDF\r\n\x1a\n")
-    assert ran.out.endswith(b"141\n")
+    assert ran.out.startswith(b"\x89HDF\r\n\x1a\n") and ran.out.endswith(b"141\n")
 
 
 def test_json_lines_to_a_reader_that_leaves_early(shard: Path) -> None:
     Path("many.h5").write_bytes(50 * shard.read_bytes())
     ran = shell("blurkit eval many.h5 --json -q | head -n 1; echo ${PIPESTATUS[0]}")
-    assert ran.err == ""
-    assert ran.out.endswith(b"}\n141\n")
+    assert ran.err == "" and ran.out.endswith(b"}\n141\n")
 
 
 def test_every_stage_says_that_the_first_failed(checkpoint: Path) -> None:
@@ -102,13 +95,8 @@ def many_photos(folder: Path, count: int) -> Path:
 
 def peak_memory(command: list[object], source: int | None, target: int) -> int:
     """The largest resident size, KiB, of a command between two open files."""
-    process = subprocess.Popen(
-        ["blurkit", *map(str, command)],
-        stdin=source,
-        stdout=target,
-        stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    )
+    streams = {"stdin": source, "stdout": target, "stderr": subprocess.DEVNULL}
+    process = start(*command, env=ENVIRONMENT, **streams)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -116,16 +104,13 @@ def peak_memory(command: list[object], source: int | None, target: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_number_of_records() -> None:
-    peaks = []
+    peaks, options = [], ["-o", "-", "-q"]
     for count in (20, 120):
         folder = many_photos(Path(str(count)), count)
-        stream = Path(f"{count}.h5")
-        with stream.open("wb") as file:
-            written = peak_memory(["prepare", folder, "-o", "-", "-q"], None, file.fileno())
-        with stream.open("rb") as file:
-            read = peak_memory(
-                ["prepare", "-", "-o", "-", "-q"], file.fileno(), os.open(os.devnull, os.O_WRONLY)
-            )
+        with Path(f"{count}.h5").open("wb") as stream:
+            written = peak_memory(["prepare", folder, *options], None, stream.fileno())
+        with Path(f"{count}.h5").open("rb") as stream:
+            read = peak_memory(["prepare", "-", *options], stream.fileno(), subprocess.DEVNULL)
         peaks.append((written, read))
     few, many = peaks
     for before, after in zip(few, many, strict=True):

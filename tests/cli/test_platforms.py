@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import blurkit.tasks
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import replacing
-from tests.cli.command import ENVIRONMENT, assert_refused, records
+from tests.cli.command import assert_refused, fresh, records
 from tests.cli.invoke import done, invoke
 from tests.cli.pictures import blurred, photo, write
 from tests.shared import ROOT
@@ -82,25 +81,15 @@ ALL = f"""
 def test_commands_work_without_what_windows_lacks(
     commands: str, shard: Path, checkpoint: Path, joint: Path
 ) -> None:
-    for number in range(2):
-        write(f"photos/{number}.png", blurred(photo(number)))
-    files = {"one": "photos/0.png", "two": "photos/1.png", "photos": "photos", "shard": shard}
+    one, two = (write(f"photos/{number}.png", blurred(photo(number))) for number in range(2))
+    files = {"one": one, "two": two, "photos": "photos", "shard": shard}
     filled = commands.format(**files, checkpoint=checkpoint, joint=joint)
     lines = [line.strip() for line in filled.splitlines() if line.strip()]
     Path("windows.py").write_text(WINDOWS)
-    ran = subprocess.run(
-        [sys.executable, "windows.py"],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == [line.split()[0] for line in lines]
+    ran = fresh("windows.py", input="\n".join(lines), PYTHONPATH=str(ROOT))
+    assert ran.status == 0, ran.err
+    assert ran.out.decode().split() == [line.split()[0] for line in lines]
     assert not [*Path().rglob(".*.lock")]
-
-
-# ---- file systems --------------------------------------------------------------------------------
 
 
 def failing(number: int) -> Callable[..., Any]:
@@ -151,17 +140,13 @@ def test_a_copy_that_fails_is_not_left_half_written(monkeypatch: pytest.MonkeyPa
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(shutil, "copyfile", copied)
-    with (
-        pytest.raises(BlurkitError, match="cannot be written"),
-        replacing(Path("a.txt")) as partial,
-    ):
+    failed = pytest.raises(BlurkitError, match="cannot be written")
+    with failed, replacing(Path("a.txt")) as partial:
         partial.write_text("whole")
     assert not [*Path().iterdir()]
 
 
-def test_without_onnx_runtime_a_line_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Path
-) -> None:
+def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for name in ("blurkit.engine.onnx_runner", "blurkit.tasks.export"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -170,6 +155,6 @@ def test_without_onnx_runtime_a_line_says_what_to_install(
     Path("net.onnx").write_bytes(b"onnx")
     words = "pip install 'blurkit[cpu]', or 'blurkit[gpu]'"
     assert_refused(invoke("deblur", "photo.png", "-c", "net.onnx"), words)
-    assert words in invoke("info", "net.onnx").err
-    assert words in invoke("export", checkpoint, "-o", "new.onnx").err
+    for command in (("info", "net.onnx"), ("export", checkpoint, "-o", "new.onnx")):
+        assert words in invoke(*command).err
     done("deblur", "photo.png", "--method", "network", "-o", "a.png", "-q")  # by torch

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,16 @@ import numpy as np
 import pytest
 import skimage.data
 
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    files,
-    records,
-    run,
-    shard_records,
-)
+from tests.cli.command import assert_failed, assert_refused, files, records, run, shard_records
 from tests.cli.invoke import assert_each_refused, done, invoke, results
-from tests.cli.pictures import photo, plant_pair, plant_tree, write
+from tests.cli.pictures import photo, plant_pair, plant_photos, plant_tree, write
 from tests.io.scenes import assert_all_same
 
 # ---- datasets ------------------------------------------------------------------------------------
 
 # The PSNR of blur against sharp that the data's README states.
-GOPRO = {
-    "building/dh03": 22.87,
-    "parked_cars/dh01": 22.31,
-    "square/000001": 24.05,
-    "square/dh00": 23.58,
-}
+GOPRO = {"building/dh03": 22.87, "parked_cars/dh01": 22.31}
+GOPRO |= {"square/000001": 24.05, "square/dh00": 23.58}
 REDS_VAL = [24.53, 28.10, 29.16, 25.73, 27.62, 28.73, 25.17, 23.51, 25.16, 27.14]
 
 
@@ -58,8 +47,7 @@ def test_gopro_tree(shared_data: Path) -> None:
     test = told["splits"]["test"]
     assert (test["records"], test["sizes"], test["bytes"]) == (4, {"1280x720": 4}, 4 * 5529600)
     assert test["psnr_blur"] == pytest.approx(np.mean(list(GOPRO.values())), abs=0.01)
-    assert told["shards"] == ["gopro/test-00000.h5"]
-    assert told["left_out"] == []
+    assert told["shards"] == ["gopro/test-00000.h5"] and told["left_out"] == []
 
 
 def test_reds_tree(shared_data: Path) -> None:
@@ -80,22 +68,20 @@ def test_reds_tree(shared_data: Path) -> None:
     assert [r.attrs["split"] for r in only] == ["val"] * 3
 
 
-def test_validation_is_a_fraction_of_the_frames(tmp_path: Path) -> None:
+def test_validation_is_a_fraction_of_the_frames() -> None:
     """Of eight sequences of one to eight frames, with two seeds."""
     for sequence in range(8):
-        for frame in range(sequence + 1):
-            write(tmp_path / f"data/train/blur/{sequence}/{frame}.png", photo(frame, 24, 24))
-            write(tmp_path / f"data/train/sharp/{sequence}/{frame}.png", photo(frame, 24, 24))
+        for side in ("blur", "sharp"):
+            plant_photos(f"data/train/{side}/{sequence}", sequence + 1, 24, 24)
     drawn = []
     for seed in range(2):
         options = ("--validation", 0.3, "--seed", seed, "--jobs", 1)
-        results(f"split{seed}", "prepare", tmp_path / "data", *options)
+        results(f"split{seed}", "prepare", "data", *options)
         train, val = (records(f"split{seed}/{split}-00000.h5") for split in ("train", "val"))
         sequences = [{record.attrs["sequence"] for record in part} for part in (train, val)]
         assert sequences[0].isdisjoint(sequences[1]) and len(set.union(*sequences)) == 8
         assert 0.3 * 36 <= len(val) < 0.3 * 36 + 8
-        kept = results(f"{seed}.h5", "prepare", tmp_path / "data", *options, "--split", "val")
-        assert_all_same(kept, val)
+        assert_all_same(results(f"{seed}.h5", "prepare", "data", *options, "--split", "val"), val)
         drawn.append(sequences[1])
     assert drawn[0] != drawn[1]
     results("again", "prepare", "split0/train-00000.h5", *options)  # by the records' sequences
@@ -103,16 +89,15 @@ def test_validation_is_a_fraction_of_the_frames(tmp_path: Path) -> None:
     assert sum(found.values()) == len(records("split0/train-00000.h5")) and len(found) == 2
 
 
-def test_validation_needs_something_to_train_on(tmp_path: Path) -> None:
-    for frame in range(3):
-        write(tmp_path / f"data/blur/walk/{frame}.png", photo(frame, 24, 24))
-        write(tmp_path / f"data/sharp/walk/{frame}.png", photo(frame, 24, 24))
-    command = ("prepare", tmp_path / "data", "-o", f"{tmp_path}/shards/")
-    ran = invoke(*command, "--validation", 0.5)
-    assert_refused(ran, "error: --validation: walk is all there is to train on")
-    assert_refused(invoke(*command, "--validation", 1), "--validation 1", status=2)
-    stream = done("prepare", tmp_path / "data", "-o", "-").out
-    ran = invoke("prepare", "-", "--validation", 0.5, "-o", f"{tmp_path}/s/", input=stream)
+def test_validation_needs_something_to_train_on() -> None:
+    for side in ("blur", "sharp"):
+        plant_photos(f"data/{side}/walk", 3, 24, 24)
+    command = ("prepare", "data", "-o", "shards/", "--validation")
+    refused = invoke(*command, 0.5)
+    assert_refused(refused, "error: --validation: walk is all there is to train on")
+    assert_refused(invoke(*command, 1), "--validation 1", status=2)
+    stream = done("prepare", "data", "-o", "-").out
+    ran = invoke("prepare", "-", "--validation", 0.5, "-o", "s/", input=stream)
     assert_refused(ran, "--validation: a stream is known only at its end", status=2)
 
 
@@ -129,10 +114,7 @@ def test_tiles(tree: Path) -> None:
 
 def test_chosen_blur() -> None:
     plant_pair("gopro/test", "scene/0")
-    scene = Path("gopro/test/scene")
-    (scene / "blur_gamma").mkdir()
-    for path in (scene / "sharp").iterdir():
-        (scene / "blur_gamma" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree("gopro/test/scene/sharp", "gopro/test/scene/blur_gamma")
     for blur, same in (("blur", False), ("blur_gamma", True)):
         (record,) = results(f"{blur}.h5", "prepare", "gopro", "--blur", blur)
         assert record.name == "scene/0"
@@ -154,7 +136,8 @@ def test_photos_as_they_lie_in_a_package() -> None:
 
 def test_jobs_and_parts_make_the_same_shards(tree: Path) -> None:
     for jobs in (1, 2):
-        assert_done(run("prepare", tree, "-o", f"jobs{jobs}/", "--jobs", jobs, "-q"))
+        ran = run("prepare", tree, "-o", f"jobs{jobs}/", "--jobs", jobs, "-q")
+        assert ran.status == 0, ran.err
     assert files("jobs1") == files("jobs2")
     for part in ("1/3", "2/3", "3/3"):
         together = results("parts", "prepare", tree, "--part", part)
@@ -164,14 +147,13 @@ def test_jobs_and_parts_make_the_same_shards(tree: Path) -> None:
 
 
 def test_existing_output(tree: Path) -> None:
-    outputs = (Path("shards"), Path("one.h5"))
-    for output in outputs:
+    for output in ("shards", "one.h5"):
         results(output, "prepare", tree)
     before = files()
     for output in ("shards/", "one.h5"):
         assert_refused(invoke("prepare", tree, "-o", output, "-q"), output.rstrip("/"), "--force")
     assert files() == before
-    for output in outputs:
+    for output in ("shards", "one.h5"):
         assert len(results(output, "prepare", tree, "--force", "--limit", 1)) == 1
 
 
@@ -201,21 +183,21 @@ def test_compressed_and_resumed_shards_hold_the_same() -> None:
     """Shards that end in the middle of a photo's tiles are continued with the next tile."""
     tree = plant_tree("tree", 3, height=480, width=480)
     command = ("prepare", tree, "--crop", 320, "--stride", 160, "--shard-size", 1, "--jobs", 1)
-    folder, small, cut = Path("whole"), Path("small.h5"), Path("cut")
-    whole = results(folder, *command)
-    shards = sorted(folder.iterdir())
+    whole = results("whole", *command)
+    shards = sorted(Path("whole").iterdir())
     assert [path.name for path in shards] == [f"test-{i:05d}.h5" for i in range(12)]
-    assert_all_same(results(small, *command, "--compress"), whole)
-    assert small.stat().st_size < 0.85 * sum(path.stat().st_size for path in shards)
-    cut.mkdir()
+    assert_all_same(results("small.h5", *command, "--compress"), whole)
+    size = Path("small.h5").stat().st_size
+    assert size < 0.85 * sum(path.stat().st_size for path in shards)
+    Path("cut").mkdir()
     for path in shards[:6]:
-        (cut / path.name).write_bytes(path.read_bytes())
-    (told,) = done(*command, "-o", f"{cut}/", "--resume", "--json", "-q").json
-    assert_all_same(shard_records(cut), whole)
+        shutil.copy(path, "cut")
+    (told,) = done(*command, "-o", "cut/", "--resume", "--json", "-q").json
+    assert_all_same(shard_records("cut"), whole)
     assert (told["already"], told["splits"]["test"]["records"]) == (6, 6)
-    before = files(folder)
-    results(folder, *command, "--resume")  # of what is finished
-    assert files(folder) == before
+    before = files("whole")
+    results("whole", *command, "--resume")  # of what is finished
+    assert files("whole") == before
 
 
 @pytest.mark.parametrize(("missing", "whole"), [(15_000, 3), (40_000, 2)])
@@ -233,11 +215,7 @@ def test_a_truncated_shard_is_rebuilt(shard: Path, missing: int, whole: int) -> 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four photos of 64x48."""
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(4):
-        write(folder / f"{number}.png", photo(number))
-    return folder
+    return plant_photos(tmp_path_factory.mktemp("photos"), 4)
 
 
 def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path) -> None:
@@ -250,9 +228,9 @@ def test_synthesized_blur_is_the_same_however_it_is_made(photos: Path) -> None:
         ("backwards", invoke, backwards, ["--jobs", 1]),
         ("other", invoke, [photos], ["--jobs", 1, "--seed", 7]),
     ):
-        output = Path(f"{name}.h5")
-        assert_done(start("prepare", *inputs, "-o", output, *options, *more))
-        made[name] = sorted(records(output), key=lambda record: record.name)
+        ran = start("prepare", *inputs, "-o", f"{name}.h5", *options, *more)
+        assert ran.status == 0, ran.err
+        made[name] = sorted(records(f"{name}.h5"), key=lambda record: record.name)
     one = made["one"]
     copies = ("", *(f"-copy{copy}" for copy in range(1, 4)))
     assert [record.name for record in one] == [f"{n}{copy}" for n in range(4) for copy in copies]
@@ -305,22 +283,19 @@ def test_a_response_curve_is_kept(photos: Path) -> None:
 
 
 def test_contact_sheet(photos: Path) -> None:
-    sheet = Path("sheet.png")
     command = ("prepare", photos, "--synthesize", "realistic", "--copies", 2, "--jobs", 1, "-q")
-    made = results("a.h5", *command, "--sheet", sheet)
-    picture = imageio.imread(sheet)
+    made = results("a.h5", *command, "--sheet", "sheet.png")
+    picture = imageio.imread("sheet.png")
     assert picture.shape[2] == 3
     for number, record in enumerate(made[:2]):  # the first pairs, side by side, as they are
         left = number * (2 * 64 + 8 + 8)
         np.testing.assert_array_equal(picture[:48, left : left + 64], record.images["sharp"])
         np.testing.assert_array_equal(picture[:48, left + 72 : left + 136], record.images["blur"])
         assert picture[48:64, left : left + 136].min() < 128  # a caption below
-    before = files()
     other = (*command, "-o", "b.h5", "--sheet")
-    assert_refused(invoke(*other, sheet), "sheet.png: exists already")
-    assert_refused(invoke(*other, "s.txt"), "--sheet s.txt: name an image file", status=2)
-    assert files() == before
-    done(*other, sheet, "--force")
+    assert_each_refused({("sheet.png",): "sheet.png: exists already"}, *other, status=1)
+    assert_each_refused({("s.txt",): "--sheet s.txt: name an image file"}, *other)
+    done(*other, "sheet.png", "--force")
 
 
 # ---- frames --------------------------------------------------------------------------------------
@@ -349,7 +324,7 @@ def test_interpolated_frames_of_a_clip_with_a_cut(clip: Path) -> None:
     assert [record.name for record in made] == ["clip/1", "clip/3", "clip/7"]
     for record in made:
         told = {"average": 3, "stride": 2, "interpolate": 8, "samples": 17, "gamma": 2.2}
-        assert {key: record.attrs[key] for key in told} == told
+        assert told.items() <= record.attrs.items()
         assert 0.8 < record.attrs["flow_agreement"] < 1
     photo = skimage.data.astronaut() / 255.0
     real = [photo[100:196, 100 + step : 228 + step] ** 2.2 for step in range(11)]
@@ -401,9 +376,7 @@ def test_wrong_usage(photos: Path) -> None:
         ("-o", ""): "-o : name ",
         ("--response", "curve.txt"): "--response requires --average",
         ("-o", "pairs.h5", "--resume"): "--resume requires a folder",
+        ("--synthesize", "spin"): "spin",
     }
     assert_each_refused(cases, "prepare", photos, "-o", "out/", "-q")
-    ran = invoke("prepare", photos, "-o", "x.h5", "--synthesize", "spin")
-    assert ran.status == 2 and "spin" in ran.err
     assert invoke("prepare").status == 2
-    assert files() == {}

@@ -12,7 +12,7 @@ from blurkit.data.sources import read_records
 from blurkit.synthesis.averaging import Averaging
 from tests.cli.command import Ran, assert_done, assert_refused, files, records, shard_records
 from tests.cli.invoke import invoke
-from tests.cli.pictures import blurred, photo, write
+from tests.cli.pictures import blurred, photo, plant_photos, write
 from tests.data.trees import TREES, J, R
 from tests.synthesis.exposures import averaged_records
 
@@ -117,17 +117,13 @@ def test_no_test_image_enters_training(layout: str, tmp_path: Path) -> None:
     assert_split(tmp_path / "shards", pictures)
     outside = find_scenes(data.parent)  # unpacked into a folder of its own name
     assert outside.left_out == []
-    assert splits_of(outside) == splits_of(found)
-
-
-def splits_of(found: Found[Scene]) -> dict[Path, str | None]:
-    return {scene.files["blur"]: scene.split for scene in found.items}
+    inner, outer = ({s.files["blur"]: s.split for s in f.items} for f in (found, outside))
+    assert inner == outer
 
 
 @pytest.mark.parametrize("split", ["test", "testing", "GoPro_test", "TestSet"])
 def test_frames_of_a_test_folder_are_not_trained_on(split: str, tmp_path: Path) -> None:
-    for number in range(3):
-        write(tmp_path / split / "walk" / f"{number}.png", photo(number))
+    plant_photos(tmp_path / split / "walk", 3)
     for root in (tmp_path, tmp_path / split):
         (record,) = averaged_records([root], Averaging(3))
         assert record.attrs["split"] == "test"
@@ -212,11 +208,8 @@ def write_lists(folder: Path, start: str = f"{J}/", letter: str = "J") -> list[P
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for split, scenes in LISTED.items():
-        rows = [
-            f"{start}scene{s:03d}/gt/gt_{i}.png {start}scene{s:03d}/blur/blur_{i}.png "
-            for s in scenes
-            for i in (1, 2, 10)
-        ]
+        places = [(f"{start}scene{s:03d}", i) for s in scenes for i in (1, 2, 10)]
+        rows = (f"{place}/gt/gt_{i}.png {place}/blur/blur_{i}.png " for place, i in places)
         paths.append(folder / f"RealBlur_{letter}_{split}_list.txt")
         paths[-1].write_text("\n".join(rows))
     return paths
@@ -226,7 +219,7 @@ def names(folder: Path, split: str) -> set[str]:
     return {r.name for path in folder.glob(f"{split}-*.h5") for r in records(path)}
 
 
-def assert_found(found: Found[Scene], splits: list[str]) -> None:
+def assert_found(found: Found[Scene], splits: list[str] = SPLITS) -> None:
     """All is in a list, and every line of the lists names something."""
     assert found.left_out == found.unmatched == []
     assert [scene.split for scene in found.items] == splits
@@ -239,7 +232,7 @@ def test_lines_may_start_in_any_of_the_folders(place: str, start: str, tmp_path:
     folder = {"inside": data / "lists", "beside": data.parent, "elsewhere": tmp_path / "x/y"}[place]
     lists = write_lists(folder, start)
     found = find_scenes(data, lists=lists if place == "elsewhere" else ())
-    assert_found(found, SPLITS)
+    assert_found(found)
     for scene in found.items:
         assert Path(scene.split_source) == lists[scene.split == "test"]
         assert (scene.split == "test") == scene.name.startswith("scene230/blur_")
@@ -274,17 +267,17 @@ def test_absolute_paths_paths_that_go_up_and_names_with_blanks(tmp_path: Path) -
     for folder, start in ((tmp_path / "x", f"{data}/"), (data / "lists", "../")):
         lists = write_lists(folder, start)
         for root in (data, tmp_path / "link"):
-            assert_found(find_scenes(root, lists=lists), SPLITS)
+            assert_found(find_scenes(root, lists=lists))
     blank = plant_realblur(tmp_path / "Real Blur J")
     lists = write_lists(tmp_path / "my lists", "Real Blur J/")
-    assert_found(find_scenes(blank, lists=lists), SPLITS)
+    assert_found(find_scenes(blank, lists=lists))
 
 
 def test_names_of_sequences(tmp_path: Path) -> None:
     data = plant_realblur(tmp_path / J)
     (data / "train.txt").write_text("scene001\nscene002\n")
     (data / "test.txt").write_text("scene230\n")
-    assert_found(find_scenes(data), SPLITS)
+    assert_found(find_scenes(data))
     (data / "test.txt").write_text("230\n")
     assert_refused(prepare(data, tmp_path), f"{data}/test.txt, line 1: 230", "none of the list's 1")
 
@@ -296,7 +289,7 @@ def test_lists_about_other_folders_are_no_errors(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("GoPro/test/blur/1.png\n")
     (tmp_path / "train_notes.txt").write_text("Trained on Monday, for three days\n")
     (data / "test_notes.txt").write_text("Tested on Tuesday\n")
-    assert_found(find_scenes(data), SPLITS)
+    assert_found(find_scenes(data))
     assert_found(find_scenes(data / "scene230"), ["test"] * 3)
     plant_realblur(tmp_path / R)
     both = find_scenes(tmp_path)
@@ -352,8 +345,7 @@ def test_the_test_list_wins(given: bool, data: Path, tmp_path: Path) -> None:
     assert ran.status == 1
     assert f"{train}: lists 3 scenes for training that are kept for testing" in ran.err
     assert f"scene230/blur_1, test by {test}" in ran.err
-    assert len(names(tmp_path / "shards", "train")) == 6
-    assert len(names(tmp_path / "shards", "test")) == 3
+    assert [len(names(tmp_path / "shards", split)) for split in ("train", "test")] == [6, 3]
 
 
 def test_the_summary_names_the_source_of_each_split(data: Path, tmp_path: Path) -> None:
@@ -368,14 +360,11 @@ def test_the_summary_names_the_source_of_each_split(data: Path, tmp_path: Path) 
         "val": (3, {"--validation": 3}),
         "test": (3, {str(lists[1]): 3}),
     }
-    assert "split val: 3 by --validation" in ran.lines
-    assert f"split test: 3 by {lists[1]}" in ran.lines
+    assert {"split val: 3 by --validation", f"split test: 3 by {lists[1]}"} <= {*ran.lines}
     (again,) = prepare(tmp_path / "shards/test-00000.h5", tmp_path / "again", "--json").json
     assert again["splits"]["test"]["split_from"] == {str(lists[1]): 3}
 
-    plain = tmp_path / "plain"
-    for number in range(2):
-        write(plain / f"{number}.png", photo(number))
+    plain = plant_photos(tmp_path / "plain", 2)
     write(plain / "Test/2.png", photo(2))
     (told,) = prepare(plain, plain, "--json").json
     assert told["splits"]["train"]["split_from"] == {"none": 2}
