@@ -8,6 +8,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,16 +34,16 @@ from tests.cli import bgans
 from tests.cli.command import records
 from tests.cli.invoke import done
 from tests.cli.kernel_spaces import CODE, saved
-from tests.cli.pictures import blurred, photo, write
+from tests.cli.pictures import blurred, photo, plant_photos, write
 from tests.engine.networks import steered, stored
 from tests.shared import ROOT, vgg11
 
+net = partial(load, "deblur.pt")
 BLUR_CODE = np.random.default_rng(0).standard_normal((CODE, 2, 2)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny networks and photos."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
     whole = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
@@ -56,9 +57,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("photo.png", "blurry.png"):
         write(folder / name, blurred(photo(5, 64, 80)))
     write(folder / "other.png", photo(50, 60, 56))
+    plant_photos(folder / "others", 2)
     for number in range(2):
         write(folder / f"photos/{number}.png", blurred(photo(number)))
-        write(folder / f"others/{number}.png", photo(number))
     pair = Record("a/b", {"sharp": photo(7), "blur": blurred(photo(7))}, {"number": 3})
     blurkit.write_records([pair], folder / "pairs.h5")
     blurkit.write_records([Record("k", {}, {"kernel": BLUR_CODE})], folder / "code.h5")
@@ -80,8 +81,9 @@ def x(files: Path) -> SimpleNamespace:
     (other,) = blurkit.read_records("other.png", image="sharp")
     both = {"sharp": images["sharp"], "blur": images["blurry"]}
     models = {name: load(f"{name}.pt") for name in ("enc", "kernel", "bgan")}
-    found = {"pair": pair, "both": both, "sharp_record": sharp, "other_record": other}
-    return SimpleNamespace(**images, **found, **models, net=load("deblur.pt"), default=load())
+    found = {"pair": pair, "both": both, "record": sharp, "other_record": other}
+    sweep = partial(models["enc"].interpolate, images["sharp"], images["photo"])
+    return SimpleNamespace(**images, **found, **models, net=net(), default=load(), sweep=sweep)
 
 
 # ---- what commands give --------------------------------------------------------------------------
@@ -93,16 +95,14 @@ THREE = "transfer other.png sharp.png photo.png"
 NOISE = "reblur sharp.png --noise -c bgan.pt"
 CALLS: dict[str, Callable[[Any], Any]] = {
     DEBLUR: lambda x: x.net.deblur(x.photo),
-    f"{DEBLUR} --tile 32 --overlap 8": lambda x: load("deblur.pt", tile=32, overlap=8).deblur(
+    f"{DEBLUR} --tile 32 --overlap 8": lambda x: net(tile=32, overlap=8).deblur(x.photo),
+    f"{DEBLUR} --protocol slices --strength 0.3": lambda x: net(protocol="slices").deblur(
+        x.photo, strength=0.3
+    ),
+    f"{DEBLUR} --precision fp32 --device cpu": lambda x: net(precision="fp32", device="cpu").deblur(
         x.photo
     ),
-    f"{DEBLUR} --protocol slices --strength 0.3": lambda x: load(
-        "deblur.pt", protocol="slices"
-    ).deblur(x.photo, strength=0.3),
-    f"{DEBLUR} --precision fp32 --device cpu": lambda x: load(
-        "deblur.pt", precision="fp32", device="cpu"
-    ).deblur(x.photo),
-    f"{DEBLUR} --encoder enc.pt": lambda x: load("deblur.pt", ["enc.pt"]).deblur(x.photo),
+    f"{DEBLUR} --encoder enc.pt": lambda x: net(["enc.pt"]).deblur(x.photo),
     "deblur photo.png": lambda x: x.default.deblur(x.photo),
     "deblur photo.png --method network": lambda x: x.default.deblur(x.photo, method="network"),
     "deblur pairs.h5 -c deblur.pt": lambda x: x.net.deblur(x.pair),
@@ -115,29 +115,23 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     f"{SPACE} --like pairs.h5": lambda x: x.kernel.reblur(x.sharp, x.pair),
     "transfer sharp.png pairs.h5 -c kernel.pt": lambda x: x.kernel.transfer(x.sharp, x.pair),
     f"{SPACE} --random --seed 4 --random-scale 2": lambda x: x.kernel.random_blur(
-        x.sharp_record, seed=4, scale=2
+        x.record, seed=4, scale=2
     ),
     f"{SPACE} --kernel code.h5": lambda x: x.kernel.apply_kernel(x.sharp, BLUR_CODE),
     "reblur sharp.png --kernel k.npy": lambda x: x.default.apply_kernel(x.sharp, np.eye(5)),
     "reblur sharp.png --kernel k.npy --gamma 2.2": lambda x: x.default.apply_kernel(
         x.sharp, np.eye(5), gamma=2.2
     ),
-    NOISE: lambda x: x.bgan.random_blur(x.sharp_record),
+    NOISE: lambda x: x.bgan.random_blur(x.record),
     f"{NOISE} --seed 4 --random-scale 0.5": lambda x: x.bgan.random_blur(
-        x.sharp_record, seed=4, scale=0.5
+        x.record, seed=4, scale=0.5
     ),
     THREE: lambda x: x.default.transfer(x.other, x.both),
     f"{THREE} -c enc.pt": lambda x: x.enc.transfer(x.other, x.both),
     "transfer other.png pairs.h5 -c enc.pt": lambda x: x.enc.transfer(x.other_record, x.pair),
-    f"{SWEEP} --steps 3 --from -0.5 --to 2": lambda x: x.enc.interpolate(
-        x.sharp, x.photo, steps=3, first=-0.5, last=2
-    ),
-    f"{SWEEP} --steps 2 --spherical": lambda x: x.enc.interpolate(
-        x.sharp, x.photo, steps=2, spherical=True
-    ),
-    f"{SWEEP} --steps 2 --deblur": lambda x: x.enc.interpolate(
-        x.sharp, x.photo, steps=2, deblur=True
-    ),
+    f"{SWEEP} --steps 3 --from -0.5 --to 2": lambda x: x.sweep(steps=3, first=-0.5, last=2),
+    f"{SWEEP} --steps 2 --spherical": lambda x: x.sweep(steps=2, spherical=True),
+    f"{SWEEP} --steps 2 --deblur": lambda x: x.sweep(steps=2, deblur=True),
     "interpolate pairs.h5 -c enc.pt": lambda x: x.enc.interpolate(x.pair, x.pair),
 }
 """Commands, and calls that make the same."""
@@ -167,16 +161,14 @@ def same_but_for_time(first: Record, second: Record) -> None:
 
 
 def test_an_encoder_of_another_file_and_amounts_change_the_result(x: SimpleNamespace) -> None:
-    own, mixed = (load("deblur.pt", encoder).deblur(x.photo) for encoder in ((), "enc.pt"))
-    assert not np.array_equal(own, mixed)
-    first, last = load("enc.pt").interpolate(x.sharp, x.photo, steps=2)
-    assert not np.array_equal(first, last)
+    assert not np.array_equal(*(net(encoder).deblur(x.photo) for encoder in ((), "enc.pt")))
+    assert not np.array_equal(*x.sweep(steps=2))
 
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
     r"--strength 1\.1: must be from 0": lambda x: x.default.deblur(x.photo, strength=1.1),
     "takes the blur of a pair, sharp and blur": lambda x: x.kernel.reblur(x.sharp, x.photo),
-    "a blur code, which needs the networks": lambda x: apply_kernel(x.sharp_record, BLUR_CODE),
+    "a blur code, which needs the networks": lambda x: apply_kernel(x.record, BLUR_CODE),
     "a kernel's sum is above 0, found 0": lambda x: x.kernel.apply_kernel(
         x.sharp, np.zeros((3, 3))
     ),
@@ -211,21 +203,19 @@ def test_contextual_similarity(x: SimpleNamespace) -> None:
 
 
 def test_every_depth_and_shape_comes_back(x: SimpleNamespace) -> None:
-    network, colour = load("deblur.pt"), x.photo
-    exact = network.deblur(colour / 255)  # float64
+    deblur, colour = x.net.deblur, x.photo
+    exact = deblur(colour / 255)  # float64
     assert exact.dtype == np.float32 and exact.shape == colour.shape
-    np.testing.assert_array_equal(network.deblur(colour), np.rint(exact * 255))
-    sixteen = network.deblur(colour.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(deblur(colour), np.rint(exact * 255))
+    sixteen = deblur(colour.astype(np.uint16) * 257)
     assert sixteen.dtype == np.uint16
     np.testing.assert_array_equal(sixteen, np.rint(exact * 65535))
-    gray = network.deblur(colour[:, :, 0])
+    gray = deblur(colour[:, :, 0])
     assert gray.shape == colour.shape[:2]
-    np.testing.assert_array_equal(gray, network.deblur(colour[:, :, :1])[:, :, 0])
+    np.testing.assert_array_equal(gray, deblur(colour[:, :, :1])[:, :, 0])
 
 
-def test_networks_are_built_once_and_freed(
-    x: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_are_built_and_freed(x: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
 
     def build(*given: Any, **options: Any) -> Engine:
@@ -234,16 +224,14 @@ def test_networks_are_built_once_and_freed(
 
     monkeypatch.setattr(uses, "start_engine", build)
     network = load("enc.pt")
-    first = network.deblur(x.photo)
-    np.testing.assert_array_equal(network.deblur(x.photo), first)
+    np.testing.assert_array_equal(*(network.deblur(x.photo) for _ in range(2)))
     assert len(built) == 1
     network.reblur(x.photo, x.photo)
     assert len(built) == 2
-    load("deblur.pt").deblur(x.photo)
+    net().deblur(x.photo)
     assert len(built) == 3
     default = load()
-    first = default.deblur(x.photo, method="network")
-    np.testing.assert_array_equal(default.deblur(x.photo, method="network"), first)
+    np.testing.assert_array_equal(*(default.deblur(x.photo, method="network") for _ in range(2)))
     assert len(built) == 4
     del network, default
     gc.collect()
@@ -254,26 +242,25 @@ def test_networks_are_built_once_and_freed(
 
 
 def test_records_go_where_commands_write(tmp_path: Path) -> None:
-    (record,) = blurkit.read_records("pairs.h5")
+    (record,), one = blurkit.read_records("pairs.h5"), tmp_path / "one.png"
     assert blurkit.write_records([record, Record("c", record.images)], f"{tmp_path}/images/") == 2
     written = imageio.imread(tmp_path / "images/a/b.png")
     np.testing.assert_array_equal(written, record.images["blur"])
     record.images["restored"] = record.images["sharp"]
-    blurkit.write_records([record], tmp_path / "one.png")
-    np.testing.assert_array_equal(imageio.imread(tmp_path / "one.png"), record.images["sharp"])
-    with pytest.raises(blurkit.BlurkitError, match="exists already"):
-        blurkit.write_records([record], tmp_path / "one.png")
-    assert blurkit.write_records([record], tmp_path / "one.png", force=True) == 1
-    with pytest.raises(blurkit.BlurkitError, match="-o "):
-        blurkit.write_records([record], tmp_path / "one.txt")
+    blurkit.write_records([record], one)
+    np.testing.assert_array_equal(imageio.imread(one), record.images["sharp"])
+    for path, words in ((one, "exists already"), (tmp_path / "one.txt", "-o ")):
+        with pytest.raises(blurkit.BlurkitError, match=words):
+            blurkit.write_records([record], path)
+    assert blurkit.write_records([record], one, force=True) == 1
 
 
 def test_evaluate_and_info() -> None:
     ran = done("eval", "pairs.h5", "--metric", "psnr-y", "--json", "-q")
-    report = blurkit.evaluate(blurkit.read_records("pairs.h5"), metrics=["psnr-y"])
-    assert ran.json[-1]["total"] == report.only.total
-    assert ran.json[0] == report.images[0].as_dict()
-    assert blurkit.evaluate("pairs.h5", metrics=["psnr-y"]).only.total == report.only.total
+    for given in (blurkit.read_records("pairs.h5"), "pairs.h5"):
+        report = blurkit.evaluate(given, metrics=["psnr-y"])
+        assert ran.json[-1]["total"] == report.only.total
+        assert ran.json[0] == report.images[0].as_dict()
     for restored, reference in (("photos", "others"), ("photo.png", "sharp.png")):
         *_, total = done("eval", restored, reference, "--json", "-q").json
         paired = blurkit.evaluate(restored, reference=reference).only.total

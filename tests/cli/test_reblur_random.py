@@ -14,15 +14,7 @@ import torch
 from blurkit.data.sampler import CropSampler
 from blurkit.io.records import Record
 from tests.cli import bgans, kernel_spaces
-from tests.cli.command import (
-    assert_done,
-    assert_failed,
-    assert_refused,
-    files,
-    records,
-    shard_records,
-    shell,
-)
+from tests.cli.command import assert_failed, assert_refused, files, piped, records, shard_records
 from tests.cli.guides import FP32, assert_made, psnr
 from tests.cli.invoke import done, invoke, results
 from tests.cli.pictures import blurred, photo, write
@@ -56,13 +48,11 @@ def by_code(image: np.ndarray, seed: int, name: str, scale: float) -> np.ndarray
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """Noise for a BGAN."""
     return Way("--noise", bgans.saved(tmp_path_factory.mktemp("bgan") / "bgan.pt"), 1.0, by_noise)
 
 
 @pytest.fixture(scope="module")
 def random(tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """Codes of a variational blur kernel space."""
     path = kernel_spaces.saved(tmp_path_factory.mktemp("space") / "kernel.pt", variational=True)
     return Way("--random", path, 1.2, by_code)
 
@@ -80,9 +70,6 @@ def timeless(made: list[Record]) -> list[Record]:
     return made
 
 
-# ---- what is drawn -------------------------------------------------------------------------------
-
-
 def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
     one, again, other, copies = (
         timeless(results(f"{n}.h5", "reblur", photos, *way.options, "--seed", *options))
@@ -95,13 +82,8 @@ def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
         image = photo(int(record.name[0]))
         assert_made(record.images["reblurred"], way.blurred(image, 7, record.name, way.scale))
         np.testing.assert_array_equal(record.images["sharp"], image)
-        told = {
-            "reblurred_like": way.option[2:],
-            "reblurred_by": way.checkpoint.name,
-            "reblurred_seed": 7,
-            "reblurred_scale": way.scale,
-        }
-        assert {key: record.attrs[key] for key in told} == told
+        told = {"like": way.option[2:], "by": way.checkpoint.name, "seed": 7, "scale": way.scale}
+        assert {key: record.attrs[f"reblurred_{key}"] for key in told} == told
         if way.option == "--noise":
             drawn = bgans.noise_of(7, record.name)
             np.testing.assert_array_equal(record.attrs["reblurred_noise"], drawn)
@@ -117,9 +99,8 @@ def test_images_beside_photos_and_in_folders(noise: Way, photos: Path) -> None:
     beside = {path: digest for path, digest in files(photos).items() if "reblurred" in path}
     assert sorted(beside) == [f"{n}.reblurred{copy}.png" for n in range(3) for copy in ("-1", "")]
     done(*command, "-o", "out/")
-    in_folder = files("out")
-    assert sorted(in_folder) == [f"{n}{copy}.png" for n in range(3) for copy in ("-copy1", "")]
-    assert [*beside.values()] == [*in_folder.values()], "the same bytes"
+    assert sorted(files("out")) == [f"{n}{copy}.png" for n in range(3) for copy in ("-copy1", "")]
+    assert [*beside.values()] == [*files("out").values()], "the same bytes"
     assert_failed(invoke(*command), "0", "exists already; give --force")
 
 
@@ -130,20 +111,16 @@ def test_how_wide_the_draws_are(way: Way, photos: Path, scale: float) -> None:
     assert_made(record.images["reblurred"], way.blurred(photo(1), 0, "1", scale))
 
 
-# ---- pipes and data sets -------------------------------------------------------------------------
-
-
 def test_pipes(noise: Way, tree: Path, shard: Path) -> None:
-    piped = shell(
+    ran = piped(
         f"blurkit prepare {tree} -o - -q | blurkit reblur - --noise -c {noise.checkpoint} --seed 3 "
         "-o - -q | tee blurred.h5 | blurkit eval - --json -q && "
         f"cat {noise.checkpoint} | blurkit reblur {shard} --noise -c - -o p.h5 --seed 3 -q"
     )
-    assert_done(piped)
     command = ("reblur", shard, "--noise", "-c", noise.checkpoint, "--seed", 3)
     made = timeless(records("blurred.h5"))
     assert_all_same(made, timeless(results("whole.h5", *command)))
-    for record, row in zip(made, piped.json, strict=False):
+    for record, row in zip(made, ran.json, strict=False):
         expected = psnr(record.images["sharp"], record.images["reblurred"])
         assert row["name"] == record.name and row["psnr"] == pytest.approx(expected)
     for first, second in zip(made, records("p.h5"), strict=True):
@@ -154,11 +131,11 @@ def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
     command = ("reblur", photos, *noise.options, "--copies", 2, "--seed", 5)
     images = results("images.h5", *command)
     paired = (*command, "--pairs", "-q", "-o", "pairs/")
-    ran = done(*paired, "--json")
+    told = done(*paired, "--json").json
     assert [*files("pairs")] == ["train-00000.h5"]
     pairs = shard_records("pairs")
     assert [r.name for r in pairs] == [f"{n}{copy}" for n in range(3) for copy in ("", "-copy1")]
-    assert [row.get("like") for row in ran.json] == 6 * ["noise"] + [None]
+    assert [row.get("like") for row in told] == 6 * ["noise"] + [None]
     for pair, record in zip(pairs, images, strict=True):
         assert list(pair.images) == ["blur", "sharp"]
         np.testing.assert_array_equal(pair.images["blur"], record.images["reblurred"])
@@ -166,7 +143,7 @@ def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
         assert pair.attrs["blur_from"] == "noise" and "reblurred_like" not in pair.attrs
         drawn = record.attrs["reblurred_noise"]
         np.testing.assert_array_equal(pair.attrs["reblurred_noise"], drawn)
-    assert_done(shell(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5"))
+    piped(f"blurkit {' '.join(map(str, command))} --pairs -o - -q > piped.h5")
     assert_all_same(timeless(pairs), timeless(records("piped.h5")))
     assert_refused(invoke(*paired), "holds 1 shards already")
     done(*paired, "--force")
@@ -180,11 +157,9 @@ def test_pairs_to_train_on(noise: Way, photos: Path) -> None:
 
 
 def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path) -> None:
-    """--pairs goes with every way to blur."""
-    blurry = write("blurry.png", blurred(photo(9)))
     np.save("k.npy", np.eye(5))
     for options, like in (
-        (("--like", blurry, "-c", joint), "blurry"),
+        (("--like", write("blurry.png", blurred(photo(9))), "-c", joint), "blurry"),
         (("--kernel", "k.npy"), "k"),
         (random.options, "random"),
     ):
@@ -193,9 +168,6 @@ def test_pairs_of_other_blurs(joint: Path, random: Way, photos: Path) -> None:
         for pair, record in zip(pairs, results(f"{like}.h5", *common), strict=True):
             assert list(pair.images) == ["blur", "sharp"] and pair.attrs["blur_from"] == like
             np.testing.assert_array_equal(pair.images["blur"], record.images["reblurred"])
-
-
-# ---- how much they differ ------------------------------------------------------------------------
 
 
 def expected_means(made: list[Record], copies: int) -> dict[str, float]:
@@ -217,13 +189,11 @@ def test_how_much_copies_differ(way: Way, photos: Path) -> None:
     wanted = {"images": 9, "photos": 3, "identical": 0, **means}
     assert ran.json[-1]["total"] == pytest.approx(wanted)
     assert "how much the versions of a photo differ" in ran.err
-    for mean in means.values():
-        assert f"{mean:.2f}" in ran.err
+    assert all(f"{mean:.2f}" in ran.err for mean in means.values())
     pairs = done(*command, "-q", "--pairs", "-o", "pairs/", "--json")
     assert pairs.json[-1] == ran.json[-1] and pairs.err == ""
     total = done(*command, *output, "--random-scale", 0).json[-1]["total"]
-    assert (total["identical"], total["pairwise_psnr"]) == (3, None)
-    assert total["psnr_sharp"] > 0
+    assert (total["identical"], total["pairwise_psnr"]) == (3, None) and total["psnr_sharp"] > 0
     ran = done("reblur", photos, *way.options, *output)
     assert ran.json[-1] == {"total": {"images": 3}} and "versions" not in ran.err
 
