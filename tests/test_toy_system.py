@@ -25,13 +25,9 @@ from blurkit.systems.system import Architecture, System, Training
 SYSTEM = System(
     "toy",
     "Toy",
-    architectures=(
-        Architecture("toy", "deblur", "networks.ToyNet", ("toy.0.weight",)),
-    ),
+    architectures=(Architecture("toy", "deblur", "networks.ToyNet", ("toy.0.weight",)),),
     uses={"deblurring": "a toy"},
-    trainings=(
-        Training("toy", "train-deblur", "A few convolutions.", "ToyConfiguration", "plan"),
-    ),
+    trainings=(Training("toy", "train-deblur", "A few convolutions.", "ToyConfiguration", "plan"),),
 )
 ''',
     "config": """
@@ -180,9 +176,7 @@ def test_it_deblurs_and_eval_measures_it(run: Callable[..., Ran], trained: Path)
     assert image["psnr"] > 10 and last["network"]["name"] == "ToyNet"
 
 
-def test_a_foreign_file_of_it_is_recognised(
-    house: Path, run: Callable[..., Ran], trained: Path
-) -> None:
+def test_a_foreign_file_is_recognised(house: Path, run: Callable[..., Ran], trained: Path) -> None:
     state = torch.load(trained, weights_only=True)["networks"]["deblur"]
     torch.save({"params": state}, house / "foreign.pth")
     options = ("--tile", 32, "--precision", "fp32", "-q", "-o")

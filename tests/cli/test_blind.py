@@ -325,9 +325,7 @@ def test_the_whole_photo_is_deblurred_by_the_kernel_of_a_region(source: Path) ->
     np.testing.assert_array_equal(given.images["restored"], record.images["restored"])
 
 
-def test_a_code_of_a_region_becomes_the_nearest_kernel(
-    source: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_codes_become_kernels(source: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blind_search, "NEAREST", replace(blind_search.NEAREST, iterations=2))
     options = ["-c", kernel, *QUICK, "--kernel-size", 5, *REGION]
     warned = search_config(Path(), warn_below=60)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.command import ENVIRONMENT, files
 from tests.cli.invoke import done
-from tests.cli.test_batches import plant
+from tests.cli.pictures import plant_photos
 from tests.shared import ROOT
 from tests.training.runs import together
 
@@ -20,9 +20,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def photos() -> Path:
     """Five photos, of which two are in a folder of their own."""
-    plant(Path("photos"), 3, 64)
-    plant(Path("photos/more"), 2, 72)
-    return Path("photos")
+    plant_photos("photos/more", 2, 72, 72)
+    return plant_photos("photos", 3, 64, 64)
 
 
 def test_two_processes_of_torchrun(photos: Path) -> None:

@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.images import read_image
 from blurkit.reports.pictures import GAP
-from tests.cli.command import Ran, assert_done, records, shell
+from tests.cli.command import Ran, piped, records
 from tests.cli.kernel_spaces import saved
 from tests.cli.pictures import blurred, photo, plant_pair, write
 from tests.cli.test_msfs import plant_realblur
@@ -31,23 +31,18 @@ REALBLUR = "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
 def script(name: str, arguments: object, folder: Path, **variables: object) -> Ran:
     """An example with variables of the environment, to its end."""
     told = " ".join(f"{key}='{value}'" for key, value in variables.items())
-    ran = shell(f"{told} bash {ROOT}/examples/{name}.sh {arguments}", folder)
-    assert_done(ran)
-    return ran
+    return piped(f"{told} bash {ROOT}/examples/{name}.sh {arguments}", folder)
+
+
+def lines_of(folder: Path) -> list[str]:
+    """The lines of table.txt below its head."""
+    return (folder / "table.txt").read_text().splitlines()[1:]
 
 
 def table(folder: Path) -> dict[str, list[float]]:
-    """The lines of table.txt below its head: by name the numbers, paper's and measured."""
-    _, *lines = (folder / "table.txt").read_text().splitlines()
-    return {
-        line[:28].strip(): [float(cell) for cell in line[28:].split() if cell != "-"]
-        for line in lines
-    }
-
-
-def words(folder: Path) -> list[list[str]]:
-    """The words of the lines of table.txt below its head."""
-    return [line.split() for line in (folder / "table.txt").read_text().splitlines()[1:]]
+    """Its numbers by name, the paper's and the measured ones."""
+    rows = {line[:28].strip(): line[28:].split() for line in lines_of(folder)}
+    return {name: [float(cell) for cell in cells if cell != "-"] for name, cells in rows.items()}
 
 
 def checkpoints(folder: Path) -> dict[str, Checkpoint]:
@@ -55,9 +50,14 @@ def checkpoints(folder: Path) -> dict[str, Checkpoint]:
     return {path.stem: load_checkpoint(path) for path in folder.glob("*.pt")}
 
 
-def times(folder: Path) -> dict[str, int]:
-    """When the files of a folder were written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+def content(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def times(folder: Path, suffix: str = "") -> dict[str, int]:
+    """When the files of a folder were written, or those of a kind."""
+    found = (path for path in folder.glob(f"*{suffix}") if path.is_file())
+    return {path.name: path.stat().st_mtime_ns for path in found}
 
 
 def psnr_of(made: Any) -> bool:
@@ -87,11 +87,11 @@ def run_folder(gopro: Path) -> Path:
 
 def test_both_stages_on_gopro(gopro: Path, run_folder: Path) -> None:
     """Tables 1 and 2; run again with the paper's protocol, it trains nothing anew."""
-    made = {path.name: path.stat().st_mtime_ns for path in run_folder.glob("*.pt")}
+    made = times(run_folder, ".pt")
     assert made.keys() == {"enc.pt", "deblur.pt"}
-    scores = {"tiles": json.loads((run_folder / "scores.json").read_text())}
+    scores = {"tiles": content(run_folder / "scores.json")}
     script("msdi_gopro", f"{gopro} small {TINY}", gopro.parent, FOLDER="out")
-    scores["slices"] = json.loads((run_folder / "scores.json").read_text())
+    scores["slices"] = content(run_folder / "scores.json")
     for protocol, found in scores.items():
         assert f"protocol={protocol}" in found["protocol"]["restored"]
         assert found["total"]["images"] == 2 and {"psnr", "ssim_matlab"} < found["total"].keys()
@@ -112,18 +112,19 @@ def test_realblur_with_the_encoder_of_gopro(run_folder: Path, tmp_path: Path) ->
     """Table 3: aligned scores of the second stage alone."""
     plant_realblur(tmp_path / REALBLUR)
     script("msdi_realblur", f"{tmp_path / REALBLUR} {run_folder}/enc.pt small {TINY}", tmp_path)
-    total = json.loads((tmp_path / "realblur/scores.json").read_text())["total"]
+    total = content(tmp_path / "realblur/scores.json")["total"]
     assert total["images"] == 2 and "psnr_aligned" in total
 
 
 def test_a_sweep_of_rates_and_seeds(training_shards: Path, tmp_path: Path) -> None:
     """Two rates, three seeds, one table; run again, it trains nothing anew."""
     options = f"--system nafnet {STEPS}"
+    made = []
     for _ in range(2):
         script("sweep", f"{training_shards} 2 out {options}", tmp_path, PAPER="dbgan-1")
-        made = {name: of for name, of in times(tmp_path / "out").items() if name.endswith(".pt")}
-    assert len(made) == 6 and made.items() <= times(tmp_path / "out").items()
-    groups = json.loads((tmp_path / "out/table.json").read_text())["seeds"]
+        made.append(times(tmp_path / "out", ".pt"))
+    assert len(made[0]) == 6 and made[0] == made[1]
+    groups = content(tmp_path / "out/table.json")["seeds"]
     assert [*groups] == ["learning_rate 0.001", "learning_rate 0.0003"]
     for rate, group in zip(("1e-3", "3e-4"), groups.values(), strict=True):
         assert group["runs"] == [f"rate{rate}-seed{seed}.pt" for seed in (1, 2, 3)]
@@ -136,11 +137,9 @@ def test_every_ablation(training_shards: Path, tmp_path: Path) -> None:
     """Table 4 and the supplement's: every variant is trained with its option and measured."""
     script("msdi_ablation", "'' 2 out", tmp_path, DATA=training_shards)
     found = table(tmp_path / "out")
-    papers = {
-        **{"without degradation": 32.81, "without reblurring": 33.09, "without blur loss": 33.21},
-        **{"injection at lowest scale": 32.80, "concatenation at the input": 32.98},
-        **{"concatenation at all scales": 33.05, "full": 33.28},
-    }
+    papers = {"without degradation": 32.81, "without reblurring": 33.09, "full": 33.28}
+    papers |= {"without blur loss": 33.21, "injection at lowest scale": 32.80}
+    papers |= {"concatenation at the input": 32.98, "concatenation at all scales": 33.05}
     assert found.keys() == {*papers, "1-D code", "reblurring with L1 only"}
     assert {name: found[name][0] for name in papers} == papers
     assert all(psnr_of(number) for numbers in found.values() for number in numbers)
@@ -225,7 +224,7 @@ def test_msfs_net_on_gopro(gopro: Path) -> None:
     blocks = "--encoder-blocks 1 --latent-blocks 1 --decoder-blocks 1"
     arguments = f"'' '' --iterations 2 {STEPS} {blocks}"
     ran = script("msfs_gopro", arguments, gopro.parent, DATA=gopro, PRESET="small")
-    found = json.loads((gopro.parent / "msfs/GOPRO_Large.json").read_text())
+    found = content(gopro.parent / "msfs/GOPRO_Large.json")
     assert found["total"]["images"] == 2 and {"psnr", "ssim_matlab"} < found["total"].keys()
     assert "protocol=whole" in found["protocol"]["restored"]
     assert b"32.73 dB" in ran.out
@@ -246,7 +245,7 @@ def test_msfs_net_in_variants(training_shards: Path, tmp_path: Path) -> None:
     assert not options["without-csffm"]["cross_scale"]
     assert options["without-clm"]["contrastive_weight"] == 0
     assert options["without-consistency"]["consistency_weight"] == 0
-    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.pt")}
+    made = times(tmp_path / "out", ".pt")
     script("msfs_ablation", f"{training_shards} 2 out", tmp_path)  # nothing is trained anew
     assert made.items() <= times(tmp_path / "out").items()
 
@@ -272,7 +271,7 @@ def test_dbgan(training_shards: Path, dbgan_run: Path) -> None:
     assert list(found) == ["DBGAN(-)", "DBGAN", "DBGAN(+)", "blurry"]
     assert (found["DBGAN"][0], found["DBGAN(+)"][0]) == (30.43, 31.10)
     samples = records(dbgan_run / "samples.h5")
-    assert len(samples) == 4 * len(records(*sorted(training_shards.glob("val-*.h5"))))
+    assert len(samples) == 4 * len(records(*training_shards.glob("val-*.h5")))
     made = checkpoints(dbgan_run)
     variants = {"bgan": None, "minus": "minus", "plain": "plain", "half": "plain", "plus": "plus"}
     steps = {"bgan": 2, "minus": 2, "plain": 2, "half": 1, "plus": 1}
@@ -282,15 +281,13 @@ def test_dbgan(training_shards: Path, dbgan_run: Path) -> None:
     assert made["plus"].provenance["bgan"] and made["plus"].provenance["start"]
     # As in the released test script, whole images are scored in float32.
     for name, label in (("minus", "DBGAN(-)"), ("plain", "DBGAN"), ("plus", "DBGAN(+)")):
-        scores = json.loads((dbgan_run / f"{name}.json").read_text())
+        scores = content(dbgan_run / f"{name}.json")
         how = scores["protocol"]["restored"]
         assert "protocol=whole" in how and "precision=float32" in how
         assert found[label][-2] == pytest.approx(scores["total"]["psnr"], abs=0.006)
 
 
-def test_dbgan_trains_by_the_preset_of_the_environment(
-    training_shards: Path, dbgan_run: Path, tmp_path: Path
-) -> None:
+def test_dbgan_by_another_preset(training_shards: Path, dbgan_run: Path, tmp_path: Path) -> None:
     """Without ITERATIONS the preset's own would do; here two, and PROTOCOL is another one."""
     environment = {"PRESET": "paper", "PROTOCOL": "tiles", "BLURKIT_FEATURES": vgg11()}
     arguments = f"{training_shards} {dbgan_run.parent}/real 2 out {DBGAN_TINY}"
@@ -299,8 +296,7 @@ def test_dbgan_trains_by_the_preset_of_the_environment(
         made = load_checkpoint(tmp_path / f"out/{name}.pt").configuration
         assert made["learning_rate"] == 1e-4 and made["orientations"] == "flip"
         assert made["initial_deviation"] == 0.01 and made["perceptual"] == "features"
-    scores = json.loads((tmp_path / "out/plain.json").read_text())
-    assert "protocol=tiles" in scores["protocol"]["restored"]
+    assert "protocol=tiles" in content(tmp_path / "out/plain.json")["protocol"]["restored"]
 
 
 def test_the_recipe_of_figure_5_shows_the_three_variants(dbgan_run: Path, tmp_path: Path) -> None:
@@ -310,7 +306,7 @@ def test_the_recipe_of_figure_5_shows_the_three_variants(dbgan_run: Path, tmp_pa
     command = line.split("`")[1].replace("examples/", f"bash {ROOT}/examples/")
     plant_pair(tmp_path / "GOPRO_Large/test", "GOPR0001/000001", 1, height=96, width=112)
     (tmp_path / "dbgan").symlink_to(dbgan_run)
-    assert_done(shell(command, tmp_path))
+    piped(command, tmp_path)
     compared = (tmp_path / "comparison/comparison.md").read_text()
     assert all(name in compared for name in ("minus", "plain", "plus"))
     assert list((tmp_path / "comparison/pictures").rglob("*.png"))
@@ -335,9 +331,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(large: Path) -> Path:
-    """Its shards."""
     folder = large.parent / "shards"
-    assert_done(shell(f"blurkit prepare {large} -o {folder}/ --jobs 1 -q", large.parent))
+    piped(f"blurkit prepare {large} -o {folder}/ --jobs 1 -q", large.parent)
     return folder
 
 
@@ -360,7 +355,7 @@ def test_levin(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / f"test/{number}.png", photo(number, 256, 260))
     script("kernel_space_levin", "'' kernels test 1 out", tmp_path, CHECKPOINT="kernel.pt")
-    found = {name: rest for name, *rest in words(tmp_path / "out")}
+    found = {name: rest for name, *rest in map(str.split, lines_of(tmp_path / "out"))}
     assert len(found) == 2
     sharp = [record.images["sharp"] for record in records(tmp_path / "out/sharp2.h5")]
     assert len(sharp) == 4 and sharp[0].shape == (256, 256, 3)
@@ -386,8 +381,7 @@ def test_curves(tmp_path: Path) -> None:
     searches = {f"{o}.{end}" for o in operators for end in ("h5", "jsonl")}
     assert made.keys() == {*searches, "curves.png", "search.json"}
     script(*command, CHECKPOINT="kernel.pt")
-    changed = made.items() ^ times(tmp_path / "out").items()
-    assert {name for name, _ in changed} <= {"curves.png"}
+    assert {name for name, _ in made.items() ^ times(tmp_path / "out").items()} <= {"curves.png"}
 
 
 def test_swap_with_the_papers_preset_and_protocol(pairs: Path, tmp_path: Path) -> None:
@@ -399,7 +393,7 @@ def test_swap_with_the_papers_preset_and_protocol(pairs: Path, tmp_path: Path) -
         (photographs / f"train-0000{number}.h5").symlink_to(pairs / "train-00000.h5")
     environment = {"DATA": "shards", "PRESET": "paper", "PROTOCOL": "tiles", "OPTIONS": QUICK}
     script("kernel_space_swap", "'' 2 out", tmp_path, **environment)
-    found = {name: rest for name, *rest in words(tmp_path / "out")}
+    found = {name: rest for name, *rest in map(str.split, lines_of(tmp_path / "out"))}
     assert len(found) == 2
     assert found["original"][:2] == ["30.70", "30.20"] and psnr_of(found["swapped"][2])
     made = checkpoints(tmp_path / "out")
@@ -419,20 +413,18 @@ def test_augmentation(pairs: Path, tmp_path: Path) -> None:
     environment["OPTIONS"] = f"{QUICK} --crop 128"
     arguments = f"photos photos {pairs} {pairs} 2 out"
     script("kernel_space_augmentation", arguments, tmp_path, **environment)
-    lines = (tmp_path / "out/table.txt").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[3:]] == ["synthetic", "both"]
-    assert all(psnr_of(cell) for line in lines[3:] for cell in line.split()[-3:])
+    lines = lines_of(tmp_path / "out")[2:]
+    assert [line.split(",")[0] for line in lines] == ["synthetic", "both"]
+    assert all(psnr_of(cell) for line in lines for cell in line.split()[-3:])
     assert checkpoints(tmp_path / "out")["deblur-both"].configuration["learning_rate"] == 3e-4
 
 
 @pytest.mark.parametrize(("options", "drawn"), [("", False), (" --variational", True)])
-def test_retrieval_with_the_papers_networks(
-    options: str, drawn: bool, pairs: Path, tmp_path: Path
-) -> None:
+def test_retrieval(options: str, drawn: bool, pairs: Path, tmp_path: Path) -> None:
     """Table 3: F and G are not variational in the paper, so no codes can be drawn."""
     environment = {"PRESET": "official", "COPIES": 2, "OPTIONS": f"{SHORT}{options}"}
     script("kernel_space_retrieval", f"{pairs} {pairs} 2 out", tmp_path, **environment)
-    lines = words(tmp_path / "out")
+    lines = [line.split() for line in lines_of(tmp_path / "out")]
     papers = ["a a 34.35", "a b 30.67", "b a 31.38", "b b 35.13"]
     assert [" ".join(line[:3]) for line in lines] == papers
     for *_, searched, sharp, random in lines:
@@ -454,9 +446,9 @@ def test_the_four_released_networks(large: Path, tmp_path: Path) -> None:
             write(reds / f"{split}/{split}_blur/{clip}/00000000.png", blurred(sharp))
     environment = {"OPTIONS": f"--iterations 2 {SHORT}", "FOLDER": "out"}
     script("kernel_space_release", f"{reds} {large}", tmp_path, **environment)
-    held_out = records(*sorted((tmp_path / "out/reds").glob("test-*.h5")))
+    held_out = records(*(tmp_path / "out/reds").glob("test-*.h5"))
     assert {record.name.split("/")[-2] for record in held_out} == {"000", "011", "015", "020"}
-    (learned,) = records(*sorted((tmp_path / "out/reds").glob("train-*.h5")))
+    (learned,) = records(*(tmp_path / "out/reds").glob("train-*.h5"))
     assert learned.name.split("/")[-2] == "001"
     made = checkpoints(tmp_path / "out")
     assert made.keys() == {"reds_woVAE", "gopro_woVAE", "gopro_wVAE", "mix_woVAE"}
@@ -476,7 +468,7 @@ def test_a_papers_week(tmp_path: Path) -> None:
     script("paper_week", f"'' 2 out {options}", tmp_path, BLURKIT_SYNC=0)
     out = tmp_path / "out"
     trained = {f"own-rate{rate}-seed{seed}" for rate in ("1e-3", "3e-4") for seed in (1, 2, 3)}
-    report = json.loads((out / "table.json").read_text())
+    report = content(out / "table.json")
     assert report["runs"].keys() >= {"nafnet.pt", "msdi"}
     assert all(psnr_of(run["total"]["psnr"]) for run in report["runs"].values())
     made = checkpoints(out / "runs")

@@ -163,7 +163,6 @@ def test_formats_that_are_not_written_become_others(checkpoint: Path) -> None:
 
 
 def test_what_does_not_come_along_is_one_line_a_file(checkpoint: Path, jpeg: Path) -> None:
-    """Also from a shard, and from pages of a TIFF film."""
     Path("film.jpg").write_bytes(jpeg.read_bytes() + b"\0\0\0\x08ftyp")
     with PIL.Image.open(jpeg) as source:
         indexed = source.quantize(8)
