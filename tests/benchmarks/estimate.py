@@ -31,11 +31,7 @@ from blurkit.io.records import Record, from_float, to_float
 from blurkit.synthesis.kernels import random_trajectory_kernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
-from blurkit.systems.deconvolution.fourier import (
-    kernel_agreement,
-    padded,
-    trimmed,
-)
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, trimmed
 from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.registry import load_networks

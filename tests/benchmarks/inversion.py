@@ -45,10 +45,7 @@ def hyper_laplacian(images: Tensor, kernels: Tensor, strength: float = 5000.0) -
 
 
 def _half_quadratic(
-    images: Tensor,
-    kernels: Tensor,
-    strength: float,
-    shrink: Callable[[Tensor, float], Tensor],
+    images: Tensor, kernels: Tensor, strength: float, shrink: Callable[[Tensor, float], Tensor]
 ) -> Tensor:
     photo, transfer = _spectra(images, kernels)
     data, gain = transfer.conj() * rfft2(photo), transfer.abs().square()
@@ -89,11 +86,7 @@ FILTERS = (
 
 
 def sparse(
-    images: Tensor,
-    kernels: Tensor,
-    strength: float = 1000.0,
-    rounds: int = 2,
-    steps: int = 60,
+    images: Tensor, kernels: Tensor, strength: float = 1000.0, rounds: int = 2, steps: int = 60
 ) -> Tensor:
     """Return argmin strength |x * k - y|^2 + the sum of |first and second derivatives|^0.8.
 

@@ -174,10 +174,7 @@ RESULTS: dict[str, Any] = {
         "gopro": {NETWORK: {"a": 40.0, "b": None}, DEFAULT: {"a": None, "b": None}},
         "photos": {NETWORK: {"c": 37.9}, DEFAULT: {"c": 38.5}},
     },
-    "cost": {
-        NETWORK: taken((8.04, 600), (99, 3071)),
-        DEFAULT: taken((7.9, 700), (200, 3073)),
-    },
+    "cost": {NETWORK: taken((8.04, 600), (99, 3071)), DEFAULT: taken((7.9, 700), (200, 3073))},
     "weights": {"bytes_in_all": 40_000_001},
 }
 

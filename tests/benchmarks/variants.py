@@ -20,11 +20,7 @@ from blurkit.metrics.psnr import psnr
 from tests.benchmarks import bgan, pages
 from tests.benchmarks.ablations import score
 
-VARIANTS = {
-    "minus": ("DBGAN(-)", ""),
-    "plain": ("DBGAN", "30.43"),
-    "plus": ("DBGAN(+)", "31.10"),
-}
+VARIANTS = {"minus": ("DBGAN(-)", ""), "plain": ("DBGAN", "30.43"), "plus": ("DBGAN(+)", "31.10")}
 """By the name of the checkpoint, a row of the table: its name and the paper's PSNR on GoPro."""
 
 

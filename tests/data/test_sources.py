@@ -214,10 +214,7 @@ def test_numbers_of_an_array() -> None:
         ("CLOUD_RUN_TASK_INDEX=0 CLOUD_RUN_TASK_COUNT=3", (1, 3)),
         ("BATCH_TASK_INDEX=1 BATCH_TASK_COUNT=3", (2, 3)),
         ("LSB_JOBINDEX=5 LSB_JOBINDEX_END=6 LSB_JOBINDEX_STEP=2", (3, 3)),
-        (
-            "SGE_TASK_ID=20 SGE_TASK_FIRST=10 SGE_TASK_LAST=39 SGE_TASK_STEPSIZE=10",
-            (2, 3),
-        ),
+        ("SGE_TASK_ID=20 SGE_TASK_FIRST=10 SGE_TASK_LAST=39 SGE_TASK_STEPSIZE=10", (2, 3)),
         # As on a login node, or in a job without an array.
         ("SLURM_PROCID=1 SLURM_NTASKS=2 SGE_TASK_ID=undefined LSB_JOBINDEX=0", (2, 2)),
     ],

@@ -294,13 +294,7 @@ def test_files_that_do_not_fit_are_refused(blurry: Path, tmp_path: Path) -> None
     cases: dict[tuple[object, ...], str] = {
         ("--kernel", tmp_path / "none.png"): "none.png: no such file",
         ("--kernel", colour): "colour.png: is a colour image; a kernel is grey",
-        (
-            "--method",
-            "shake",
-            "-c",
-            other,
-            "-q",
-        ): "kernel_space.pt: holds kernel_space",
+        ("--method", "shake", "-c", other, "-q"): "kernel_space.pt: holds kernel_space",
     }
     assert_each_refused(cases, "deblur", blurry, "-o", tmp_path / "out.png", status=1)
     broken = tmp_path / "broken.png"

@@ -90,9 +90,7 @@ def test_kernels_are_moved_and_compared_where_they_agree_best() -> None:
 
 
 @pytest.mark.parametrize("design", [("soft", 40, 8), ("head", 12, 0), ("unet", 8, 8)])
-def test_a_state_dict_is_recognised_and_its_turn_is_a_kernel(
-    design: tuple[str, int, int],
-) -> None:
+def test_a_state_dict_is_recognised_and_its_turn_is_a_kernel(design: tuple[str, int, int]) -> None:
     made = BlurEstimator(*design)
     again = from_state_dict(made.state_dict())
     assert isinstance(again, BlurEstimator) and again.options == made.options

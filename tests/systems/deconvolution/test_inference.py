@@ -14,15 +14,8 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import Placement
-from blurkit.systems.deconvolution.inference import (
-    WindowDeblurring,
-    windows_summary,
-)
-from blurkit.systems.deconvolution.photo import (
-    Deconvolution,
-    Watch,
-    unwatched,
-)
+from blurkit.systems.deconvolution.inference import WindowDeblurring, windows_summary
+from blurkit.systems.deconvolution.photo import Deconvolution, Watch, unwatched
 from blurkit.systems.deconvolution.windows import Window, known
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
@@ -243,10 +236,7 @@ def test_another_checkpoint_is_named() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "seed",
-    [
-        pytest.param(1, marks=pytest.mark.xfail(reason="windows agree on a false short kernel")),
-        2,
-    ],
+    [pytest.param(1, marks=pytest.mark.xfail(reason="windows agree on a false short kernel")), 2],
 )
 def test_a_long_blur_has_larger_windows_than_the_network_saw(seed: int) -> None:
     sharp = photo("coffee", 400, 600).astype(np.float32)

@@ -17,11 +17,7 @@ from blurkit.systems.deconvolution.choice import SelectedKernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.photo import (
-    Deconvolution,
-    Watch,
-    shrunk,
-)
+from blurkit.systems.deconvolution.photo import Deconvolution, Watch, shrunk
 from blurkit.systems.deconvolution.windows import (
     Window,
     blurs,
