@@ -14,8 +14,6 @@ pixels, every second one with lights of 3 to 30 times white; they go through `bl
 and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

@@ -15,8 +15,6 @@ change from frame to frame that is not the sharp film's, of 255. Seconds are tho
 without the first frame.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ and returns images of the same shape, not clamped. `strength` is the weight of t
 the prior (lambda): large for little noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -11,8 +11,6 @@ names, in float64, and channels are a sixteenth of the released ones. It needs P
 official code does.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

@@ -1,7 +1,5 @@
 """Photos and blurs that deconvolution is tried on, and how close its results are."""
 
-from __future__ import annotations
-
 import numpy as np
 import skimage.data
 import torch

@@ -1,7 +1,5 @@
 """Blind searches that start from the estimated blur: where they start, and what records keep."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which light and which kernel the estimates of a photo's windows speak for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`blurkit deblur --method shake` and `auto`, and blur that is told by `--kernel`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import imageio.v3 as imageio

@@ -1,7 +1,5 @@
 """Kernels estimated from photos that a known one has blurred."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

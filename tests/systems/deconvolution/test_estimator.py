@@ -1,7 +1,5 @@
 """The blur estimator: its parts against independent ones."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Products of spectra are convolutions, gradients and divergence fit, borders meet in a frame."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.signal

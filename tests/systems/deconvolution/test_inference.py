@@ -1,7 +1,5 @@
 """Records of every kind, deblurred by their own blur or by one that is known."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Kernels are cleaned, compared, measured and resized as what they are: strokes."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

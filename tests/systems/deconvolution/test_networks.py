@@ -1,7 +1,5 @@
 """The network that undoes known blur: what it starts from, and how it comes back from a file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

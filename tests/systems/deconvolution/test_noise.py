@@ -1,7 +1,5 @@
 """The noise of photos, whatever else is in them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

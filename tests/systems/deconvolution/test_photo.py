@@ -1,7 +1,5 @@
 """Windows of photos, which of their kernels are believed, and photos restored by them."""
 
-from __future__ import annotations
-
 import math
 import threading
 from dataclasses import replace

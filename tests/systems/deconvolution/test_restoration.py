@@ -1,7 +1,5 @@
 """Known blur undone: Levin's photos, other people's code, and minimisation by brute force."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The training of the deconvolution: what it learns from, and which weights change."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
