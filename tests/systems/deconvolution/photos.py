@@ -31,7 +31,6 @@ def shake(seed: int, size: int) -> np.ndarray:
 
 
 def noise(shape: tuple[int, ...], deviation: float, seed: int = 0) -> np.ndarray:
-    """White noise."""
     return np.random.default_rng(seed).normal(0, deviation, shape)
 
 

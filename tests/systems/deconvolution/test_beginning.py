@@ -38,14 +38,15 @@ def estimate(estimator: Estimator, shaken: np.ndarray) -> Estimate:
     return estimator(shaken)
 
 
+SMALL = {"prior_width": 8, "warm_up": 2, "iterations": 4, "kernel_size": SIDE}
+
+
 def context(
     estimator: Estimator, operator: str = "convolution", **options: object
 ) -> SearchContext:
     """A short search that starts from the estimate."""
-    small = {"prior_width": 8, "warm_up": 2, "iterations": 4, "kernel_size": SIDE}
-    chosen = SearchOptions.resolve(operator=operator, start_estimate=True, **small | options)
-    checkpoint = kernel_checkpoint() if operator == "kernel-space" else None
-    network = None if checkpoint is None else network_for("search", checkpoint)
+    chosen = SearchOptions.resolve(operator=operator, start_estimate=True, **SMALL | options)
+    network = network_for("search", kernel_checkpoint()) if operator == "kernel-space" else None
     return SearchContext(chosen, network, device="cpu", precision="fp32", estimator=estimator)
 
 
@@ -148,16 +149,14 @@ def test_with_restarts_each_turn_starts_from_the_estimate(
 
 def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
     image = taken(photo("astronaut", 40, 60), np.full((1, 5), 1 / 5))
-    given = job(image, context(estimator, warm_up=0))
     told: list[str] = []
-    (done,) = run_searches([given], warn=told.append)
+    (done,) = run_searches([job(image, context(estimator, warm_up=0))], warn=told.append)
     line, high = told
     assert high.startswith("photo: image and blur reproduce the photo with only")
     assert line == "photo: no estimated blur is believed (trust 0.00); the search starts as usual"
     attrs = done.result("test").attrs
     assert attrs["blind_started"] == 0 and attrs["blind_trust"] == 0
-    options = {"prior_width": 8, "warm_up": 0, "iterations": 4, "kernel_size": SIDE}
-    usual = SearchOptions.resolve(operator="convolution", **options)
+    usual = SearchOptions.resolve(operator="convolution", **SMALL | {"warm_up": 0})
     plain = job(image, SearchContext(usual, device="cpu", precision="fp32"))
     (finished,) = run_searches([plain])
     assert torch.equal(finished.searches[0].found.picture, done.searches[0].found.picture)
@@ -167,14 +166,12 @@ def test_without_trust_it_starts_as_usual(estimator: Estimator) -> None:
 def test_a_kernel_that_is_too_large_is_told(
     estimator: Estimator, estimate: Estimate, shaken: np.ndarray
 ) -> None:
-    given = job(shaken, context(estimator, kernel_size=5))
+    (search,) = job(shaken, context(estimator, kernel_size=5)).searches
     told: list[str] = []
-    given.searches[0].begin(told.append)
-    side = estimate.kernel.shape[-1]
-    assert told == [
-        f"photo: the estimated blur needs --kernel-size {side}; the search starts as usual"
-    ]
-    assert not given.searches[0].started
+    search.begin(told.append)
+    needed = f"--kernel-size {estimate.kernel.shape[-1]}"
+    assert told == [f"photo: the estimated blur needs {needed}; the search starts as usual"]
+    assert not search.started
 
 
 # ---- the end -------------------------------------------------------------------------------------

@@ -87,7 +87,6 @@ def test_windows_share_a_kernel(undo: NonBlindDeconvolution) -> None:
     wanted = resized_kernels(padded(batch(true)[0], 41)[None], 21)[0]
     alone = [float(kernel_agreement(each.kernels[0], wanted)) for each in found]
     assert float(kernel_agreement(shared[0], wanted)) > max(alone) + 0.1
-
     both = choice.joined(parts[0], found[0], (shared, sure), 0)
     assert torch.equal(both.kernels, torch.cat([found[0].kernels, shared]))
     assert both.agreement[1] == sure and len(both.better) == 2
@@ -99,8 +98,7 @@ def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(
     choice = selection(undo, doubt=0.2)
 
     def light(*others: float) -> float:
-        found = [[1, 1 + other] for other in others]
-        return choice.o.gammas[choice.light(found)]
+        return choice.o.gammas[choice.light([[1, 1 + other] for other in others])]
 
     assert light(0.19) == 2.2 and light(0.21) == 1
     assert light(0.5, 0, 0) == 2.2  # one window among three has to be sure
@@ -177,13 +175,8 @@ def test_a_small_window_has_small_kernels(undo: NonBlindDeconvolution) -> None:
             assert float(kernel_agreement(kernel, padded(batch(true)[0], size))) > 0.75
 
 
-def line(row: int) -> Tensor:
-    kernel = torch.zeros(25, 25)
-    kernel[row] = 1 / 25
-    return kernel
-
-
-LINE, SLOPE = line(12), torch.eye(25) / 25
+LINE, SLOPE = torch.zeros(25, 25), torch.eye(25) / 25
+LINE[12] = 1 / 25
 ALIKE = float(kernel_agreement(LINE[None], SLOPE[None]))
 
 
@@ -222,11 +215,9 @@ def test_neighbours_help_to_choose_between_estimates_that_promise_the_same(
 def test_sides_that_no_network_takes_come_back_as_they_were(
     undo: NonBlindDeconvolution, sides: tuple[int, int]
 ) -> None:
-    sharp = photo("coffee", *sides)
-    kernel = shake(2, 9)
+    sharp, kernel = photo("coffee", *sides), shake(2, 9)
     blurry = taken(sharp, kernel, 0.004)
     image, better = undo(batch(blurry.transpose(2, 0, 1)), batch(kernel), [2.2])
     assert image.shape == (1, 3, *sides)
     assert better.shape == (1, 1, *(-(-side // 16) * 2 for side in sides))
-    restored = image[0].permute(1, 2, 0).numpy()
-    assert psnr(restored, sharp) > psnr(blurry, sharp)
+    assert psnr(image[0].permute(1, 2, 0).numpy(), sharp) > psnr(blurry, sharp)

@@ -32,9 +32,8 @@ def test_true_edges_give_the_true_kernel() -> None:
     seen = estimator.view(blurred(256, true), torch.tensor([GAMMA]), 21)
     sharp = torch.from_numpy(photo("astronaut") ** GAMMA).float().mean(2)[None]
     edges = torch.stack(estimator.forward_differences(sharp), 1)
-    found, _, _ = estimator.least_squares(
-        seen, edges, 21, torch.tensor([1e-6]), len(edges), steps=40
-    )
+    ridge = torch.tensor([1e-6])
+    found, _, _ = estimator.least_squares(seen, edges, 21, ridge, len(edges), steps=40)
     assert kernel_agreement(found, true.float()) > 0.97
     assert found.sum() == pytest.approx(1) and found.min() >= 0
 
@@ -42,9 +41,8 @@ def test_true_edges_give_the_true_kernel() -> None:
 def test_the_expected_gap_is_that_of_wiener_deconvolution() -> None:
     true, wrong = kernel(15), kernel(15, seed=5)
     noise, side, rng = 0.01, 44, np.random.default_rng(0)
-    power = sum(
-        4 * np.sin(np.pi * f) ** 2 for f in np.meshgrid(*[np.fft.fftfreq(side)] * 2, indexing="ij")
-    )
+    down, right = np.meshgrid(*[np.fft.fftfreq(side)] * 2, indexing="ij")
+    power = 4 * np.sin(np.pi * down) ** 2 + 4 * np.sin(np.pi * right) ** 2
     spectrum = 0.006 / (power + 0.01)
     variance = 2 * (noise**2 + 2e-3**2)
 
@@ -52,8 +50,7 @@ def test_the_expected_gap_is_that_of_wiener_deconvolution() -> None:
         """The mean error for drawn pictures, periodic, each shifted to its kernel's centroid."""
         total = 0.0
         for _ in range(200):
-            white = np.fft.fft2(rng.standard_normal((side, side)))
-            picture = white * np.sqrt(spectrum)
+            picture = np.fft.fft2(rng.standard_normal((side, side))) * np.sqrt(spectrum)
             grain = np.fft.fft2(rng.standard_normal((side, side))) * np.sqrt(variance)
             seen = picture * transfer(true) + grain
             inverse = transfer(by).conj() / (abs(transfer(by)) ** 2 + variance / spectrum)
@@ -64,7 +61,6 @@ def test_the_expected_gap_is_that_of_wiener_deconvolution() -> None:
         values = np.zeros((side, side))
         values[:15, :15] = of[0].numpy()
         row, column = ndimage.center_of_mass(values)
-        down, right = np.meshgrid(*[np.fft.fftfreq(side)] * 2, indexing="ij")
         moved: np.ndarray = np.exp(2j * np.pi * (down * row + right * column))
         return np.fft.fft2(values) * moved
 
@@ -100,5 +96,4 @@ def test_a_state_dict_is_recognised_and_its_turn_is_a_kernel(design: tuple[str, 
         ((_, _, first), (_, _, turn)) = estimator.turns(again, *known, (29, 41))
     assert turn.kernels.shape == (1, 41, 41) and turn.edges.shape == (1, 2, 96, 96)
     assert turn.kernels.sum() == pytest.approx(1) and turn.kernels.min() >= 0
-    assert first.edges.shape[-1] < 96
-    assert 0 <= turn.agreement <= 1
+    assert first.edges.shape[-1] < 96 and 0 <= turn.agreement <= 1

@@ -30,10 +30,10 @@ def frames(name: str, count: int, size: int = 11) -> tuple[list[np.ndarray], lis
 
 
 def film(*blurry: np.ndarray, first: int = 0) -> list[Record]:
-    about = ({"film": "a", "source": "a.mp4", "frame": first + n} for n in range(len(blurry)))
-    names = (f"a/{first + n:06d}" for n in range(len(blurry)))
-    images = ({"blur": frame} for frame in blurry)
-    return [Record(*known) for known in zip(names, images, about, strict=True)]
+    return [
+        Record(f"a/{n:06d}", {"blur": frame}, {"film": "a", "source": "a.mp4", "frame": n})
+        for n, frame in enumerate(blurry, first)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -41,37 +41,33 @@ def model() -> Model:
     return Model(placement=Placement("cpu"))
 
 
+Scenes = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], int]
+
+
 @pytest.fixture(scope="module")
-def scenes(model: Model) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """The sharp frames of two scenes, their blurry ones restored, and the number of searches."""
+def scenes(model: Model) -> Scenes:
+    """The sharp, blurry and restored frames of two scenes, and the number of searches."""
     work, _ = model.deblurring("shake")
-    both = [frames(name, 3) for name in ("astronaut", "coffee")]
-    sharp = [frame for scene, _ in both for frame in scene]
-    blurry = [frame for _, scene in both for frame in scene]
+    first, second = frames("astronaut", 3), frames("coffee", 3)
+    sharp, blurry = first[0] + second[0], first[1] + second[1]
+    search = Deconvolution.windows
     with patch.object(Deconvolution, "windows", autospec=True, side_effect=search) as searched:
         restored = [work(record).image("restored") for record in film(*blurry)]
-    return sharp, restored, searched.call_count
+    return sharp, blurry, restored, searched.call_count
 
 
-search = Deconvolution.windows
-
-
-def test_kernels_come_from_the_frame_before(
-    scenes: tuple[list[np.ndarray], list[np.ndarray], int],
-) -> None:
-    sharp, restored, searches = scenes
+def test_kernels_come_from_the_frame_before(scenes: Scenes) -> None:
+    *images, searches = scenes
     assert searches == 2  # once in each scene
-    blurry = [frame for name in ("astronaut", "coffee") for frame in frames(name, 3)[1]]
-    for true, made, before in zip(sharp, restored, blurry, strict=True):
+    for true, before, made in zip(*images, strict=True):
         assert psnr(made / 255, true, 16) > psnr(before / 255, true, 16) + 1
 
 
-def test_a_scene_does_not_depend_on_the_one_before(
-    model: Model, scenes: tuple[list[np.ndarray], list[np.ndarray], int]
-) -> None:
+def test_a_scene_does_not_depend_on_the_one_before(model: Model, scenes: Scenes) -> None:
     work, _ = model.deblurring("shake")
-    again = [work(record) for record in film(*frames("coffee", 3)[1], first=3)]
-    np.testing.assert_equal([record.image("restored") for record in again], scenes[1][3:])
+    _, blurry, restored, _ = scenes
+    again = [work(record).image("restored") for record in film(*blurry[3:], first=3)]
+    np.testing.assert_equal(again, restored[3:])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Products of spectra are convolutions, gradients and divergence fit, borders meet in a frame."""
+"""Products of spectra are convolutions, gradients and divergence fit, borders meet in a frame,
+noise is that of the photo.
+"""
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ from blurkit.systems.deconvolution.fourier import (
     gradient_power,
     gradients,
     irfft2,
+    measured_noise,
     offsets,
     rfft2,
     transfer_function,
     unframed,
 )
+from blurkit.systems.deconvolution.networks import LEAST_NOISE
 from tests.systems.deconvolution.photos import batch, grey, noise, shake
 
 SIZES = [(48, 64), (45, 64), (48, 61), (45, 61)]
@@ -69,14 +73,8 @@ def test_centred_is_a_shift_by_fractions_of_a_pixel(size: tuple[int, int]) -> No
     np.testing.assert_allclose(moved.numpy(), expected, atol=1e-7)
     # What was a round spot is blurred, but its centroid stays where it was.
     spot = ndimage.gaussian_filter(np.eye(1, size[0] * size[1], 24 * size[1] + 30).reshape(size), 3)
-    before, without, after = (
-        ndimage.center_of_mass(image)
-        for image in (
-            spot,
-            product(torch.from_numpy(spot), transfer),
-            product(torch.from_numpy(spot), moved),
-        )
-    )
+    blurred = [product(torch.from_numpy(spot), by) for by in (transfer, moved)]
+    before, without, after = map(ndimage.center_of_mass, (spot, *blurred))
     np.testing.assert_allclose(after, before, atol=1e-3)
     np.testing.assert_allclose(np.subtract(without, before), away, atol=1e-3)
 
@@ -134,7 +132,6 @@ def test_a_frame_holds_the_photo_and_its_borders_meet(
     sides = list(frame.shape)
     for side, length in zip(sides, size, strict=True):
         assert side >= length + 2 * margin and side == fast_length(side)
-
     back = unframed(frame, *size)
     assert back.shape == size
     change = (back - image).abs()
@@ -143,7 +140,6 @@ def test_a_frame_holds_the_photo_and_its_borders_meet(
     assert change[inside].max() < change.max() / 10
     top, left = offsets(image, sides)
     assert torch.equal(back, frame[top : top + size[0], left : left + size[1]])
-
     assert image.min() - 1e-4 <= frame.min() and frame.max() <= image.max() + 1e-4
     for one, other in ((image, frame), (image.T, frame.T)):
         jump = (other[0] - other[-1]).abs()
@@ -156,11 +152,10 @@ def test_framing_a_batch_frames_every_image() -> None:
     images = batch(grey("camera", 60, 75), grey("coffee", 60, 75)).reshape(2, 1, 60, 75)
     frames = framed(images, 12)
     assert frames.shape[:2] == (2, 1)
-    for image, frame in zip(images, frames, strict=True):
-        torch.testing.assert_close(framed(image[0], 12), frame[0])
-        torch.testing.assert_close(
-            frame[0], framed(image[0].double(), 12).float(), atol=1e-5, rtol=0
-        )
+    for (image,), (frame,) in zip(images, frames, strict=True):
+        torch.testing.assert_close(framed(image, 12), frame)
+        exact = framed(image.double(), 12).float()
+        torch.testing.assert_close(frame, exact, atol=1e-5, rtol=0)
 
 
 def test_gradients_flow_through_a_frame_that_inference_made_first() -> None:
@@ -170,3 +165,32 @@ def test_gradients_flow_through_a_frame_that_inference_made_first() -> None:
     leaf = image.clone().requires_grad_()
     framed(leaf, 6).square().sum().backward()
     assert leaf.grad is not None and leaf.grad.abs().min() > 0
+
+
+def haar_noise(image: np.ndarray) -> float:
+    """Donoho's estimate: the median of the finest diagonal wavelet coefficients."""
+    even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+    detail = (even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2
+    return float(np.median(np.abs(detail)) / 0.6745)
+
+
+@pytest.mark.parametrize(("deviation", "tolerance"), [(0.002, 0.3), (0.01, 0.1), (0.05, 0.05)])
+def test_noise_of_blurry_photos_is_measured(deviation: float, tolerance: float) -> None:
+    """What is left of the photo itself, a thousandth, shows beside the least noise."""
+    blurry = [
+        ndimage.convolve(grey(name), shake(seed, 17)) + noise((256, 256), deviation, seed)
+        for seed, name in enumerate(("camera", "coffee", "astronaut"))
+    ]
+    found = measured_noise(batch(*blurry)[:, None])
+    assert found.shape == (3,)
+    np.testing.assert_allclose(found.numpy(), deviation, rtol=tolerance)
+    np.testing.assert_allclose(found.numpy(), [*map(haar_noise, blurry)], rtol=tolerance)
+
+
+def test_noise_is_that_of_all_channels() -> None:
+    colour = np.stack([grey("coffee", 128, 128)] * 3)
+    smooth = ndimage.gaussian_filter(colour, (0, 4, 4))
+    noisy = smooth + noise(smooth.shape, 0.02)
+    both = torch.from_numpy(np.stack([smooth, noisy])).float()
+    none, some = measured_noise(both).tolist()
+    assert none < LEAST_NOISE < 0.018 < some < 0.022

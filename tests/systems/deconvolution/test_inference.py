@@ -25,7 +25,6 @@ KERNEL = shake(1, 17)
 
 
 def watch_in(stages: list[str]) -> Watch:
-    """Note the names of the stages."""
     return lambda stage, done, total: stages.append(stage)
 
 
@@ -77,16 +76,14 @@ def test_a_known_kernel_and_a_part_of_the_strength(deconvolution: Deconvolution)
         WindowDeblurring(deconvolution, "some.pt", KERNEL, strength=s, keep_kernel=True)(given)
         for s in (1.0, 0.5, 0.0)
     )
-    blurry = given.images["blur"]
-    restored = whole.images["restored"]
+    blurry, restored = given.images["blur"], whole.images["restored"]
     assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 3
     inside = (restored > 0) & (restored < 1)  # not clamped
     mean = (blurry + restored) / 2
     np.testing.assert_allclose(half.images["restored"][inside], mean[inside], atol=1e-5)
     np.testing.assert_array_equal(none.images["restored"], blurry)
-    kernel = whole.attrs["kernel"]
-    assert kernel.dtype == np.float64
-    np.testing.assert_allclose(kernel, KERNEL, atol=1e-6)
+    assert whole.attrs["kernel"].dtype == np.float64
+    np.testing.assert_allclose(whole.attrs["kernel"], KERNEL, atol=1e-6)
     assert half.attrs["restored_strength"] == 0.5
 
 
@@ -138,9 +135,8 @@ def test_what_is_not_believed_is_restored_otherwise(told: Told) -> None:
     for done in (plain, mixed):
         assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (4, 2)
         assert windows_summary(done).endswith(" degrees undone in 2 of 4 windows")
-    assert (
-        mixed.attrs["restored_with"] == f"{plain.attrs['restored_with']}; else {engine.summary()}"
-    )
+    by = f"{plain.attrs['restored_with']}; else {engine.summary()}"
+    assert mixed.attrs["restored_with"] == by
 
 
 class Dimmed(Identity):
@@ -187,9 +183,8 @@ def test_the_kernel_that_was_found_undoes_the_blur(deconvolution: Deconvolution)
 @pytest.mark.parametrize("size", [(20, 30), (47, 300), (1, 1)])
 def test_a_tiny_photo_stays_as_it_is(deconvolution: Deconvolution, size: tuple[int, int]) -> None:
     blurry = (photo("coffee", *size) * 255).astype(np.uint8)
-    done = WindowDeblurring(deconvolution, "some.pt", keep_kernel=True)(
-        Record("tiny", {"blur": blurry})
-    )
+    deblur = WindowDeblurring(deconvolution, "some.pt", keep_kernel=True)
+    done = deblur(Record("tiny", {"blur": blurry}))
     np.testing.assert_array_equal(done.images["restored"], blurry)
     assert (done.attrs["restored_windows"], done.attrs["restored_believed"]) == (0, 0)
     assert not {"blur_length", "blur_angle", "kernel"} & done.attrs.keys()
@@ -200,8 +195,7 @@ def test_a_tiny_photo_stays_as_it_is(deconvolution: Deconvolution, size: tuple[i
 def test_a_tiny_photo_of_known_blur_is_restored(
     deconvolution: Deconvolution, size: tuple[int, int]
 ) -> None:
-    kernel = np.full((1, 5), 0.2)
-    sharp = photo("astronaut", *size)
+    kernel, sharp = np.full((1, 5), 0.2), photo("astronaut", *size)
     blurry = (taken(sharp, kernel, 1e-3) * 255).round().astype(np.uint8)
     done = WindowDeblurring(deconvolution, "some.pt", kernel)(Record("tiny", {"blur": blurry}))
     restored = to_float(done.images["restored"])
@@ -215,8 +209,7 @@ def test_values_below_zero_do_no_harm(deconvolution: Deconvolution) -> None:
     """As sharpening leaves them in files of floating point."""
     given, sharp = record(np.float32)
     given.images["blur"][3:6, 4:9] = -0.01
-    done = WindowDeblurring(deconvolution, "some.pt")(given)
-    restored = done.images["restored"]
+    restored = WindowDeblurring(deconvolution, "some.pt")(given).images["restored"]
     assert np.isfinite(restored).all()
     assert psnr(restored, sharp, 15) > psnr(given.images["blur"], sharp, 15) + 0.5
 
