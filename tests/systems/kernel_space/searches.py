@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
+from scipy.ndimage import convolve
 from scipy.signal import convolve2d
 
 from blurkit.io.checkpoints import Checkpoint
@@ -21,8 +22,6 @@ from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import network_for
-
-PRECISION = "fp32"
 
 QUICK_CONFIG = Path(__file__).with_name("quick.json")
 """A file for `--config`: a narrow network and a short warm-up."""
@@ -53,7 +52,6 @@ def style_network(sides: int = 5) -> StyleGAN2:
 
 
 def style_prior(sides: int = 5) -> StylePrior:
-    """That network as a prior."""
     network = style_network(sides)
     return StylePrior(network.style, network, divisor=6)
 
@@ -61,13 +59,11 @@ def style_prior(sides: int = 5) -> StylePrior:
 def context(operator: str = "convolution", preset: str = "small", **options: Any) -> SearchContext:
     """What a search shares; by default one by convolution, in float32."""
     style = style_prior(options.pop("sides", 5)) if options.get("prior") == "stylegan" else None
-    small: dict[str, Any] = {"prior_width": 8, "warm_up": 2, "iterations": 6, "kernel_size": 7}
-    if style:
-        small |= {"gaussian_samples": 1000}
-    chosen = SearchOptions.resolve(preset, operator=operator, **small | options)
-    checkpoint = None if operator == "convolution" else kernel_checkpoint()
-    network = None if checkpoint is None else network_for("search", checkpoint)
-    return SearchContext(chosen, network, style, None, "cpu", PRECISION)
+    small = {"prior_width": 8, "warm_up": 2, "iterations": 6, "kernel_size": 7}
+    more = {"gaussian_samples": 1000} if style else {}
+    chosen = SearchOptions.resolve(preset, operator=operator, **small | more | options)
+    network = None if operator == "convolution" else network_for("search", kernel_checkpoint())
+    return SearchContext(chosen, network, style, None, "cpu", "fp32")
 
 
 def photo(height: int = 64, width: int = 64, top: int = 0) -> np.ndarray:
@@ -76,7 +72,6 @@ def photo(height: int = 64, width: int = 64, top: int = 0) -> np.ndarray:
 
 
 def record(name: str = "photo", **size: int) -> Record:
-    """A photo to be deblurred."""
     return Record(name, {"blur": photo(**size)})
 
 
@@ -104,8 +99,6 @@ def continued(
 
 def shaken(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Float in [0, 1]: the convolution with `kernel`, mirrored at the border."""
-    from scipy.ndimage import convolve
-
     return np.stack([convolve(to_float(image)[..., c], kernel, mode="mirror") for c in range(3)], 2)
 
 

@@ -59,7 +59,6 @@ def engine(network: torch.nn.Module, precision: Precision = "fp32", **options: i
 
 
 def apply_code(image: np.ndarray, code: np.ndarray, run: Engine) -> np.ndarray:
-    assert isinstance(run.runner.network, CodedBlur)
     return run(image, **run.runner.network.condition(code, image))
 
 
@@ -86,23 +85,21 @@ def test_one_tile_is_the_network_itself(size: tuple[int, int]) -> None:
     one = engine(CodedBlur(kernel_space()), tile=512)
     made = apply_code(image.astype(np.float32) / 255, code, one).clip(0, 1) * 255
     # The engine pads to the tile; what is further off than F sees changes nothing.
-    wanted = blurred_by(_reflected(image, 512), _grown(code, 4))
+    wanted = blurred_by(reflected(image, 512), grown(code, 4))
     np.testing.assert_allclose(made, wanted[: size[0], : size[1]], atol=0.01)
 
 
-def _reflected(image: np.ndarray, side: int) -> np.ndarray:
+def reflected(image: np.ndarray, side: int) -> np.ndarray:
     below, right = (side - length for length in image.shape[:2])
     mode = "reflect" if min(image.shape[:2]) > 1 else "edge"
-    return np.pad(image, ((0, below), (0, right), (0, 0)), mode=mode)  # type: ignore[call-overload]
+    return np.pad(image, ((0, below), (0, right), (0, 0)), mode=mode)
 
 
-def _grown(code: np.ndarray, side: int) -> Tensor:
+def grown(code: np.ndarray, side: int) -> Tensor:
     """The code map mirrored as the engine mirrors the places: by pixels."""
-    rows, columns = code.shape[1:]
-    numbers = np.arange(rows * columns).reshape(rows, columns)
-    pixels = numbers.repeat(128, 0).repeat(128, 1)
-    mirrored = _reflected(pixels[:, :, None], 128 * side)[64::128, 64::128, 0]
-    return torch.from_numpy(code.reshape(CODE, -1)[:, mirrored][None])
+    pixels = code.transpose(1, 2, 0).repeat(CODE_STRIDE, 0).repeat(CODE_STRIDE, 1)
+    mirrored = reflected(pixels, CODE_STRIDE * side)[64::CODE_STRIDE, 64::CODE_STRIDE]
+    return torch.from_numpy(mirrored.transpose(2, 0, 1).copy()[None])
 
 
 def test_a_smaller_map_is_stretched() -> None:
@@ -112,8 +109,8 @@ def test_a_smaller_map_is_stretched() -> None:
 
 
 def test_the_deviation_comes_with_the_photos_places() -> None:
-    pair = Record("pair", {"sharp": np.zeros((300, 300, 3), np.uint8),
-                           "blur": np.full((300, 300, 3), 51, np.uint8)})  # fmt: skip
+    black = np.zeros((300, 300, 3), np.uint8)
+    pair = Record("pair", {"sharp": black, "blur": black + np.uint8(51)})
     sharp = np.zeros((384, 640, 3), np.float32)
     record = Record("r", {"sharp": sharp, "blur": sharp}, {"blur_kind": "shake", "split": "val"})
     run = engine(Transfer(Shown()), tile=256, overlap=0)
@@ -136,10 +133,9 @@ def test_the_deviation_comes_with_the_photos_places() -> None:
 # ---- codes that come with a network ----
 
 
-def codes(count: int = 100, length: int = 6) -> BlurCodes:
-    """Codes whose values are their numbers, of lengths from 1 to `count` pixels."""
-    numbers = torch.arange(count, dtype=torch.float32)
-    return stored([n.expand(length, 2, 2) for n in numbers], [float(n) + 1 for n in numbers])
+def codes() -> BlurCodes:
+    """Codes whose values are their numbers, of lengths from 1 to 100 pixels."""
+    return stored([torch.full((6, 2, 2), float(n)) for n in range(100)], [*range(1, 101)])
 
 
 def test_the_length_that_is_drawn_suits_the_size_of_the_photo() -> None:
@@ -154,19 +150,13 @@ def test_the_length_that_is_drawn_suits_the_size_of_the_photo() -> None:
         assert len(set(lengths)) > 10
 
 
-def saved(path: Path, bank: BlurCodes) -> Path:
-    torch.manual_seed(2)
-    space = LightKernelSpace(8, 6, 2).eval()
-    torch.nn.init.normal_(space.last.weight, std=0.05)
-    networks = {"kernel_space": space, "codes": bank}
-    held = Checkpoint(states(networks), "kernel-space", blueprints=blueprints(networks))
-    save_checkpoint(held, path)
-    return path
-
-
 def test_random_blur_is_that_of_one_of_the_codes(tmp_path: Path) -> None:
     """Also of a network without deviations; a scale asks for normal codes, as before."""
-    path = saved(tmp_path / "kernel.pt", codes())
+    torch.manual_seed(2)
+    path, space = tmp_path / "kernel.pt", LightKernelSpace(8, 6, 2).eval()
+    torch.nn.init.normal_(space.last.weight, std=0.05)
+    given = {"kernel_space": space, "codes": codes()}
+    save_checkpoint(Checkpoint(states(given), "kernel-space", blueprints=blueprints(given)), path)
     networks = load_networks(load_checkpoint(path))
     network = networks["kernel_space"]
     assert isinstance(network, LightKernelSpace) and isinstance(networks["codes"], BlurCodes)

@@ -1,12 +1,12 @@
 """F, G and the priors of blind deblurring: sizes, codes, what they begin as."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import skimage.data
 import torch
-from torch import nn
 
 from blurkit.errors import UsageError
 from blurkit.systems.kernel_space.networks import (
@@ -41,16 +41,18 @@ def light(variational: bool = False) -> LightKernelSpace:
 BOTH = pytest.mark.parametrize("make", [small, light])
 
 
-def parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def test_they_have_as_many_parameters_as_the_official_ones() -> None:
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (KernelSpace, 49_205_187),
+        (partial(KernelSpace, variational=True), 115_265_475),
+        (partial(CodeExtractor, 64, 64, 512, 6, bias=True), 34_787_264),
+        (ImagePrior, 2_365_779),
+    ],
+)
+def test_they_are_as_large_as_the_official_ones(make: Callable, parameters: int) -> None:
     with torch.device("meta"):
-        assert parameters(KernelSpace()) == 49_205_187
-        assert parameters(KernelSpace(variational=True)) == 115_265_475
-        assert parameters(CodeExtractor(64, 64, 512, 6, bias=True)) == 34_787_264
-        assert parameters(ImagePrior()) == 2_365_779
+        assert sum(p.numel() for p in make().parameters()) == parameters
 
 
 @BOTH

@@ -16,7 +16,6 @@ from blurkit.systems.kernel_space import objective
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.objective import OBJECTIVES, Objective
 from blurkit.systems.kernel_space.recipe import kl_divergence
-from tests.shared import shared_folder
 from tests.systems.test_parity import FILL, Fixture, strided
 
 OFFICIAL, PAPER = OBJECTIVES["official"], OBJECTIVES["paper"]
@@ -33,7 +32,6 @@ CHECKED_ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def fixture() -> Fixture:
-    shared_folder("parity", "BLURKIT_PARITY")
     return Fixture("kernel_losses")
 
 
@@ -54,9 +52,7 @@ def check(fixture: Fixture, values: dict[str, Tensor]) -> None:
 
 
 def small_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor]:
-    x, y, k, sigma = (
-        torch.from_numpy(fixture.arrays[f"input_{n}"]) for n in ("x", "y", "k", "sigma")
-    )
+    x, y, k, sigma = fixture.given("x", "y", "k", "sigma")
     maps, weights = features(y), objective.PERCEPTUAL_WEIGHTS[features.name]
     single = np.eye(len(weights)).tolist()
     return {
@@ -76,11 +72,10 @@ def small_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor
 def large_values(fixture: Fixture, features: FeatureNetwork) -> dict[str, Tensor]:
     """The objective through F, with its gradients, as the fixture's json describes it."""
     x, y = large_images(fixture)
-    k = torch.from_numpy(fixture.arrays["input_k"])
+    (k,) = fixture.given("k")
     network = KernelSpace().requires_grad_(False)
     state_dict = FILL.fill(network.state_dict(), fixture.json["seed"])
     gain = re.search(r"multiplied by ([\d.]+)", fixture.json["outputs"]["output_obj256_*"])
-    assert gain is not None
     for name in ("weight", "bias"):
         state_dict[f"recon_trunk.28.{name}"] *= float(gain[1])
     x.requires_grad_()
@@ -161,8 +156,7 @@ def test_flat_images_and_empty_codes_have_finite_gradients() -> None:
     flat, code = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 8, 1, 1)
     x, k = flat.clone().requires_grad_(), code.requires_grad_()
     total(Objective((1, 1), (0, 0), (1, 1), (1, 1), (1, 1)), x, flat, x, k, False).backward()
-    assert x.grad.isfinite().all()
-    assert k.grad.isfinite().all()
+    assert x.grad.isfinite().all() and k.grad.isfinite().all()
 
 
 # -- objectives ------------------------------------------------------------------------------------
@@ -180,14 +174,13 @@ def test_images_of_a_batch_are_apart(name: str, second: bool, untrained: Feature
     sharp, blur = (torch.from_numpy(x).float() for x in photos())
     code = torch.randn(2, 8, 1, 1, generator=torch.Generator().manual_seed(1))
     both = OBJECTIVES[name].terms(blur, sharp, blur, code, second, untrained)
-    for i in range(2):
-        part = slice(i, i + 1)
+    for part in (slice(0, 1), slice(1, 2)):
         b, s, k = blur[part], sharp[part], code[part]
         alone = OBJECTIVES[name].terms(b, s, b, k, second, untrained, untrained(s))
         assert alone.keys() == both.keys()
         for term, value in alone.items():
             assert value.shape == (1,)
-            assert value.item() == pytest.approx(both[term][i].item(), rel=1e-5), term
+            torch.testing.assert_close(value, both[term][part], rtol=1e-5, atol=1e-12, msg=term)
 
 
 def test_the_paper_s_terms() -> None:

@@ -9,12 +9,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 from torch.nn import functional as F
 
-from blurkit.systems.kernel_space.operators import (
-    Convolution,
-    Downsampling,
-    EncodedOperator,
-    find_shift,
-)
+from blurkit.systems.kernel_space.operators import Convolution, Downsampling, find_shift
 from tests.systems.kernel_space.searches import Moving, context, convolved, photo
 
 
@@ -58,11 +53,10 @@ def test_a_released_code_is_a_start(tmp_path: Path) -> None:
     torch.save(code, tmp_path / "kernel.pth")
     shared = context("kernel-space", start_code_file=str(tmp_path / "kernel.pth"))
     start = shared.operator.starting_blur(torch.zeros(1, 3, 256, 384))
-    assert start is not None and start.shape == (1, 16, 2, 3)
+    assert start.shape == (1, 16, 2, 3)
     # Between two places in the middle lies their mean; at the border is what was there.
-    assert torch.allclose(start[..., 1], code.mean(3)) and torch.allclose(
-        start[..., 0], code[..., 0]
-    )
+    assert torch.allclose(start[..., 1], code.mean(3))
+    assert torch.allclose(start[..., 0], code[..., 0])
 
 
 def test_downsampling_is_bicubic() -> None:
@@ -85,10 +79,9 @@ def test_a_kernel_is_shown_enlarged() -> None:
 
 
 def test_a_code_is_shown_by_what_it_does_to_dots() -> None:
-    shared = context("kernel-space")
-    assert isinstance(shared.operator, EncodedOperator)
-    shared.operator.network = Moving(shared.operator.network, (2, 1))  # type: ignore[assignment]
-    shown = shared.operator.draw_blur(torch.zeros(1, 16, 2, 3))
+    operator = context("kernel-space").operator
+    operator.network = Moving(operator.network, (2, 1))
+    shown = operator.draw_blur(torch.zeros(1, 16, 2, 3))
     assert shown.shape == (256, 384, 1)
     rows, columns = np.nonzero(shown[..., 0])
     assert set(rows) == {34 + 64 * n + d for n in range(4) for d in (-1, 0, 1)}

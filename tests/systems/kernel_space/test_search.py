@@ -17,7 +17,6 @@ from blurkit.io.records import Record, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.objective import SearchContext
-from blurkit.systems.kernel_space.operators import EncodedOperator
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
 from blurkit.systems.search_options import SearchOptions
 from tests.systems.kernel_space.searches import (
@@ -40,10 +39,23 @@ WILD: dict[str, Any] = {"iterations": 40, "patience": 0, "rate_decay": 30.0, "ra
 
 def begun(shared: SearchContext | None = None, side: int = 64, **options: Any) -> Search:
     """A search that can make its first step."""
-    job = TiledSearch(record(height=side, width=side), shared or context(**options))
-    (search,) = job.searches
+    (search,) = TiledSearch(record(height=side, width=side), shared or context(**options)).searches
     search.begin()
     return search
+
+
+def run_to_its_end(search: Search) -> list[str]:
+    """The kinds of its steps."""
+    kinds = []
+    while not search.finished:
+        kinds.append(search.kind)
+        advance([search])
+    return kinds
+
+
+def rates(search: Search) -> list[float]:
+    """The learning rates of the image and of the blur."""
+    return [o.param_groups[0]["lr"] for o in (search._image_optimizer, search._blur_optimizer)]
 
 
 def weights(module: torch.nn.Module) -> list[Tensor]:
@@ -62,8 +74,7 @@ def plain_joint_search(search: Search, steps: int) -> list[Tensor]:
     image, blur = copy.deepcopy(search.image.network), copy.deepcopy(search.blur.network)
     z_x, z_k = search.image.noise.clone(), search.blur.noise.clone()
     network, y = search.context.operator.network, search.photo
-    first = torch.optim.Adam(image.parameters(), 1e-2)
-    second = torch.optim.Adam(blur.parameters(), 1e-2)
+    optimizers = [torch.optim.Adam(part.parameters(), 1e-2) for part in (image, blur)]
     sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
     images = []
     for _ in range(steps):
@@ -73,22 +84,19 @@ def plain_joint_search(search: Search, steps: int) -> list[Tensor]:
         gray = x.sum(1, keepdim=True)
         squares = sum(F.conv2d(gray, w[None, None], padding=1) ** 2 for w in (sobel, sobel.T))
         prior = (squares + 1e-6).sqrt().pow(0.66).mean()
-        loss = rho + 0.1 * k.square().sum().sqrt() + 0.5 * prior
-        first.zero_grad()
-        second.zero_grad()
-        loss.backward()
-        first.step()
-        second.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        (rho + 0.1 * k.square().sum().sqrt() + 0.5 * prior).backward()
+        for optimizer in optimizers:
+            optimizer.step()
     return images
 
 
 def test_joint_steps_are_those_of_equations_5_to_7() -> None:
     options = {"charbonnier": (1, 1), "code_norm": (0.1, 0.1), "gradient": (0.5, 0.5)}
-    rates = {"image_rate": 1e-2, "kernel_rate": 1e-2, "rate_decay": 1.0}
-    shared = context(
-        "kernel-space", step_noise=0.0, warm_up=0, start_gaussian=0.0, **options, **rates
-    )
-    search = begun(shared, 256)
+    options |= {"image_rate": 1e-2, "kernel_rate": 1e-2, "rate_decay": 1.0}
+    still = {"step_noise": 0.0, "warm_up": 0, "start_gaussian": 0.0}
+    search = begun(context("kernel-space", **still, **options), 256)
     plain = plain_joint_search(search, 3)
     for number, wanted in enumerate(plain):
         advance([search])
@@ -101,25 +109,21 @@ def test_joint_steps_are_those_of_equations_5_to_7() -> None:
 def test_learning_rates_fall_as_those_of_the_released_code() -> None:
     # Its StepLR moves before the step of each of 20 iterations, here in fifths.
     search = begun(iterations=20, warm_up=0, image_rate=0.5, kernel_rate=0.25, patience=0)
-    one = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.Adam([one], 0.5)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], 0.5)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.7)
     for _ in range(19):
         optimizer.step()
         schedule.step()
         advance([search])
-        wanted = optimizer.param_groups[0]["lr"]
-        assert search._image_optimizer is not None
-        assert search._image_optimizer.param_groups[0]["lr"] == pytest.approx(wanted)
-        assert search._blur_optimizer.param_groups[0]["lr"] == pytest.approx(wanted / 2)
+        (rate,) = schedule.get_last_lr()
+        assert rates(search) == pytest.approx([rate, rate / 2])
 
 
 def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
     # Of 25 steps as of 5000: a fifth by squared distances, rates halved after 2, 3 and 4 fifths.
     shared = context(preset="selfdeblur", iterations=25, warm_up=0)
     search = begun(shared)
-    one = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.Adam([one], 1e-2)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], 1e-2)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [9, 14, 19], 0.5)
     for step in range(24):
         image, blur = search.generate("joint")
@@ -128,13 +132,11 @@ def test_selfdeblur_has_its_released_loss_and_schedule() -> None:
         terms = shared.objective.terms(blurred, target, image, blur, late, None, None, None)
         (name,) = terms
         assert name == ("squared" if step < 5 else "similarity")
-        wanted = (blurred - target).square().mean() if step < 5 else None
-        assert wanted is None or terms[name].item() == pytest.approx(wanted.item())
+        wanted = (blurred - target).square().mean()
+        assert step >= 5 or terms[name].item() == pytest.approx(wanted.item())
         advance([search])
-        assert search._image_optimizer is not None
-        rates = [o.param_groups[0]["lr"] for o in (search._image_optimizer, search._blur_optimizer)]
-        rate = optimizer.param_groups[0]["lr"]
-        assert rates == pytest.approx([rate, rate / 100])
+        (rate,) = schedule.get_last_lr()
+        assert rates(search) == pytest.approx([rate, rate / 100])
         optimizer.step()
         schedule.step()
     options = SearchOptions.resolve("selfdeblur")
@@ -173,11 +175,8 @@ def test_without_restarts_the_blur_goes_on_where_it_was() -> None:
 
 @pytest.mark.slow
 def test_the_warm_up_nears_the_photo_and_the_start() -> None:
-    shared = context(
-        "kernel-space", warm_up=30, start_gaussian=1.5, image_rate=0.01, kernel_rate=0.01
-    )
-    search = begun(shared, 256)
-    assert search._start is not None
+    options = {"warm_up": 30, "start_gaussian": 1.5, "image_rate": 0.01, "kernel_rate": 0.01}
+    search = begun(context("kernel-space", **options), 256)
 
     def far() -> tuple[float, float]:
         with torch.no_grad():
@@ -236,40 +235,34 @@ def test_a_seed_gives_one_picture_to_the_bit_whatever_was_searched_before() -> N
     ],
 )
 def test_a_state_goes_on_bit_for_bit(options: dict[str, object]) -> None:
-    def job() -> TiledSearch:
-        return TiledSearch(record(), context(**options))
-
-    search, steps = begun(**options), 0
-    while not search.finished:
-        advance([search])
-        steps += 1
+    search = begun(**options)
+    steps = len(run_to_its_end(search))
     for stop in (37,) if options is WILD else (1, steps // 2, steps - 1):
-        found = continued(job, stop).searches[0].found
+        found = continued(lambda: TiledSearch(record(), context(**options)), stop).searches[0].found
         assert torch.equal(found.picture, search.found.picture)
         assert found.terms == search.found.terms
 
 
 def test_the_state_of_another_photo_is_refused() -> None:
     shared = context()
-    job = TiledSearch(record(), shared)
+    state = TiledSearch(record(), shared).state_dict()
     with pytest.raises(BlurkitError, match="belongs to another photo"):
-        TiledSearch(record(top=9), shared).load_state_dict(job.state_dict())
+        TiledSearch(record(top=9), shared).load_state_dict(state)
 
 
 @pytest.mark.slow
 def test_a_search_that_falls_no_more_ends() -> None:
     # Without a step there is nothing to gain; the second half begins with iteration 100.
     still = {"image_rate": 0.0, "kernel_rate": 0.0, "step_noise": 0.0, "warm_up": 0}
-    result = searched(TiledSearch(record(), context(iterations=200, patience=30, **still)))
-    assert 130 <= result.attrs["blind_iterations"] <= 150
-    result = searched(TiledSearch(record(), context(iterations=160, patience=0, **still)))
-    assert result.attrs["blind_iterations"] == 160
+    for iterations, patience, least, most in ((200, 30, 130, 150), (160, 0, 160, 160)):
+        shared = context(iterations=iterations, patience=patience, **still)
+        result = searched(TiledSearch(record(), shared))
+        assert least <= result.attrs["blind_iterations"] <= most
 
 
 def test_the_average_follows_the_images() -> None:
     search = begun(average_decay=0.75, iterations=5, warm_up=0)
-    average: Tensor | None = None
-    taken: list[Tensor] = []
+    average, taken = None, []
     search.image.register_forward_hook(lambda module, given, image: taken.append(image.detach()))
     for _ in range(5):
         advance([search])
@@ -314,18 +307,14 @@ def test_a_stylegan_is_searched_on_its_spheres() -> None:
     for _ in range(12):
         kinds.append(search.kind)
         advance([search])
-    assert kinds[:5] == ["image", "image", "image", "blur", "blur"]
+    assert kinds[:5] == 3 * ["image"] + 2 * ["blur"]
     moved = search.image.v.detach()
     assert not torch.allclose(moved, v, atol=1e-3)
     assert torch.allclose(moved.norm(dim=2), v.norm(dim=2), rtol=1e-4)
     for number, (noise, before) in enumerate(zip(search.image.noises, noises, strict=True)):
         assert torch.equal(noise, before) == (number >= 4)
-    assert search.found.terms is not None
     assert set(search.found.terms) == {"code_norm", "squared", "geocross"}
-    for _ in range(3):  # the last turn of the image and that of its blur
-        assert not search.finished
-        advance([search])
-    assert search.finished
+    assert len(run_to_its_end(search)) == 3  # the last turn of the image and that of its blur
 
 
 def test_a_photo_of_a_part_of_the_generators_size_is_searched_at_that() -> None:
@@ -346,9 +335,7 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
     blurry = shaken(sharp, KERNEL).astype(np.float32)
     options = {"iterations": 600, "kernel_rate": 1e-3, "patience": 0, "code_norm": (0, 0)}
     pair = (torch.from_numpy(image.transpose(2, 0, 1).copy()[None]) for image in (blurry, sharp))
-    found = find_blur(context(**options), *pair)
-    assert found.blur is not None
-    kernel = found.blur[0, 0].numpy()
+    kernel = find_blur(context(**options), *pair).blur[0, 0].numpy()
     assert np.corrcoef(kernel.ravel(), KERNEL.ravel())[0, 1] > 0.95
     assert kernel.sum() == pytest.approx(1, abs=1e-4)
 
@@ -357,18 +344,13 @@ def test_step_b_finds_the_kernel_of_a_known_pair() -> None:
 def test_a_blurred_photo_is_nearer_to_the_sharp_one() -> None:
     sharp = photo(128, 128)
     blurry = np.rint(255 * shaken(sharp, KERNEL).clip(0, 1)).astype(np.uint8)
-    shared = context(
-        iterations=1500,
-        prior_width=32,
-        image_rate=5e-3,
-        kernel_rate=5e-4,
-        patience=0,
-        average_decay=0.9,
-    )
+    options = {"iterations": 1500, "prior_width": 32, "patience": 0, "average_decay": 0.9}
+    shared = context(image_rate=5e-3, kernel_rate=5e-4, **options)
     result = searched(TiledSearch(Record("photo", {"blur": blurry}), shared))
     inside = (slice(4, -4), slice(4, -4))
-    before = psnr(blurry[inside], sharp[inside])
-    after = psnr(result.images["restored"][inside], sharp[inside])
+    before, after = (
+        psnr(image[inside], sharp[inside]) for image in (blurry, result.images["restored"])
+    )
     assert after > before + 1, (before, after)
 
 
@@ -384,8 +366,7 @@ def test_a_stylegan_under_a_kernel_fills_the_whole_photo(align: bool) -> None:
     search.image.register_forward_hook(lambda module, given, image: images.append(image.detach()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in run_searches([job]):
-            pass
+        list(run_searches([job]))
         restored = job.result("test", keep_kernel=True)
     made, kernel = images[-1], restored.attrs["kernel"]
     picture = search.found.picture
@@ -394,10 +375,8 @@ def test_a_stylegan_under_a_kernel_fills_the_whole_photo(align: bool) -> None:
         assert torch.equal(picture, made)
     else:  # moved as a whole, by less than half the kernel
         shifts = [(d, r) for d in range(-3, 4) for r in range(-3, 4)]
-        middle = made[..., 8:-8, 8:-8]
-        assert any(
-            torch.equal(picture[..., 8 + d : 56 + d, 8 + r : 56 + r], middle) for d, r in shifts
-        )
+        moved = (picture[..., 8 + d : 56 + d, 8 + r : 56 + r] for d, r in shifts)
+        assert any(torch.equal(each, made[..., 8:-8, 8:-8]) for each in moved)
     values = picture[0].permute(1, 2, 0).numpy()
     shown = np.rint(255 * values.clip(0, 1)).astype(np.uint8)
     np.testing.assert_array_equal(restored.images["restored"], shown)
@@ -430,16 +409,14 @@ def test_one_z_on_its_sphere_makes_the_paper_s_image() -> None:
 
 def objectives(search: Search, turns: bool) -> list[tuple[float, int]]:
     """Run a search to its end; return the objectives that it compares, with their iterations."""
-    found: dict[int, tuple[float, int]] = {}
-    steps = 0
+    found = []
     while not search.finished:
         kind, last = search.kind, search.last
         advance([search])
-        steps += 1
-        over = (not search.finished and search.kind != kind) or search.finished
+        over = search.finished or search.kind != kind
         if search.last is not last and (over or not turns):
-            found[steps] = (search.last.objective, search.last.iteration)
-    return list(found.values())
+            found.append((search.last.objective, search.last.iteration))
+    return found
 
 
 def test_the_best_image_of_a_joint_search_is_kept() -> None:
@@ -473,12 +450,8 @@ def test_a_state_of_an_older_version_is_continued() -> None:
         del state["found"][added]
     (rest,) = TiledSearch(record(), context(iterations=9, patience=0)).searches
     rest.load_state_dict(state)
-    while not rest.finished:
-        advance([rest])
+    run_to_its_end(rest)
     assert rest.last.iteration == 9
-
-
-# ---- its end -------------------------------------------------------------------------------------
 
 
 def blur_turns(search: Search, turns: int) -> list[int]:
@@ -509,20 +482,15 @@ def test_the_paper_s_search_ends_before_its_last_iteration() -> None:
     assert 30 <= searched(job).attrs["blind_iterations"] <= 50
 
 
-def warned(job: TiledSearch) -> list[str]:
-    """What is said of a job that runs to its end."""
-    said: list[str] = []
-    list(run_searches([job], warn=said.append))
-    return said
-
-
 def test_a_search_that_ended_high_is_warned_of() -> None:
-    job = TiledSearch(record(), context(iterations=2))
-    (line,) = warned(job)
-    assert line.startswith("photo: image and blur reproduce the photo with only")
+    said: list[str] = []
+    (job,) = run_searches([TiledSearch(record(), context(iterations=2))], warn=said.append)
     reproduced = job.result("test").attrs["blind_reproduced"]
+    (line,) = said
+    assert line.startswith("photo: image and blur reproduce the photo with only")
     assert f"only {reproduced:.1f} dB (warn_below 30)" in line
-    assert not warned(TiledSearch(record(), context(iterations=2, warn_below=reproduced - 1)))
+    lower = context(iterations=2, warn_below=reproduced - 1)
+    list(run_searches([TiledSearch(record(), lower)], warn=pytest.fail))
 
 
 # ---- picture and blur together -------------------------------------------------------------------
@@ -532,13 +500,12 @@ def test_a_search_that_ended_high_is_warned_of() -> None:
 def test_picture_and_kernel_give_the_photo_again(align: bool) -> None:
     job = TiledSearch(record(), context(iterations=30, align_picture=align, patience=0))
     result = searched(job)
-    kernel = job.kernel()
-    picture = job.searches[0].found.picture[0].permute(1, 2, 0).numpy()
-    again = convolved(picture, kernel)
+    kernel, found = job.kernel(), job.searches[0].found
+    again = convolved(found.picture[0].permute(1, 2, 0).numpy(), kernel)
     side = (kernel.shape[0] - 1) // 2
     error = np.square(again - to_float(photo())[side:-side, side:-side]).mean()
-    whole = job.searches[0].found.error  # which includes the border
-    assert -10 * math.log10(error) == pytest.approx(-10 * math.log10(whole), abs=0.5)
+    # The search's own error includes the border.
+    assert -10 * math.log10(error) == pytest.approx(-10 * math.log10(found.error), abs=0.5)
     assert result.attrs["blind_reproduced"] > 15
 
 
@@ -546,8 +513,7 @@ def test_picture_and_kernel_give_the_photo_again(align: bool) -> None:
 def test_picture_and_code_give_the_photo_again(align: bool) -> None:
     move = (5, -3)
     shared = context("kernel-space", align_picture=align)
-    assert isinstance(shared.operator, EncodedOperator)
-    shared.operator.network = Moving(shared.operator.network, move)  # type: ignore[assignment]
+    shared.operator.network = Moving(shared.operator.network, move)
     blurry = photo(256, 256)
     job = TiledSearch(Record("photo", {"blur": blurry}), shared)
     (search,) = job.searches
@@ -605,7 +571,7 @@ def test_what_a_setting_lacks_is_told(preset: str, options: dict[str, Any], word
 
 
 def test_tiles_are_of_a_size_that_f_takes() -> None:
-    shared: SearchContext = context("kernel-space")
+    shared = context("kernel-space")
     with pytest.raises(UsageError, match="--tile 200: this search needs a multiple of 128"):
         TiledSearch(record(), shared, tile=200)
     job = TiledSearch(record(height=500, width=200), shared, tile=256)

@@ -47,25 +47,25 @@ def inputs(network: Generator, count: int = 2) -> tuple[Tensor, list[Tensor]]:
     return latents, [torch.randn(count, 1, side, side) for side in network.noise_sides]
 
 
+V1, V2 = (512,) * 4 + (256, 128, 64, 32, 16), (512,) * 5 + (256, 128)
+
+
 @pytest.mark.parametrize(
-    ("kind", "resolution", "parameters", "keys", "layers"),
+    ("kind", "widths", "parameters", "keys", "sizes"),
     [
-        (StyleGANSynthesis, 1024, 24_110_771, 100, 18),
-        (StyleGAN2, 256, 30_034_338, 135, 14),
-        (StyleGANMapping, None, 2_101_248, 16, None),
+        (StyleGANSynthesis, (V1,), 24_110_771, 100, {"layers": 18, "resolution": 1024}),
+        (StyleGAN2, (V2,), 30_034_338, 135, {"layers": 14, "resolution": 256}),
+        (StyleGANMapping, (), 2_101_248, 16, {}),
     ],
 )
 def test_official_sizes(
-    kind: type[Any], resolution: int | None, parameters: int, keys: int, layers: int | None
+    kind: type[Any], widths: tuple, parameters: int, keys: int, sizes: dict[str, int]
 ) -> None:
-    v1 = (512, 512, 512, 512, 256, 128, 64, 32, 16)
-    widths = {1024: (v1,), 256: ((512, 512, 512, 512, 512, 256, 128),), None: ()}[resolution]
     with torch.device("meta"):
         network = kind(*widths)
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert len(network.state_dict()) == keys
-    assert getattr(network, "layers", None) == layers
-    assert getattr(network, "resolution", None) == resolution
+    assert {name: getattr(network, name) for name in sizes} == sizes
     found = from_state_dict(network.state_dict())
     assert type(found) is kind and found.options == network.options
 
@@ -95,10 +95,9 @@ def test_a_training_file_gives_its_averaged_generator(tmp_path: Path) -> None:
         "latent_avg": torch.zeros(16),
     }
     torch.save(content, tmp_path / "stylegan2.pt")
-    networks = load_networks(load_checkpoint(tmp_path / "stylegan2.pt"))
-    assert list(networks) == ["generator"]
-    assert networks["generator"].options == network.options
-    assert torch.equal(networks["generator"].get_buffer("noises.noise_2"), network.noises.noise_2)
+    ((role, found),) = load_networks(load_checkpoint(tmp_path / "stylegan2.pt")).items()
+    assert role == "generator" and found.options == network.options
+    assert torch.equal(found.get_buffer("noises.noise_2"), network.noises.noise_2)
     assert from_state_dict(content).options == network.options
 
 
@@ -108,7 +107,7 @@ def test_noise_that_is_missing_is_drawn_alike_each_time() -> None:
     first, second = from_state_dict(state), from_state_dict(state)
     assert first.options == network.options
     values, others = (
-        torch.cat([noise.flatten() for noise in found.get_submodule("noises").buffers()])
+        torch.cat([noise.flatten() for noise in found.noises.buffers()])
         for found in (first, second)
     )
     assert torch.equal(values, others)
@@ -200,9 +199,6 @@ def test_one_cycle_drop(official: dict[str, Tensor]) -> None:
     assert one_cycle_drop(45, 100) == 1
 
 
-# -- other ways to the same ------------------------------------------------------------------------
-
-
 def test_bicubic_downsample_at_its_limits() -> None:
     image = torch.rand(2, 3, 7, 9)
     assert torch.allclose(bicubic_downsample(image, 1), image)
@@ -216,13 +212,11 @@ def test_bicubic_downsample_at_its_limits() -> None:
 LATENT = 16
 
 
-def saved(folder: Path, **networks: torch.nn.Module) -> list[Path]:
+def saved(folder: Path, **networks: nn.Module) -> list[Path]:
     """A file for each network, as the released ones are: a bare state dict."""
-    files = []
     for name, network in networks.items():
-        files.append(folder / f"{name}.pt")
-        torch.save(network.state_dict(), files[-1])
-    return files
+        torch.save(network.state_dict(), folder / f"{name}.pt")
+    return [folder / f"{name}.pt" for name in networks]
 
 
 def prior(folder: Path, version: int) -> StylePrior:
@@ -275,33 +269,26 @@ def test_the_gaussian_is_from_before_the_last_activation(tmp_path: Path, version
 
 
 def test_files_that_make_no_prior(tmp_path: Path) -> None:
-    mapping, wide, synthesis, generator = saved(
+    mapping, wide, synthesis, critic = saved(
         tmp_path,
         mapping=StyleGANMapping(LATENT),
         wide=StyleGANMapping(2 * LATENT),
         synthesis=StyleGANSynthesis((4, 4), LATENT),
-        generator=StyleGAN2((4, 4), LATENT),
+        critic=MultiscaleDiscriminator(4),
     )
+    foreign, cut = tmp_path / "foreign.pt", tmp_path / "cut.pt"
+    torch.save({"fc.weight": torch.zeros(2, 2)}, foreign)
+    state = StyleGAN2((4, 4), LATENT).state_dict()
+    del state["to_rgb1.bias"]
+    torch.save(state, cut)
     for paths, message in (
         ([mapping], "mapping.pt: holds only StyleGAN's mapping; add the file of its synthesis"),
         ([synthesis], "synthesis.pt: holds only StyleGAN's synthesis; add the file of its map"),
         ([wide, synthesis], r"wide.pt \+ .*synthesis.pt: the mapping gives latents of 32 values"),
         ([tmp_path / "none.pt"], "none.pt: no such checkpoint"),
+        ([foreign], "foreign.pt: no known network has this state dict"),
+        ([cut], "cut.pt: not a whole StyleGAN2 .* to_rgb1.bias"),
+        ([critic], r"holds discriminator \(Multiscale.*no StyleGAN"),
     ):
         with pytest.raises(BlurkitError, match=message):
             load_style_prior(*paths)
-
-    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "foreign.pt")
-    with pytest.raises(BlurkitError, match=r"foreign.pt: no known network has this state dict"):
-        load_style_prior(tmp_path / "foreign.pt")
-    state = torch.load(generator, weights_only=True)
-    del state["to_rgb1.bias"]
-    torch.save(state, tmp_path / "cut.pt")
-    with pytest.raises(BlurkitError, match=r"cut.pt: not a whole StyleGAN2 .* to_rgb1.bias"):
-        load_style_prior(tmp_path / "cut.pt")
-
-
-def test_another_network_is_named(tmp_path: Path) -> None:
-    (path,) = saved(tmp_path, critic=MultiscaleDiscriminator(4))
-    with pytest.raises(BlurkitError, match=r"holds discriminator \(Multiscale.*no StyleGAN"):
-        load_style_prior(path)
