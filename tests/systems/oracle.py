@@ -14,8 +14,7 @@ def l1(first: Tensor, second: Tensor) -> float:
 
 def squared(first: Tensor, second: Tensor) -> float:
     """The mean of the squares of two tensors' differences, in double precision."""
-    difference = first.detach().double().numpy() - second.detach().double().numpy()
-    return float((difference**2).mean())
+    return float(((first.detach().double().numpy() - second.detach().double().numpy()) ** 2).mean())
 
 
 def step(made: Recipe, crops: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
@@ -48,6 +47,5 @@ def local_means(image: np.ndarray, window: tuple[int, int]) -> np.ndarray:
     means = scipy.ndimage.uniform_filter(image.astype(np.float64), (height, width, 1))
     rows, columns = image.shape[0] - height + 1, image.shape[1] - width + 1
     whole = means[height // 2 :, width // 2 :][:rows, :columns]
-    missing = height - 1, width - 1
-    sides = [(count // 2, count - count // 2) for count in missing]
+    sides = [(count // 2, count - count // 2) for count in (height - 1, width - 1)]
     return np.pad(whole, (*sides, (0, 0)), mode="edge")

@@ -5,7 +5,6 @@ schedule are ours. In float64, only the last digits may differ.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +72,17 @@ def trained(recipe: Recipe, folder: Path) -> list[dict[str, Tensor]]:
         terms.append(found)
         return total, found
 
-    recipe.loss = loss  # type: ignore[method-assign]
+    recipe.loss = loss
     run = Run(str(folder / "net.pt"), "cpu", log_every=official.STEPS + 1, quiet=True)
     Trainer(recipe, run, Batches(), {}, {}).train()
     return terms
 
 
 def recorded(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((official.FOLDER / f"{name}.json").read_text())
-    return content
+    return json.loads((official.FOLDER / f"{name}.json").read_text())
 
 
-Digests = Mapping[str, list[float]]
-
-
-def assert_same_weights(found: Digests, wanted: Digests) -> None:
+def assert_same_weights(found: dict[str, list[float]], wanted: dict[str, list[float]]) -> None:
     assert found.keys() == wanted.keys()
     for key, values in wanted.items():
         assert found[key] == pytest.approx(values, rel=1e-9, abs=1e-9), key

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from blurkit.engine import engine
 from blurkit.engine.engine import SizeRequirement
@@ -26,16 +27,14 @@ from blurkit.nn.features import PRE_ACTIVATION, features_from_state_dict
 from blurkit.options import Placement
 from blurkit.systems import from_state_dict
 from blurkit.systems.dbgan import recipe as dbgan_losses
-from blurkit.systems.dbgan.networks import DBGAN, SpectralVGGDiscriminator, VGGDiscriminator
-from blurkit.systems.kernel_space.networks import CodeExtractor, KernelSpace
+from blurkit.systems.kernel_space.networks import CodeExtractor
 from blurkit.systems.kernel_space.priors import ImagePrior
 from blurkit.systems.kernel_space.recipe import kl_divergence
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.msdi import losses as msdi_losses
 from blurkit.systems.msdi.unet import SpatialParameters
 from blurkit.systems.msfs import recipe as msfs_losses
-from blurkit.systems.msfs.networks import MSFSNet
-from blurkit.systems.nafnet.networks import NAFBlock, NAFNet
+from blurkit.systems.nafnet.networks import NAFBlock
 from blurkit.tasks.export import write_onnx
 from tests.shared import load_fill, shared_folder
 
@@ -261,12 +260,9 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: (Fixture(name).network_key, name))
 
 
-def parameter(name: str) -> Any:
-    """A fixture's name, marked where it is slow and another one runs the same code."""
-    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
-
-
-@pytest.mark.parametrize("name", [*map(parameter, names())])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in names()]
+)
 @torch.no_grad()
 def test_official_outputs(name: str, networks: Networks) -> None:
     if name in ELSEWHERE:
@@ -292,8 +288,7 @@ def test_official_positions_of_tiles(name: str) -> None:
 
 
 def check_kernel_space(fixture: Fixture) -> None:
-    network = from_state_dict(fixture.weights(fixture.json["state_dict"]))
-    assert isinstance(network, KernelSpace)
+    network = built(fixture)
     x, y, other = fixture.given("x", "y", "k2")
     code, deviation = network.encode(x, y)
     blurred = network.blur(x, code)
@@ -319,9 +314,8 @@ def check_kernel_space(fixture: Fixture) -> None:
 
 def check_code_prior(fixture: Fixture) -> None:
     (noise,) = fixture.given("z")
-    options = fixture.json["constructor_kwargs"]["opt"]
-    width, values = options["nf"], options["kernel_dim"]
-    network = CodeExtractor(width, width, values, options["n_blocks"], bias=True)
+    o = fixture.json["constructor_kwargs"]["opt"]
+    network = CodeExtractor(o["nf"], o["nf"], o["kernel_dim"], o["n_blocks"], bias=True)
     fill(network, fixture)
     fixture.compare("output_k", network(noise))
 
@@ -335,9 +329,8 @@ def check_image_prior(fixture: Fixture) -> None:
     fixture.compare("output_eval_z2", network(other))
     network.train()
     fixture.compare("output_train", network(noise))
-    fixture.compare(
-        "output_running_mean_model4_after", network.state_dict()["model.4.running_mean"]
-    )
+    after = network.state_dict()["model.4.running_mean"]
+    fixture.compare("output_running_mean_model4_after", after)
 
 
 def fill(network: nn.Module, fixture: Fixture) -> None:
@@ -356,9 +349,8 @@ def style_weights(fixture: Fixture, shapes: dict[str, list[int]]) -> dict[str, T
     filled = {key: shape for key, shape in shapes.items() if not key.endswith(".kernel")}
     weights = fixture.weights(filled)
     for key, tensor in weights.items():
-        if (tensor.dim() > 1 and key.endswith((".weight", ".const"))) or key.startswith(
-            ("input.input", "noises.")
-        ):
+        matrix = tensor.dim() > 1 and key.endswith((".weight", ".const"))
+        if matrix or key.startswith(("input.input", "noises.")):
             tensor *= tensor[0].numel() ** 0.5
         if re.fullmatch(r"(style\.|dense)\d+\.weight", key):
             tensor /= 0.01
@@ -402,7 +394,6 @@ def check_stylegan2(fixture: Fixture) -> None:
 def check_msfs_net(fixture: Fixture) -> None:
     # As the released file has it: the state dict under `model`.
     network = from_state_dict({"model": fixture.weights(fixture.json["state_dict"])})
-    assert isinstance(network, MSFSNet)
     blur, sharp, wide = fixture.given("blur", "sharp", "oddwidth")
     made, odd = network.restore(blur), network.restore(wide)
     values = dict(zip(MSFS_IMAGES, made.images, strict=True))
@@ -417,9 +408,8 @@ def check_msfs_net(fixture: Fixture) -> None:
 
 
 def check_msfs_local(fixture: Fixture) -> None:
-    network = from_state_dict(fixture.weights(fixture.json["state_dict"]))
+    network = built(fixture)
     with_local_statistics(network, 256)
-    assert isinstance(network, MSFSNet)
     made = network.restore(torch.from_numpy(fixture.arrays["input"]))
     values = dict(zip(MSFS_IMAGES, made.images, strict=True))
     fixture.compare_all(values | {"y_4": made.decoder[2].fused})
@@ -495,28 +485,21 @@ def check_msdi_losses(fixture: Fixture) -> None:
 
 
 def check_dbgan(fixture: Fixture) -> None:
-    network = built(fixture)
-    assert isinstance(network, DBGAN)
-    image = fixture.inputs()["input"]
-    features = network.model[0](image)
+    network, image = built(fixture), fixture.inputs()["input"]
+    features, trunk = network.model[0](image), network.model[1]
     values = {"": network(image), "residual": network.model(image), "fea": features}
-    trunk = network.model[1]
     fixture.compare_all(values | {"block0": trunk.sub1[0](features), "trunk": trunk(features)})
     assert torch.equal(network.train()(image), network.eval()(image))
 
 
 def check_dbgan_discriminator(fixture: Fixture) -> None:
-    network = built(fixture)
-    assert isinstance(network, VGGDiscriminator)
-    image = fixture.inputs()["input"]
+    network, image = built(fixture), fixture.inputs()["input"]
     assert image.shape[-1] == network.options["crop"]
     fixture.compare_all({"": network(image), "features": network.features(image)})
 
 
 def check_dbgan_spectral(fixture: Fixture) -> None:
-    network = built(fixture)
-    assert isinstance(network, SpectralVGGDiscriminator)
-    image = fixture.inputs()["input"]
+    network, image = built(fixture), fixture.inputs()["input"]
     values: dict[str, Tensor] = {}
 
     def keep(name: str, layer: nn.Module, given: object, made: Tensor) -> None:
@@ -533,9 +516,8 @@ def check_dbgan_spectral(fixture: Fixture) -> None:
 
 
 def check_dbgan_perceptual(fixture: Fixture) -> None:
-    network = features_from_state_dict(
-        fixture.weights(fixture.json["state_dict"]), (PRE_ACTIVATION,), "the fixture"
-    )
+    weights = fixture.weights(fixture.json["state_dict"])
+    network = features_from_state_dict(weights, (PRE_ACTIVATION,), "the fixture")
     network.normalise = True  # as DBGAN's code does, and MSDI-Net's does not
     images = fixture.given("x", "y")
     (x,), (y,) = (network(image) for image in images)
@@ -556,18 +538,15 @@ def check_dbgan_losses(fixture: Fixture) -> None:
     values["ra_G_sum"] = relativistic.generator(real, fake)
     with torch.enable_grad():
         # All the share is the first image's, so the penalty is taken at it.
+        images = between, torch.zeros_like(between), torch.ones(len(between), 1, 1, 1)
         values["gp"] = dbgan_losses.gradient_penalty(
-            lambda image: image.pow(3).flatten(1).sum(1),
-            between,
-            torch.zeros_like(between),
-            torch.ones(len(between), 1, 1, 1),
+            lambda image: image.pow(3).flatten(1).sum(1), *images
         )
     fixture.compare_all(values)
 
 
-def nafnet(fixture: Fixture) -> NAFNet:
+def nafnet(fixture: Fixture) -> nn.Module:
     network = from_state_dict({"params": fixture.weights(fixture.json["state_dict"])})
-    assert isinstance(network, NAFNet)
     assert_as_stored(network, fixture)
     return network.eval()
 
@@ -605,9 +584,7 @@ def check_nafnet_block(fixture: Fixture) -> None:
     wanted = [name for name in fixture.arrays if name.startswith("output_grad_")]
     assert len(wanted) == 7
     for name in wanted:
-        gradient = gradients[name.removeprefix("output_grad_")]
-        assert gradient is not None
-        fixture.compare(name, gradient)
+        fixture.compare(name, gradients[name.removeprefix("output_grad_")])
 
 
 @torch.enable_grad()
@@ -619,7 +596,6 @@ def check_nafnet_losses(fixture: Fixture) -> None:
         loss = psnr_loss(seen(restored), seen(sharp))
         loss.backward()
         fixture.compare(f"output_psnr_{name}", loss)
-        assert restored.grad is not None
         fixture.compare(f"output_grad_{name}", restored.grad)
         equal = psnr_loss(seen(sharp), seen(sharp)).item()
         wanted = fixture.arrays[f"output_psnr_{name}_equal"][0]
@@ -689,16 +665,8 @@ class InSession(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         names = [node.name for node in self.session.get_inputs()]
         given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        found = iter(map(torch.from_numpy, self.session.run(None, given)))
-        return _grouped(self.network(*inputs), found)
-
-
-def _grouped(like: Any, found: Any) -> Any:
-    return next(found) if isinstance(like, Tensor) else [_grouped(part, found) for part in like]
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else value
+        found = map(torch.from_numpy, self.session.run(None, given))
+        return tree_map(lambda like: next(found), self.network(*inputs))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -716,7 +684,7 @@ def test_an_exported_network_gives_the_official_outputs(name: str, tmp_path: Pat
         arrays = {key: torch.from_numpy(array) for key, array in fixture.arrays.items()}
         images = fixture.inputs() | arrays if "input" in fixture.json else arrays
         each = zip(*(images[entry].split(1) for entry in given), strict=True)
-        parts = [_leaves(exported(*inputs)) for inputs in each]
+        parts = [tree_leaves(exported(*inputs)) for inputs in each]
         values = [torch.cat(part) for part in zip(*parts, strict=True)][: len(outputs)]
     else:
         outputs, values = fixture.outputs()[1], RUN[name](exported, fixture)

@@ -55,7 +55,6 @@ from tests.tools.pack import stored
 
 PAPER = {"modulation": "paper", "inject_bottleneck": True}
 BOTH = {"inject_stages": "both"}
-INJECTIONS = ("lowest", "input", "concat", "none")
 
 
 def msdi_net(
@@ -66,12 +65,8 @@ def msdi_net(
 
 
 def joint_model(version: int, generator: Callable[..., nn.Module], **options: object) -> JointModel:
-    return JointModel(
-        DegradationEncoder(version, 4),
-        PriorUpsampling(version, 4),
-        generator(4, 6, **options),
-        generator(4, 6, **options),
-    )
+    generators = (generator(4, 6, **options) for _ in range(2))
+    return JointModel(DegradationEncoder(version, 4), PriorUpsampling(version, 4), *generators)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -127,23 +122,21 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "wide": partial(JointGenerator, 6, 4, latent_width=4, **PAPER),
     "wide lowest": partial(JointGenerator, 4, 4, injection="lowest", **PAPER),
 }
-for kind in INJECTIONS:
+for kind in ("lowest", "input", "concat", "none"):
+    single = partial(JointGenerator, 4, 6, injection=kind)
+    stacked = partial(StackedGenerator, 4, 6, injection=kind)
     NETWORKS |= {
-        f"single {kind}": partial(JointGenerator, 4, 6, injection=kind),
-        f"single {kind} paper": partial(JointGenerator, 4, 6, injection=kind, **PAPER),
-        f"stacked {kind}": partial(StackedGenerator, 4, 6, injection=kind),
-        f"stacked {kind} paper": partial(StackedGenerator, 4, 6, injection=kind, **BOTH, **PAPER),
+        f"single {kind}": single,
+        f"single {kind} paper": partial(single, **PAPER),
+        f"single {kind} blocks": partial(single, unshuffle=2),
+        f"stacked {kind}": stacked,
+        f"stacked {kind} paper": partial(stacked, **BOTH, **PAPER),
+        f"stacked {kind} blocks": partial(stacked, **BOTH, unshuffle=2),
     }
-    NETWORKS[f"single {kind} blocks"] = partial(JointGenerator, 4, 6, injection=kind, unshuffle=2)
-    NETWORKS[f"stacked {kind} blocks"] = partial(
-        StackedGenerator, 4, 6, injection=kind, **BOTH, unshuffle=2
-    )
     if kind != "none":
         NETWORKS[f"msdi-net {kind}"] = partial(msdi_net, 1, injection=kind)
-        NETWORKS[f"msdi-net {kind} paper"] = partial(
-            msdi_net, 1, "paper", injection=kind, **BOTH, **PAPER
-        )
-
+        paper = partial(msdi_net, 1, "paper", injection=kind, **BOTH, **PAPER)
+        NETWORKS[f"msdi-net {kind} paper"] = paper
 
 BY_BLUEPRINT: dict[str, Callable[[], nn.Module]] = {
     "joint without reblurring": lambda: JointModel(
@@ -305,23 +298,17 @@ def test_old_encoder_files_may_carry_unused_layers() -> None:
 
 
 def test_msdi_net_freezes_its_encoder() -> None:
-    network = msdi_net(1)
-    generator = StackedGenerator(4, 6)
-    trainable = sum(p.numel() for p in generator.parameters())
-    assert describe(network)["trainable"] == trainable < describe(network)["parameters"]
+    about = describe(msdi_net(1))
+    trainable = sum(p.numel() for p in StackedGenerator(4, 6).parameters())
+    assert about["trainable"] == trainable < about["parameters"]
 
 
 def test_encoder_features() -> None:
     encoder = DegradationEncoder(1, 4).eval()
     x = torch.rand(1, 3, 256, 256)
     maps = encoder.features(x, layers="all")
-    assert [f.shape[1:] for f in maps[:5]] == [
-        (4, 128, 128),
-        (4, 128, 128),
-        (8, 64, 64),
-        (16, 32, 32),
-        (32, 16, 16),
-    ]
+    sizes = [(4, 128), (4, 128), (8, 64), (16, 32), (32, 16)]
+    assert [f.shape[1:] for f in maps[:5]] == [(width, side, side) for width, side in sizes]
     assert torch.equal(maps[-1], encoder(x))
     for one, other in zip(encoder.features(x), maps, strict=False):
         assert torch.equal(one, other)
@@ -383,8 +370,7 @@ def test_blueprints_that_do_not_fit(change: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_changed_weight_is_an_error(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"bgan{suffix}"
-    network = BGAN(4, 1, 4)
+    path, network = tmp_path / f"bgan{suffix}", BGAN(4, 1, 4)
     made = blueprints({"bgan": network})
     save_checkpoint(Checkpoint({"bgan": network.state_dict()}, blueprints=made), path)
     load_checkpoint(path)
@@ -474,11 +460,8 @@ def test_encoder_and_latents_of_other_files() -> None:
     assert same(both["latents"], second.prior_upsampling)
     for role in ("reblur", "deblur"):
         assert same(both[role], first.roles()[role]), "only encoder and latents are replaced"
-    mixed = assemble(
-        states(**first.roles()),
-        states(encoder=second.net_prior),
-        states(latents=third.prior_upsampling),
-    )
+    others = states(encoder=second.net_prior), states(latents=third.prior_upsampling)
+    mixed = assemble(states(**first.roles()), *others)
     assert same(mixed["encoder"], second.net_prior)
     assert same(mixed["latents"], third.prior_upsampling)
 
@@ -488,19 +471,17 @@ def test_a_whole_msdi_net_gets_them_too(tmp_path: Path) -> None:
     whole = MSDINet(first.net_prior, first.prior_upsampling, width=4, hidden=6)
     checkpoint = official(tmp_path / "msdi_net.pth", whole)
     built = assemble(checkpoint, official(tmp_path / "net_E.pth", second.net_prior))["deblur"]
-    assert isinstance(built, MSDINet)
     assert same(built.net_prior, second.net_prior)
     assert same(built.prior_upsampling, first.prior_upsampling)
 
 
 def test_misfits_are_told() -> None:
     small, wide = steered(width=4), steered(width=8)
-    second = steered(version=2, width=4)
-    for other, words in {
-        wide: "do not fit together: DegradationEncoder width 8, .*JointGenerator width 4",
-        second: "do not fit together: DegradationEncoder version 2, PriorUpsampling version 1",
-    }.items():
-        with pytest.raises(BlurkitError, match=words):
+    for other, words in (
+        (wide, "DegradationEncoder width 8, .*JointGenerator width 4"),
+        (steered(version=2, width=4), "DegradationEncoder version 2, PriorUpsampling version 1"),
+    ):
+        with pytest.raises(BlurkitError, match=f"do not fit together: {words}"):
             assemble(states(**small.roles()), states(encoder=other.net_prior))
     whole = MSDINet(small.net_prior, small.prior_upsampling, width=4, hidden=6)
     with pytest.raises(BlurkitError, match=r"own\.pt \+ own\.pt: these networks do not fit"):
@@ -510,16 +491,15 @@ def test_misfits_are_told() -> None:
         encoder, latents = DegradationEncoder(1, width), PriorUpsampling(1, width)
         with pytest.raises(BlurkitError, match="do not fit together"):
             assemble(states(encoder=encoder, latents=latents, **generators))
-    alone = states(encoder=small.net_prior, latents=wide.prior_upsampling)
     with pytest.raises(BlurkitError, match="DegradationEncoder width 4, PriorUpsampling width 8"):
-        assemble(alone)
+        assemble(states(encoder=small.net_prior, latents=wide.prior_upsampling))
 
 
 def test_an_encoder_file_without_one() -> None:
-    joint = steered(width=4)
-    with pytest.raises(BlurkitError) as caught:
-        assemble(states(**joint.roles()), states(reblur=joint.roles()["reblur"]))
-    assert str(caught.value) == "own.pt: holds reblur (JointGenerator), but no encoder or latents"
+    roles = steered(width=4).roles()
+    words = r"^own\.pt: holds reblur \(JointGenerator\), but no encoder or latents$"
+    with pytest.raises(BlurkitError, match=words):
+        assemble(states(**roles), states(reblur=roles["reblur"]))
     assert describe_networks({}) == "nothing"
     with pytest.raises(BlurkitError, match=r"own\.pt \(encoder\): "):
         load_networks(Checkpoint({"encoder": {"a": torch.zeros(3)}}, where="own.pt"))

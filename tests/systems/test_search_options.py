@@ -73,11 +73,9 @@ def test_objectives_are_those_of_the_paper_and_of_the_released_code() -> None:
     assert Objective.from_options(SearchOptions.resolve("official")) == OBJECTIVES["official"]
     style = Objective.from_options(SearchOptions.resolve("official", prior="stylegan"))
     assert style == Objective(code_norm=(1e-4, 1e-4), squared=(100, 100), geocross=(0.1, 0.1))
-    given = Objective.from_options(
-        SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8)
-    )
-    assert given.similarity == (0, 3) and given.power == 0.8
-    assert given.perceptual == (0.6, 1)
+    options = SearchOptions.resolve("official", similarity=(0, 3), gradient_power=0.8)
+    given = Objective.from_options(options)
+    assert (given.similarity, given.power, given.perceptual) == ((0, 3), 0.8, (0.6, 1))
 
 
 def test_the_paper_s_stylegan_search_is_algorithm_1_on_the_sphere() -> None:
@@ -106,16 +104,15 @@ def test_an_image_is_warmed_up_to_what_it_starts_from() -> None:
         ({"restart_blur": True}, "restart_blur requires --search alternating"),
         ({"switch_at": 1.0}, "switch_at 1.0: must be at least 0 and below 1"),
         ({"steps": 3}, "unknown options: steps"),
+        (
+            {"preset": "selfdeblur", "prior": "stylegan"},
+            "--preset selfdeblur: with --prior stylegan, use one of",
+        ),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        SearchOptions.resolve("small", **options)
-
-
-def test_a_preset_of_another_prior() -> None:
-    with pytest.raises(UsageError, match="--preset selfdeblur: with --prior stylegan, use one of"):
-        SearchOptions.resolve("selfdeblur", prior="stylegan")
+        SearchOptions.resolve(**{"preset": "small"} | options)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +145,6 @@ def test_bad_files_are_one_line(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(
-        BlurkitError, match=r"no\.json: No such file or directory \(from --config\)"
-    ):
+    words = r"no\.json: No such file or directory \(from --config\)"
+    with pytest.raises(BlurkitError, match=words):
         SearchOptions.resolve(config=tmp_path / "no.json")

@@ -30,8 +30,6 @@ from tests.shared import ROOT
 
 SHIPPED = shipped_file("msdi")
 USING = "using the weights that come with blurkit (MSDI-Net, "
-
-
 NETWORK = ["--method", "network"]
 
 
@@ -79,10 +77,8 @@ def test_the_message_comes_once_and_not_to_the_quiet(tmp_path: Path) -> None:
 
 
 def test_the_commands_that_blur(tmp_path: Path) -> None:
-    a, sharp, blur = (
-        write(tmp_path / f"{name}.png", image)
-        for name, image in (("a", photo(1)), ("sharp", photo(2)), ("blur", blurred(photo(2))))
-    )
+    a, sharp = write(tmp_path / "a.png", photo(1)), write(tmp_path / "sharp.png", photo(2))
+    blur = write(tmp_path / "blur.png", blurred(photo(2)))
     for command in (
         ["reblur", a, "--like", blur, *NETWORK],
         ["transfer", a, sharp, blur, "--system", "msdi"],
@@ -121,13 +117,8 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
     write(tmp_path / "photo.png", photo(1))
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "lib")}
     for command in (["deblur", "photo.png", *NETWORK], ["info"]):
-        ran = subprocess.run(
-            [sys.executable, "-m", "blurkit", *command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        python = [sys.executable, "-m", "blurkit", *command]
+        ran = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True)
         missing = "weights/msdi.pt: the weights that come with blurkit are missing"
         (line,) = ran.stderr.splitlines()
         assert ran.returncode == 1, ran.stderr
@@ -146,11 +137,8 @@ def test_info_tells_where_they_come_from() -> None:
     about = told["provenance"]
     assert about["precision"] == "float16"
     assert all("; terms: " in line for line in about["trained_on"])
-    for stage, command in (
-        ("reblur", "blurkit train-reblur "),
-        ("deblur", "blurkit train-deblur "),
-    ):
-        assert about[stage]["command"].startswith(command)
+    for stage in ("reblur", "deblur"):
+        assert about[stage]["command"].startswith(f"blurkit train-{stage} ")
         assert {"data", "records", "seed", "iterations", "date"} <= about[stage].keys()
     assert f"    date: {about['date']}\n" in invoke("info").out.decode()
 
@@ -164,19 +152,13 @@ def test_they_are_small_and_halved() -> None:
     assert all(torch.isfinite(tensor).all() for tensor in tensors)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param("gopro", marks=pytest.mark.slow), "reds_180p"],  # 720 and 180 rows
-)
+@pytest.mark.parametrize("name", [pytest.param("gopro", marks=pytest.mark.slow), "reds_180p"])
 def test_they_deblur_a_real_pair_by_the_documented_gain(name: str, tmp_path: Path) -> None:
-    """A pair that training never saw, through the commands; bfloat16 and float32 may
-    differ by hundredths of a dB.
-    """
+    """A pair that training never saw; bfloat16 and float32 may differ by hundredths of a dB."""
     documented = known("quality")
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    assert documented["weights"]["sha256"] == digest, (
-        "the documented weights are others: run just quality"
-    )
+    told = "the documented weights are others: run just quality"
+    assert documented["weights"]["sha256"] == digest, told
     pair = min(held_out(name), key=lambda record: (record.images["blur"].size, record.name))
     blurkit.write_records([pair], tmp_path / "pair.h5")
     done("deblur", tmp_path / "pair.h5", *NETWORK, "-o", tmp_path / "restored.h5", "-q")

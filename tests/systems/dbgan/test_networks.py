@@ -30,9 +30,6 @@ def seeded(kind: type[nn.Module], *arguments: int) -> nn.Module:
     return kind(*arguments)
 
 
-# -- BGAN ------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def test_bgan_layer_by_layer() -> None:
     network, sharp, noise = seeded(BGAN, 6, 2, 3), image(), torch.randn(1, 3)
@@ -51,9 +48,6 @@ def test_bgan_layer_by_layer() -> None:
     expected = sharp + conv(F.relu(conv(x, "tail.0")), "tail.1")
     assert len(w) == 2 * (1 + 2 * 5 + 2)
     torch.testing.assert_close(network(sharp, noise), expected)
-
-
-# -- DBGAN -----------------------------------------------------------------------------------------
 
 
 def test_dbgan_is_clamped_in_training_too() -> None:
@@ -78,14 +72,11 @@ def test_both_take_images_of_any_size(size: tuple[int, int]) -> None:
 
 
 def test_dbgan_deblurs_on_its_own() -> None:
-    network = network_for("deblurring", Checkpoint({"network": DBGAN(4, 1, 4).state_dict()}))
-    assert isinstance(network, DBGAN)
+    plain = Checkpoint({"network": DBGAN(4, 1, 4).state_dict()})
+    assert isinstance(network_for("deblurring", plain), DBGAN)
     bgan = Checkpoint({"network": BGAN(4, 1).state_dict()}, where="bgan.pt")
     with pytest.raises(BlurkitError, match=r"holds bgan \(BGAN\); .* or an MSFS-Net; or a DBGAN"):
         network_for("deblurring", bgan)
-
-
-# -- initial values --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("deviation", [0.01, 0.1])

@@ -20,18 +20,22 @@ from blurkit.tasks.inspect import macs
 from tests.shared import shared_folder
 
 
-def depends_on(network: nn.Module, count: int = 5) -> list[int]:
+def drawn(count: int) -> tuple[Tensor, list[Tensor]]:
+    """An image and its latents."""
+    sizes = [(4 * 2**i, 64 // 2**i, 64 // 2**i) for i in range(count)]
+    return torch.rand(1, 3, 64, 64), [torch.rand(1, *size) for size in sizes]
+
+
+@torch.no_grad()
+def depends_on(network: nn.Module) -> list[int]:
     """Which of the latents change what a generator gives when they are set to zero."""
     torch.manual_seed(1)
-    image = torch.rand(1, 3, 64, 64)
-    latents = [torch.rand(1, 4 * 2**i, 64 // 2**i, 64 // 2**i) for i in range(count)]
-    with torch.no_grad():
-        expected = network(image, latents)[-1]
-        changed = []
-        for level in range(count):
-            some = [x * 0 if i == level else x for i, x in enumerate(latents)]
-            if not torch.equal(network(image, some)[-1], expected):
-                changed.append(level)
+    image, latents = drawn(5)
+    expected, changed = network(image, latents)[-1], []
+    for level, latent in enumerate(latents):
+        some = [*latents[:level], latent * 0, *latents[level + 1 :]]
+        if not torch.equal(network(image, some)[-1], expected):
+            changed.append(level)
     return changed
 
 
@@ -69,12 +73,11 @@ def test_both_stages_take_latents_in(kind: str) -> None:
     torch.manual_seed(0)
     network = StackedGenerator(4, 6, injection=kind, inject_stages="both").eval()
     second = network.conv_02.weight[:, 3:] if kind == "input" else network.ad2_list[3]
-    image = torch.rand(1, 3, 64, 64)
-    latents = [torch.rand(1, 4 * 2**i, 64 // 2**i, 64 // 2**i) for i in range(4)]
-    before = network(image, latents)
+    given = drawn(4)
+    before = network(*given)
     for values in [second] if kind == "input" else second.parameters():
         values.zero_()
-    after = network(image, latents)
+    after = network(*given)
     assert torch.equal(after[0], before[0])
     assert not torch.equal(after[1], before[1])
 
@@ -89,12 +92,10 @@ def test_concatenation_at_the_input_is_a_convolution_of_both() -> None:
     network.conv_01.register_forward_hook(lambda module, given, out: seen.append(out))
     network(image, [small])
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    weight = network.conv_01.weight
-    parts = [
-        nn.functional.conv2d(image, weight[:, :3], network.conv_01.bias, padding=1),
-        nn.functional.conv2d(large, weight[:, 3:], padding=1),
-    ]
-    torch.testing.assert_close(seen[0], sum(parts), rtol=1e-5, atol=1e-6)
+    weight, bias = network.conv_01.weight, network.conv_01.bias
+    wanted = nn.functional.conv2d(image, weight[:, :3], bias, padding=1)
+    wanted += nn.functional.conv2d(large, weight[:, 3:], padding=1)
+    torch.testing.assert_close(seen[0], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("version", "layers"), [(1, "official"), (1, "paper"), (2, "official")])
@@ -143,14 +144,11 @@ def test_an_unshuffled_network_is_a_plain_one_on_blocks_of_pixels(generator: Cal
     for key, value in unshuffled.state_dict().items():
         given = weights[key]
         # Channels of a block of pixels stand together: red's four first, then green's, then blue's.
+        part = value
         if value.shape != given.shape:
             value.zero_()
-            if key.startswith(("conv_0", "sam12.conv3")):
-                value[:, ::4] = given
-            else:
-                value[::4] = given
-        else:
-            value.copy_(given)
+            part = value[:, ::4] if key.startswith(("conv_0", "sam12.conv3")) else value[::4]
+        part.copy_(given)
     image = torch.rand(1, 3, 64, 64)
     whole, quarter = unshuffled(image, []), plain(image[:, :, ::2, ::2].contiguous(), [])
     for a, b in zip(*([x] if torch.is_tensor(x) else x for x in (whole, quarter)), strict=True):
@@ -158,18 +156,13 @@ def test_an_unshuffled_network_is_a_plain_one_on_blocks_of_pixels(generator: Cal
         assert torch.equal(a[:, :, 1::2], image[:, :, 1::2])
 
 
-# ---- the presets ---------------------------------------------------------------------------------
-
-
 def stage_2(preset: str) -> DeblurRecipe:
     """A preset's network at its full width, without memory."""
     stage_1 = ReblurConfiguration.resolve(preset)
     version = 1 if stage_1.encoder_version == "1" else 2
     with torch.device("meta"):
-        networks = {
-            "encoder": DegradationEncoder(version, layers=stage_1.encoder_layers),
-            "latents": PriorUpsampling(version),
-        }
+        encoder = DegradationEncoder(version, layers=stage_1.encoder_layers)
+        networks = {"encoder": encoder, "latents": PriorUpsampling(version)}
         return DeblurRecipe(DeblurConfiguration.resolve(preset), networks)
 
 

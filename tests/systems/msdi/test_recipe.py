@@ -66,10 +66,8 @@ def scales(seed: int) -> list[list[Tensor]]:
     ]
 
 
-def images(seed: int, size: int = 32) -> Tensor:
-    return torch.from_numpy(
-        np.random.default_rng(seed).random((2, 3, size, size), dtype=np.float32)
-    )
+def images(seed: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random((2, 3, 32, 32), np.float32))
 
 
 def test_feature_matching_teaches_the_features_of_the_made_image_alone() -> None:
@@ -117,13 +115,10 @@ def stage_1(preset: str = "small", with_features: bool = False, **options: Any) 
 
 def outputs(twin: ReblurRecipe, crops: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """x' = y + G_d(y, E(y)) and y' = x + G_r(x, E(y)), Eq. 3 and 5, network by network."""
-    blur, sharp = crops["blur"], crops["sharp"]
-    bottleneck = twin.c.inject_bottleneck
-    latents = twin.networks["latents"](twin.networks["encoder"](blur), bottleneck)
-    reblurred = twin.networks["reblur"](sharp, latents)
-    deblurred = twin.networks["deblur"](blur, latents)
-    pick = twin.c.generator == "stacked"
-    return (deblurred[-1], reblurred[-1]) if pick else (deblurred, reblurred)
+    blur, sharp, n = crops["blur"], crops["sharp"], twin.networks
+    latents = n["latents"](n["encoder"](blur), twin.c.inject_bottleneck)
+    made = n["deblur"](blur, latents), n["reblur"](sharp, latents)
+    return (made[0][-1], made[1][-1]) if twin.c.generator == "stacked" else made
 
 
 def judge(twin: ReblurRecipe, crops: dict[str, Tensor], fake: Tensor) -> tuple[Any, Any]:
@@ -148,7 +143,6 @@ def test_losses_and_totals_are_the_papers(preset: str, crops: dict[str, Tensor])
     with torch.no_grad():
         deblurred, reblurred = outputs(twin, crops)
         fake, real = judge(twin, crops, reblurred)
-        assert twin.features is not None
         seen, wanted = twin.features(reblurred), twin.features(crops["blur"])
         layers = zip((1 / 8, 1 / 4, 1 / 2, 1), seen, wanted, strict=True)
         expected = {
@@ -219,11 +213,8 @@ def test_what_only_the_lowest_scale_needs_is_trained_alone(crops: dict[str, Tens
     made = stage_1(injection="lowest", inject_bottleneck=False)
     step(made, crops)
     steps = dict(made.networks["latents"].named_children())
-    assert [name for name, part in steps.items() if trained_by(part)] == [
-        "conv_latent_init",
-        "conv_latent_up2",
-        "conv_latent_up3",
-    ]
+    wanted = ["conv_latent_init", "conv_latent_up2", "conv_latent_up3"]
+    assert [name for name, part in steps.items() if trained_by(part)] == wanted
 
 
 @pytest.mark.parametrize("generator", ["single", "stacked"])
@@ -269,11 +260,9 @@ def test_the_encoder_may_learn_slower(crops: dict[str, Tensor]) -> None:
     step(made, crops)
     optimizer.step()
     for role, network in made.networks.items():
-        moved = [
-            float((p.detach() - before[role][k]).abs().max()) for k, p in network.named_parameters()
-        ]
+        moved = max((p - before[role][k]).abs().max().item() for k, p in network.named_parameters())
         rate = 1.25e-4 if role in ("encoder", "latents") else 1e-3
-        assert max(moved) == pytest.approx(rate, rel=0.01), role
+        assert moved == pytest.approx(rate, rel=0.01), role
 
 
 def test_each_optimiser_moves_its_own_networks_alone(crops: dict[str, Tensor]) -> None:
@@ -314,8 +303,9 @@ def test_learning_rates() -> None:
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {"preset": "paper"},
     "text": {"preset": "text"},
-    "both stages": {"preset": "text", "supervise_first": True}
-    | {"psnr_weight": 0.25, "blur_weight": 3.0},
+    "both stages": {
+        **{"preset": "text", "supervise_first": True, "psnr_weight": 0.25, "blur_weight": 3.0}
+    },
     "five layers": {"preset": "text", "blur_layers": "official"},
     "without": {"preset": "paper", "blur_weight": 0.0},
     "one U-Net": {"preset": "text", "generator": "single", "unshuffle": 2, "width": 6},
@@ -336,9 +326,8 @@ def pretrained() -> dict[str, nn.Module]:
 def stage_2(
     preset: str = "small", given: dict[str, nn.Module] | None = None, **options: Any
 ) -> DeblurRecipe:
-    small = SMALL | {"crop": 128} | options
-    given = pretrained() if given is None else given
-    made = DeblurRecipe(DeblurConfiguration.resolve(preset, **small), given, "enc.pt")
+    configuration = DeblurConfiguration.resolve(preset, **SMALL | {"crop": 128} | options)
+    made = DeblurRecipe(configuration, pretrained() if given is None else given, "enc.pt")
     made.network.train()
     return made
 
@@ -357,7 +346,6 @@ def test_losses_and_total_of_stage_2(variant: str, training_shards: Path) -> Non
     crops = batch(training_shards, crop=128 if c.blur_layers == "all" else 64)
     twin = copy.deepcopy(made)
     losses, totals = step(made, crops)
-    assert twin.steering is not None
     encoder, upsampling = (part.eval() for part in twin.steering)
     with torch.no_grad():
         latents = upsampling(encoder(crops["blur"]), c.inject_bottleneck)
@@ -469,7 +457,6 @@ def test_what_is_measured_of_stage_1(training_shards: Path) -> None:
         maps = [twin.net_prior(one[None]) for one in blur]
         latents = [twin.prior_upsampling(z) for z in maps]
         restored = [twin.generator(b[None], z)[-1] for b, z in zip(blur, latents, strict=True)]
-        assert twin.inverse_generator is not None
         own, other = (
             [twin.inverse_generator(s[None], z)[-1] for s, z in zip(sharp, given, strict=True)]
             for given in (latents, [latents[2], *latents[:2]])
@@ -498,9 +485,9 @@ def test_single_crops_are_exchanged_with_those_of_the_call_before(training_shard
     """A batch of one has no other degradation."""
     watch, crops = CollapseWatch(0), batch(training_shards, count=3)
     for n in range(3):
-        blur, sharp = watch.crops(crops["blur"][n : n + 1], crops["sharp"][n : n + 1])
-        assert torch.equal(blur, crops["blur"][max(0, n - 1) : n + 1])
-        assert torch.equal(sharp, crops["sharp"][max(0, n - 1) : n + 1])
+        given = watch.crops(crops["blur"][n : n + 1], crops["sharp"][n : n + 1])
+        for found, name in zip(given, ("blur", "sharp"), strict=True):
+            assert torch.equal(found, crops[name][max(0, n - 1) : n + 1])
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -514,6 +501,5 @@ def test_a_collapse_is_said_once(name: str) -> None:
     assert LIMITS[name][1] in said[third] and f"({name} 0" in said[third]
     # A line between that is as it should be begins the count again.
     watch = CollapseWatch(0)
-    assert not any(
-        watch.collapsed(n, dead if n % COLLAPSED_LINES else HEALTHY) for n in range(1, 20)
-    )
+    lines = [dead if n % COLLAPSED_LINES else HEALTHY for n in range(1, 20)]
+    assert not any(watch.collapsed(n, line) for n, line in enumerate(lines, 1))

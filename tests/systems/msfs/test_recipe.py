@@ -113,12 +113,9 @@ def test_each_ablation_leaves_out_its_part(
     made = recipe(**changed)
     losses, _ = step(made, crops)
     assert losses.keys() == left
-    keys = made.network.state_dict()
-    for part in missing:
-        assert not any(key.startswith(part) for key in keys)
-    full = sum(p.numel() for p in recipe().network.parameters())
-    own = sum(p.numel() for p in made.network.parameters())
-    assert own == full if not missing else own != full
+    assert not any(key.startswith(missing) for key in made.network.state_dict())
+    own, full = (sum(p.numel() for p in r.network.parameters()) for r in (made, recipe()))
+    assert (own == full) == (not missing)
 
 
 def test_the_defaults_are_the_papers() -> None:

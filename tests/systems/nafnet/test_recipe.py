@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from blurkit.io.checkpoints import load_checkpoint
+from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.msdi.encoder import DegradationEncoder, PriorUpsampling
 from blurkit.systems.nafnet.config import NAFNetConfiguration
 from blurkit.systems.nafnet.networks import GuidedNAFNet, NAFBlock, NAFNet
 from blurkit.systems.nafnet.recipe import NAFNetRecipe
 from blurkit.systems.uses import network_for
 from blurkit.tasks.inspect import macs
-from tests.cli.invoke import invoke
+from tests.cli.invoke import done, invoke
 
 OPTIONS = [*("--system", "nafnet", "--preset", "small", "--device", "cpu", "--width", 8)]
 OPTIONS += ["--iterations", 2, "--batch", 2, "--crop", 64, "--validate-on", 1]
@@ -31,28 +31,25 @@ def test_the_released_optimiser() -> None:
 
 
 def test_training_and_deblurring(training_shards: Path, tmp_path: Path) -> None:
-    ran = invoke("train-deblur", training_shards, *OPTIONS, "-o", tmp_path / "net.pt")
-    assert ran.status == 0, ran.err
+    done("train-deblur", training_shards, *OPTIONS, "-o", tmp_path / "net.pt")
     network = network_for("deblurring", load_checkpoint(tmp_path / "net.pt"))
     assert type(network) is NAFNet
     assert network.options["encoder_blocks"] == [1, 1, 2]
     options = ["-c", tmp_path / "net.pt", "--protocol", "local", "-o", f"{tmp_path}/out/"]
-    ran = invoke("deblur", training_shards / "val-00000.h5", *options)
-    assert ran.status == 0, ran.err
+    done("deblur", training_shards / "val-00000.h5", *options)
 
 
 def test_an_encoder_guides_it(training_shards: Path, stage_1: Path, tmp_path: Path) -> None:
     options = [*OPTIONS, "--encoder", stage_1, "-o", tmp_path / "net.pt"]
-    ran = invoke("train-deblur", training_shards, *options)
-    assert ran.status == 0, ran.err
+    done("train-deblur", training_shards, *options)
     checkpoint = load_checkpoint(tmp_path / "net.pt")
     network = network_for("deblurring", checkpoint)
     assert isinstance(network, GuidedNAFNet)
     first = load_checkpoint(stage_1).networks["encoder"]
     for key, tensor in network.net_prior.state_dict().items():
         torch.testing.assert_close(tensor, first[key].to(tensor.dtype))
-    state = checkpoint.networks["deblur"]
-    recognised = network_for("deblurring", type(checkpoint)({"network": state}))
+    bare = Checkpoint({"network": checkpoint.networks["deblur"]})
+    recognised = network_for("deblurring", bare)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(recognised(image), network(image))
@@ -64,8 +61,8 @@ def test_an_encoder_guides_it(training_shards: Path, stage_1: Path, tmp_path: Pa
 def test_the_map_matters() -> None:
     torch.manual_seed(0)
     encoder, latents = DegradationEncoder(1, 8), PriorUpsampling(1, 8)
-    network = GuidedNAFNet(encoder, latents, 8, width=8, encoder_blocks=[1], middle_blocks=1,
-                           decoder_blocks=[1])  # fmt: skip
+    blocks = {"encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
+    network = GuidedNAFNet(encoder, latents, 8, width=8, **blocks)
     image = torch.rand(1, 3, 32, 32)
     plain = NAFNet(8, [1], 1, [1])
     plain.load_state_dict(network.state_dict(), strict=False)

@@ -37,7 +37,6 @@ ONES = [1] * 9
 
 
 def plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A bare state dict."""
     return state
 
 

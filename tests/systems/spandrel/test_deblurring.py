@@ -6,6 +6,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import skimage.data
+import torch
 
 import blurkit
 from blurkit.engine.engine import starts
@@ -14,8 +15,9 @@ from blurkit.systems import from_state_dict
 from blurkit.systems.registry import describe
 from blurkit.systems.spandrel.inference import deblurring
 from tests.cli.command import Ran, assert_refused, records
-from tests.cli.invoke import invoke
+from tests.cli.invoke import done, invoke
 from tests.cli.pictures import plant_tree
+from tests.cli.pictures import write as write_image
 from tests.systems.spandrel.networks import (
     FULL,
     NETWORKS,
@@ -40,15 +42,12 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def cut(height: int, width: int) -> np.ndarray:
     """A photo of this size, mirrored where it must be larger than the photo there is."""
     photo = skimage.data.coffee()
-    more = [
-        (0, max(side - own, 0)) for side, own in zip((height, width), photo.shape, strict=False)
-    ]
-    return np.pad(photo, (*more, (0, 0)), "reflect")[:height, :width]
+    below, right = max(height - photo.shape[0], 0), max(width - photo.shape[1], 0)
+    return np.pad(photo, ((0, below), (0, right), (0, 0)), "reflect")[:height, :width]
 
 
 def deblurred(photo: np.ndarray, folder: Path, *options: object) -> np.ndarray:
-    given, made = folder / "photo.png", folder / "restored.png"
-    imageio.imwrite(given, photo)
+    given, made = write_image(folder / "photo.png", photo), folder / "restored.png"
     ran = invoke("deblur", given, "-o", made, "--precision", "fp32", "--force", "-q", *options)
     assert (ran.status, ran.err) == (0, "")
     return np.asarray(imageio.imread(made), dtype=float)
@@ -64,12 +63,10 @@ def check_whole(network: Path, photo: np.ndarray, folder: Path) -> None:
 
 def check_tiles(network: Path, photo: np.ndarray, folder: Path) -> None:
     """Where one tile is alone, its pixels are spandrel's; at seams they are between the tiles'."""
-    options = ("-c", network, "--tile", TILE, "--overlap", OVERLAP)
-    result = deblurred(photo, folder, *options)
+    result = deblurred(photo, folder, "-c", network, "--tile", TILE, "--overlap", OVERLAP)
     multiple = loaded(network).size_requirements.multiple_of
-    padded = np.pad(
-        photo, (*((0, -side % multiple) for side in photo.shape[:2]), (0, 0)), "reflect"
-    )
+    below, right = (-side % multiple for side in photo.shape[:2])
+    padded = np.pad(photo, ((0, below), (0, right), (0, 0)), "reflect")
     least, most = np.full(padded.shape, np.inf), np.full(padded.shape, -np.inf)
     for top in starts(padded.shape[0], TILE, OVERLAP):
         for left in starts(padded.shape[1], TILE, OVERLAP):
@@ -112,24 +109,17 @@ def test_a_gray_network_runs_on_each_channel(networks: dict[str, Path], tmp_path
 
 
 def test_a_network_not_to_be_tiled_runs_whole(networks: dict[str, Path], tmp_path: Path) -> None:
-    photo = imageio_photo(tmp_path)
+    photo = write_image(tmp_path / "photo.png", cut(100, 80))
     for options, settings in (
         ((), "protocol=whole"),
         (("--tile", 64), "protocol=tiles tile=64 overlap=32"),
         (("--overlap", 8), "protocol=tiles tile=256 overlap=8"),
     ):
         made = tmp_path / "made.h5"
-        ran = invoke("deblur", photo, "-c", networks["SwinIR"], *options, "-o", made, "--force")
-        assert ran.status == 0, ran.err
+        ran = done("deblur", photo, "-c", networks["SwinIR"], *options, "-o", made, "--force")
         (record,) = records(made)
         assert str(record.attrs["restored_with"]).startswith(settings)
         assert ("SwinIR is meant for whole images" in ran.err) == bool(options)
-
-
-def imageio_photo(folder: Path) -> Path:
-    path = folder / "photo.png"
-    imageio.imwrite(path, cut(100, 80))
-    return path
 
 
 def test_safetensors_and_python(networks: dict[str, Path], tmp_path: Path) -> None:
@@ -159,13 +149,11 @@ def test_info_says_what_spandrel_knows(networks: dict[str, Path]) -> None:
 
 
 def test_eval_names_the_network(networks: dict[str, Path], tmp_path: Path) -> None:
-    photo = imageio_photo(tmp_path)
-    sharp = tmp_path / "sharp.png"
-    imageio.imwrite(sharp, imageio.imread(photo)[::-1])
-    options = ("--json", "-q", "--input-size", "128x128")
-    ran = invoke("eval", photo, sharp, "-c", networks["Uformer"], *options)
-    assert ran.json[-1]["network"]["name"] == "Uformer"
-    ran = invoke("eval", photo, sharp, "-c", networks["Uformer"], "--input-size", "256x128")
+    photo = write_image(tmp_path / "photo.png", cut(100, 80))
+    sharp = write_image(tmp_path / "sharp.png", cut(100, 80)[::-1])
+    command = ("eval", photo, sharp, "-c", networks["Uformer"], "--json", "-q", "--input-size")
+    assert done(*command, "128x128").json[-1]["network"]["name"] == "Uformer"
+    ran = invoke(*command, "256x128")
     assert ran.status == 2 and "at least 1 pixels, both equal" in ran.err
 
 
@@ -174,21 +162,16 @@ def refused(photo: Path, *options: object) -> Ran:
 
 
 def test_what_is_refused(networks: dict[str, Path], tmp_path: Path) -> None:
-    photo = imageio_photo(tmp_path)
+    photo = write_image(tmp_path / "photo.png", cut(100, 80))
+    encoder = ("--encoder", networks["Restormer"])
     for name, options, words, status in (
         ("ESRGAN", (), "ESRGAN enlarges images 4 times; blurkit keeps their size", 1),
         ("Restormer", ("--precision", "fp16"), "--precision fp16: this network does not run", 2),
         ("Uformer", ("--tile", 64), "--tile 64: this network needs a multiple of 128", 2),
         ("FFTformer", ("--protocol", "local"), "--protocol local", 2),
-        (
-            "Uformer",
-            ("--encoder", networks["Restormer"]),
-            "holds deblur (Restormer), but no enc",
-            1,
-        ),
+        ("Uformer", encoder, "holds deblur (Restormer), but no enc", 1),
     ):
-        ran = refused(photo, "-c", networks[name], *options)
-        assert_refused(ran, words, status=status)
+        assert_refused(refused(photo, "-c", networks[name], *options), words, status=status)
 
 
 @pytest.mark.parametrize("name", OTHER_PURPOSES)
@@ -201,22 +184,17 @@ def test_networks_for_other_purposes_are_refused(name: str) -> None:
 
 
 def test_a_part_of_a_network_is_refused(tmp_path: Path) -> None:
-    import torch
-
-    file = write("FFTformer", tmp_path)
+    file, photo = write("FFTformer", tmp_path), write_image(tmp_path / "photo.png", cut(100, 80))
     state = torch.load(file, weights_only=True)
     del state["decoder_level1.0.norm2.body.weight"]
     torch.save(state, file)
-    assert_refused(
-        refused(imageio_photo(tmp_path), "-c", file),
-        "spandrel takes it for FFTformer, but cannot load it",
-    )
+    words = "spandrel takes it for FFTformer, but cannot load it"
+    assert_refused(refused(photo, "-c", file), words)
 
 
 def test_trainings_refuse_it(networks: dict[str, Path], tmp_path: Path) -> None:
-    plant_tree(tmp_path / "tree", 2)
     shard = tmp_path / "pairs.h5"
-    assert invoke("prepare", tmp_path / "tree", "-o", shard, "--jobs", 1, "-q").status == 0
+    done("prepare", plant_tree(tmp_path / "tree", 2), "-o", shard, "--jobs", 1, "-q")
     options = (shard, "-o", tmp_path / "net.pt", "--preset", "small", "--crop", 32, "-q")
     start = invoke("train-deblur", *options, "--system", "msfs", "--start", networks["Restormer"])
     assert_refused(start, "its deblur is another network than this training's")
@@ -227,10 +205,9 @@ def test_trainings_refuse_it(networks: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
 def test_networks_of_the_papers_sizes(name: str, tmp_path: Path) -> None:
-    millions = FULL[name][1]
     file = write(name, tmp_path, full=True)
     (about,) = invoke("info", file, "--json").json
     network = about["networks"]["deblur"]
     assert network["network"] == name
-    assert network["parameters"] / 1e6 == pytest.approx(millions, abs=0.06)
+    assert network["parameters"] / 1e6 == pytest.approx(FULL[name][1], abs=0.06)
     check_whole(file, cut(128, 128), tmp_path)
