@@ -2,7 +2,6 @@
 
 import io
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,14 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
 from tests.cli.pictures import blurred, photo, plant_tree, write
-from tests.data.trees import Plant, assert_pair
+from tests.data.trees import Plant, Reports, assert_pair, noted
 from tests.io.scenes import assert_all_same, assert_same, pair, varied, write_shard
 from tests.metrics.oracle import noisy
-
-Reports = list[tuple[str, str]]
 
 
 @pytest.fixture
 def reports() -> Reports:
     return []
-
-
-def noted(reports: Reports) -> Callable[[str, BlurkitError], None]:
-    """What is reported is added to `reports`."""
-    return lambda where, error: reports.append((where, str(error)))
 
 
 def gather(inputs: list[Path | str], reports: Reports, **options: Any) -> RecordList:
@@ -65,8 +57,7 @@ def test_files_folders_trees_and_shards(tmp_path: Path, plant: Plant, plant_pair
     inputs = [str(tmp_path / name) for name in ("photos", "tree", "1.png", "shards")]
     for image in ("blur", "sharp"):
         expected = list(read_records(inputs, image=image))
-        assert len(expected) == 3 + 1 + 1 + len(varied()) + 1
-        assert image in expected[0].images
+        assert len(expected) == 3 + 1 + 1 + len(varied()) + 1 and image in expected[0].images
         collection = collect(inputs, image=image)
         assert_holds(collection, expected)
     assert collection.places[1:4] == ["2", "10", expected[3].name]
@@ -77,13 +68,12 @@ def test_streams_are_read_once_and_then_held(tmp_path: Path) -> None:
     records = varied()
     stream = b"".join(map(shard_bytes, records))
     (tmp_path / "saved.h5").write_bytes(stream)
-    write_shard(tmp_path / "whole.h5", records)
+    whole = str(write_shard(tmp_path / "whole.h5", records))
     held = collect(["-"], stdin=io.BytesIO(stream))
     assert_holds(held, records)
     assert held.places[1] == "-, record 00000001"
     assert_holds(collect([str(tmp_path / "saved.h5")]), records)
-    both = collect([str(tmp_path / "whole.h5"), "-"], stdin=io.BytesIO(stream))
-    assert_holds(both, [*records, *records])
+    assert_holds(collect([whole, "-"], stdin=io.BytesIO(stream)), [*records, *records])
     with pytest.raises(UsageError, match="name '-' once"):
         collect(["-", "-"])
 
@@ -174,8 +164,6 @@ def test_pairs_of_two_folders_or_files(tmp_path: Path, plant_pairs: Plant, plant
 
 # ---- two sides -----------------------------------------------------------------------------------
 
-ROLES = ("blur", "sharp")
-
 
 def test_what_two_sides_are(tmp_path: Path, plant: Plant) -> None:
     plant("one/a.png", 1)
@@ -199,7 +187,7 @@ def test_folders_are_paired_by_name(
     plant("b/0.png", 20, blurred=True)
     plant("s/x/3.png", 21)
     sides, note = (str(tmp_path / "b"), str(tmp_path / "s")), noted(reports)
-    records = list(read_two_sides(*sides, on_error=note, roles=ROLES))
+    records = list(read_two_sides(*sides, on_error=note, roles=("blur", "sharp")))
     assert [r.name for r in records] == ["x/1", "x/2", "x/10"]
     for record in records:
         assert list(record.images) == ["blur", "sharp"]
@@ -209,13 +197,13 @@ def test_folders_are_paired_by_name(
         "0": f"{tmp_path}/b/0.png: no partner of that name in {sides[1]}",
         "x/3": f"{tmp_path}/s/x/3.png: no partner of that name in {sides[0]}",
     }
-    scenes = find_two_sides(*sides, ROLES, note)
+    scenes = find_two_sides(*sides, ("blur", "sharp"), note)
     assert [scene.name for scene in scenes] == ["x/1", "x/2", "x/10"]
     halves = WorkPart(1, 2), WorkPart(2, 2)
     parts = [[r.name for r in read_two_sides(*sides, half, on_error=note)] for half in halves]
     assert sorted([*parts[0], *parts[1]]) == ["x/1", "x/10", "x/2"]
     with pytest.raises(BlurkitError, match="no partner"):
-        find_two_sides(*sides, ROLES)
+        find_two_sides(*sides, ("blur", "sharp"))
 
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -253,9 +241,8 @@ def test_shards_and_a_dataset_as_reference(tmp_path: Path) -> None:
         Record(name, {"blur": photo(n), "restored": 255 - photo(n)}, {"restored_with": "tile=64"})
         for n, name in enumerate(("scene0/0", "scene0/1", "scene1/0"))
     ]
-    write_shard(tmp_path / "run.h5", made)
-    run, reference = str(tmp_path / "run.h5"), str(tree)
-    (record,) = RestorationRuns([run], reference).load("scene0/1").values()
+    run = str(write_shard(tmp_path / "run.h5", made))
+    (record,) = RestorationRuns([run], str(tree)).load("scene0/1").values()
     np.testing.assert_array_equal(record.images["restored"], 255 - photo(1))
     np.testing.assert_array_equal(record.images["sharp"], photo(1))
     np.testing.assert_array_equal(record.images["blur"], blurred(photo(1)))
@@ -268,15 +255,14 @@ def test_the_picture_that_was_restored_is_no_reference(tmp_path: Path) -> None:
     """Known by a dataset's folders, by the record, or because a command wrote beside it."""
     hide, sequence = tmp_path / "HIDE_dataset", tmp_path / "GoPro/test/GOPR0384_11_00"
     for number in range(2):
-        kinds = {"a": blurred(photo(number)), "b": photo(number)}
-        write(hide / f"test/test-close-ups/{number}.png", kinds["a"])
-        write(hide / f"GT/{number}.png", kinds["b"])
-        write(sequence / f"blur/{number}.png", kinds["a"])
-        write(sequence / f"sharp/{number}.png", kinds["b"])
-        write(tmp_path / f"h/test-close-ups/{number}.png", noisy(photo(number)))
-        write(tmp_path / f"g/GOPR0384_11_00/{number}.png", noisy(photo(number)))
-        write(tmp_path / f"photos/{number}.png", kinds["a"])
-        write(tmp_path / f"photos/{number}.deblurred.png", noisy(photo(number)))
+        sharp, name = photo(number), f"{number}.png"
+        for folder in (hide / "test/test-close-ups", sequence / "blur", tmp_path / "photos"):
+            write(folder / name, blurred(sharp))
+        for folder in (hide / "GT", sequence / "sharp"):
+            write(folder / name, sharp)
+        for path in (f"h/test-close-ups/{name}", f"g/GOPR0384_11_00/{name}"):
+            write(tmp_path / path, noisy(sharp))
+        write(tmp_path / f"photos/{number}.deblurred.png", noisy(sharp))
     images = [{"blur": blurred(photo(n)), "restored": photo(n)} for n in range(2)]
     write_shard(tmp_path / "run.h5", [Record(str(n), images[n]) for n in range(2)])
     h, g = str(tmp_path / "h"), str(tmp_path / "g")
@@ -295,12 +281,8 @@ def test_the_picture_that_was_restored_is_no_reference(tmp_path: Path) -> None:
             read_two_sides(*same, roles=("blur", "sharp"))
     with pytest.raises(BlurkitError, match="the very picture that was restored"):
         RestorationRuns([str(tmp_path / "run.h5")], str(tmp_path / "photos")).load("0")
-    for sides in (
-        (h, str(hide)),
-        (str(hide), h),
-        (g, str(sequence.parent)),
-        (g, f"{tmp_path}/GoPro"),
-    ):
+    whole = f"{tmp_path}/GoPro"
+    for sides in ((h, str(hide)), (str(hide), h), (g, str(sequence.parent)), (g, whole)):
         scenes = find_two_sides(*sides, ("restored", "sharp"))
         assert [scene.files["sharp"].parent.name for scene in scenes] in (["GT"] * 2, ["sharp"] * 2)
         assert {scene.files["restored"].parents[1] for scene in scenes} <= {Path(h), Path(g)}
@@ -352,9 +334,8 @@ def test_names_of_published_results(whose: str, tmp_path: Path, reports: Reports
     }
     assert all(s.files["sharp"] == tmp_path / f"truth/{s.name}.png" for s in pairs)
     differ = [m for n, m in expected.items() if restored[m] != sharp[n]]
-    assert [line.startswith(f"{sides[0]}: {len(differ)} paired by") for line in lines] == (
-        [True] if differ else []
-    )
+    assert len(lines) == bool(differ)
+    assert all(line.startswith(f"{sides[0]}: {len(differ)} paired by") for line in lines)
     assert len(reports) == len(restored) + len(sharp) - 2 * len(pairs)
     if expected:
         runs = RestorationRuns([sides[0]], sides[1], on_error=note, say=lines.append)

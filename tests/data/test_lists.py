@@ -7,9 +7,8 @@ import pytest
 from blurkit.data.layouts import find_scenes
 from blurkit.data.lists import read_lists
 from blurkit.data.places import Found, Scene
-from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError
-from tests.data.trees import Plant, assert_pair
+from tests.data.trees import Plant, assert_pairs
 
 
 @pytest.mark.parametrize(
@@ -67,9 +66,8 @@ def test_pairs_in_either_order(root: str, tmp_path: Path, gopro: None) -> None:
     assert names(found) == ["GOPR0372_07_00/000002", "GOPR0372_07_00/000000"]
     assert found.left_out[0][0] == f"{path}, line 4"
     assert "000009.png: names no image below" in found.left_out[0][1]
-    for scene in found.items:
-        assert scene.split == "train"
-        assert_pair(load_scene(scene).images)
+    assert {scene.split for scene in found.items} == {"train"}
+    assert_pairs(found.items)
     gamma = find_scenes(tmp_path / root, blur="blur_gamma", lists=[path])
     assert names(gamma) == names(found)
     assert {scene.files["blur"].parent.name for scene in gamma.items} == {"blur_gamma"}
@@ -83,8 +81,7 @@ def test_two_aligned_lists(tmp_path: Path, gopro: None) -> None:
     for order in ([blur, sharp], [sharp, blur]):
         found = find_scenes(tmp_path, lists=order)
         assert names(found) == ["GOPR0372_07_00/000002", "GOPR0372_07_00/000000"]
-        for scene in found.items:
-            assert_pair(load_scene(scene).images)
+        assert_pairs(found.items)
     sharp.write_text(rows[0].format("sharp"))
     with pytest.raises(BlurkitError, match="has 2 lines and"):
         read_lists([blur, sharp])

@@ -36,8 +36,8 @@ def located(scene: int, height: int = HEIGHT, width: int = WIDTH) -> Record:
 def shards(tmp_path: Path) -> list[Path]:
     """Seven scenes in two shards."""
     return [
-        write_shard(tmp_path / "train-00000.h5", [located(n) for n in range(4)]),
-        write_shard(tmp_path / "train-00001.h5", [located(n) for n in range(4, 7)]),
+        write_shard(tmp_path / "train-00000.h5", map(located, range(4))),
+        write_shard(tmp_path / "train-00001.h5", map(located, range(4, 7))),
     ]
 
 
@@ -101,13 +101,11 @@ def test_the_same_seed_and_step_give_the_same_batch(shards: list[Path]) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_one_batch(shards: list[Path], count: int) -> None:
     sampler = CropSampler(shards, 16, PAIR)
+    share = 12 // count
+    slices = [slice(start, start + share) for start in range(0, 12, share)]
     for step in range(5):
         whole = sampler.batch(0, step, 12)
-        share = 12 // count
-        parts = [
-            CropSampler(shards, 16, PAIR).batch(0, step, 12, slice(i * share, (i + 1) * share))
-            for i in range(count)
-        ]
+        parts = [CropSampler(shards, 16, PAIR).batch(0, step, 12, part) for part in slices]
         np.testing.assert_equal([*map(np.concatenate, zip(*parts, strict=True))], whole)
 
 
@@ -122,17 +120,13 @@ def test_every_record_comes_once_an_epoch(shards: list[Path], size: int) -> None
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [(10, 56), (40, 9), (5, 6), (1, 1), (1, 30), (16, 16)]
-)
-def test_images_below_the_crop_are_reflected(tmp_path: Path, height: int, width: int) -> None:
-    record = located(0, height, width)
-    sampler = CropSampler([write_shard(tmp_path / "a.h5", [record])], 16, PAIR)
+@pytest.mark.parametrize("size", [(10, 56), (40, 9), (5, 6), (1, 1), (1, 30), (16, 16)])
+def test_images_below_the_crop_are_reflected(tmp_path: Path, size: tuple[int, int]) -> None:
+    sampler = CropSampler([write_shard(tmp_path / "a.h5", [located(0, *size)])], 16, PAIR)
     blur, sharp = sampler.cut(0, 0.0, 0.0)
     assert sharp.shape == (16, 16, 3)
     np.testing.assert_array_equal(blur, sharp + np.uint8(100))
-    for channel, length in ((1, height), (2, width)):
-        there = sharp[:, 0, 1] if channel == 1 else sharp[0, :, 2]
+    for there, length in zip((sharp[:, 0, 1], sharp[0, :, 2]), size, strict=True):
         bounce = [*range(length), *range(length - 2, 0, -1)] or [0]
         np.testing.assert_array_equal(there, [bounce[i % len(bounce)] for i in range(16)])
     assert sampler.batch(0, 0, 4)[0].shape == (4, 16, 16, 3)
@@ -152,10 +146,8 @@ def test_depth_is_kept(tmp_path: Path, dtype: type) -> None:
     scale = np.uint16(257) if dtype == np.uint16 else np.float32(1 / 255)
     record = located(0)
     deep = {key: (image * scale).astype(dtype) for key, image in record.images.items()}
-    plain = CropSampler([write_shard(tmp_path / "8.h5", [record])], 16, PAIR).batch(2, 0, 6)
-    stored = CropSampler([write_shard(tmp_path / "16.h5", [Record("a", deep)])], 16, PAIR).batch(
-        2, 0, 6
-    )
+    shards = [write_shard(tmp_path / f"{r.name}.h5", [r]) for r in (record, Record("deep", deep))]
+    plain, stored = (CropSampler([shard], 16, PAIR).batch(2, 0, 6) for shard in shards)
     for eight, other in zip(plain, stored, strict=True):
         assert other.dtype == dtype
         np.testing.assert_array_equal(other, (eight * scale).astype(dtype))
@@ -166,18 +158,15 @@ def test_mixed_depths_become_float(tmp_path: Path) -> None:
     deep = {key: image.astype(np.uint16) * 257 for key, image in record.images.items()}
     mixed = write_shard(tmp_path / "a.h5", [record, Record("deep", deep)])
     plain = write_shard(tmp_path / "b.h5", [record, record])
-    first = CropSampler([mixed], 16, PAIR).batch(0, 0, 2)
-    second = CropSampler([plain], 16, PAIR).batch(0, 0, 2)
-    for images, eight in zip(first, second, strict=True):
+    both = (CropSampler([shard], 16, PAIR).batch(0, 0, 2) for shard in (mixed, plain))
+    for images, eight in zip(*both, strict=True):
         assert images.dtype == np.float32
         np.testing.assert_allclose(images, eight / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf"])
 def test_packed_shards_are_the_same(tmp_path: Path, shards: list[Path], compression: str) -> None:
-    packed = write_shard(
-        tmp_path / "packed.h5", [located(n) for n in range(7)], compression=compression
-    )
+    packed = write_shard(tmp_path / "packed.h5", map(located, range(7)), compression)
     with h5py.File(packed) as file:
         assert file["00000000/blur"].chunks is not None
     plain, other = CropSampler(shards, 16, PAIR), CropSampler([packed], 16, PAIR)
@@ -354,13 +343,11 @@ def test_step_and_seed_alone_decide_the_blur(mixed: list[Path], count: int) -> N
             ones = alone.unblurred(2, step, 8, share)
             wanted = [one for one in whole if part * size <= one.place < (part + 1) * size]
             assert [one.place + part * size for one in ones] == [one.place for one in wanted]
-            if not ones:
-                continue
-            both = (render_crops(crops, 32, CPU) for crops in (ones, wanted))
-            assert all(torch.equal(made, other) for made, other in zip(*both, strict=True))
-    blur = render_crops(sampler.unblurred(2, 0, 8), 32, CPU)[0]
-    other = render_crops(sampler.unblurred(2, 1, 8), 32, CPU)[0]
-    assert blur.shape != other.shape or not torch.equal(blur, other)
+            if ones:
+                both = (render_crops(crops, 32, CPU) for crops in (ones, wanted))
+                assert all(torch.equal(made, other) for made, other in zip(*both, strict=True))
+    blur, other = (render_crops(sampler.unblurred(2, step, 8), 32, CPU)[0] for step in (0, 1))
+    assert not torch.equal(blur, other)
 
 
 @pytest.mark.parametrize("kind", ["shake", "camera"])

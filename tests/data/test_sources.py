@@ -6,6 +6,7 @@ import pickle
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,8 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import is_film
 from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
-from tests.data.trees import Plant, assert_pair
+from tests.data.trees import Plant, Reports, assert_pair, noted
 from tests.io.scenes import write_shard
-
-Reports = list[tuple[str, str]]
 
 
 @pytest.fixture
@@ -28,17 +27,8 @@ def reports() -> Reports:
     return []
 
 
-def read(inputs: list[Path | str], reports: Reports, **options: object) -> list[Record]:
-    def note(where: str, error: BlurkitError) -> None:
-        reports.append((where, str(error)))
-
-    return list(read_records(inputs, on_error=note, **options))  # type: ignore[arg-type]
-
-
-def same(first: Record, second: Record) -> bool:
-    return first.name == second.name and all(
-        np.array_equal(image, second.images[key]) for key, image in first.images.items()
-    )
+def read(inputs: list[Path | str], reports: Reports, **options: Any) -> list[Record]:
+    return list(read_records(inputs, on_error=noted(reports), **options))
 
 
 def test_files_folders_and_what_is_neither(tmp_path: Path, plant: Plant, reports: Reports) -> None:
@@ -55,10 +45,9 @@ def test_files_folders_and_what_is_neither(tmp_path: Path, plant: Plant, reports
     assert records[0].attrs["source"] == str(tmp_path / "a.png")
     assert records[2].attrs["sequence"] == "x"
     told = " ".join(text for _, text in reports)
-    assert len(reports) == 4
+    assert len(reports) == 4 and "broken.png" in told
     for part in ("missing.png: no such file", "notes.txt: is not an image", "empty: holds no"):
         assert part in told
-    assert "broken.png" in told
 
 
 def test_several_roots_keep_their_names_apart(
@@ -67,7 +56,7 @@ def test_several_roots_keep_their_names_apart(
     for scene, root in enumerate(("first", "second", "third/second")):
         plant_pairs(f"{root}/blur/1.png", f"{root}/sharp/1.png", scene)
     inputs = [tmp_path / root for root in ("first", "second", "third/second")]
-    records = read(inputs, reports)  # type: ignore[arg-type]
+    records = read(inputs, reports)
     names = [f"{tmp_path.name}/second/1", "third/second/1"]
     assert [record.name for record in records] == ["first/1", *names]
     backwards = find_items(inputs[::-1]).items
@@ -117,12 +106,14 @@ def test_shards_and_streams(tmp_path: Path, plant: Plant, reports: Reports) -> N
     shards = tmp_path / "shards"
     for name, part in (("10.h5", records[3:]), ("2.h5", records[:3])):
         write_shard(shards / name, part)
-    stream = b"".join(shard_bytes(record) for record in records)
+    stream = b"".join(map(shard_bytes, records))
     (tmp_path / "saved.h5").write_bytes(stream)
     for inputs in ([shards], [shards / "2.h5", shards / "10.h5"], [tmp_path / "saved.h5"], ["-"]):
-        again = read(inputs, reports, stdin=io.BytesIO(stream))  # type: ignore[arg-type]
+        again = read(inputs, reports, stdin=io.BytesIO(stream))
         assert len(again) == 5
-        assert all(same(a, b) for a, b in zip(records, again, strict=True))
+        for one, other in zip(records, again, strict=True):
+            assert one.name == other.name
+            np.testing.assert_equal(other.images, one.images)
     assert reports == []
     assert find_items([shards]).items == [ShardSource(str(shards / n)) for n in ("2.h5", "10.h5")]
 
@@ -140,7 +131,7 @@ def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) ->
     whole = read([tmp_path], reports)
     parts = [[r.name for r in read([tmp_path], reports, part=WorkPart(i, 2))] for i in (1, 2)]
     assert parts == [["0", "2", "4", "6", "8"], ["1", "3", "5", "7"]]
-    stream = b"".join(shard_bytes(record) for record in whole)  # whose names are not known at first
+    stream = b"".join(map(shard_bytes, whole))  # whose names are not known at first
     streamed = [
         {r.name for r in read(["-"], reports, part=WorkPart(i, 2), stdin=io.BytesIO(stream))}
         for i in (1, 2)
@@ -194,19 +185,21 @@ def test_numbers_of_an_array() -> None:
     assert array_of([]) == ""
 
 
+def slurm(number: int, count: int, least: int, step: int) -> str:
+    """What Slurm states of a task of an array."""
+    about = f"SLURM_ARRAY_TASK_MIN={least} SLURM_ARRAY_TASK_STEP={step}"
+    return f"SLURM_ARRAY_TASK_ID={number} SLURM_ARRAY_TASK_COUNT={count} {about}"
+
+
+def environment(variables: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in variables.split())
+
+
 @pytest.mark.parametrize(
     ("variables", "part"),
     [
-        (
-            "SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=4 "
-            "SLURM_ARRAY_TASK_STEP=1",
-            (4, 4),
-        ),
-        (
-            "SLURM_ARRAY_TASK_ID=30 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=10 "
-            "SLURM_ARRAY_TASK_STEP=10 SLURM_PROCID=0 SLURM_NTASKS=1",
-            (3, 4),
-        ),
+        (slurm(7, 4, 4, 1), (4, 4)),
+        (f"{slurm(30, 4, 10, 10)} SLURM_PROCID=0 SLURM_NTASKS=1", (3, 4)),
         ("SLURM_PROCID=2 SLURM_NTASKS=16", (3, 16)),
         ("JOB_COMPLETION_INDEX=0 JOB_COMPLETIONS=5", (1, 5)),
         ("RANK=1 WORLD_SIZE=2 SLURM_PROCID=0 SLURM_NTASKS=1", (2, 2)),
@@ -220,7 +213,7 @@ def test_numbers_of_an_array() -> None:
     ],
 )
 def test_the_part_of_a_job(variables: str, part: tuple[int, int]) -> None:
-    found, stated = part_of_job(dict(pair.split("=") for pair in variables.split()))
+    found, stated = part_of_job(environment(variables))
     assert found == WorkPart(*part)
     assert variables.split()[0] in stated
 
@@ -239,10 +232,9 @@ def test_parts_of_a_number_that_the_user_states(
     index: str, ids: Sequence[int], parts: Sequence[int]
 ) -> None:
     for number, part in zip(ids, parts, strict=True):
-        environment = dict(pair.split("=") for pair in f"{index}={number}".split())
-        assert part_of_job(environment, 8)[0] == WorkPart(part, 8)
+        assert part_of_job(environment(f"{index}={number}"), 8)[0] == WorkPart(part, 8)
     with pytest.raises(UsageError, match="=9 is not one of 8 parts"):
-        part_of_job(dict([f"{index}=9".split()[-1].split("=")]), 8)
+        part_of_job(environment(f"{index}=9".split()[-1]), 8)
 
 
 @pytest.mark.parametrize(
@@ -253,14 +245,9 @@ def test_parts_of_a_number_that_the_user_states(
         ("PBS_ARRAY_INDEX=3", "PBS_ARRAY_INDEX=3 does not say of how many parts; write auto/N"),
         ("RANK=2 WORLD_SIZE=2", "RANK=2, WORLD_SIZE=2 is not one of evenly spaced parts"),
         ("RANK=x WORLD_SIZE=2", "RANK=x"),
-        (
-            "SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1 "
-            "SLURM_ARRAY_TASK_STEP=1",
-            "evenly spaced",
-        ),
+        (slurm(7, 3, 1, 1), "evenly spaced"),
     ],
 )
 def test_jobs_that_state_no_part(variables: str, words: str) -> None:
-    environment = dict(pair.split("=") for pair in variables.split())
     with pytest.raises(UsageError, match=words):
-        part_of_job(environment)
+        part_of_job(environment(variables))

@@ -1,9 +1,13 @@
 """What the tests of dataset trees share; the trees are planted by the fixtures in conftest.py."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+
+from blurkit.data.places import Scene
+from blurkit.data.sources import load_scene
+from blurkit.errors import BlurkitError
 
 Plant = Callable[..., None]
 
@@ -87,7 +91,22 @@ TREES: dict[str, tuple[list[tuple[str, str]], dict[str, str | None]]] = {
 """By layout, the files of its pairs, and the splits expected by name."""
 
 
+Reports = list[tuple[str, str]]
+"""Where something was wrong, and the error."""
+
+
+def noted(reports: Reports) -> Callable[[str, BlurkitError], None]:
+    """What is reported is added to `reports`."""
+    return lambda where, error: reports.append((where, str(error)))
+
+
 def assert_pair(images: dict[str, np.ndarray], tolerance: float = 0) -> None:
     """`blur` is what `plant` made of the same scene as `sharp`."""
     error = np.abs(images["blur"].astype(float) - images["sharp"] // 2)
     assert error.mean() <= tolerance
+
+
+def assert_pairs(scenes: Iterable[Scene], tolerance: float = 0) -> None:
+    """The same of each scene's images."""
+    for scene in scenes:
+        assert_pair(load_scene(scene).images, tolerance)

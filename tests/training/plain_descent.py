@@ -24,9 +24,8 @@ from blurkit.systems.msfs.config import MSFSConfiguration
 from blurkit.systems.msfs.recipe import MSFSRecipe
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.train import run_plan
-from blurkit.training.configuration import Run
 from blurkit.training.recipe import Plan, Recipe
-from tests.training.runs import tensors, together
+from tests.training.runs import quiet, tensors, together
 
 RATES = {"learning_rate": 1e-3, "final_learning_rate": 5e-4}
 OPTIONS: dict[str, Any] = RATES | {
@@ -67,13 +66,11 @@ def make(stage: str, *helpers: Any, preset: str = "small", **changed: Any) -> Re
     return recipe
 
 
+Options = dict[str, Any] | None
+
+
 def descend(
-    stage: str,
-    shards: Path,
-    start: Path,
-    output: Path,
-    how: dict[str, Any] | None = None,
-    **changed: Any,
+    stage: str, shards: Path, start: Path, output: Path, how: Options = None, **changed: Any
 ) -> Checkpoint:
     """A few steps of a training of one of `STAGES`, with `changed` options; `how` are a run's.
 
@@ -90,24 +87,16 @@ def descend(
         return recipe
 
     mixes = stage == "dbgan" and changed.get("variant") != "minus"
-    how = {"log_every": 1, "validate_on": 0, "quiet": True} | (how or {})
-    run = Run(str(output), "cpu", augmentations={"bgan": str(start)} if mixes else {}, **how)
+    run = quiet(output, how, augmentations={"bgan": str(start)} if mixes else {})
     return run_plan(Plan(build().configuration, build), [shards], run)
 
 
-def apart(
-    stage: str,
-    shards: Path,
-    start: Path,
-    folder: Path,
-    how: dict[str, Any] | None = None,
-    **changed: Any,
-) -> dict[str, float]:
-    """How far two processes, which run as in `how`, end from one; see `distances`."""
+def apart(stage: str, shards: Path, start: Path, folder: Path, **changed: Any) -> dict[str, float]:
+    """How far two processes end from one; see `distances`."""
     one, two = folder / "one.pt", folder / "two.pt"
     descend(stage, shards, start, one, **changed)
-    given = json.dumps([how, changed])
-    done = together("tests.training.plain_descent", stage, shards, start, two, given)
+    given = "tests.training.plain_descent", stage, shards, start, two, json.dumps(changed)
+    done = together(*given)
     assert done.returncode == 0, done.stderr
     return distances(one, two)
 
@@ -124,5 +113,4 @@ def distances(one: Path, two: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(300)  # of processes that wait for each other
-    way, changes = json.loads(sys.argv[5])
-    descend(sys.argv[1], *map(Path, sys.argv[2:5]), way, **changes)
+    descend(sys.argv[1], *map(Path, sys.argv[2:5]), **json.loads(sys.argv[5]))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
-import numpy as np
 import skimage.data
 import torch
 from torch import Tensor, nn
@@ -35,10 +34,7 @@ OFTEN = [*("--log-every", 1, "--validate-every", STEPS // 2, "--validate-on", 2)
 SHORT = [*("--iterations", STEPS, "--save-minutes", 0.004, "--device", "cpu", "-q")]
 NARROW = [*("--width", 8, "--discriminator-width", 8, "--matching-weight", 10)]
 
-JOINT = [
-    *(*TINY, *OFTEN, *SHORT, *NARROW),
-    *("--perceptual", "none", "--reblur-loss", "adversarial"),
-]
+JOINT = [*TINY, *OFTEN, *SHORT, *NARROW, "--perceptual", "none", "--reblur-loss", "adversarial"]
 DEBLUR = [*TINY, *OFTEN, *SHORT]
 WHOLE = ("--validate-protocol", "whole")
 """Validation in one piece, which takes a tenth of the time that the paper's slices take."""
@@ -115,9 +111,14 @@ def toy(
 ) -> Checkpoint:
     """Four steps of `Toy` with `options`; `how` are a run's."""
     options = {"iterations": 4, "learning_rate": 0.1, "final_learning_rate": 0.01} | options
-    how = {"log_every": 1, "validate_on": 0, "quiet": True} | (how or {})
-    run = Run(str(output), "cpu", **how)
+    run = quiet(output, how)
     return run_plan(Plan(Toy(**options).configuration, lambda: Toy(**options)), [shards], run)
+
+
+def quiet(output: Path, how: dict[str, Any] | None, **more: Any) -> Run:
+    """A run on the CPU that logs each step and validates nothing, with the options `how`."""
+    how = {"log_every": 1, "validate_on": 0, "quiet": True} | (how or {})
+    return Run(str(output), "cpu", **how, **more)
 
 
 def save_untrained(recipe: Recipe, output: Path) -> Path:
@@ -128,8 +129,7 @@ def save_untrained(recipe: Recipe, output: Path) -> Path:
 
 def together(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`python -m ARGUMENTS` in two processes under torchrun."""
-    command = ["torchrun", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", *map(str, arguments)]
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "-m", *map(str, arguments)]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
@@ -137,32 +137,27 @@ def together(*arguments: object) -> subprocess.CompletedProcess[str]:
 def two_processes(module: str, *arguments: object) -> list[tuple[int, str]]:
     """`python -m MODULE ARGUMENTS` in two processes, as torchrun starts them: status and errors."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        port = str(free.getsockname()[1])
     group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    group["MASTER_PORT"] = str(port)
+    group |= {"MASTER_PORT": port}
     processes = [
-        subprocess.Popen(
-            ["blurkit", "-m", module, *map(str, arguments)],
-            env=warm_environment() | group | {"RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
+        started("-m", module, *arguments, **group, RANK=rank, LOCAL_RANK=rank) for rank in "01"
     ]
     told = [process.communicate(timeout=600)[1] for process in processes]
     return [(p.returncode, text) for p, text in zip(processes, told, strict=True)]
+
+
+def started(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+    """`blurkit ARGUMENTS` in the background, with more environment variables."""
+    command, environment = ["blurkit", *map(str, arguments)], warm_environment() | variables
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 class Interrupted:
     """A training run in the background, that will be stopped."""
 
     def __init__(self, *arguments: object) -> None:
-        self.process = subprocess.Popen(
-            ["blurkit", *map(str, arguments)],
-            env=warm_environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = started(*arguments)
 
     def wait_for(self, path: Path, lines: int = 0) -> None:
         """Until `path` is there and has more than so many lines."""
@@ -215,9 +210,7 @@ def assert_same_run(output: Path, straight: Path) -> None:
 
 def batch(shards: Path, crop: int = 64, count: int = 2) -> dict[str, Tensor]:
     """Crops of blurry and sharp photos, (N, 3, crop, crop) in [0, 1]."""
-    sampler = CropSampler(sorted(shards.glob("train-*.h5")), crop, ("blur", "sharp"))
-    pairs = zip(("blur", "sharp"), sampler.batch(3, 0, count), strict=True)
-    return {
-        name: torch.from_numpy(values.transpose(0, 3, 1, 2).astype(np.float32) / 255)
-        for name, values in pairs
-    }
+    names = ("blur", "sharp")
+    sampler = CropSampler(sorted(shards.glob("train-*.h5")), crop, names)
+    images = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in sampler.batch(3, 0, count))
+    return {name: image / 255 for name, image in zip(names, images, strict=True)}

@@ -44,8 +44,7 @@ def test_crops_come_in_orientations(orientations: Any, seen: int, training_shard
 
 def test_sharp_photos_serve_with_drawn_blur_alone(training_shards: Path, tmp_path: Path) -> None:
     photos, output = tmp_path / "sharp", tmp_path / "x.pt"
-    sharp = training_shards.parent / "photos"
-    done("prepare", sharp, "--as", "sharp", "-o", f"{photos}/", "-q")
+    done("prepare", training_shards.parent / "photos", "--as", "sharp", "-o", f"{photos}/", "-q")
     learn = ["train-deblur", photos, *PLAIN, "--iterations", 1, "-o", output]
     assert_refused(invoke(*learn), "no record holds blur and sharp")
     done(*learn, training_shards, "--synthesize", "realistic")

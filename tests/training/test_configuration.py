@@ -40,6 +40,8 @@ WRONG: dict[str, Any] = {
     **{"deblur_weight": -1.0, "generator": "triple", "encoder_version": 1},
     **{"injection": "all", "code": "3d", "reblur_loss": "l2"},
 }
+SCALES_ALONE = {"scales_weight": 1.0, "layers": "paper"}
+ALL_LAYERS, TINY = {"preset": "text", "crop": 64}, {"preset": "tiny"}
 SENSELESS: list[tuple[type[Configuration], dict[str, Any], str]] = [
     *(
         (ReblurConfiguration, {name: value}, f"^--{name.replace('_', '-')} {value}: ")
@@ -52,11 +54,7 @@ SENSELESS: list[tuple[type[Configuration], dict[str, Any], str]] = [
     (ReblurConfiguration, {"synthesize": "spin"}, "--synthesize spin: use one of none, shake, ca"),
     (MSFSConfiguration, {"width": 7}, "--width 7: must be even"),
     (MSFSConfiguration, {"latent_blocks": 0}, "--latent-blocks 0: must be at least 1"),
-    (
-        MSFSConfiguration,
-        {"scales_weight": 1.0, "layers": "paper"},
-        "--scales-weight requires --layers official",
-    ),
+    (MSFSConfiguration, SCALES_ALONE, "--scales-weight requires --layers official"),
     (DBGANConfiguration, {"crop": 80}, "--crop 80: the discriminator takes a multiple of 32"),
     (DBGANConfiguration, {"crop": 224}, "--crop 224: the discriminator takes"),
     (DBGANConfiguration, {"mix": 1.5}, "--mix 1.5: must be at most 1"),
@@ -65,6 +63,8 @@ SENSELESS: list[tuple[type[Configuration], dict[str, Any], str]] = [
     (KernelSpaceConfiguration, {"crop": 320}, "--crop 320: codes need"),
     (KernelSpaceConfiguration, {"restarts": "1,x"}, "--restarts 1,x: separate steps by commas"),
     (KernelSpaceConfiguration, {"restarts": "5,3"}, "--restarts 5,3: steps must increase"),
+    (ReblurConfiguration, TINY, "--preset tiny: use one of paper, text, official, small"),
+    (DeblurConfiguration, ALL_LAYERS, "--crop 64: --blur-layers all needs at least 128"),
 ]
 
 
@@ -73,22 +73,12 @@ def test_values_that_make_no_sense_are_named(
     kind: type[Configuration], options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        kind.resolve("small", **options)
-
-
-def test_unknown_presets() -> None:
-    with pytest.raises(UsageError, match="--preset tiny: use one of paper, text, official, small"):
-        ReblurConfiguration.resolve("tiny")
-
-
-def test_all_layers_of_the_encoder_need_large_crops() -> None:
-    with pytest.raises(UsageError, match="--crop 64: --blur-layers all needs at least 128"):
-        DeblurConfiguration.resolve("text", crop=64)
-    assert DeblurConfiguration.resolve("text", crop=64, blur_weight=0.0).crop == 64
-    assert DeblurConfiguration.resolve(crop=64).crop == 64
+        kind.resolve(**{"preset": "small"} | options)
 
 
 def test_what_fits_together() -> None:
+    assert DeblurConfiguration.resolve(**ALL_LAYERS, blur_weight=0.0).crop == 64
+    assert DeblurConfiguration.resolve(crop=64).crop == 64
     assert DeblurConfiguration.resolve(injection="none").injection == "none"
     assert ReblurConfiguration.resolve("small", synthesize="camera", synthetic_share=1.0)
     assert get_args(get_type_hints(ReblurConfiguration)["synthesize"]) == ("none", *BLUR_KINDS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from blurkit.engine.torch_runner import TorchRunner, torch_engine
+from blurkit.engine.torch_runner import torch_engine
 from blurkit.nn.features import BACKBONES, PRE_ACTIVATION, FeatureNetwork
 from blurkit.options import Placement
 from blurkit.synthesis.drawing import Synthesis, draw_exposure
@@ -87,8 +87,8 @@ def test_a_step_stays_on_its_device(name: str, accumulate: int) -> None:
     recipe = make(stage, *([helper()] if helper else []), batch=2, **options)
     size = recipe.configuration.crop
     steps = Steps(recipe, Processes(META), accumulate=accumulate, recompute=accumulate == 2)
-    names = (*recipe.images, "real")
-    crops = {name: torch.empty(2, 3, size, size, device=META) for name in names}
+    image = torch.empty(2, 3, size, size, device=META)
+    crops = dict.fromkeys((*recipe.images, "real"), image)
     with OneDevice():
         losses = steps.run(0, crops)
     assert losses and all(value.device == META for value in losses.values())
@@ -107,7 +107,6 @@ NETWORKS = {
 def test_the_engine_moves_all_that_a_network_takes(name: str) -> None:
     engine = torch_engine(NETWORKS[name](), Placement("cpu"))
     runner = engine.runner
-    assert isinstance(runner, TorchRunner)
     runner.network.to(META)
     runner._device = META
     image = np.random.default_rng(0).random((256, 256, 3), np.float32)
@@ -131,11 +130,8 @@ def test_blur_is_rendered_where_the_crops_are(kind: Any) -> None:
         exposure = draw_exposure(rng, Synthesis(kind), size, size, (0, 0))
         unblurred.append(Unblurred(place, images, exposure))
     stored = np.zeros((1, crop, crop, 3), np.uint8)
+    loaded = [stored, stored], np.arange(3), unblurred
     with OneDevice():
-        batch = to_device(
-            ([stored, stored], np.arange(3), unblurred), ("blur", "sharp"), crop, META
-        )
-    assert {name: (value.device, len(value)) for name, value in batch.items()} == {
-        "blur": (META, 3),
-        "sharp": (META, 3),
-    }
+        batch = to_device(loaded, ("blur", "sharp"), crop, META)
+    found = {name: (value.device, len(value)) for name, value in batch.items()}
+    assert found == dict.fromkeys(("blur", "sharp"), (META, 3))

@@ -58,9 +58,8 @@ STEP = ("--iterations", 1, "--ema", 0, "--no-samples", *WHOLE)
 def two(training_shards: Path, stage_1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what two processes made: gradients of a penalty, a descent, and a step."""
     folder = tmp_path_factory.mktemp("two")
-    for status, told in two_processes(
-        "tests.training.test_distributed", training_shards, stage_1, folder
-    ):
+    ran = two_processes("tests.training.test_distributed", training_shards, stage_1, folder)
+    for status, told in ran:
         assert status == 0, told
     return folder
 
@@ -79,8 +78,7 @@ def penalty_gradients() -> list[Tensor]:
     if processes.count > 1:
         synchronise_batch_norm(network)
     own = processes.share(4)
-    loss = gradient_penalty(network, real[own], fake[own], share[own][:, :1, :1, :1])
-    loss.backward()
+    gradient_penalty(network, real[own], fake[own], share[own][:, :1, :1, :1]).backward()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     return [processes.sum(gradient) / processes.count for gradient in gradients]
 
@@ -114,27 +112,24 @@ def test_two_processes_with_parts_and_unequal_shares_follow_one(
 def test_two_processes_follow_the_gradients_of_one(
     stage: str,
     tolerance: float,
-    changed: dict[str, Any],
+    changed: dict,
     training_shards: Path,
     stage_1: Path,
     tmp_path: Path,
 ) -> None:
-    start = saved(tmp_path / "bgan.pt") if stage == "dbgan" else stage_1
-    found = apart(stage, training_shards, start, tmp_path, **changed)
+    given = stage, training_shards, saved(tmp_path / "bgan.pt") if stage == "dbgan" else stage_1
+    found = apart(*given, tmp_path, **changed)
     assert {key: distance for key, distance in found.items() if distance > tolerance} == {}
     still = {"learning_rate": 0, "final_learning_rate": 0}
-    descend(stage, training_shards, start, tmp_path / "still.pt", **changed | still)
+    descend(*given, tmp_path / "still.pt", **changed | still)
     assert max(between(tmp_path / "one.pt", tmp_path / "still.pt").values()) > 5 * tolerance
 
 
-def train_together(stage: str, output: Path, *arguments: object) -> None:
+def train_together(*arguments: object) -> None:
     """A training command by the examples' `train`, in two processes."""
-    command = ["bash", "-c", 'source "$0"; train "$@"', ROOT / "examples/train.sh"]
-    command += [stage, output, *arguments]
-    environment = ENVIRONMENT | {"GPUS": "2"}
-    done = subprocess.run(
-        [*map(str, command)], env=environment, capture_output=True, text=True, timeout=600
-    )
+    script = ["bash", "-c", 'source "$0"; train "$@"', ROOT / "examples/train.sh"]
+    command, environment = [*map(str, (*script, *arguments))], ENVIRONMENT | {"GPUS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 
@@ -179,24 +174,21 @@ def test_synchronised_batch_norm_alone_is_batch_norm(dtype: torch.dtype) -> None
     torch.manual_seed(0)
     values = (100 + torch.randn(3, 5, 7, 9)).to(dtype)
     weights = torch.randn(3, 5, 7, 9)
-    whole, wanted = nn.Sequential(nn.BatchNorm2d(5)), nn.BatchNorm2d(5)
+    whole, results = nn.Sequential(nn.BatchNorm2d(5)), []
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         synchronise_batch_norm(whole)
-        own = whole[0]
-        results = []
-        for network in (own, wanted):
+        for network in (whole[0], nn.BatchNorm2d(5)):
             x = values.clone().requires_grad_()
             y = network(x)
             (y.float() * weights).sum().backward()
             results.append((y, x.grad, network.running_mean, network.running_var))
     finally:
         dist.destroy_process_group()
-    assert type(own) is SynchronisedBatchNorm
+    assert type(whole[0]) is SynchronisedBatchNorm
     for a, b in zip(*results, strict=True):
-        assert a is not None and b is not None and a.dtype == b.dtype
         rough = 2e-2 if a.dtype == torch.bfloat16 else 1e-4
-        torch.testing.assert_close(a, b, rtol=rough, atol=rough)
+        torch.testing.assert_close(a, b, rtol=rough, atol=rough)  # which compares types, too
 
 
 FEWER = "--batch 1: fewer crops than the 2 processes; start fewer"

@@ -26,19 +26,18 @@ def test_events_are_the_log_and_the_samples(training_shards: Path, tmp_path: Pat
 
     events = accumulator.EventAccumulator(str(beside(output, "tensorboard")))
     events.Reload()
-    found: dict[str, list[tuple[int, float]]] = {
+    found = {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
     wanted: dict[str, list[tuple[int, float]]] = {}
     for line in beside(output, "log.jsonl").read_text().splitlines():
         entry = json.loads(line)
-        for name, value in entry.items():
-            if name not in ("step", "time"):
-                values = value.items() if isinstance(value, dict) else [("", value)]
-                for key, number in values:
-                    tag = f"{name}/{key}".rstrip("/")
-                    wanted.setdefault(tag, []).append((entry["step"], number))
+        for name in entry.keys() - {"step", "time"}:
+            values = entry[name] if isinstance(entry[name], dict) else {"": entry[name]}
+            for key, number in values.items():
+                tag = f"{name}/{key}".rstrip("/")
+                wanted.setdefault(tag, []).append((entry["step"], number))
     assert {"losses/psnr", "learning_rates/deblur", "validation/psnr"} < wanted.keys()
     assert found.keys() == wanted.keys()
     for tag, points in wanted.items():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import psnr_loss
@@ -31,9 +32,7 @@ from tests.training.runs import (
     train,
 )
 
-LEARNING: dict[str, Any] = {
-    **{"width": 8, "hidden": 8, "learning_rate": 2e-3, "identity_start": False}
-}
+LEARNING = {"width": 8, "hidden": 8, "learning_rate": 2e-3, "identity_start": False}
 
 
 def test_clipping_bounds_each_optimisers_gradients(training_shards: Path, tmp_path: Path) -> None:
@@ -41,17 +40,15 @@ def test_clipping_bounds_each_optimisers_gradients(training_shards: Path, tmp_pa
     tiny = {"real_share": 0.0, "discriminator": "spectral", "initial_deviation": 0.3, "ema": 0.0}
     tiny |= {"iterations": 1, "final_learning_rate": 0.0}
 
-    def weights(rate: float, clip: float) -> dict[str, Tensor]:
+    def weights(rate: float, clip: float) -> list[Tensor]:
         options = tiny | {"learning_rate": rate, "clip": clip}
         output = tmp_path / f"{rate}-{clip}.pt"
-        networks = load_networks(descend("bgan", training_shards, Path(), output, **options))
-        return {
-            r: torch.cat([p.detach().flatten() for p in n.parameters()])
-            for r, n in networks.items()
-        }
+        made = load_networks(descend("bgan", training_shards, Path(), output, **options))
+        return [parameters_to_vector(network.parameters()) for network in made.values()]
 
     start, free, clipped = weights(0.0, 0.0), weights(1.0, 0.0), weights(1.0, 0.01)
-    lengths = [float((end[r] - start[r]).norm()) for end in (free, clipped) for r in start]
+    pairs = [*zip(start, free, strict=True), *zip(start, clipped, strict=True)]
+    lengths = [float((after - before).norm()) for before, after in pairs]
     assert min(lengths[:2]) > 0.1
     assert lengths[2:] == pytest.approx([0.01, 0.01], rel=1e-3)
 
@@ -114,8 +111,8 @@ def test_stage_1_learns_a_batch(training_shards: Path) -> None:
 @pytest.mark.slow
 def test_stage_2_learns_a_batch(training_shards: Path, stage_1: Path) -> None:
     torch.manual_seed(1)
-    configuration = DeblurConfiguration.resolve("small", **LEARNING)
-    recipe = DeblurRecipe(configuration, load_networks(load_checkpoint(stage_1)))
+    networks = load_networks(load_checkpoint(stage_1))
+    recipe = DeblurRecipe(DeblurConfiguration.resolve("small", **LEARNING), networks)
     crops = batch(training_shards)
     history = overfit(recipe, crops, steps=40)
     # Measured: from 19.0 dB to 31.3 dB, where the blurry crops have 24.1 dB; 2.3 to 0.80.
@@ -199,8 +196,7 @@ def test_what_others_kept_is_left_alone(name: str, training_shards: Path, tmp_pa
     assert list(files(tmp_path)) == [name]
     assert (tmp_path / name).read_bytes() == b"precious"
     # Without validation and interval nothing of these would be written.
-    off = ["--validate-on", 0, "--save-every", 0, "--iterations", 1]
-    done(*kept, *off)
+    done(*kept, "--validate-on", 0, "--save-every", 0, "--iterations", 1)
     assert (tmp_path / name).read_bytes() == b"precious"
     done(*kept, "--force")
     assert load_checkpoint(tmp_path / "x.best.pt").provenance["iterations"] in (1, 2)

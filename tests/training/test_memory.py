@@ -1,5 +1,7 @@
 """Sizes and memory, without memory: against the released networks and against counting by hand."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -50,16 +52,14 @@ def test_a_chain_of_convolutions_by_hand() -> None:
     # Gradients and Adam's two moments.
     assert needs["optimizer"] == 3 * 4 * parameters / GIB
     # After the last convolution's backward pass: both images of the batch, the inputs of the other
-    # convolutions, the gradients of its output, its input and its weights, the loss
-    # and its gradient.
+    # convolutions, the gradients of its output, input and weights, the loss and its gradient.
     values = BATCH * CROP * CROP * (2 * 3 + 5 + 7 + 2 + 7) + 9 * 7 * 2 + 2 + 2
     assert needs["activations"] == 4 * values / GIB
     assert needs["total"] == needs["weights"] + needs["optimizer"] + needs["activations"]
 
 
 def test_the_released_networks_have_the_released_sizes() -> None:
-    configuration = ReblurConfiguration.resolve("official", batch=2)
-    needs = estimate(lambda: ReblurRecipe(configuration))
+    needs = estimate(partial(ReblurRecipe, ReblurConfiguration.resolve("official", batch=2)))
     sizes = needs["parameters"]
     assert sizes["discriminator"] == 5_533_826
     assert sum(sizes.values()) - sizes["discriminator"] == 284_184_198
@@ -71,8 +71,8 @@ def test_a_feature_network_counts_but_is_not_trained() -> None:
     configuration = ReblurConfiguration.resolve("small", **small)
     with torch.device("meta"):
         features = FeatureNetwork(BACKBONES[2])
-    without = estimate(lambda: ReblurRecipe(configuration))
-    needs = estimate(lambda: ReblurRecipe(configuration, features))
+    without = estimate(partial(ReblurRecipe, configuration))
+    needs = estimate(partial(ReblurRecipe, configuration, features))
     extra = sum(p.numel() for p in features.parameters())
     assert needs["weights"] - without["weights"] == 4 * extra / GIB
     assert needs["trained"] == without["trained"]
@@ -87,9 +87,7 @@ def test_a_helper_that_is_part_of_a_network_counts_once() -> None:
 def test_blocks_computed_again_need_a_quarter_of_the_memory() -> None:
     """Of stage 2 in the proportions of the paper's; measured: 0.24 of it."""
 
-    def build() -> DeblurRecipe:
-        return stage_2("paper", batch=8, width=8, hidden=16)
-
+    build = partial(stage_2, "paper", batch=8, width=8, hidden=16)
     kept, again, parts = (
         estimate(build, accumulate=count, recompute=recompute)["activations"]
         for count, recompute in ((1, False), (1, True), (4, False))

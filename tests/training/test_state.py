@@ -32,7 +32,7 @@ from tests.training.runs import (
     train,
 )
 
-Change = Callable[[dict[str, Any]], None]
+Change = Callable[[dict[str, Any]], object]
 PIECE = {"minutes": 1e-9}
 """A run that stops after each step but its last."""
 
@@ -186,9 +186,7 @@ def assert_described(path: Path) -> None:
     assert (told["kind"], told["system"]) == ("state of a training", "msdi")
     assert (told["step"], told["iterations"]) == (1, 2)
     assert told["configuration"] == json.loads(json.dumps(state["configuration"]))
-    parameters = sum(
-        tensor.numel() for tensor in state["networks"]["deblur"].values() if tensor.ndim
-    )
+    parameters = sum(t.numel() for t in state["networks"]["deblur"].values() if t.ndim)
     assert told["networks"]["deblur"]["parameters"] == parameters
     text = invoke("info", path).out.decode()
     assert "  kind: state of a training\n" in text and "  step: 1\n  iterations: 2\n" in text
@@ -223,10 +221,7 @@ def refused(words: str, shards: Path, output: Path, iterations: int = 3, **optio
 
 
 def without(key: str) -> Change:
-    def change(state: dict[str, Any]) -> None:
-        del state[key]
-
-    return change
+    return lambda state: state.pop(key)
 
 
 def foreign(state: dict[str, Any]) -> None:

@@ -112,10 +112,11 @@ def test_reducers_are_gone_before_their_group_ends(
         reducers.append(weakref.ref(reducer))
         return reducer
 
+    def close(processes: Processes) -> None:
+        left.append(sum(reducer() is not None for reducer in reducers))
+
     monkeypatch.setattr(Processes, "reducing", reducing)
-    monkeypatch.setattr(
-        Processes, "close", lambda group: left.append(sum(r() is not None for r in reducers))
-    )
+    monkeypatch.setattr(Processes, "close", close)
     measure(Toy(), Run(str(tmp_path / "x.pt"), "cpu"), 1)
     toy(training_shards, tmp_path / "a.pt")
     assert len(reducers) > 2 and left == [0, 0]

@@ -45,8 +45,8 @@ def test_it_scores_what_deblur_and_eval_do(
     output, restored = validated / f"{protocol}.pt", tmp_path / "restored.h5"
     assert load_checkpoint(output).provenance["validation"] == f"{protocol}, 3 records"
     held_out = sorted(training_shards.glob("val-*.h5"))
-    deblur = ["deblur", *held_out, "-c", output, "--protocol", protocol, "--device", "cpu", "-q"]
-    done(*deblur, "-o", restored)
+    options = ["--protocol", protocol, "--device", "cpu", "-q", "-o", restored]
+    done("deblur", *held_out, "-c", output, *options)
     total = done("eval", restored, "--json", "-q").json[-1]["total"]
     scores = validation(output)
     assert scores == pytest.approx({key: total[key] for key in scores}, rel=1e-6)
@@ -71,9 +71,8 @@ def test_two_processes_find_the_scores_of_one(
     ran = together("blurkit", *command(training_shards, two))
     assert ran.returncode == 0, ran.stderr
     assert validation(two) == pytest.approx(validation(one), rel=1e-12)
-    assert [p.name for p in sorted(beside(two, "samples").iterdir())] == [
-        p.name for p in sorted(beside(one, "samples").iterdir())
-    ]
+    samples = ({p.name for p in beside(output, "samples").iterdir()} for output in (one, two))
+    assert next(samples) == next(samples)
     assert load_checkpoint(beside(two, "best.pt")).provenance["metrics"] == validation(two)
 
 
