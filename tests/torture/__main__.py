@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -25,10 +24,7 @@ from tests.benchmarks import pages
 from tests.torture import damage, faults, hostile, system_calls
 from tests.torture.campaign import FAILURES, Campaign, Result, end_with_parent, run
 
-CAMPAIGNS = [
-    *(*damage.CAMPAIGNS, *hostile.CAMPAIGNS),
-    *(*faults.CAMPAIGNS, *system_calls.CAMPAIGNS),
-]
+CAMPAIGNS = [c for module in (damage, hostile, faults, system_calls) for c in module.CAMPAIGNS]
 SUBJECT = re.compile(r"(.+?)(?:, (truncated|corrupted)|: (.+))?$")
 """The name of a campaign: its subject, and what is done to it, or with it."""
 
@@ -46,9 +42,8 @@ def main() -> None:
             continue
         count = max(1, round(campaign.count * given.scale))
         results.append(in_a_fresh_process(campaign._replace(count=count), given))
-        sys.stdout.write(f"{row(results[-1])}\n")
-        for failure in results[-1].failures[:20]:
-            sys.stdout.write(f"    {failure}\n")
+        failures = (f"    {failure}" for failure in results[-1].failures[:20])
+        sys.stdout.write("\n".join([row(results[-1]), *failures, ""]))
         sys.stdout.flush()
     failed = sum(len(result.failures) for result in results)
     sys.stdout.write(f"{sum(map(total, results))} cases, {failed} failed\n")
@@ -69,8 +64,9 @@ def total(result: Result) -> int:
 
 
 def row(result: Result) -> str:
-    """A campaign as a row of the table."""
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in ordered(result.outcomes))
+    """A campaign as a row of the table, failures first."""
+    ordered = sorted(result.outcomes.items(), key=lambda item: (item[0] not in FAILURES, -item[1]))
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in ordered)
     each = 1000 * result.seconds / max(1, total(result))
     return f"| {result.name} | {outcomes} | {len(result.failures)} | {each:.0f} ms |"
 
@@ -87,11 +83,6 @@ def grouped(rows: Iterable[str]) -> list[str]:
         f"| {sum(failed for *_, failed in parts)} |"
         for subject, parts in subjects.items()
     ]
-
-
-def ordered(outcomes: Counter[str]) -> list[tuple[str, int]]:
-    """Return outcomes and their counts, failures first."""
-    return sorted(outcomes.items(), key=lambda item: (item[0] not in FAILURES, -item[1]))
 
 
 def write(results: Sequence[Result], seed: int) -> None:

@@ -98,10 +98,7 @@ def training(arguments: Callable[[Path], list[object]]) -> Command:
     def first(folder: Path) -> list[object]:
         return [*arguments(folder / "x.pt"), "--save-minutes", 0, "--no-samples", "--jobs", 0]
 
-    def again(folder: Path) -> list[object]:
-        return [*first(folder), "--resume"]
-
-    return Command(first, again)
+    return Command(first, lambda folder: [*first(folder), "--resume"])
 
 
 # ---- outputs -------------------------------------------------------------------------------------

@@ -75,17 +75,21 @@ def end(data: bytearray, r: random.Random) -> None:
     data[-1 - r.randrange(min(len(data), 3000))] = r.randrange(256)
 
 
+def block(data: bytearray, r: random.Random, most: int) -> tuple[int, int]:
+    """Where a block of fewer bytes than `most` begins, and its size."""
+    start = r.randrange(len(data))
+    return start, min(r.randrange(1, most), len(data) - start)
+
+
 def zeros(data: bytearray, r: random.Random) -> None:
     """A block that was never written."""
-    start = r.randrange(len(data))
-    size = min(r.randrange(1, 4096), len(data) - start)
+    start, size = block(data, r, 4096)
     data[start : start + size] = bytes(size)
 
 
 def noise(data: bytearray, r: random.Random) -> None:
     """A block of something else."""
-    start = r.randrange(len(data))
-    size = min(r.randrange(1, 512), len(data) - start)
+    start, size = block(data, r, 512)
     data[start : start + size] = r.randbytes(size)
 
 
@@ -175,11 +179,10 @@ def same(one: Record, other: Record) -> bool:
     """Whether two records have the same images and attributes, of the same types."""
     if one.images.keys() != other.images.keys() or one.attrs.keys() != other.attrs.keys():
         return False
-    images = zip(one.images.values(), (other.images[key] for key in one.images), strict=True)
-    attrs = zip(one.attrs.values(), (other.attrs[key] for key in one.attrs), strict=True)
-    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in images) and all(
-        type(a) is type(b) and np.array_equal(a, b) for a, b in attrs
-    )
+    images = [(image, other.images[key]) for key, image in one.images.items()]
+    attrs = [(value, other.attrs[key]) for key, value in one.attrs.items()]
+    alike = all(a.dtype == b.dtype for a, b in images) and all(type(a) is type(b) for a, b in attrs)
+    return alike and all(np.array_equal(a, b) for a, b in images + attrs)
 
 
 def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
@@ -196,9 +199,8 @@ def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
         names = [record.name for record in found]
         if unclear := clear(*errors):
             return unclear
-        if len({*names}) < len(names) or any(
-            record.name not in written or not same(record, written[record.name]) for record in found
-        ):
+        right = all(r.name in written and same(r, written[r.name]) for r in found)
+        if len({*names}) < len(names) or not right:
             return f"{'wrong' if errors else 'silent'}: of {len(found)} records"
         if errors:
             return "salvaged" if found else "reported"
@@ -212,26 +214,23 @@ def shard_case(kind: str, damage: Damage, folder: Path) -> Case:
 
 def small_checkpoint() -> Checkpoint:
     """A checkpoint of a few layers with all that others have."""
-    weights = {
-        f"{n}.weight": torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(n))
-        for n in range(6)
-    }
+    drawn = (torch.Generator().manual_seed(n) for n in range(6))
+    weights = {f"{n}.weight": torch.randn(16, 8, 3, 3, generator=g) for n, g in enumerate(drawn)}
     provenance = {"iterations": 5, "metrics": {"psnr": 20.0}}
     return Checkpoint({"deblur": weights}, "msdi", {"crop": 128, "seed": 0}, provenance)
 
 
 def whole(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """The checksums of all that a checkpoint says."""
-    said = {"system": checkpoint.system, "networks": checkpoint.networks}
-    more = {"configuration": checkpoint.configuration, "provenance": checkpoint.provenance}
-    return sorted(leaf_checksums({**said, **more, "blueprints": checkpoint.blueprints}))
+    parts = ("system", "networks", "configuration", "provenance", "blueprints")
+    return sorted(leaf_checksums({part: getattr(checkpoint, part) for part in parts}))
 
 
 def checkpoint_case(source: str, suffix: str, damage: Damage, folder: Path) -> Case:
     """Load damaged checkpoints as `--checkpoint` does."""
     path = folder / f"whole{suffix}"
-    shipped = source == "shipped"
-    save_checkpoint(load_shipped("kernel-space") if shipped else small_checkpoint(), path)
+    given = load_shipped("kernel-space") if source == "shipped" else small_checkpoint()
+    save_checkpoint(given, path)
     return read_case(path, damage, lambda p: whole(load_checkpoint(p)))
 
 
@@ -348,6 +347,9 @@ def video_case(damage: Damage, folder: Path) -> Case:
 # ---- all -----------------------------------------------------------------------------------------
 
 
+IMAGES = (".png", "16.png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.tif", "float.tif")
+
+
 def _campaigns() -> Iterator[tuple[str, Callable[..., Case], Sequence[str], int, int]]:
     """Name, case, its arguments, and how many files are truncated and corrupted."""
     for kind in ("plain", "compressed", "stream"):
@@ -356,9 +358,7 @@ def _campaigns() -> Iterator[tuple[str, Callable[..., Case], Sequence[str], int,
         yield f"checkpoint{suffix}", checkpoint_case, ("small", suffix), 400, 1000
         yield f"shipped checkpoint{suffix}", checkpoint_case, ("shipped", suffix), 50, 150
     yield "state of a training", state_case, (), 300, 600
-    for suffix in (
-        *(".png", "16.png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.tif", "float.tif"),
-    ):
+    for suffix in IMAGES:
         yield f"image{suffix}", image_case, (suffix,), 50, 200
     for suffix in (".mat", "7.mat", ".npy", ".npz", ".png"):
         yield f"kernels{suffix}", kernel_case, (suffix,), 25, 75

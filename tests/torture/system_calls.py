@@ -99,8 +99,7 @@ def traced(arguments: list[object], scratch: Path, names: str, inject: str = "")
     _, status = os.waitpid(child, 0)
     tracer.wait()
     lines = log.read_text(errors="replace").splitlines()
-    code = os.waitstatus_to_exitcode(status)
-    return Ended(code, out.read_text(), err.read_text(), lines)
+    return Ended(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text(), lines)
 
 
 def check(ended: Ended, error: str, heard: bool) -> None:
@@ -137,7 +136,6 @@ def differing(left: dict[str, str], wanted: dict[str, str]) -> list[str]:
 def fault_case(name: str, make: Callable[[Path], dict[str, Command]], folder: Path) -> Case:
     """Fail one random call of a command, by number within its kind, and give it again."""
     command = make(folder)[name]
-
     warm.import_package()
 
     @cache
