@@ -67,11 +67,8 @@ def options_of(*remedies: str) -> list[str]:
 
 def recipes() -> dict[str, list[str]]:
     """Return the options of every row of the table."""
-    without = {
-        f"all but {name}": options_of(*(other for other in REMEDIES if other != name))
-        for name in REMEDIES
-    }
     alone = {name: options_of(name) for name in REMEDIES}
+    without = {f"all but {n}": options_of(*(o for o in REMEDIES if o != n)) for n in REMEDIES}
     return {"as in the paper": [], **alone, "all": options_of(*REMEDIES), **without}
 
 
@@ -156,26 +153,19 @@ def draws(drawer: NoisyBlur, sharp: Image, seed: int, device: str) -> Iterator[I
 
 def measure(checkpoint: Path, pairs: Path, device: str) -> Numbers:
     """Measure the blur that a BGAN gives to frames it has not seen."""
-    drawer = network_for("noise", load_checkpoint(checkpoint))
-    assert isinstance(drawer, NoisyBlur)
-    device = "cuda" if device == "auto" and torch.cuda.is_available() else device
-    device = "cpu" if device == "auto" else device
-    drawer = drawer.eval().to(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    drawer = network_for("noise", load_checkpoint(checkpoint)).eval().to(device)
     rows = []
     for seed, record in enumerate(read_records([pairs])):
         sharp, blur = record.image("sharp"), record.image("blur")
         made = list(draws(drawer, sharp, seed, device))
         along, across, angles = zip(*(kept(image, sharp) for image in made), strict=True)
-        rows.append(
-            {
-                "between": fmean(psnr(a, b) for a, b in combinations(made, 2)),
-                "to_photo": fmean(psnr(image, sharp) for image in made),
-                "along": median(along),
-                "across": median(across),
-                "spread": spread(list(angles)),
-                "nearest": max(psnr(image, blur) for image in made) - psnr(sharp, blur),
-            }
-        )
+        row = {"between": fmean(psnr(a, b) for a, b in combinations(made, 2))}
+        row["to_photo"] = fmean(psnr(image, sharp) for image in made)
+        row |= {"along": median(along), "across": median(across), "spread": spread(list(angles))}
+        row["nearest"] = max(psnr(image, blur) for image in made) - psnr(sharp, blur)
+        rows.append(row)
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 
@@ -192,12 +182,8 @@ def real(pairs: Path) -> Numbers:
 # -- the table -------------------------------------------------------------------------------------
 
 COLUMNS = {
-    "between": "two draws, dB",
-    "to_photo": "draw and photo, dB",
-    "along": "energy kept along",
-    "across": "across",
-    "spread": "spread of directions",
-    "nearest": "nearest draw, dB",
+    **{"between": "two draws, dB", "to_photo": "draw and photo, dB", "along": "energy kept along"},
+    **{"across": "across", "spread": "spread of directions", "nearest": "nearest draw, dB"},
 }
 
 

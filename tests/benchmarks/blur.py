@@ -127,9 +127,8 @@ def local_forms(blur: np.ndarray, sharp: np.ndarray) -> list[tuple[float, float]
 def _kernel(blur: np.ndarray, sharp: np.ndarray, window: np.ndarray) -> np.ndarray:
     cross = power = np.zeros(1)
     for axis in (0, 1):
-        of_blur, of_sharp = (
-            np.fft.fft2(np.gradient(image, axis=axis) * window) for image in (blur, sharp)
-        )
+        edges = (np.gradient(image, axis=axis) * window for image in (blur, sharp))
+        of_blur, of_sharp = map(np.fft.fft2, edges)
         cross = cross + np.conj(of_sharp) * of_blur
         power = power + np.abs(of_sharp) ** 2
     kernel = np.fft.ifft2(cross / (power + 0.01 * power.mean() + 1e-12)).real
@@ -144,9 +143,7 @@ def _form(kernel: np.ndarray) -> tuple[float, float] | None:
         return None
     point = np.zeros_like(kernel)
     point[len(kernel) // 2, len(kernel) // 2] = 1
-    smoothing = _spreads(point)
-    assert smoothing is not None
-    across, along = np.maximum(spreads - smoothing, 0)
+    across, along = np.maximum(spreads - _spreads(point), 0)
     return float(np.sqrt(12 * along + 1)), float(1 - np.sqrt(across / max(along, 1e-6)))
 
 

@@ -110,7 +110,6 @@ def measure_windows(count: int, seed: int) -> list[dict[str, Any]]:
     """Return, for every window, agreement, gain and seconds of every estimate; one thread."""
     torch.set_num_threads(1)
     network = deconvolving(load_networks(load_shipped("deconvolution", "deconvolving")))
-    assert network is not None
     deconvolution = Deconvolution(network, WindowOptions(), "cpu", "fp32")
     ways = estimates(deconvolution)
     rows = []

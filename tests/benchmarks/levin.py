@@ -145,9 +145,8 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
 
 def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return the errors and seconds of every method with true and with estimated kernels."""
-    deconvolution = Deconvolution(
-        network_for("deconvolving", load_shipped("deconvolution")), WindowOptions()
-    )
+    network = network_for("deconvolving", load_shipped("deconvolution"))
+    deconvolution = Deconvolution(network, WindowOptions())
     undo = methods(deconvolution)
     rows = []
     for name, blurry, sharp, truth in pairs(folder)[:count]:
@@ -208,15 +207,14 @@ def _median(values: Sequence[float]) -> float:
 
 def search_context(name: str, start: str, device: str, **options: Any) -> SearchContext:
     """Return what the searches of a kind share; `options` come on top of its own."""
-    chosen = SearchOptions.resolve(
-        **SEARCHES[name] | options, start_estimate=start == "estimate" or None
-    )
-    checkpoint = load_shipped("kernel-space") if chosen.operator == "kernel-space" else None
-    estimator = None
+    estimate = start == "estimate" or None
+    chosen = SearchOptions.resolve(**SEARCHES[name] | options, start_estimate=estimate)
+    network = estimator = None
+    if chosen.operator == "kernel-space":
+        network = network_for("search", load_shipped("kernel-space"))
     if chosen.start_estimate:
         undo = network_for("deconvolving", load_shipped("deconvolution"))
         estimator = start_estimator(undo, device, "auto")
-    network = None if checkpoint is None else network_for("search", checkpoint)
     return SearchContext(chosen, network, device=device, estimator=estimator)
 
 
@@ -234,12 +232,8 @@ def measure_searches(
     """
     for pair, name, start in product(pairs, names, STARTS):
         context = search_context(name, start, device, **options)
-        about = {
-            "pair": pair[0],
-            "search": name,
-            "start": start,
-            "iterations": context.options.iterations,
-        }
+        about = {"pair": pair[0], "search": name, "start": start}
+        about["iterations"] = context.options.iterations
         if not any(about.items() <= row.items() for row in rows):
             rows.append(about | searched(pair, context))
             keep()

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +20,7 @@ import blurkit
 from blurkit.io.records import Record
 
 
-@dataclass
-class Result:
+class Result(NamedTuple):
     """One line of the table: what, ratio (median and spread), goal, how it came about."""
 
     what: str

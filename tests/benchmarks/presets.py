@@ -62,7 +62,6 @@ def signal(recipe: ReblurRecipe, crops: dict[str, Tensor], preset: str) -> Numbe
         blur_loss = blur_aware_loss(encoder, blur, sharp, "all" if layers == "all" else "blur")
         _, reblurred = recipe.model(blur, sharp)
         _, other = recipe.model(blur.roll(1, 0), sharp)
-        assert reblurred is not None and other is not None
         change = 255 * (reblurred - other).abs().mean()
 
     def update(name: str, loss: Tensor) -> None:
@@ -71,12 +70,8 @@ def signal(recipe: ReblurRecipe, crops: dict[str, Tensor], preset: str) -> Numbe
 
     recipe.step(crops, update)
     gradient = torch.stack([p.grad.norm() for p in encoder.parameters() if p.grad is not None])
-    return {
-        "signal": told.item(),
-        "gradient": gradient.norm().item(),
-        "blur_loss": blur_loss.item(),
-        "exchange": change.item(),
-    }
+    found = {"signal": told, "gradient": gradient.norm(), "blur_loss": blur_loss}
+    return {name: value.item() for name, value in (found | {"exchange": change}).items()}
 
 
 def untrained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
@@ -101,7 +96,6 @@ def trained(preset: str, features: FeatureNetwork, shards: Path) -> Numbers:
 def measure(presets: list[str]) -> dict[str, dict[str, Numbers]]:
     """Measure some presets, on the real pairs that training may use."""
     features = feature_network("features", str(vgg11()))
-    assert features is not None
     with tempfile.TemporaryDirectory() as folder:
         for name in TRAINED_ON:
             write_records(trained_on(name), Path(folder) / f"train-{name}.h5")

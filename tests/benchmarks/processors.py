@@ -69,17 +69,13 @@ def deblurring(folder: Path) -> Iterator[Result]:
         by_torch = [*deblur, "--encoder", str(shipped_file("msdi"))]
         found = alternate(partial(elapsed, deblur), partial(elapsed, by_torch), 5)
         light, heavy = run(deblur)[1], run(by_torch)[1]
-        yield Result(
-            f"blurkit deblur --method network, {size}: torch against ONNX Runtime",
-            found.told(),
-            "the further",
-            f"whole process: {found.second:.2f} s and {heavy:.0f} MiB against "
-            f"{found.first:.2f} s and {light:.0f} MiB",
-        )
+        what = f"blurkit deblur --method network, {size}: torch against ONNX Runtime"
+        how = f"whole process: {found.second:.2f} s and {heavy:.0f} MiB against "
+        how += f"{found.first:.2f} s and {light:.0f} MiB"
+        yield Result(what, found.told(), "the further", how)
 
 
 def elapsed(arguments: list[str]) -> float:
-    """Wall seconds of a command."""
     return run(arguments)[0]
 
 
@@ -115,12 +111,9 @@ def _share(name: str, network: nn.Module, shapes: list[Any]) -> Result:
     rates = [(count / seconds(lambda: network(*inputs)), peak()) for _ in range(rounds)]
     shares = sorted(rate / most for rate, most in rates)
     rate, most = max(rates)
-    return Result(
-        f"share of the processor's peak: {name}",
-        f"{shares[len(shares) // 2]:.0%} ({shares[0]:.0%}-{shares[-1]:.0%})",
-        "-",
-        f"{count:.1f} GMACs a tile: {rate:.0f} of {most:.0f} GMACs/s",
-    )
+    ratio = f"{shares[len(shares) // 2]:.0%} ({shares[0]:.0%}-{shares[-1]:.0%})"
+    how = f"{count:.1f} GMACs a tile: {rate:.0f} of {most:.0f} GMACs/s"
+    return Result(f"share of the processor's peak: {name}", ratio, "-", how)
 
 
 def training(folder: Path) -> Iterator[Result]:
@@ -178,10 +171,8 @@ def searching(folder: Path) -> Iterator[Result]:
         options = SearchOptions.resolve(preset, **without, iterations=10**6)
         plain = partial(seconds, direct_loop(photo, options, network, feature_network))
         checkpoint = Checkpoint(states({"kernel_space": network}), "kernel-space")
-        (search,) = TiledSearch(
-            Record("photo", {"blur": photo}),
-            SearchContext(options, network_for("search", checkpoint), None, feature_network),
-        ).searches
+        shared = SearchContext(options, network_for("search", checkpoint), None, feature_network)
+        (search,) = TiledSearch(Record("photo", {"blur": photo}), shared).searches
         search.begin()
 
         def steps(search: object = search) -> None:

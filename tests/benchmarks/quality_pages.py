@@ -173,9 +173,8 @@ def sharp_table(sharp: Results) -> str:
 
 def cost_tables(results: Results) -> tuple[str, str]:
     """Seconds per megapixel of each method, and what whole commands took."""
-    large = [
-        p for each in results["held_out"].values() for p in each["pairs"] if p["megapixels"] > 0.5
-    ]
+    every = (p for each in results["held_out"].values() for p in each["pairs"])
+    large = [p for p in every if p["megapixels"] > 0.5]
     methods = list(large[0]["seconds"])
     rows = [
         (method, f"{statistics.median(p['seconds'][method] / p['megapixels'] for p in large):.2f}")

@@ -106,8 +106,7 @@ def measure(weights: Model) -> dict[str, dict[str, Numbers]]:
     """Return, by set, the numbers of the real pairs, of random blur and of normal codes."""
     found: dict[str, dict[str, Numbers]] = {}
     for name, draws in DRAWS.items():
-        of_set: dict[str, Numbers] = {}
-        found[name] = {"real": of_set, "random": {}, "normal codes": {}}
+        found[name] = {"real": {}, "random": {}, "normal codes": {}}
         for record in [*held_out(name), *trained_on(name)]:
             sharp = record.image("sharp")
             _add(found[name]["real"], measured(record.image("blur"), sharp))
@@ -115,9 +114,9 @@ def measure(weights: Model) -> dict[str, dict[str, Numbers]]:
             gray = np.repeat(gray.round().astype(np.uint8), 3, axis=2)
             for kind, scale in (("random", None), ("normal codes", NORMAL)):
                 for seed in range(draws if scale is None else 1):
-                    image = weights.random_blur(Record(record.name, {"sharp": sharp}), seed=seed,
-                                                scale=scale).image("reblurred")  # fmt: skip
-                    _add(found[name][kind], measured(image, sharp))
+                    photo = Record(record.name, {"sharp": sharp})
+                    made = weights.random_blur(photo, seed=seed, scale=scale)
+                    _add(found[name][kind], measured(made.image("reblurred"), sharp))
                 seed = len(found[name][kind]["strength"])
                 coloured = weights.random_blur(gray, seed=seed, scale=scale)
                 _add(found[name][kind], {"fringes": [fringes(coloured)]})

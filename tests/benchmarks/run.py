@@ -11,8 +11,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import astuple
 from functools import partial
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -132,11 +132,10 @@ def keeping(folder: Path) -> Iterator[Result]:
     waiting = alternate(partial(prepare, "0"), partial(prepare, "1"), 5)
     read(verify=True)
     verified = alternate(partial(read, False), partial(read, True), 7)
-    rows = {
-        "prepare that waits for the disk against one that does not": waiting,
-        "reading 265 MB of records with their checksums": verified,
-    }
-    for what, found in rows.items():
+    for what, found in (
+        ("prepare that waits for the disk against one that does not", waiting),
+        ("reading 265 MB of records with their checksums", verified),
+    ):
         how = f"{found.second:.2f} s against {found.first:.2f} s"
         yield Result(what, found.told(), "see docs/reliability.md", how)
 
@@ -172,18 +171,16 @@ def forward(folder: Path) -> Iterator[Result]:
     plain = small_network()
 
     def eager() -> float:
-        tiles = [
-            torch.from_numpy(image[y : y + 256, x : x + 256].transpose(2, 0, 1)[None].copy())
-            for y in (0, 128, 256)
-            for x in (0, 128, 256)
-        ]
+        corners = product((0, 128, 256), repeat=2)
+        parts = (image[y : y + 256, x : x + 256].transpose(2, 0, 1) for y, x in corners)
+        tiles = [torch.from_numpy(part[None].copy()) for part in parts]
 
         def work() -> None:
-            with torch.no_grad():
-                for tile in tiles:
-                    plain(tile)
+            for tile in tiles:
+                plain(tile)
 
-        return seconds(work)
+        with torch.no_grad():
+            return seconds(work)
 
     wanted = {"fp32": "at least 1x", "auto": "the further ratio"}
     for precision, goal in wanted.items():
@@ -237,10 +234,10 @@ def main() -> None:
     for name in (o.names or parts) if not results else []:
         with tempfile.TemporaryDirectory() as folder:
             results += parts[name](Path(folder))
-    head, rows = ("what", "ratio", "goal", "measured"), [astuple(result) for result in results]
-    print_table("benchmarks", head, rows, note=machine())
+    head = ("what", "ratio", "goal", "measured")
+    print_table("benchmarks", head, results, note=machine())
     if o.write:
-        pages.fill("measured", f"Machine: {machine()}.\n\n{pages.table(head, rows)}")
+        pages.fill("measured", f"Machine: {machine()}.\n\n{pages.table(head, results)}")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,6 @@ def measure(folder: Path, count: int | None) -> dict[str, Any]:
     """Return, for every pair, the PSNR and seconds of every method, and of `deblur`."""
     chooser: Any = deblurring(DeblurOptions(gamma=GAMMA, device="cpu", quiet=True))[0]
     deconvolution = chooser.deconvolution
-    assert chooser.otherwise is not None
     rows = []
     for number, record in enumerate(pairs(folder)):
         if number == count:
@@ -131,13 +130,9 @@ def measure(folder: Path, count: int | None) -> dict[str, Any]:
         windows = deconvolution.windows(photo)
         chosen = deconvolution.restore(photo, windows, chooser.otherwise(photo))
         seconds = time.perf_counter() - started
-        row: dict[str, Any] = {
-            "name": record.name,
-            "noise": record.attrs["noise"],
-            "blurry": psnr(record.image("blur"), sharp),
-            "auto": scored(chosen, sharp),
-            "auto s": seconds,
-        }
+        row: dict[str, Any] = {"name": record.name, "noise": record.attrs["noise"]}
+        row["blurry"] = psnr(record.image("blur"), sharp)
+        row |= {"auto": scored(chosen, sharp), "auto s": seconds}
         best = max(windows, key=lambda window: window.trust)
         kernels = {"true": torch.from_numpy(record.attrs["kernel"].copy()), "found": best.kernel}
         for kind, kernel in kernels.items():

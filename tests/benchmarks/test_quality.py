@@ -27,11 +27,9 @@ from tests.cli.pictures import photo
 def test_every_pair_is_either_held_out_or_may_be_trained_on() -> None:
     for name, count in {"gopro": (4, 0), "gopro_avg": (4, 3), "reds_180p": (10, 20)}.items():
         held = {record.name for record in real_pairs.held_out(name)}
-        seen = set()
-        if name in real_pairs.TRAINED_ON:
-            seen = {record.name for record in real_pairs.trained_on(name)}
-        assert (len(held), len(seen)) == count
-        assert not held & seen
+        trained_on = real_pairs.trained_on(name) if name in real_pairs.TRAINED_ON else []
+        seen = {record.name for record in trained_on}
+        assert (len(held), len(seen)) == count and not held & seen
 
 
 def test_halves_of_a_picture_are_a_pair() -> None:
@@ -184,9 +182,8 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_nothing_is_never_less_than_nothing() -> None:
-    assert [quality_pages.signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == [
-        *("+0.00", "+0.00", "-0.01", "+1.25")
-    ]
+    told = [quality_pages.signed(value) for value in (-0.001, 0.0, -0.006, 1.25)]
+    assert told == ["+0.00", "+0.00", "-0.01", "+1.25"]
 
 
 REDS = f"{0.5 - quality_pages.FIRST['reds_180p']:+.2f} dB in the worst"  # which gains 0.5 here

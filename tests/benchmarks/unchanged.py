@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import blurkit
-from blurkit.io.records import Image, Record, from_float, to_float
+from blurkit.io.records import Record, from_float, to_float
 from blurkit.metrics.psnr import psnr
 from blurkit.systems.system import shipped_file
 from tests.benchmarks import pages
@@ -34,17 +34,16 @@ def noisy(folders: list[Path]) -> list[Record]:
     for record in blurkit.read_records(*folders, image="sharp"):
         sharp = record.image("sharp")
         noise = rng.standard_normal(sharp.shape, dtype=np.float32) / 255
-        images: dict[str, Image] = {"blur": from_float(to_float(sharp) + noise, np.dtype(np.uint8))}
-        records.append(Record(record.name, images | {"sharp": sharp}))
+        blur = from_float(to_float(sharp) + noise, np.dtype(np.uint8))
+        records.append(Record(record.name, {"blur": blur, "sharp": sharp}))
     return records
 
 
 def table(folder: Path) -> str:
     """The mean gains of the network and of the default on each kind of photos, as Markdown."""
     folders = [folder / "sharp" / name for name in SETS]
-    kinds = {"sharp": noisy(folders)} | {
-        kind: synthesized(folders, *b) for kind, b in BLURS.items()
-    }
+    kinds = {"sharp": noisy(folders)}
+    kinds |= {kind: synthesized(folders, *blur) for kind, blur in BLURS.items()}
     models = blurkit.load(shipped_file()), blurkit.load()
     head = (
         *("", "photos", "unchanged, dB", "`network`", "`auto`", "worst of `auto`"),

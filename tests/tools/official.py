@@ -162,8 +162,7 @@ def defined(options: Mapping[str, Any]) -> nn.Module:
     """Return the network of an option file's section, from the module that has it."""
     module, rest = ARCHITECTURES[options["type"]], dict(options)
     kind = getattr(importlib.import_module(f"basicsr.models.archs.{module}"), rest.pop("type"))
-    network: nn.Module = kind(**rest)
-    return network
+    return kind(**rest)
 
 
 ARCHITECTURES = {"MSDI2E": "msdi2e_arch", "NAFNetLocal": "NAFNet_arch"}
@@ -194,10 +193,8 @@ def msdi(options: dict[str, Any]) -> tuple[list[dict[str, float]], dict[str, lis
         model.optimize_parameters(number)
         return {**model.log_g_dict, **model.log_d_dict}
 
-    losses = steps(model, step)
-    return losses, digest(model.net_g.state_dict()) | digest(
-        model.net_d.state_dict(), "discriminator."
-    )
+    losses, generator = steps(model, step), digest(model.net_g.state_dict())
+    return losses, generator | digest(model.net_d.state_dict(), "discriminator.")
 
 
 @torch.no_grad()

@@ -80,10 +80,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def test_networks_give_what_those_of_the_stages_gave(packed: Checkpoint) -> None:
-    joint = steered()
+    joint, image, guide = steered(), picture(1), picture(2)
     original = rounded(whole(joint))
     joint = rounded(joint)
-    image, guide = picture(1), picture(2)
     with torch.no_grad():
         wanted = original(image)[-1]
         found = network_for("deblurring", packed)(image)[-1]
@@ -267,9 +266,7 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     assert together.shape == (6, 12)
     assert together.mean(1).abs().max() < 0.02 and (together.std(1) - 1).abs().max() < 0.02
     assert max(differences) < 0.01
-    kept: Any = load_networks(packed)[
-        "codes"
-    ]  # for reblur --random, of those whose length is known
+    kept: Any = load_networks(packed)["codes"]  # for --random, of those whose length is known
     assert kept.lengths.tolist() == [4, 5]
     for code, own in zip(kept.codes, codes[1:], strict=True):
         assert (code.flatten(1) - own).abs().max() < 0.02
