@@ -21,8 +21,6 @@ from tests.benchmarks.run import small_network
 from tests.cli.invoke import done
 from tests.cli.pictures import photo
 
-# ---- the split -----------------------------------------------------------------------------------
-
 
 def test_every_pair_is_either_held_out_or_may_be_trained_on() -> None:
     for name, count in {"gopro": (4, 0), "gopro_avg": (4, 3), "reds_180p": (10, 20)}.items():
@@ -38,9 +36,6 @@ def test_halves_of_a_picture_are_a_pair() -> None:
     assert blur.shape == sharp.shape == (360, 640, 3)
     told = skimage.metrics.peak_signal_noise_ratio(sharp, blur)
     assert (record.name, told) == ("000367", pytest.approx(22.77, abs=0.01))  # as the data say
-
-
-# ---- classical methods ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -77,9 +72,6 @@ def test_borders_are_not_taken_for_black(bank: dict[str, classical.Restore]) -> 
     for name, restore in bank.items():
         if "disk" in name:
             assert np.abs(classical.restored(even, restore) - 200.0).max() <= 1, name
-
-
-# ---- measuring -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +122,6 @@ def test_only_everything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
             quality.main(["--write", *option])
         assert stopped.value.code == 2
         assert "--write wants everything" in capsys.readouterr().err
-
-
-# ---- tables --------------------------------------------------------------------------------------
 
 
 def measured(*scores: tuple[float, float, float]) -> dict[str, Any]:
@@ -245,8 +234,6 @@ def test_a_page_without_marks_is_refused() -> None:
 
 
 WRITTEN = pages.known("quality")
-
-# ---- what is written down ------------------------------------------------------------------------
 
 
 def test_pages_are_made_of_the_results() -> None:

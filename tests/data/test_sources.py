@@ -155,9 +155,6 @@ def test_usage(tmp_path: Path) -> None:
         find_items([tmp_path, tmp_path], lists=[tmp_path / "list.txt"])
 
 
-# ---- parts of the work ---------------------------------------------------------------------------
-
-
 def test_parse_part() -> None:
     assert parse_part("2/8") == WorkPart(2, 8)
     for text in ("0/3", "4/3", "1", "a/b", "1/", "-1/2", "", "Auto"):

@@ -412,7 +412,5 @@ def test_damaged_files_are_read_or_refused_in_one_line(
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_damaged_files_that_a_child_process_reads(
-    name: str, tmp_path: Path, originals: Path
-) -> None:
+def test_damaged_files_that_a_child_reads(name: str, tmp_path: Path, originals: Path) -> None:
     fuzz(name, tmp_path, originals, 100 if SECONDS else 5, 0)

@@ -57,9 +57,7 @@ PAPER = {"modulation": "paper", "inject_bottleneck": True}
 BOTH = {"inject_stages": "both"}
 
 
-def msdi_net(
-    version: int, layers: str = "official", code: str = "2d", **options: object
-) -> MSDINet:
+def msdi_net(version: int, layers: str = "official", code: str = "2d", **options: Any) -> MSDINet:
     encoder = DegradationEncoder(version, 4, layers, code=code)
     return MSDINet(encoder, PriorUpsampling(version, 4), width=4, hidden=6, **options)
 

@@ -40,9 +40,6 @@ def assert_introduced(lines: list[str]) -> None:
     assert not any(USING in line for line in lines[1:])
 
 
-# -- commands without -c ---------------------------------------------------------------------------
-
-
 def test_deblur_in_a_process_of_its_own(tmp_path: Path) -> None:
     exif = PIL.Image.Exif()
     exif[274], exif[271] = 8, "A camera"
@@ -127,9 +124,6 @@ def test_a_package_without_the_file(tmp_path: Path) -> None:
     assert not (tmp_path / "photo.deblurred.png").exists()
 
 
-# -- what they are ---------------------------------------------------------------------------------
-
-
 def test_info_tells_where_they_come_from() -> None:
     (told,) = done("info", "--json").json
     assert told["file"] == str(SHIPPED)
@@ -177,8 +171,6 @@ def test_the_wheel_carries_them(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("blurkit/weights/msdi.pt") == SHIPPED.read_bytes()
 
-
-# ---- the kernel space ----
 
 KERNEL_SPACE = "using the weights that come with blurkit (encoded blur kernel space, "
 

@@ -21,8 +21,6 @@ from tests.tools.convert import card, main
 from tests.tools.pack import pack
 from tests.tools.test_pack import first_stage, second_stage, steered, whole
 
-# ---- halved --------------------------------------------------------------------------------------
-
 OPTIONS = {"width": 8, "injection": "none", "unshuffle": 2}
 
 
@@ -52,9 +50,6 @@ def test_a_checkpoint_and_a_state_give_the_same_network(tmp_path: Path) -> None:
             torch.testing.assert_close(made, wanted, atol=2e-3, rtol=0)
 
 
-# ---- widened -------------------------------------------------------------------------------------
-
-
 def test_a_wider_network_computes_the_same_and_learns_otherwise(tmp_path: Path) -> None:
     torch.manual_seed(3)
     narrow, wide = (JointGenerator(width, injection="none", unshuffle=2) for width in (4, 8))
@@ -72,9 +67,6 @@ def test_a_wider_network_computes_the_same_and_learns_otherwise(tmp_path: Path) 
     assert (gradient[0::2] - gradient[1::2]).abs().max() > 0.01 * gradient.abs().max()
 
 
-# ---- compressed ----------------------------------------------------------------------------------
-
-
 def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path: Path) -> None:
     file = Path(shutil.copy(WEIGHTS / "kernel_space.pt", tmp_path))
     before, size = load_checkpoint(file), file.stat().st_size
@@ -85,8 +77,6 @@ def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path: Path) -> None
     torch.testing.assert_close(after.networks, before.networks, rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pt"] == [file.name]
 
-
-# ---- described -----------------------------------------------------------------------------------
 
 CARDS = sorted((ROOT / "examples" / "cards").glob("*.tsv"))
 
@@ -134,9 +124,6 @@ def test_a_card_changes_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert file.read_bytes() == content
 
 
-# ---- referred to ---------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX file beside its checkpoint, net.pt."""
@@ -177,9 +164,6 @@ def test_results_are_the_same_and_the_file_is_small(
 def test_the_shipped_network_refers_to_the_shipped_weights() -> None:
     assert (WEIGHTS / "msdi.onnx").stat().st_size < 1_000_000
     assert load_checkpoint(WEIGHTS / "msdi.pt").networks["deblur"]
-
-
-# ---- what is wrong -------------------------------------------------------------------------------
 
 
 def test_errors_are_one_line(

@@ -165,9 +165,6 @@ def test_vectors_and_counters_stay() -> None:
     assert state["count"] == 2**40 and state["weight"].dtype == torch.float16
 
 
-# -- what is refused -------------------------------------------------------------------------------
-
-
 def test_stages_that_do_not_belong_together() -> None:
     joint, other = steered(), steered(seed=2)
     first, second = first_stage(joint), second_stage(whole(joint))
@@ -196,9 +193,6 @@ def test_weights_that_float16_cannot_hold(scale: float) -> None:
         pack([first_stage(joint), second_stage(network)], {})
 
 
-# -- the command -----------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     joint = steered()
@@ -224,9 +218,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     capsys.readouterr()
     assert main([str(tmp_path / "no.pt"), *files[1:], "--force"]) == 1
     assert capsys.readouterr().err.endswith("no.pt: no such checkpoint\n")
-
-
-# -- a kernel space --------------------------------------------------------------------------------
 
 
 def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> None:

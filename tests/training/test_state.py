@@ -139,9 +139,6 @@ def test_a_half_state_is_half_as_large_and_resumes_nearly_the_same(
     assert not all(torch.equal(own[key], wanted[key]) for key in wanted)
 
 
-# ---- with another number of iterations -----------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -190,9 +187,6 @@ def assert_described(path: Path) -> None:
     assert told["networks"]["deblur"]["parameters"] == parameters
     text = invoke("info", path).out.decode()
     assert "  kind: state of a training\n" in text and "  step: 1\n  iterations: 2\n" in text
-
-
-# ---- damaged, or of another run ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -94,9 +94,6 @@ def test_initial_values(deviation: float) -> None:
         assert not any(p.any() for name, p in state.items() if name.endswith("bias"))
 
 
-# -- discriminators --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [VGGDiscriminator, SpectralVGGDiscriminator])
 @torch.no_grad()
 def test_discriminators_judge_crops_of_one_size(kind: type[CropDiscriminator]) -> None:

@@ -57,9 +57,7 @@ def bars() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("light", [2.2, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_windows_tell_the_light_by_what_they_share(
-    undo: NonBlindDeconvolution, light: float
-) -> None:
+def test_windows_tell_light_by_what_they_share(undo: NonBlindDeconvolution, light: float) -> None:
     """From a dot alone, both promise as much in the usual light."""
     choice = selection(undo)
     parts = [taken(scene, shake(3, 21), 0.004, light) for scene in bars()]

@@ -93,9 +93,6 @@ def test_scales_grow_by_the_ratio_up_to_the_size(ratio: float) -> None:
     assert scales(41, 1.4142) == [5, 7, 11, 15, 21, 29, 41]
 
 
-# ---- the least squares of one turn ---------------------------------------------------------------
-
-
 def least_squares(
     sharp: np.ndarray, blurred: np.ndarray, size: int, ridge: float, steps: int = 300
 ) -> Tensor:
@@ -145,9 +142,6 @@ def test_no_value_is_below_zero() -> None:
     (result,) = least_squares(sharp, blurred, 9, 1e-3).numpy()
     assert result.min() == 0 and result[2, 4] == 0
     assert result[4, 2:7].min() > 0.1
-
-
-# ---- refinement ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PHOTOS)

@@ -73,7 +73,6 @@ def test_a_scene_does_not_depend_on_the_one_before(model: Model, scenes: Scenes)
 @pytest.fixture(scope="module")
 def estimate() -> FilmEstimate:
     network = deconvolving(load_networks(load_shipped("deconvolution")))
-    assert network is not None
     return FilmEstimate(Deconvolution(network, WindowOptions(), "cpu"))
 
 
@@ -147,7 +146,5 @@ def test_frames_of_any_size_follow_each_other(model: Model) -> None:
         ("photo", {}, None),
     ],
 )
-def test_what_belongs_together(
-    name: str, attrs: dict[str, object], series: tuple[str, int] | None
-) -> None:
+def test_what_belongs_together(name: str, attrs: dict, series: tuple[str, int] | None) -> None:
     assert series_of(Record(name, {}, attrs)) == series

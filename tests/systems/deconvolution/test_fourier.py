@@ -39,9 +39,7 @@ def product(image: Tensor, transfer: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("sides", [(1, 1), (3, 3), (15, 15), (5, 9), (4, 4), (6, 3)])
-def test_a_product_is_convolution_round_the_border(
-    size: tuple[int, int], sides: tuple[int, int]
-) -> None:
+def test_products_convolve_round_the_border(size: tuple[int, int], sides: tuple[int, int]) -> None:
     image, kernel = scene(*size), np.random.default_rng(0).random(sides)
     result = product(image, transfer_function(torch.from_numpy(kernel), *size))
     expected = ndimage.convolve(image.numpy(), kernel, mode="wrap")

@@ -39,9 +39,6 @@ def turn(one: float, other: float) -> float:
     return abs((one - other + 90) % 180 - 90)
 
 
-# ---- cleaning ------------------------------------------------------------------------------------
-
-
 def test_specks_and_faint_values_are_removed() -> None:
     stroke = np.zeros((21, 21))
     stroke[8:13, 5:16] = np.random.default_rng(0).uniform(0.3, 1, (5, 11))
@@ -95,9 +92,6 @@ def test_cleaning_leaves_what_it_is_given() -> None:
     assert torch.equal(kernels, before)
 
 
-# ---- comparing -----------------------------------------------------------------------------------
-
-
 def strokes() -> Tensor:
     return batch(*(within(shake(seed, 15), 31) for seed in range(6)))
 
@@ -132,9 +126,6 @@ def test_no_other_kernel_agrees_as_well() -> None:
     own = kernel_agreement(kernels, noisy)
     for step in range(1, 6):
         assert (kernel_agreement(kernels, kernels.roll(step, 0)) < own - 0.05).all()
-
-
-# ---- measuring -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -175,9 +166,6 @@ def test_a_disk_and_a_point_are_not_straight() -> None:
     point = torch.zeros(5, 5)
     point[2, 2] = 1
     assert (shape(point).length, shape(point).straightness) == (0, 0)
-
-
-# ---- sizes ---------------------------------------------------------------------------------------
 
 
 def test_trimmed_to_the_smallest_square_of_all() -> None:

@@ -44,9 +44,6 @@ def trained(widths: Sequence[int], drafts: bool = False) -> Deconvolver:
     return network
 
 
-# ---- the network ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("widths", "multiple"), [((4, 8), 4), ((4, 6, 8), 8), ((8, 12, 16, 20), 16)]
 )
@@ -103,7 +100,6 @@ def test_fusion_can_choose_a_candidate_and_add_to_it() -> None:
     torch.testing.assert_close(mean, torch.stack(images).mean(0))
     assert features.shape == (1, 4, 8, 12)
     bias = fusion.network.last.bias
-    assert bias is not None
     bias[4:8] = 50  # the shares of the second, of the four pixels of every block
     bias[12:16] = 0.25  # added to red
     chosen, _ = fusion(images, torch.tensor([0.01]))
@@ -117,9 +113,6 @@ def test_training_reaches_every_parameter() -> None:
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
         assert torch.isfinite(parameter.grad).all(), name
-
-
-# ---- drafts --------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -136,9 +129,6 @@ def test_a_draft_changes_the_result_and_what_it_is_compared_with() -> None:
     one = slice(1, 2)
     single = network(*(part[one] for part in known), drafts[one])
     torch.testing.assert_close(joined.image[one], single.image, atol=1e-4, rtol=0)
-
-
-# ---- light ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gamma", [1.0, GAMMA])
@@ -179,9 +169,6 @@ def test_a_strong_tie_holds_and_a_weak_one_inverts() -> None:
     blurry, image = (picture[0].permute(1, 2, 0).numpy() for picture in (given, weak))
     assert psnr(image, sharp, 30) > psnr(blurry, sharp, 30) + 5
     assert weak.min() >= DARKEST ** (1 / GAMMA) * 0.99 and weak.max() <= BRIGHTEST
-
-
-# ---- files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("widths", [(4, 8), (6, 10, 14), (32, 64, 96, 128)])

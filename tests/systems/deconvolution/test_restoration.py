@@ -25,11 +25,12 @@ from tests.systems.deconvolution.photos import batch, grey, noise, psnr, shake
 
 QUICK = {"wiener": wiener, "total variation": total_variation, "hyper-Laplacian": hyper_laplacian}
 Method = Callable[[Tensor, Tensor], Tensor]
+Pairs = dict[str, Pair]
 INSIDE = slice(30, -30), slice(30, -30)
 
 
 @pytest.fixture(scope="module")
-def pairs() -> dict[str, Pair]:
+def pairs() -> Pairs:
     """The pairs of Levin et al. (CVPR 2009) that are at hand, by image and number of the kernel."""
     return {pair[0]: pair for pair in levin.pairs(shared_folder("data", "BLURKIT_DATA"))}
 
@@ -46,9 +47,6 @@ def restored(method: Method, pair: Pair, turned: bool = True) -> float:
     return score(method(batch(blurry), given[None])[0].numpy(), sharp)
 
 
-# ---- Levin's photos ------------------------------------------------------------------------------
-
-
 def test_the_blurry_photos_score_as_published(pairs: dict[str, Pair]) -> None:
     """Otherwise the scores below mean nothing."""
     scores = [score(blurry, sharp) for _, blurry, sharp, _ in pairs.values()]
@@ -63,18 +61,14 @@ def test_the_blurry_photos_score_as_published(pairs: dict[str, Pair]) -> None:
         pytest.param("hyper-Laplacian", 33.51, marks=pytest.mark.slow),
     ],
 )
-def test_levins_photos_with_known_kernels(
-    pairs: dict[str, Pair], name: str, reference: float
-) -> None:
+def test_levins_photos_with_known_kernels(pairs: Pairs, name: str, reference: float) -> None:
     """As good as other implementations on the mean of all 16."""
     assert np.mean([restored(QUICK[name], pair) for pair in pairs.values()]) > reference - 0.4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "reference"), [("im1 3", 36.01), ("im1 5", 37.29)])
-def test_levins_photos_with_a_sparse_prior(
-    pairs: dict[str, Pair], name: str, reference: float
-) -> None:
+def test_levins_photos_with_a_sparse_prior(pairs: Pairs, name: str, reference: float) -> None:
     found = restored(sparse, pairs[name])
     assert found > reference - 0.4
     assert all(found > restored(method, pairs[name]) + 0.2 for method in QUICK.values())
@@ -82,15 +76,10 @@ def test_levins_photos_with_a_sparse_prior(
 
 @pytest.mark.parametrize("method", QUICK)
 @pytest.mark.parametrize("name", ["im1 4", "im1 7"])
-def test_a_kernel_that_is_turned_round_restores_nothing(
-    pairs: dict[str, Pair], method: str, name: str
-) -> None:
+def test_a_kernel_turned_round_restores_nothing(pairs: Pairs, method: str, name: str) -> None:
     blurry = score(*pairs[name][1:3])
     assert restored(QUICK[method], pairs[name], turned=False) < blurry + 1
     assert restored(QUICK[method], pairs[name]) > blurry + 9
-
-
-# ---- other oracles -------------------------------------------------------------------------------
 
 
 def island(side: int = 240) -> np.ndarray:
@@ -180,9 +169,6 @@ def test_conjugate_gradients_solve_linear_equations(shape: tuple[int, ...]) -> N
     np.testing.assert_allclose(solved(14, rng.normal(size=12)), expected, atol=1e-8)
 
 
-# ---- what a restoration leaves out ---------------------------------------------------------------
-
-
 def residual_added(
     restored: np.ndarray, photo: np.ndarray, kernel: np.ndarray, gamma: float, noise: float
 ) -> np.ndarray:
@@ -202,9 +188,7 @@ def test_without_blur_the_residual_makes_a_photo_of_any_restoration() -> None:
 
 
 @pytest.mark.parametrize(("gamma", "noise"), [(1.0, 0.0), (1.0, 0.02), (2.2, 0.004)])
-def test_the_residual_is_inverted_as_far_as_the_kernel_lets_it_through(
-    gamma: float, noise: float
-) -> None:
+def test_the_residual_is_inverted_as_far_as_the_kernel_lets_it(gamma: float, noise: float) -> None:
     photo, kernel = grey("coffee", 120, 120), np.outer(*[[0.1, 0.2, 0.4, 0.2, 0.1]] * 2)
     smooth = wanted = ndimage.gaussian_filter(photo, 1.5)
     response = np.fft.fft2(np.pad(kernel, (0, 251)))

@@ -40,9 +40,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-# ---- walls ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo" / "coffee.png"
@@ -85,9 +82,6 @@ def test_walls_depend_on_the_seed_alone(photo: Path, tmp_path: Path) -> None:
 def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "-o", str(tmp_path / "out.h5")]) == 1
     assert str(tmp_path) in capsys.readouterr().err
-
-
-# ---- samples -------------------------------------------------------------------------------------
 
 
 def drawn(shards: Path, pairs: bool = True, **options: int) -> DeconvolutionSamples:
@@ -146,9 +140,6 @@ def test_lights_are_far_brighter_than_white_and_clipped_in_both_pictures(shards:
     assert brightest > 3
     loaded = drawn(shards, batch=16).load(3, slice(0, 16))
     assert loaded["blur"].dtype == loaded["sharp"].dtype == np.uint8
-
-
-# ---- training ------------------------------------------------------------------------------------
 
 
 def trained(shards: Path, output: Path, *options: object) -> tuple[Checkpoint, list[dict]]:

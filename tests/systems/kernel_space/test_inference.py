@@ -130,9 +130,6 @@ def test_the_deviation_comes_with_the_photos_places() -> None:
     }  # fmt: skip
 
 
-# ---- codes that come with a network ----
-
-
 def codes() -> BlurCodes:
     """Codes whose values are their numbers, of lengths from 1 to 100 pixels."""
     return stored([torch.full((6, 2, 2), float(n)) for n in range(100)], [*range(1, 101)])

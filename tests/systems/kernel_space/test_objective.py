@@ -21,8 +21,6 @@ from tests.systems.test_parity import FILL, Fixture, strided
 OFFICIAL, PAPER = OBJECTIVES["official"], OBJECTIVES["paper"]
 
 
-# -- official numbers ------------------------------------------------------------------------------
-
 CHECKED_ELSEWHERE = {
     *("geocross18", "geocross14", "bicubic_down4", "sphere_p", "linear1cycledrop_mult"),
     *("dsd_l1", "dsd_l2", "cosine_restart_lr"),
@@ -116,8 +114,6 @@ def test_official_values(fixture: Fixture, features: FeatureNetwork) -> None:
     check(fixture, values)
 
 
-# -- oracles ---------------------------------------------------------------------------------------
-
 PHOTOS = [skimage.data.astronaut, skimage.data.coffee]
 
 
@@ -157,9 +153,6 @@ def test_flat_images_and_empty_codes_have_finite_gradients() -> None:
     x, k = flat.clone().requires_grad_(), code.requires_grad_()
     total(Objective((1, 1), (0, 0), (1, 1), (1, 1), (1, 1)), x, flat, x, k, False).backward()
     assert x.grad.isfinite().all() and k.grad.isfinite().all()
-
-
-# -- objectives ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

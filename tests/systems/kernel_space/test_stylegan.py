@@ -81,9 +81,6 @@ def test_each_image_of_a_batch_is_the_one_it_would_be_alone(kind: type[Any]) -> 
     assert torch.allclose(images[1:], alone, atol=1e-5 * float(images.abs().max()))
 
 
-# -- files -----------------------------------------------------------------------------------------
-
-
 def test_a_training_file_gives_its_averaged_generator(tmp_path: Path) -> None:
     network, other = small(StyleGAN2), StyleGAN2((4, 4), latent=8)
     content = {
@@ -146,9 +143,6 @@ def test_info_tells_of_them() -> None:
     assert all(told[role]["gmacs"] is not None for role in told)
 
 
-# -- the prior: official numbers -------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def official() -> dict[str, Tensor]:
     folder = shared_folder("parity", "BLURKIT_PARITY")
@@ -206,8 +200,6 @@ def test_bicubic_downsample_at_its_limits() -> None:
     with pytest.raises(UsageError, match="an image of 9x7 is too small to be made 5x smaller"):
         bicubic_downsample(image, 5)
 
-
-# -- the prior -------------------------------------------------------------------------------------
 
 LATENT = 16
 

@@ -74,9 +74,6 @@ def test_a_part_that_lacks(model: JointModel, lacking: str) -> None:
     assert (guided(held, "deblur") is None) == (lacking != "reblur")
 
 
-# -- between two guides ----------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def test_a_spherical_mixture_is_another(model: JointModel) -> None:
     reblurring = guided(model.roles(), "reblur")

@@ -101,8 +101,6 @@ def test_ablations_of_stage_2(variant: str, training_shards: Path, tmp_path: Pat
     assert steering == (variant != "none")
 
 
-# ---- the commands --------------------------------------------------------------------------------
-
 SMALL = [*("--preset", "small", "--batch", 2, "--crop", 64, "--hidden", 8, "--device", "cpu")]
 NARROW = [*("--width", 4, "--hidden", 4, "--crop", 64, "--batch", 1, "--discriminator-width", 4)]
 NARROW += [*("--perceptual", "none", "--iterations", 1)]
@@ -165,8 +163,6 @@ def test_the_first_version_is_its_own_blur_encoder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="use one of paper, text, official, small"):
         plan_training("train-deblur", "msdi", run, "tiny", inputs)
 
-
-# ---- collapse ------------------------------------------------------------------------------------
 
 OPTIONS = [*NARROW[:6], "--batch", 2, "--discriminator-width", 4, "--perceptual", "none"]
 OPTIONS += [*("--generator", "single", "--reblur-loss", "l1", "--learning-rate", 0.01), *QUICK]
