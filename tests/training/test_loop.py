@@ -47,7 +47,7 @@ def test_clipping_bounds_each_optimisers_gradients(training_shards: Path, tmp_pa
 
     start, free, clipped = weights(0.0, 0.0), weights(1.0, 0.0), weights(1.0, 0.01)
     pairs = [*zip(start, free, strict=True), *zip(start, clipped, strict=True)]
-    lengths = [float((after - before).norm()) for before, after in pairs]
+    lengths = [(after - before).norm().item() for before, after in pairs]
     assert min(lengths[:2]) > 0.1
     assert lengths[2:] == pytest.approx([0.01, 0.01], rel=1e-3)
 
