@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -231,6 +232,7 @@ def write_interrupted(path: Path, number: int) -> bool:
             signal.raise_signal(signal.SIGINT)
         return trace
 
+    gc.disable()  # what is raised while an older lock is collected would be lost
     sys.settrace(trace)
     try:
         with replacing(path) as partial:
@@ -239,4 +241,5 @@ def write_interrupted(path: Path, number: int) -> bool:
         return True
     finally:
         sys.settrace(None)
+        gc.enable()
     return False
