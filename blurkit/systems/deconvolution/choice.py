@@ -224,10 +224,14 @@ class KernelSelection:
             return found
         gamma, size = self.o.gammas[light], largest(photo)
         side = min(15, size)
-        values = torch.from_numpy(shrunk(photo, side / size)).to(self.undo.device).clamp_min(0)
-        grey = (values**gamma).mean(2)[None]
-        start = estimate_kernels(grey, side, grey.new_tensor([self.o.weight]), self.o)
+        start = self.l0(shrunk(photo, side / size), side, self.o.weight, gamma)
         return both(found, self._coarse(photo, start, gamma))
+
+    def l0(self, photo: np.ndarray, side: int, weight: float, gamma: float) -> Tensor:
+        """Return the kernel (1, side, side) of a photo by the L0 prior with this weight."""
+        values = torch.from_numpy(photo).to(self.undo.device).clamp_min(0)
+        grey = (values**gamma).mean(2)[None]
+        return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
 
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]

@@ -74,6 +74,20 @@ enlarged as well: there, a size that cuts the blur may promise as much."""
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
+SHORT = 0.5
+"""The same, up to which windows that are sure of it are right: no longer one is looked for."""
+
+CHANCE = 0.6
+"""Part of what the kernels of windows promise without which a long one has no chance: in its small
+copy it promises less than in the photo."""
+
+LARGEST_L0 = 101
+"""Side of the largest L0 kernel that is looked for in the whole photo, pixels."""
+
+UNLIKELY = 0.08
+"""How much more an L0 kernel must promise than those of the estimator, which are wrong less often.
+"""
+
 LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""
 
@@ -181,7 +195,9 @@ class Deconvolution:
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
         held = promised < 0 or (promised >= o.margin and not single)
-        if not (held and np.median(trusts) >= o.sure) and (best := self._whole(small, gains)):
+        short = np.median([shape(best.kernel).length for best in chosen]) <= SHORT * FULL
+        sure = held and short and np.median(trusts) >= o.sure
+        if not sure and (best := self._whole(small, gains, light)):
             length = shape(best.kernel).length
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -257,10 +273,13 @@ class Deconvolution:
         made = known | dict(zip(left, ends, strict=True))
         return [made[pair] for pair in every]
 
-    def _whole(self, photo: np.ndarray, gains: Sequence[float]) -> SelectedKernel | None:
+    def _whole(
+        self, photo: np.ndarray, gains: Sequence[float], light: int
+    ) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
-        `gains` are what those promise. Long blur is estimated in small copies of the photo, one for
+        `gains` are what those promise, and `light` is the index of their gamma; if it is the usual
+        one, it is looked for again. Long blur is estimated in small copies of the photo, one for
         each size of the kernel, so that it fits the kernels that are estimated in windows.
         """
         o, choice = self.options, self.choice
@@ -268,28 +287,58 @@ class Deconvolution:
         if not sizes:
             return None
         copies = [copied(photo, size) for size in sizes]
-        dots = self.each(partial(choice.starts, light=0, alone=False), copies)
+        dots = self.each(partial(choice.starts, light=light, alone=False), copies)
         if all(
             float(dot.agreement) >= o.sure and length_in_photo(dot.kernels[0], size) <= HELD * FULL
             for dot, size in zip(dots, sizes, strict=True)
         ):
             return None
-        estimates = self.each(partial(choice.surer, light=0), copies, dots)
-        found, light, known = self._in_light(copies, estimates, {}, sampled=1)
+        found = self.each(partial(choice.surer, light=light), copies, dots)
+        known: Finished = {}
+        if not light:
+            found, light, known = self._in_light(copies, found, {}, sampled=1)
         ends = self._finished(copies, found, light, [each.best for each in found], known)
         pairs = list(zip(ends, sizes, strict=True))
         best, size = max(pairs, key=lambda pair: pair[0].gain)
-        if length_in_photo(best.kernel, size) <= HELD * FULL:
-            return None
-        if not self.believes(best, LENIENT) or best.gain <= FREEDOM * np.maximum(gains, 0).mean():
+        doubtful, own = best.trust < o.sure, np.maximum(gains, 0).mean()
+        sure = length_in_photo(best.kernel, size) > HELD * FULL and best.gain > FREEDOM * own
+        chance = length_in_photo(best.kernel, size) > SHORT * FULL and best.gain > CHANCE * own
+        if not (sure or (doubtful and chance)) or not self.believes(best, LENIENT):
             return None
         near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
         # one thread, as everywhere: more of them sum otherwise, and another kernel may win
         inputs = [photo] * len(near), *zip(*near, strict=True)
         wholes = self.each(choice.enlarged, *inputs)
-        if len(wholes) == 1:
-            return wholes[0]
-        return max(wholes, key=lambda whole: choice.gain(photo, whole.kernel, whole.gamma))
+        whole = wholes[0]
+        if len(wholes) > 1:
+            whole = max(wholes, key=lambda each: choice.gain(photo, each.kernel, each.gamma))
+        return self._doubted(photo, whole, sizes, () if sure else gains) if doubtful else whole
+
+    def _doubted(
+        self, photo: np.ndarray, whole: SelectedKernel, sizes: Sequence[int], gains: Sequence[float]
+    ) -> SelectedKernel | None:
+        """Return a doubtful kernel of the whole photo or one of the L0 prior, which promises more.
+
+        What counts is what they promise in some windows: more than `gains`, if those are given,
+        which the windows' own kernels promise. Else the result is None.
+        """
+        o, choice = self.options, self.choice
+        starts = product([size for size in sizes if size <= LARGEST_L0], (o.weight, o.weight / 2))
+        l0 = partial(choice.l0, photo, gamma=whole.gamma)
+        others = self.each(l0, *zip(*starts, strict=True))
+        rivals = [whole, *(replace(whole, kernel=kernel) for (kernel,) in others)]
+        places = self.places(photo)
+        sample = range(0, len(places), -(-len(places) // ENOUGH))
+        cuts = [places[n].cut(photo) for n in sample]
+
+        def promised(rival: SelectedKernel) -> float:
+            return float(np.mean([choice.gain(cut, rival.kernel, rival.gamma) for cut in cuts]))
+
+        promises = np.array(self.each(promised, rivals))
+        promises[1:] -= UNLIKELY
+        if gains and promises.max() <= np.maximum([gains[n] for n in sample], 0).mean():
+            return None
+        return rivals[promises.argmax()]
 
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch

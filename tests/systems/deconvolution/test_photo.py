@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.choice import SelectedKernel
-from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.photo import Deconvolution, Watch, shrunk
@@ -142,6 +142,35 @@ def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deco
         engine._whole = lambda *_, size=size: looked.append(size)  # type: ignore
         engine.windows(taken(photo("coffee", 192, width), shake(1, size), 0.004))
     assert looked == [17, 95]  # a window alone is not sure
+
+
+def straight(length: int, trust: float) -> SelectedKernel:
+    """A stroke that was found in a window."""
+    kernel = torch.zeros(FULL, FULL)
+    kernel[FULL // 2, (FULL - length) // 2 :][:length] = 1 / length
+    return SelectedKernel(kernel, 2.2, trust, 0.5)
+
+
+def test_longer_blur_is_looked_for_where_windows_are_sure_of_a_long_one(
+    deconvolution: Deconvolution,
+) -> None:
+    looked: list[int] = []
+    for length in (15, 27):
+        engine = engine_of(deconvolution, window=192, overlap=32, seen=192)
+        engine.choice.finished = lambda *_, length=length, **light: straight(length, 0.95)  # type: ignore[method-assign]
+        engine._whole = lambda *_, length=length: looked.append(length)  # type: ignore
+        engine.windows(taken(photo("coffee", 192, 320), shake(1, 17), 0.004))
+    assert looked == [27]
+
+
+@pytest.mark.slow
+def test_kernels_of_the_whole_photo_compete_with_a_doubtful_one(
+    deconvolution: Deconvolution,
+) -> None:
+    true, engine = shake(1, 51), engine_of(deconvolution)
+    engine.choice.finished = lambda *_, **light: straight(27, 0.8)  # type: ignore[method-assign]
+    (window,) = engine.windows(taken(photo("coffee", 256, 320), true, 0.004))
+    assert float(kernel_agreement(batch(true), window.kernel)) > 0.9
 
 
 def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
