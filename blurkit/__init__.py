@@ -1,7 +1,5 @@
 """blurkit learns, removes, applies, transfers and measures motion blur in photos."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

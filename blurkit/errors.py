@@ -1,7 +1,5 @@
 """The errors that users see: a one-line message, an exit status, and how a batch continues."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ A preset sets many options at once; options given by name take precedence. How `
 choose a method from their options, and where and how networks run, is here, too.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

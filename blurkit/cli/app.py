@@ -1,7 +1,5 @@
 """The `blurkit` command, which imports a subcommand only when it is called."""
 
-from __future__ import annotations
-
 import gc
 import os
 import shlex

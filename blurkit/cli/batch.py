@@ -1,7 +1,5 @@
 """Processing of records in a command: a bad record never stops the others."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

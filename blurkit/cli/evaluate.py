@@ -1,7 +1,5 @@
 """`blurkit eval`: measure results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path

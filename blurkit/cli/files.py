@@ -1,7 +1,5 @@
 """`blurkit info` and `blurkit export`: what files hold, and a network as an ONNX file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

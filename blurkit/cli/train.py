@@ -1,7 +1,5 @@
 """Training commands: their options are those of the system that `--system` names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path

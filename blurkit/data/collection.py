@@ -1,7 +1,5 @@
 """Collections of records, pairs and runs, read in any order, as often as needed."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Films as records: a record per frame, shared by the films of a scene, and windows of frames."""
 
-from __future__ import annotations
-
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing

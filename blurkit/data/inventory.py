@@ -3,8 +3,6 @@
 With `verify`, all pixels are read and checksums verified, which detects damage.
 """
 
-from __future__ import annotations
-
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator

@@ -8,8 +8,6 @@ below the root without role folder, split folder and suffix, made unique by `uni
 Archives (LMDB of BasicSR, tar files of WebDataset) are read as the folders that they stand for.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -4,8 +4,6 @@ They select the images of a folder, and may state the split of each. `Images.fin
 in a list may start.
 """
 
-from __future__ import annotations
-
 import codecs
 import os
 import re

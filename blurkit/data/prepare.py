@@ -1,7 +1,5 @@
 """Data preparation: items of any layout become finished records, in several processes."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

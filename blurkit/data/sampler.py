@@ -1,7 +1,5 @@
 """Random training crops, read from memory-mapped shards without decoding or HDF5 calls."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress

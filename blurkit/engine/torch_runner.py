@@ -6,8 +6,6 @@ around each pixel, 1.5 times as large as its input in training ("Revisiting Glob
 Aggregation", Chu et al. 2021). MSFS-Net's released code does the same in MSFS-Net-Local.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Iterator

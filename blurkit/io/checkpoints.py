@@ -1,7 +1,5 @@
 """Checkpoints: networks with everything needed to rebuild and verify them."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

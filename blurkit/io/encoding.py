@@ -1,7 +1,5 @@
 """Videos: encoded by PyAV frame by frame, with what their source holds beside its pictures."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

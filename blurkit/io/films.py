@@ -5,8 +5,6 @@ Each frame is read as a picture whose attributes say how to write it again: `sou
 Pages of TIFF files have no time. Films are written frame by frame.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence

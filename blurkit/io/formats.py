@@ -1,7 +1,5 @@
 """Image formats: which are read and written, how they are recognised, and which are not read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

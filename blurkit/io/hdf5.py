@@ -5,8 +5,6 @@ kernels may do so. Files of kernels, whose metadata may have no checksums, are f
 process, so that a crash or hang there becomes an error in one line.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

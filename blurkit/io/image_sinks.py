@@ -1,7 +1,5 @@
 """Sinks for the images and films of records, and the choice of a sink by what `-o` names."""
 
-from __future__ import annotations
-
 import warnings
 from abc import abstractmethod
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """OpenCV, an optional dependency (`pip install 'blurkit[align]'`), for the modules that need it."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from types import ModuleType
 

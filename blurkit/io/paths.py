@@ -1,7 +1,5 @@
 """Files and folders: natural order, what a folder holds, and limits on what a file may claim."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

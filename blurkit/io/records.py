@@ -1,7 +1,5 @@
 """The record: one scene, the only thing that commands exchange; its crops and checksum."""
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterator, Mapping

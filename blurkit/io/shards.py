@@ -6,8 +6,6 @@ attributes, one dataset per image, which has a `checksum` of its own, and, for a
 datasets of a subgroup `attrs`. HDF5's own structures have checksums, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path

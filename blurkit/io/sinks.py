@@ -1,7 +1,5 @@
 """Sinks: the destinations of a command's records, and those for whole records."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from abc import abstractmethod

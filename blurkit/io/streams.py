@@ -3,8 +3,6 @@
 A single image file is a stream, too. Shards are written whole or not at all.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 import tempfile

@@ -4,8 +4,6 @@ A file is written under a temporary name in its own folder, synchronised, and th
 `BLURKIT_SYNC=0` leaves out waiting for the disk, for runs whose output may be lost with the power.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import json

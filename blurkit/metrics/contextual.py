@@ -5,8 +5,6 @@ the image in question, than to all others. Values are comparable only if network
 distance and image size are the same.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A blur generator that ignores its noise produces identical versions; one that lo
 produces versions far from the photo.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import combinations

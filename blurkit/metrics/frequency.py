@@ -5,8 +5,6 @@ the width of the Gaussian, the bins or the conversion to gray; the protocol and 
 state the values used here.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """LPIPS, the learned perceptual distance (Zhang et al., CVPR 2018), version 0.1."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Peak signal-to-noise ratio, as deblurring papers report it."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

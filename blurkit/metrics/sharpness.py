@@ -1,7 +1,5 @@
 """How sharp an image looks, measured without a reference."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Structural similarity: the different measures that papers and tools call SSIM."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Parts that systems share: layers, initial weights, buffers, blueprints and losses."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping

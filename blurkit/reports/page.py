@@ -1,7 +1,5 @@
 """A report as a folder that opens offline: an HTML page of `eval` or `deblur`, and its pictures."""
 
-from __future__ import annotations
-
 import io
 import math
 import platform

@@ -1,7 +1,5 @@
 """Pictures for people: animations, before and after side by side, contact sheets."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

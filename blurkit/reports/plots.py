@@ -1,7 +1,5 @@
 """Plots of logs over their steps, and of frequencies: `pip install 'blurkit[plots]'`."""
 
-from __future__ import annotations
-
 import json
 import math
 import textwrap

@@ -1,7 +1,5 @@
 """Tables for people on standard error or as Markdown, CSV and JSON: scores, summaries."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """Values as JSON, and as an indented outline for people."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -6,8 +6,6 @@ CVPR 2017). If the frame rate is too low for that, optical flow interpolates mor
 al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016), which requires OpenCV.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Random exposures (camera motion, moving objects, optics, sensor), drawn for records."""
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass, replace
 from typing import Any, cast

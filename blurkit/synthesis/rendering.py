@@ -1,7 +1,5 @@
 """Rendering of exposures: sharp images are blurred in linear light, on any device."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterator, Sequence

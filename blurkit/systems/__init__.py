@@ -1,7 +1,5 @@
 """The published systems, one folder each, and the registry that recognises their networks."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -3,8 +3,6 @@
 Foreign state dicts are recognised by keys and shapes; blurkit's own files state class and options.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any

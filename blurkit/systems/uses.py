@@ -17,8 +17,6 @@ are the roles of another record's images, which follow the image as inputs. `sta
 the configuration, in packed weights, that holds the size of the training crops.
 """
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

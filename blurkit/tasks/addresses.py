@@ -1,7 +1,5 @@
 """Files that users name by an address. Imports nothing of the network until one is given."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypeGuard, TypeVar

@@ -4,8 +4,6 @@ Sharp image A is reblurred with the degradation of another blurry image B. If th
 carries no content, the result is as near to A as the blurry A is, and as far from B.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -4,8 +4,6 @@ darktable's packages are ZIP files with a folder: config.json, which darktable r
 and model.yaml, which its repository of models asks for (darktable, dev-doc/AI.md, AI_Tasks.md).
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Checkpoints from addresses: fetched once into the user's cache, and verified at every use."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Describe a checkpoint, also as a model card: its networks, their cost, how they were made."""
 
-from __future__ import annotations
-
 import json
 import platform
 import re

@@ -1,7 +1,5 @@
 """Reblurring: photos with the blur of another picture, of a kernel or code, or with random blur."""
 
-from __future__ import annotations
-
 import math
 import random
 import time

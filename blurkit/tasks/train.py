@@ -1,7 +1,5 @@
 """Training: from a system's name and shards to a finished checkpoint, validated on the way."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Training batches: crops are loaded on the CPU, then augmented and blurred on the device."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 

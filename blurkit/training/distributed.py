@@ -4,8 +4,6 @@ Every process loads its slice of the global batch, gradients are averaged during
 and batch normalisation uses the whole batch. N processes thus compute the same as a single one.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The training loop: every recipe, any number of processes, with stopping and resuming."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The memory that a training step needs: estimated from shapes alone, or measured on the device."""
 
-from __future__ import annotations
-
 import math
 import time
 import weakref

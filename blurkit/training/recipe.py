@@ -1,7 +1,5 @@
 """The interface between a training recipe and the training loop, and parts of recipes."""
 
-from __future__ import annotations
-
 import math
 import os
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """The saved state of a running training, its log, and the other files next to its output."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """One training step of any recipe: crops in parts, mixed precision, all processes, clipping."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ imagecodecs reads and writes every depth and the codes of colours, but no metada
 that. It is written into the box `meta` (ISO/IEC 14496-12, 8.11; ISO/IEC 23008-12).
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import replace
 from typing import BinaryIO

@@ -1,7 +1,5 @@
 """Files of cameras: RAW (developed to 16-bit sRGB) and HEIC, by optional libraries."""
 
-from __future__ import annotations
-
 import io
 from typing import Any, BinaryIO
 

@@ -4,8 +4,6 @@ Values stay as they are, byte for byte, also those of unknown tags; only what wo
 changed. A block has a header, then a small TIFF file (TIFF 6.0, section 2; EXIF 2.32, 4.6).
 """
 
-from __future__ import annotations
-
 import io
 import struct
 from typing import BinaryIO, Literal

@@ -1,7 +1,5 @@
 """Image files that Pillow reads and writes: WebP, BMP and GIF, and Netpbm."""
 
-from __future__ import annotations
-
 import io
 import re
 import struct

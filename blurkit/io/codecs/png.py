@@ -4,8 +4,6 @@ Chunks are kept as they are, except those that describe stored pixels or the fra
 (PNG specification, third edition).
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ the picture may be others, which a segment of the Multi-Picture Format (CIPA DC-
 a gain map, and the film of a motion photo.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """A network of a user's own code, as the engine and the training run it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

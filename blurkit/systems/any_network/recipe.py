@@ -1,7 +1,5 @@
 """The training of any network that restores an image on its own: one loss, by AdamW."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

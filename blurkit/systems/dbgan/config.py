@@ -5,8 +5,6 @@ iterations, and the cosine between its two learning rates. There is no preset `t
 what the text says, but for DBGAN's network, which is the released one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """BGAN on whole images: a new blur for every noise vector (CVPR 2020, Section 3.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The training of BGAN and of DBGAN (CVPR 2020, Section 3)."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """Estimate the blur of a photo, then undo it; see docs/deconvolution.md."""
 
-from __future__ import annotations
-
 from blurkit.systems.system import Architecture, System, Training
 
 SYSTEM = System(

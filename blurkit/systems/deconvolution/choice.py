@@ -4,8 +4,6 @@ No estimate looks wrong by itself: a wrong kernel explains a photo as well as th
 counts is how good the deconvolution network expects the picture to be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Options for estimating a blur and for deconvolving with it. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -8,8 +8,6 @@ between its gradients and the photo's by least squares (Cho and Lee, "Fast motio
 processed together.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator

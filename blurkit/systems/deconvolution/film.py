@@ -1,7 +1,5 @@
 """The blur of a film's frames, each found with the help of the one before: see docs/films.md."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

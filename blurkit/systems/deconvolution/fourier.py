@@ -5,8 +5,6 @@ convolution. FFTs assume that images are periodic, so photos get a frame in whic
 meet.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ where windows meet (Hirsch et al., "Efficient filter flow for space-variant mult
 deconvolution", CVPR 2010).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The training of the deconvolution network and of the blur estimator that works with it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

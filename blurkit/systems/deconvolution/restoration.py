@@ -1,7 +1,5 @@
 """Steps that networks of restoration contain or that follow them, without anything learned."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import Tensor

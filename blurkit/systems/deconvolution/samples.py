@@ -3,8 +3,6 @@
 docs/deconvolution.md says what is drawn, and why.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import multiprocessing

@@ -1,7 +1,5 @@
 """Windows of a photo: where they are, which blur was found in them, and what neighbours know."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -4,8 +4,6 @@ The paper leaves the values to its supplement, which is not available. `paper` a
 those released for the network without deviations; the other two released files differ a little.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

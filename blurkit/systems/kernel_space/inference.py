@@ -1,7 +1,5 @@
 """F and G of the blur kernel space on whole images: blur from a pair, from a code, or random."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The blur operators of a blind search: F of a kernel space, convolution, and downsampling."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path

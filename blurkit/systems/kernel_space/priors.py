@@ -5,8 +5,6 @@ outputs of networks for fixed noise. A prior is a module; called with the `Rando
 search, it returns an image (1, 3, H, W), or a code or kernel (1, ...), in float32.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Training of F and G of the encoded blur kernel space (CVPR 2021, Section 3.1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -5,8 +5,6 @@
 2020). The search is over normal numbers v for each layer: w = LeakyReLU(v * std + mean).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

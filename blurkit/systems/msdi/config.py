@@ -4,8 +4,6 @@ The defaults gave the paper's numbers: network and losses of the released versio
 and batch of the text. Its stage 1 is not released: where the text is silent, version 2 decides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

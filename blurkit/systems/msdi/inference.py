@@ -1,7 +1,5 @@
 """MSDI-Net on whole images: a generator, G_r or G_d, with the encoder that conditions it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

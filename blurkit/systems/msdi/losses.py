@@ -4,8 +4,6 @@ Equation numbers are its paper's (ECCV 2022). Where the released code differs, t
 say so. `Scales` are a discriminator's: per scale, feature maps, of which the last is the scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """The two training stages of MSDI-Net (ECCV 2022, Sections 3.1 and 3.2)."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial

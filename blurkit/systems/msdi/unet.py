@@ -1,7 +1,5 @@
 """The parts of MSDI-Net's U-Nets: convolution blocks, encoder and decoder paths."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal

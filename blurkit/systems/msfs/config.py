@@ -5,8 +5,6 @@ the text's losses, schedule and batch; where the text is silent, the released op
 `official` has their defaults, and the features that the network's forward pass is made for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The training of MSFS-Net (Section 3.6): L1, and losses on the frequencies of its features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

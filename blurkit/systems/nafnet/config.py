@@ -3,8 +3,6 @@
 Released values: `paper` of width 32 for GoPro, `wide` of width 64, `sidd` for the noise of SIDD.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The training of NAFNet: minus the PSNR, by AdamW with a cosine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
