@@ -1,5 +1,7 @@
 """Peak signal-to-noise ratio, as deblurring papers report it."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
