@@ -524,11 +524,9 @@ class Counting:
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 2), ("mps", 1), ("cuda", 1)])
-def test_windows_use_a_gpu_one_after_the_other(
-    device: str, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_use_a_gpu_one_after_the_other(device: str, most: int, one_thread: None) -> None:
     """Apple's aborts if several threads do at once."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    torch.set_num_threads(2)
     work, told = Counting(), []
     owner = SimpleNamespace(undo=SimpleNamespace(device=torch.device(device)))
     watch: Watch = lambda *stage: told.append(stage)  # noqa: E731
