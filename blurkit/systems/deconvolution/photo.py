@@ -73,7 +73,8 @@ HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
 SHORT = 0.5
-"""The same, up to which windows that are sure of it are right: no longer one is looked for."""
+"""The same, up to which windows that are sure of it are right: no longer one is looked for. What
+replaces theirs has to be at least as long."""
 
 CHANCE = 0.6
 """Part of what the kernels of windows promise without which a long one has no chance: in its small
@@ -193,10 +194,11 @@ class Deconvolution:
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
         held = promised < 0 or (promised >= o.margin and not single)
-        short = np.median([shape(best.kernel).length for best in chosen]) <= SHORT * FULL
-        sure = held and short and np.median(trusts) >= o.sure
-        if not sure and (best := self._whole(small, gains, light)):
-            length = shape(best.kernel).length
+        known_length = np.median([shape(best.kernel).length for best in chosen])
+        least = float(known_length) if held and np.median(trusts) >= o.sure else 0.0
+        looked = not least or least > SHORT * FULL
+        best = self._whole(small, gains, light) if looked else None
+        if best and (length := shape(best.kernel).length) >= least:
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
         trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
@@ -334,9 +336,12 @@ class Deconvolution:
 
         promises = np.array(self.each(promised, rivals))
         promises[1:] -= UNLIKELY
-        if gains and promises.max() <= np.maximum([gains[n] for n in sample], 0).mean():
-            return None
-        return rivals[promises.argmax()]
+        best, own = (
+            rivals[promises.argmax()],
+            np.maximum([gains[n] for n in sample if gains] or 0, 0),
+        )
+        longer = shape(best.kernel).length > SHORT * FULL and promises.max() > own.mean()
+        return best if longer or not gains else None
 
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
