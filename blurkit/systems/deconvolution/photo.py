@@ -194,11 +194,10 @@ class Deconvolution:
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
         held = promised < 0 or (promised >= o.margin and not single)
-        known_length = np.median([shape(best.kernel).length for best in chosen])
-        least = float(known_length) if held and np.median(trusts) >= o.sure else 0.0
-        looked = not least or least > SHORT * FULL
-        best = self._whole(small, gains, light) if looked else None
-        if best and (length := shape(best.kernel).length) >= least:
+        median = float(np.median([shape(best.kernel).length for best in chosen]))
+        sure = held and np.median(trusts) >= o.sure
+        best = None if sure and median <= SHORT * FULL else self._whole(small, gains, light)
+        if best and ((length := shape(best.kernel).length) >= median or not sure):
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
         trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
@@ -317,10 +316,10 @@ class Deconvolution:
     def _doubted(
         self, photo: np.ndarray, whole: SelectedKernel, sizes: Sequence[int], gains: Sequence[float]
     ) -> SelectedKernel | None:
-        """Return a doubtful kernel of the whole photo or one of the L0 prior, which promises more.
+        """Return a doubtful kernel of the whole photo, or one of the L0 prior that promises more.
 
-        What counts is what they promise in some windows: more than `gains`, if those are given,
-        which the windows' own kernels promise. Else the result is None.
+        What counts is what they promise in some windows. If `gains` are given, which the windows'
+        own kernels promise, the result is None if it promises less, or is no long blur.
         """
         o, choice = self.options, self.choice
         starts = product([size for size in sizes if size <= LARGEST_L0], (o.weight, o.weight / 2))
@@ -336,12 +335,12 @@ class Deconvolution:
 
         promises = np.array(self.each(promised, rivals))
         promises[1:] -= UNLIKELY
-        best, own = (
-            rivals[promises.argmax()],
-            np.maximum([gains[n] for n in sample if gains] or 0, 0),
-        )
-        longer = shape(best.kernel).length > SHORT * FULL and promises.max() > own.mean()
-        return best if longer or not gains else None
+        winner = rivals[promises.argmax()]
+        if not gains:
+            return winner
+        own = np.maximum([gains[n] for n in sample], 0).mean()
+        longer = shape(winner.kernel).length > SHORT * FULL
+        return winner if longer and promises.max() > own else None
 
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
