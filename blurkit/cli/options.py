@@ -265,9 +265,18 @@ def model_of(
     """Return the model of a command, which prints warnings and, unless quiet, what it says."""
     from blurkit.model import Model
 
-    quiet, watch = hardware.quiet, Stages("window", hardware.quiet)
-    given = networks.checkpoint, networks.encoder, system, hardware.placement, value_range, network
-    return Model(*given, say=lambda text: say(text, quiet), warn=say_warning, watch=watch)
+    quiet = hardware.quiet
+    return Model(
+        networks.checkpoint,
+        networks.encoder,
+        system,
+        hardware.placement,
+        value_range,
+        network,
+        say=lambda text: say(text, quiet),
+        warn=say_warning,
+        watch=Stages("window", quiet),
+    )
 
 
 # ---- Options that the modules of eval share ------------------------------------------------------

@@ -276,12 +276,30 @@ def preparation_of(options: PrepareOptions, part: WorkPart) -> Preparation:
     if o.average:
         average = Averaging(o.average, o.stride, o.gamma, o.response, o.interpolate, o.agreement)
     if o.synthesize:
-        kernels = tuple(kernel for path in o.kernels for kernel in read_kernels(path))
-        how = o.highlights, o.noise, o.shot, o.jpeg, o.scale
-        synthesis = Synthesis(o.synthesize, kernels, o.kernel_size, o.gamma, response, *how)
-    cut = o.copies, o.crop, o.crop_stride or (0 if o.average else o.stride), o.split, o.validation
-    # Frames may be both averaged and blurred.
-    return Preparation(average, synthesis, None, *cut, seed=o.seed, part=part, measure=psnr)
+        synthesis = Synthesis(
+            o.synthesize,
+            tuple(kernel for path in o.kernels for kernel in read_kernels(path)),
+            extent=o.kernel_size,
+            gamma=o.gamma,
+            response=response,
+            highlights=o.highlights,
+            noise=o.noise,
+            shot=o.shot,
+            jpeg=o.jpeg,
+            scale=o.scale,
+        )
+    return Preparation(
+        average=average,  # frames may be both averaged and blurred
+        synthesis=synthesis,
+        copies=o.copies,
+        crop=o.crop,
+        stride=o.crop_stride or (0 if o.average else o.stride),
+        split=o.split,
+        validation=o.validation,
+        seed=o.seed,
+        part=part,
+        measure=psnr,
+    )
 
 
 def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, int], Record]:
