@@ -219,12 +219,13 @@ class Results:
         elif "restored_windows" in attrs:
             self._lengths[attrs["film"]].append(attrs.get("blur_length", 0.0))
         if options.json:
-            kept = options.keep_kernel is not None and "kernel" in attrs
+            kept = options.keep_kernel is not None
+            arrays = ("restored_offset", "kernel") if kept else ("restored_offset",)
             print_json(
                 result_values(record, record.images["restored"], "restored")
                 | {"strength": options.strength}
                 | {key: attrs[key] for key in FOUND if key in attrs}
-                | ({"kernel": attrs["kernel"].tolist()} if kept else {})
+                | {key: attrs[key].tolist() for key in arrays if key in attrs}
                 | {"warnings": restoration_warnings(record)}
                 | (self._engine.describe() if self._engine else {})
             )

@@ -119,6 +119,11 @@ class FilmEstimate:
         self._before: FilmFrame | None = None
         self._light: int | None = None
 
+    @property
+    def begins(self) -> bool:
+        """Whether the frame that began is the first of a scene."""
+        return self._before is None
+
     def begin(self, image: np.ndarray) -> None:
         """Register a frame with the one before; if it shows another scene, forget that."""
         self._factor = estimation_scale(image.shape[0], image.shape[1], self._options)

@@ -20,6 +20,12 @@ irfft2 = torch.fft.irfft2
 SMOOTH = 2**20 * 3**12 * 5**8
 """What divides it has no prime factor above 5: FFTs of such lengths are fast."""
 
+MIDDLE = 0.35
+"""Standard deviation of what counts as the middle of a path, part of the path's."""
+
+CERTAIN = 0.5
+"""Part of a path's middle, along the path, that counts: specks at its ends move it."""
+
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
     """Return the spectrum (..., height, width // 2 + 1) of kernels (..., h, w) up to this size."""
@@ -33,15 +39,19 @@ def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
 
     It is exact for fractions of a pixel. `kernel` (..., h, w) has sum 1; `width` is the images'.
     """
-    h, w = kernel.shape[-2:]
-    rows = torch.arange(h, device=kernel.device) - h // 2
-    columns = torch.arange(w, device=kernel.device) - w // 2
-    down = (kernel.sum(-1) * rows).sum(-1)[..., None, None]
-    right = (kernel.sum(-2) * columns).sum(-1)[..., None, None]
+    down, right = (place[..., None, None] for place in centroid(kernel))
     rates_down = torch.fft.fftfreq(transfer.shape[-2], device=kernel.device)[:, None]
     rates_right = torch.fft.rfftfreq(width, device=kernel.device)[None]
     turn = 2 * math.pi * (rates_down * down + rates_right * right)
     return transfer * torch.polar(torch.ones_like(turn), turn)
+
+
+def centroid(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far (...) down and right of its middle a kernel (..., h, w) of sum 1 is."""
+    h, w = kernel.shape[-2:]
+    rows = torch.arange(h, device=kernel.device) - h // 2
+    columns = torch.arange(w, device=kernel.device) - w // 2
+    return (kernel.sum(-1) * rows).sum(-1), (kernel.sum(-2) * columns).sum(-1)
 
 
 def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,16 +245,42 @@ def shape(kernel: Tensor) -> KernelShape:
 
     The length is that of a straight, uniform stroke with the same spread.
     """
-    values = kernel.double().cpu().numpy()
-    rows, columns = np.indices(values.shape)
-    row, column = (values * rows).sum(), (values * columns).sum()
-    dy, dx = row - rows, columns - column  # up is positive
-    covariance = np.array([[(values * a * b).sum() for a in (dx, dy)] for b in (dx, dy)])
-    spreads, axes = np.linalg.eigh(covariance)
-    across, along = np.sqrt(np.maximum(spreads, 0))
+    _, _, (across, along), axes = _axes(kernel)
     angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180
     straightness = 1 - across / along if along > 0 else 0.0
     return KernelShape(float(along * math.sqrt(12)), angle, float(straightness))
+
+
+def halfway(kernel: Tensor) -> np.ndarray:
+    """Return where a nearly straight path is in the middle of an exposure, from its kernel (h, w).
+
+    The result, (2,), is how far down and to the right that is of the centroid. Half of the kernel's
+    sum is on each side of it.
+    """
+    values, places, (_, spread), axes = _axes(kernel)
+    across, along = (axes.T @ places.reshape(2, -1)).reshape(2, -1)
+    order = along.argsort()
+    passed = values.flat[order].cumsum() - values.flat[order] / 2
+    middle = np.interp(0.5, passed, along[order])
+    near = values.ravel() * np.exp(-((along - middle) ** 2) / (2 * (MIDDLE * spread) ** 2 + 1e-9))
+    aside = (near * across).sum() / near.sum()
+    right, up = axes @ [aside, CERTAIN * middle]
+    return np.array([-up, right])
+
+
+def _axes(kernel: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what the second moments of a kernel (h, w) tell, in double precision.
+
+    Its values; their places (2, h, w), right and up from the centroid; the standard deviations (2,)
+    across and along its main axis; and these axes, the columns of a matrix (2, 2).
+    """
+    values = kernel.double().cpu().numpy()
+    rows, columns = np.indices(values.shape)
+    row, column = (values * rows).sum(), (values * columns).sum()
+    places = np.stack([columns - column, row - rows])
+    covariance = np.array([[(values * a * b).sum() for a in places] for b in places])
+    spreads, axes = np.linalg.eigh(covariance)
+    return values, places, np.sqrt(np.maximum(spreads, 0)), axes
 
 
 # ---- Noise ---------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from blurkit.systems.deconvolution.photo import Deconvolution, Watch, in_colour,
 from blurkit.systems.deconvolution.windows import (
     Window,
     estimation_scale,
+    exposure_middle,
     known,
     spared,
     typical,
@@ -104,18 +105,19 @@ class WindowDeblurring:
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
         `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
-        undone, and `restored_left`, the number left as they are; of a film's frame,
-        `restored_guided` is how much of it, 0 to 1, the frame before is. If any kernel is believed,
-        the most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
-        `blur_trust` from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that
-        it blurred; with `keep_kernel` it is stored as `kernel`, and what `KernelSheet.of` reads.
-        Raises BlurkitError without a `blur`.
+        undone, and `restored_left`, the number left as they are; `restored_offset`, the pixels
+        (down, right) from the kernels' centroids to the middle of the exposure, if the picture was
+        moved there; of a film's frame, `restored_guided` is how much of it, 0 to 1, the frame
+        before is. If any kernel is believed, the most trusted one is described by `blur_length` in
+        pixels, `blur_angle` in degrees, `blur_trust` from 0 to 1, and `blur_gamma`, the exponent
+        from pixel values to the light that it blurred; with `keep_kernel` it is stored as `kernel`,
+        and what `KernelSheet.of` reads. Raises BlurkitError without a `blur`.
         """
         blur = record.image("blur")
         started = time.perf_counter()
         image, film = to_float(blur), self._film_of(record)
-        whole = size_of_whole(record)
-        restored, windows, same = self._restored(in_colour(image), whole, film)
+        whole, steady = size_of_whole(record), "film" in record.attrs
+        restored, windows, same, offset = self._restored(in_colour(image), whole, film, steady)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = image + self.strength * (restored - image)
@@ -129,6 +131,8 @@ class WindowDeblurring:
             "restored_believed": sum(window.believed for window in windows),
             "restored_left": sum(same),
         }
+        if any(offset):
+            attrs["restored_offset"] = np.round(offset, 2)
         if film is not None:
             attrs["restored_guided"] = round(film.share, 3)
         found = described(windows)
@@ -173,12 +177,18 @@ class WindowDeblurring:
         return self.deconvolution.windows(image, self.watch, whole)
 
     def _restored(
-        self, image: np.ndarray, whole: Sequence[int] | None, film: FilmEstimate | None
-    ) -> tuple[np.ndarray, list[Window], list[bool]]:
-        """Return the restored image, its windows, and which of them are left as they are.
+        self,
+        image: np.ndarray,
+        whole: Sequence[int] | None,
+        film: FilmEstimate | None,
+        steady: bool,
+    ) -> tuple[np.ndarray, list[Window], list[bool], tuple[float, float]]:
+        """Return the restored image, its windows, which are left as they are, and its offset.
 
-        A window in which the network finds nothing to restore is sharp, whatever would be estimated
-        there; in a photo of such windows nothing is estimated.
+        The offset is `exposure_middle`, at which the picture is shown in windows with a kernel, and
+        (0, 0) in frames of a film, which have to be `steady`, or that follow others. A window in
+        which the network finds nothing to restore is sharp, whatever would be estimated there; in a
+        photo of such windows nothing is estimated.
         """
         if film is not None:
             film.begin(image)
@@ -201,16 +211,18 @@ class WindowDeblurring:
                     same = self.deconvolution.needless(image, restored, windows, same, factors)
                 windows = self.deconvolution.instead(image, restored, windows, same)
             rest = spared(image, restored, windows, same, o)
+        alone = film is None or film.begins
+        offset = exposure_middle(windows) if alone and not steady else (0.0, 0.0)
         if any(window.believed for window in windows):
             otherwise = None if self.otherwise is None else rest
             watch = self.watch if film is None else unwatched  # a film's progress is of its frames
-            result = self.deconvolution.restore(image, windows, otherwise, watch)
+            result = self.deconvolution.restore(image, windows, otherwise, watch, offset)
         else:
             result = rest.copy()
         if film is not None:
             result = film.guided(result, windows, same)
             film.end(result, same)
-        return result, windows, same
+        return result, windows, same, offset
 
     def _with(self) -> str:
         o = self.deconvolution.options

@@ -38,7 +38,7 @@ from blurkit.systems.deconvolution.choice import (
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
-from blurkit.systems.deconvolution.fourier import shape, trimmed
+from blurkit.systems.deconvolution.fourier import centroid, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.windows import (
     Window,
@@ -411,11 +411,13 @@ class Deconvolution:
         windows: list[Window],
         otherwise: np.ndarray | None = None,
         watch: Watch = unwatched,
+        offset: Sequence[float] = (0.0, 0.0),
     ) -> np.ndarray:
         """Return the photo without the blur of its windows, (H, W, 3) float32, not clamped.
 
         Windows whose kernel is not believed show `otherwise` (None: the photo as it is), which is
-        joined with the result of the others.
+        joined with the result of the others. The picture in these is where the kernels' centroids
+        are, moved by `offset` pixels (down, right); known kernels have their middle as origin.
         """
         canvas = Canvas(image.shape[0], image.shape[1], 3, self.options.overlap)
         fallback = image if otherwise is None else otherwise
@@ -425,11 +427,15 @@ class Deconvolution:
                 canvas.add(window.top, window.left, window.cut(fallback))
         for first in range(0, len(believed), GROUP):
             group = believed[first : first + GROUP]
-            for window, mixed in zip(group, self._mixed(image, group, otherwise), strict=True):
-                canvas.add(window.top, window.left, mixed.permute(1, 2, 0).numpy())
+            mixed = self._mixed(image, group, otherwise)
+            for window, own in zip(group, shifted(mixed, offset), strict=True):
+                canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
             watch("undo blur", first + len(group), len(believed))
-        centred = not believed or believed[0].centred
-        return canvas.image() if centred else moved_back(canvas.image(), believed[0].kernel)
+        if not believed or believed[0].centred:
+            return canvas.image()
+        picture = torch.from_numpy(canvas.image()).permute(2, 0, 1)[None]
+        back = shifted(picture, [-float(by) for by in centroid(believed[0].kernel.double())])
+        return back[0].permute(1, 2, 0).contiguous().numpy()
 
     @torch.inference_mode()
     def _mixed(
@@ -474,18 +480,14 @@ def in_colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def moved_back(image: np.ndarray, kernel: Tensor) -> np.ndarray:
-    """Return an image (H, W, C) shifted from the centroid of a kernel (h, w) to its middle.
+def shifted(images: Tensor, offset: Sequence[float]) -> Tensor:
+    """Return images (N, C, H, W) moved by pixels (down, right), also by parts of one.
 
-    The network was trained on pictures that stay aligned with the photo, so it places them by the
-    centroid. What enters at a border repeats the border.
+    What enters at a border repeats the border.
     """
-    from scipy import ndimage  # slow to import, and only known kernels need it
-
-    values = kernel.double().cpu().numpy()
-    aside = [
-        float((values.sum(1 - axis) * (np.arange(side) - side // 2)).sum())
-        for axis, side in enumerate(values.shape)
-    ]
-    moved = ndimage.shift(image, (-aside[0], -aside[1], 0), order=5, mode="nearest")
-    return moved.astype(np.float32)
+    if max(map(abs, offset)) < 1e-3:  # places in an image are hardly more exact
+        return images
+    down, right = (-2 * by / side for by, side in zip(offset, images.shape[-2:], strict=True))
+    matrix = images.new_tensor([[1, 0, right], [0, 1, down]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, "bicubic", "border", align_corners=False)

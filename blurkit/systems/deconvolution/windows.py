@@ -10,7 +10,16 @@ from torch import Tensor
 from blurkit.engine.engine import Canvas, starts
 from blurkit.systems.deconvolution.choice import SelectedKernel
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, resized_kernels
+from blurkit.systems.deconvolution.fourier import (
+    halfway,
+    kernel_agreement,
+    padded,
+    resized_kernels,
+    shape,
+)
+
+STRAIGHT = 0.83
+"""The least straightness of paths whose middle in time can be told from a kernel."""
 
 SURER = 0.08
 """By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
@@ -156,6 +165,19 @@ def typical(windows: list[Window]) -> Window | None:
     """Return the believed window with the most trusted kernel, or None if there is none."""
     believed = [window for window in windows if window.believed]
     return max(believed, key=lambda window: window.trust, default=None)
+
+
+def exposure_middle(windows: Sequence[Window]) -> tuple[float, float]:
+    """Return where a photo's picture is in the middle of the exposure: (down, right), in pixels.
+
+    That is relative to the centroids of its estimated kernels, the median of those that are
+    believed. What moved to and fro does not tell, nor does a short path: then it is (0, 0).
+    """
+    kernels = [window.kernel for window in windows if window.believed and window.centred]
+    if not kernels or np.median([shape(kernel).straightness for kernel in kernels]) < STRAIGHT:
+        return 0.0, 0.0
+    down, right = np.median([halfway(kernel) for kernel in kernels], 0)
+    return float(down), float(right)
 
 
 def unchanged(

@@ -12,9 +12,10 @@ from blurkit.engine.torch_runner import torch_engine
 from blurkit.errors import BlurkitError
 from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import Placement
+from blurkit.synthesis.kernels import splat
 from blurkit.systems.deconvolution.inference import WindowDeblurring, windows_summary
 from blurkit.systems.deconvolution.photo import Deconvolution, Watch, unwatched
-from blurkit.systems.deconvolution.windows import Window, known
+from blurkit.systems.deconvolution.windows import Window, exposure_middle, known
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import masked
@@ -117,6 +118,20 @@ class Told(Deconvolution):
 def told(deconvolution: Deconvolution) -> Told:
     options = replace(deconvolution.options, window=128, overlap=32)  # two rows of two windows
     return Told(deconvolution.undo.network, options, "cpu", "fp32")
+
+
+def test_the_picture_is_that_of_the_middle_of_the_exposure(deconvolution: Deconvolution) -> None:
+    """A camera pans along an arc, whose middle is a pixel beside its centroid."""
+    time = np.linspace(-0.5, 0.5, 400)
+    kernel = splat(12 * time**2 + 15, 24 * time + 15, 31)
+    sharp = photo("astronaut")
+    blurry = taken(sharp, kernel)
+    done = WindowDeblurring(deconvolution, "some.pt")(Record("pan", {"blur": blurry}))
+    np.testing.assert_allclose(done.attrs["restored_offset"], (-1, 0), atol=0.4)
+    centred = deconvolution.restore(blurry, deconvolution.windows(blurry))
+    assert psnr(done.images["restored"], sharp, 20) > psnr(centred, sharp, 20) + 1
+    small = exposure_middle(known(blurry, kernel, deconvolution.options))
+    assert small == (0, 0)  # the origin of a known kernel is its middle
 
 
 def test_what_is_not_believed_is_restored_otherwise(told: Told) -> None:

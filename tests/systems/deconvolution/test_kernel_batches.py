@@ -9,14 +9,17 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from blurkit.synthesis.kernels import CARRIED, random_trajectory, scaled_path, splat
 from blurkit.systems.deconvolution.fourier import (
     cleaned,
+    halfway,
     kernel_agreement,
     padded,
     resized_kernels,
     shape,
     trimmed,
 )
+from blurkit.systems.deconvolution.windows import STRAIGHT
 from tests.systems.deconvolution.photos import batch, noise, shake
 
 
@@ -155,6 +158,40 @@ def test_smooth_strokes_have_their_length_and_angle(angle: float) -> None:
     assert form.length == pytest.approx(8 * math.sqrt(12), rel=0.01)
     assert turn(form.angle, angle) < 0.1
     assert form.straightness == pytest.approx(1 - 2 / 8, abs=0.01)
+
+
+def middles(seeds: range) -> tuple[list[float], list[float]]:
+    """How far kernels' centroids, and what `halfway` finds, are from where paths are halfway."""
+    centroids, found = [], []
+    for seed in seeds:
+        path = scaled_path(random_trajectory(np.random.default_rng(seed), movement=CARRIED), 10)
+        kernel = splat(path.imag + 12, path.real + 12, 25)
+        middle = np.array([path[1000].imag, path[1000].real])
+        if shape(torch.from_numpy(kernel)).straightness > STRAIGHT:
+            centroids.append(math.hypot(*middle))
+            found.append(math.hypot(*(halfway(torch.from_numpy(kernel)) - middle)))
+    return centroids, found
+
+
+def test_the_middle_of_an_exposure_is_seen_in_paths_that_are_nearly_straight() -> None:
+    centroids, found = middles(range(60))
+    assert len(found) > 30
+    assert np.mean(found) < 0.6 * np.mean(centroids)
+
+
+def test_the_middle_of_an_exposure_turns_with_the_kernel() -> None:
+    path = np.linspace(-1, 1, 500) + 0.2j * np.linspace(-1, 1, 500) ** 2
+    kernel = splat(9 * path.imag + 14, 9 * path.real + 14, 29)
+    down, right = halfway(torch.from_numpy(kernel))
+    # A parabola's vertex is a third of its height from its mean, here 0.6 pixels.
+    assert down == pytest.approx(-0.6, abs=0.25) and right == pytest.approx(0, abs=0.05)
+    for turned, expected in [
+        (kernel[::-1], (-down, right)),
+        (kernel.T, (right, down)),
+        (np.roll(kernel, (3, -4), (0, 1)), (down, right)),
+    ]:
+        moved = halfway(torch.from_numpy(turned.copy()))
+        np.testing.assert_allclose(moved, expected, atol=0.02)
 
 
 def test_a_disk_and_a_point_are_not_straight() -> None:

@@ -13,15 +13,17 @@ from scipy import ndimage
 from torch import Tensor
 
 from blurkit.io.records import central_crop
+from blurkit.synthesis.kernels import splat
 from blurkit.systems.deconvolution.choice import SelectedKernel
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
-from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
+from blurkit.systems.deconvolution.fourier import halfway, kernel_agreement, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.photo import Deconvolution, Watch, shrunk
+from blurkit.systems.deconvolution.photo import Deconvolution, Watch, shifted, shrunk
 from blurkit.systems.deconvolution.windows import (
     Window,
     blurs,
     enlarged,
+    exposure_middle,
     helped,
     known,
     rectangles,
@@ -420,6 +422,28 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
             aside = [np.roll(image, step, axis) for image in (best, np.roll(restored, step, axis))]
             assert psnr(aside[0], sharp, 15) < psnr(best, sharp, 15) - 1
             assert psnr(aside[1], sharp, 15) < psnr(restored, sharp, 15) - 1
+
+
+def test_the_middle_of_an_exposure_is_that_of_what_is_believed_and_nearly_straight() -> None:
+    time = np.linspace(-0.5, 0.5, 400)
+    paths = (24 * time, 12 * time**2), (9 * time, 9 * time), (20 * time, 24 * abs(time))
+    arc, tail, corner = (batch(splat(v + 15, u + 15, 31))[0] for u, v in paths)
+    assert exposure_middle([whole(arc, 1, True), whole(tail, 1, False)]) == tuple(halfway(arc))
+    assert exposure_middle([whole(corner, 1, True)] * 2) == (0, 0)
+    assert exposure_middle([whole(arc, 1, False)]) == (0, 0) == exposure_middle([])
+
+
+def test_images_are_moved_by_parts_of_a_pixel() -> None:
+    image = photo("coffee", 90, 120)
+    images = batch(*np.moveaxis(image, 2, 0))[None]
+    for offset in ((2, -3), (0.5, 0.25)):
+        expected = ndimage.shift(image, (*offset, 0), order=3, mode="nearest")
+        moved = shifted(images, offset)[0].permute(1, 2, 0).numpy()
+        assert psnr(moved, expected) > 40
+        assert psnr(moved, image) < 30
+    by_whole = shifted(images, (2, -3))
+    np.testing.assert_allclose(by_whole[..., 2:, :-3], images[..., :-2, 3:], atol=1e-4)
+    np.testing.assert_allclose(by_whole[..., 2:, -1], images[..., :-2, -1], atol=1e-4)
 
 
 def test_a_known_kernel_away_from_the_middle_moves_the_picture(
