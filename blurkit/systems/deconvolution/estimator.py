@@ -21,6 +21,7 @@ from blurkit.systems.deconvolution.estimation import FADE, projected
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
     centred,
+    centroid,
     fast_length,
     framed,
     gradient_power,
@@ -340,13 +341,10 @@ def taper(height: int, width: int, margin: int, device: torch.device) -> Tensor:
 
 def recentred(kernels: Tensor) -> Tensor:
     """Return kernels (N, s, s), moved so that their centroid is at most half a pixel off centre."""
-    size = kernels.shape[-1]
-    place = torch.arange(size, device=kernels.device) - size // 2
     with torch.no_grad():
         values = kernels.clamp_min(0)
         values = values / values.sum((-2, -1), keepdim=True).clamp_min(1e-9)
-        down = (values.sum(-1) * place).sum(-1).round().long()
-        right = (values.sum(-2) * place).sum(-1).round().long()
+        down, right = (place.round().long() for place in centroid(values))
     return moved(kernels, -down, -right)
 
 
