@@ -21,14 +21,16 @@ from blurkit.systems.deconvolution.estimation import FADE, projected
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
     centred,
-    centroid,
     fast_length,
     framed,
     gradient_power,
     irfft2,
     kernels_at,
     measured_noise,
+    moved,
     offsets,
+    recentred,
+    reduced,
     rfft2,
     transfer_function,
 )
@@ -337,34 +339,6 @@ def taper(height: int, width: int, margin: int, device: torch.device) -> Tensor:
         place = torch.arange(side, device=device) + 0.5
         ramps.append((torch.minimum(place, side - place) / max(1, margin / 2)).clamp_max(1))
     return ramps[0][:, None] * ramps[1][None]
-
-
-def recentred(kernels: Tensor) -> Tensor:
-    """Return kernels (N, s, s), moved so that their centroid is at most half a pixel off centre."""
-    with torch.no_grad():
-        values = kernels.clamp_min(0)
-        values = values / values.sum((-2, -1), keepdim=True).clamp_min(1e-9)
-        down, right = (place.round().long() for place in centroid(values))
-    return moved(kernels, -down, -right)
-
-
-def moved(kernels: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Return kernels (N, s, s), each moved by its own whole pixels, (N,); what leaves is lost."""
-    size = kernels.shape[-1]
-    place = torch.arange(size, device=kernels.device)
-    rows, columns = (place - by[:, None] for by in (down, right))
-    within = [(at >= 0) & (at < size) for at in (rows, columns)]
-    result = kernels.gather(1, (rows % size)[:, :, None].expand_as(kernels))
-    result = result.gather(2, (columns % size)[:, None, :].expand_as(kernels))
-    return result * within[0][:, :, None] * within[1][:, None, :]
-
-
-def reduced(images: Tensor, factor: float) -> Tensor:
-    """Return images (N, C, H, W) resized by a factor of at most 1, antialiased."""
-    if factor == 1:
-        return images
-    small = F.interpolate(images, scale_factor=factor, mode="bilinear", antialias=True)
-    return small.clamp(0, 1)
 
 
 def dots(count: int) -> Tensor:

@@ -201,6 +201,26 @@ def kernels_at(kernels: Tensor, size: int) -> Tensor:
     return smaller / smaller.sum((-2, -1), keepdim=True)
 
 
+def recentred(kernels: Tensor) -> Tensor:
+    """Return kernels (N, s, s), moved so that their centroid is at most half a pixel off centre."""
+    with torch.no_grad():
+        values = kernels.clamp_min(0)
+        values = values / values.sum((-2, -1), keepdim=True).clamp_min(1e-9)
+        down, right = (place.round().long() for place in centroid(values))
+    return moved(kernels, -down, -right)
+
+
+def moved(kernels: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Return kernels (N, s, s), each moved by its own whole pixels, (N,); what leaves is lost."""
+    size = kernels.shape[-1]
+    place = torch.arange(size, device=kernels.device)
+    rows, columns = (place - by[:, None] for by in (down, right))
+    within = [(at >= 0) & (at < size) for at in (rows, columns)]
+    result = kernels.gather(1, (rows % size)[:, :, None].expand_as(kernels))
+    result = result.gather(2, (columns % size)[:, None, :].expand_as(kernels))
+    return result * within[0][:, :, None] * within[1][:, None, :]
+
+
 def padded(kernels: Tensor, size: int) -> Tensor:
     """Return kernels (..., size, size) with the same middle: zeros are added, or sides are cut."""
     before = [size // 2 - side // 2 for side in kernels.shape[-2:]]
@@ -281,6 +301,14 @@ def _axes(kernel: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     covariance = np.array([[(values * a * b).sum() for a in places] for b in places])
     spreads, axes = np.linalg.eigh(covariance)
     return values, places, np.sqrt(np.maximum(spreads, 0)), axes
+
+
+def reduced(images: Tensor, factor: float) -> Tensor:
+    """Return images (N, C, H, W) resized by a factor of at most 1, antialiased."""
+    if factor == 1:
+        return images
+    small = F.interpolate(images, scale_factor=factor, mode="bilinear", antialias=True)
+    return small.clamp(0, 1)
 
 
 # ---- Noise ---------------------------------------------------------------------------------------

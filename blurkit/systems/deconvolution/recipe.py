@@ -23,14 +23,14 @@ from blurkit.systems.deconvolution.estimator import (
     dots,
     expected_gap,
     forward_differences,
-    recentred,
-    reduced,
     turns,
 )
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
     measured_noise,
+    recentred,
+    reduced,
     rfft2,
 )
 from blurkit.systems.deconvolution.networks import Deconvolver

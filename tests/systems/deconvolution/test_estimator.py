@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.systems.deconvolution import estimator
+from blurkit.systems.deconvolution import estimator, fourier
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.networks import Deconvolver
@@ -76,10 +76,10 @@ def test_kernels_are_moved_and_compared_where_they_agree_best() -> None:
     other = padded(kernel(15, 7).float(), 21)
     assert estimator.distance(true, true) < 1e-6 < estimator.distance(true, other)
     np.testing.assert_array_equal(estimator.aligned(true, aside), aside)
-    np.testing.assert_array_equal(estimator.recentred(aside), estimator.recentred(true))
-    lost = estimator.moved(torch.ones(1, 5, 5), torch.tensor([1]), torch.tensor([-2]))
+    np.testing.assert_array_equal(fourier.recentred(aside), estimator.recentred(true))
+    lost = fourier.moved(torch.ones(1, 5, 5), torch.tensor([1]), torch.tensor([-2]))
     assert lost[0].tolist() == [[0] * 5] + [[1, 1, 1, 0, 0]] * 4
-    smaller = estimator.kernels_at(true, 9)
+    smaller = fourier.kernels_at(true, 9)
     assert smaller.shape == (1, 9, 9) and smaller.sum() == pytest.approx(1)
 
 
