@@ -16,7 +16,7 @@ from blurkit.engine.torch_runner import autocast, channels_last, choose_device, 
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
-from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between
+from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between, scales
 from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, turns
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
@@ -24,11 +24,19 @@ from blurkit.systems.deconvolution.fourier import (
     measured_noise,
     trimmed,
 )
+from blurkit.systems.deconvolution.lights import Lights, kernel_of_lights, lights
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.restoration import with_residual
 
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
+
+LAMP_EDGES = ((0.5, 0.002), (0.3, 0.01))
+"""`edge` and `edges` of the options with which lights show a kernel: each is right where others are
+not."""
+
+LIT_SIDE = 59
+"""Side of the kernels that lights show, pixels of a small copy."""
 
 SCHEDULE = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
 """Sides of the kernels, turn by turn. Several turns at the coarse scales gain 0.8 dB in windows,
@@ -78,9 +86,10 @@ class NonBlindDeconvolution:
         """
         height, width = photos.shape[-2:]
         known = self._known(photos, kernels, gammas)
-        made = self._made(known, None if drafts is None else self._padded(drafts))
         inputs, kernels, noise, gamma = known
-        image = with_residual(made.image.float(), inputs, kernels, gamma, noise)
+        lamps = lights(inputs, kernels, gamma)
+        made = self._made(known, None if drafts is None else self._padded(drafts), lamps)
+        image = with_residual(made.image.float(), inputs, kernels, gamma, noise, lamps)
         return image[..., :height, :width], improvement(made)
 
     @torch.inference_mode()
@@ -100,15 +109,17 @@ class NonBlindDeconvolution:
     def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:
         """Return a photo (3, H, W) without the blur of a kernel (h, w), by the first step alone."""
         height, width = photo.shape[-2:]
-        known = self._known(photo[None], kernel[None], [gamma])
+        inputs, kernels, noise, gammas = self._known(photo[None], kernel[None], [gamma])
         with autocast(self.device, self.dtype):
-            _, image, _ = self.network.first_step(*known)
+            _, image, _ = self.network.first_step(inputs, kernels, noise, gammas)
         return image[0, :, :height, :width].float()
 
-    def _made(self, known: tuple[Tensor, ...], drafts: Tensor | None = None) -> Restored:
+    def _made(
+        self, known: tuple[Tensor, ...], drafts: Tensor | None = None, lamps: Lights | None = None
+    ) -> Restored:
         """Return what the network makes of the results of `_known`."""
         with autocast(self.device, self.dtype):
-            return self.network(*known, drafts=drafts)
+            return self.network(*known, drafts=drafts, lights=lamps)
 
     def _known(
         self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
@@ -230,6 +241,18 @@ class KernelSelection:
         values = torch.from_numpy(photo).to(self.undo.device).clamp_min(0)
         grey = (values**gamma).mean(2)[None]
         return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
+
+    def of_lights(self, photo: np.ndarray, size: int, edge: float, edges: float) -> SelectedKernel:
+        """Return the kernel (size, size) that a photo's lights show; `edge` is one of `LAMP_EDGES`.
+
+        The trust is the agreement that the estimator expects; what it promises is not yet known.
+        """
+        o, side = replace(self.o, edge=edge, edges=edges), min(LIT_SIDE, size)
+        gamma, sides = o.gammas[0], [s for s in scales(side, o.scale_ratio) if s >= SCHEDULE[0]]
+        values = torch.from_numpy(photo).permute(2, 0, 1).to(self.undo.device)
+        kernel = kernel_of_lights(values, dots(1), sides, size, gamma, o).cpu()
+        _, sure = self.turned(copied(photo, size), gamma, kernels_at(kernel, FULL), [FULL], FULL)
+        return SelectedKernel(kernels_at(kernel, size)[0], gamma, float(sure), 0.0)
 
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]

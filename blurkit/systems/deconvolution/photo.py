@@ -22,6 +22,7 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
+    LAMP_EDGES,
     LONG_SCALES,
     SAMPLED,
     SHARED,
@@ -39,6 +40,7 @@ from blurkit.systems.deconvolution.choice import (
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import centroid, shape, trimmed
+from blurkit.systems.deconvolution.lights import lit
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.windows import (
     Window,
@@ -86,6 +88,9 @@ LARGEST_L0 = 101
 UNLIKELY = 0.08
 """How much more an L0 kernel must promise than those of the estimator, which are wrong less often.
 """
+
+LEAST_LONG = 0.1
+"""What a long kernel must promise in the windows that count: wrong ones seldom promise as much."""
 
 LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""
@@ -196,7 +201,12 @@ class Deconvolution:
         held = promised < 0 or (promised >= o.margin and not single)
         median = float(np.median([shape(best.kernel).length for best in chosen]))
         sure = held and np.median(trusts) >= o.sure
-        best = None if sure and median <= SHORT * FULL else self._whole(small, gains, light)
+        if not (sure and median <= SHORT * FULL):
+            best = self._whole(small, gains, light)
+        elif promised < o.margin:  # lights may hide what blurs all the rest
+            best = self._rivalled(small, None, o.long_sizes(small.shape[:2]), gains)
+        else:
+            best = None
         if best and ((length := shape(best.kernel).length) >= median or not sure):
             long = self._long(small, best, around(length, o), watch)
             return enlarged(long, image, factor, around(length / factor, o))
@@ -291,7 +301,7 @@ class Deconvolution:
             float(dot.agreement) >= o.sure and length_in_photo(dot.kernels[0], size) <= HELD * FULL
             for dot, size in zip(dots, sizes, strict=True)
         ):
-            return None
+            return self._rivalled(photo, None, sizes, gains) if np.mean(gains) < o.margin else None
         found = self.each(partial(choice.surer, light=light), copies, dots)
         known: Finished = {}
         if not light:
@@ -303,7 +313,7 @@ class Deconvolution:
         sure = length_in_photo(best.kernel, size) > HELD * FULL and best.gain > FREEDOM * own
         chance = length_in_photo(best.kernel, size) > SHORT * FULL and best.gain > CHANCE * own
         if not (sure or (doubtful and chance)) or not self.believes(best, LENIENT):
-            return None
+            return self._rivalled(photo, None, sizes, gains)
         near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
         # one thread, as everywhere: more of them sum otherwise, and another kernel may win
         inputs = [photo] * len(near), *zip(*near, strict=True)
@@ -311,36 +321,50 @@ class Deconvolution:
         whole = wholes[0]
         if len(wholes) > 1:
             whole = max(wholes, key=lambda each: choice.gain(photo, each.kernel, each.gamma))
-        return self._doubted(photo, whole, sizes, () if sure else gains) if doubtful else whole
+        return self._rivalled(photo, whole, sizes, () if sure else gains) if doubtful else whole
 
-    def _doubted(
-        self, photo: np.ndarray, whole: SelectedKernel, sizes: Sequence[int], gains: Sequence[float]
+    def _rivalled(
+        self,
+        photo: np.ndarray,
+        whole: SelectedKernel | None,
+        sizes: Sequence[int],
+        gains: Sequence[float],
     ) -> SelectedKernel | None:
-        """Return a doubtful kernel of the whole photo, or one of the L0 prior that promises more.
+        """Return a doubtful kernel of the whole photo, if any, or another that promises more.
 
-        What counts is what they promise in some windows. If `gains` are given, which the windows'
-        own kernels promise, the result is None if it promises less, or is no long blur.
+        It is one of the L0 prior, or what lights show; what counts is what they promise in some
+        windows. If `gains` are given, which the windows' own kernels promise, the result is None if
+        it promises less, or is no long blur.
         """
         o, choice = self.options, self.choice
-        starts = product([size for size in sizes if size <= LARGEST_L0], (o.weight, o.weight / 2))
-        l0 = partial(choice.l0, photo, gamma=whole.gamma)
-        others = self.each(l0, *zip(*starts, strict=True))
-        rivals = [whole, *(replace(whole, kernel=kernel) for (kernel,) in others)]
+        rivals = [] if whole is None else [(whole, 0.0)]
+        if whole is not None:
+            small = [size for size in sizes if size <= LARGEST_L0]
+            starts = product(small, (o.weight, o.weight / 2))
+            l0 = partial(choice.l0, photo, gamma=whole.gamma)
+            kernels = self.each(l0, *zip(*starts, strict=True))
+            rivals += [(replace(whole, kernel=kernel), UNLIKELY) for (kernel,) in kernels]
+        if sizes and lit(photo):
+            every = zip(*((size, *edge) for size, edge in product(sizes, LAMP_EDGES)), strict=True)
+            rivals += [(own, 0.0) for own in self.each(partial(choice.of_lights, photo), *every)]
+        if not rivals:
+            return None
         places = self.places(photo)
         sample = range(0, len(places), -(-len(places) // ENOUGH))
         cuts = [places[n].cut(photo) for n in sample]
 
-        def promised(rival: SelectedKernel) -> float:
-            return float(np.mean([choice.gain(cut, rival.kernel, rival.gamma) for cut in cuts]))
+        def promised(rival: SelectedKernel, handicap: float) -> float:
+            mean = np.mean([choice.gain(cut, rival.kernel, rival.gamma) for cut in cuts])
+            return float(mean) - handicap
 
-        promises = np.array(self.each(promised, rivals))
-        promises[1:] -= UNLIKELY
-        winner = rivals[promises.argmax()]
+        promises = self.each(promised, *zip(*rivals, strict=True))
+        most = max(promises)
+        winner, _ = rivals[promises.index(most)]
         if not gains:
             return winner
         own = np.maximum([gains[n] for n in sample], 0).mean()
         longer = shape(winner.kernel).length > SHORT * FULL
-        return winner if longer and promises.max() > own else None
+        return winner if longer and most > max(own, LEAST_LONG) else None
 
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch

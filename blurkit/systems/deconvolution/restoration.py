@@ -15,6 +15,7 @@ from blurkit.systems.deconvolution.fourier import (
     rfft2,
     transfer_function,
 )
+from blurkit.systems.deconvolution.lights import Lights
 
 BETAS = tuple((2 * 2**0.5) ** step for step in range(6))
 """The weights of Krishnan and Fergus's half-quadratic steps: from 1 to below 256."""
@@ -57,7 +58,12 @@ then less with wrong ones."""
 
 
 def with_residual(
-    restored: Tensor, photos: Tensor, kernels: Tensor, gammas: Tensor, noise: Tensor
+    restored: Tensor,
+    photos: Tensor,
+    kernels: Tensor,
+    gammas: Tensor,
+    noise: Tensor,
+    lights: Lights | None = None,
 ) -> Tensor:
     """Return restored photos (N, 3, H, W) with the detail that they lack of the photos.
 
@@ -65,7 +71,8 @@ def with_residual(
     It is inverted as far as the kernel lets it through, and added: x + F^-1[K* (1 + e) / (|K|^2 +
     e) F(y - blur(x))], with a damping e that grows with the noise, and once more for what is left.
     Without blur, the result is the photo. `kernels` (N, h, w) have their centroid as origin and
-    blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation.
+    blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation. With
+    `lights`, lamps in the restored photos are as bright as in those.
     """
     height, width = photos.shape[-2:]
     margin = kernels.shape[-1] // 2 + 1
@@ -78,8 +85,10 @@ def with_residual(
     inverse = transfer.conj() * (1 + damping) / (transfer.abs().square() + damping)
     for _ in range(ROUNDS):
         restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
-        light = F.pad(restored**exponents, pads, mode="replicate")
-        again = irfft2(rfft2(light) * transfer, s=sides)[inside]
+        light = restored**exponents
+        if lights is not None:
+            light = lights.added(light, restored)
+        again = irfft2(rfft2(F.pad(light, pads, mode="replicate")) * transfer, s=sides)[inside]
         blurred = again.clamp(1e-6, 1) ** (1 / exponents)  # its slope is infinite at 0
         residual = rfft2(F.pad(photos - blurred, pads))
         restored = restored + irfft2(residual * inverse, s=sides)[inside]

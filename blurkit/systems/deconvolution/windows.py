@@ -17,6 +17,7 @@ from blurkit.systems.deconvolution.fourier import (
     resized_kernels,
     shape,
 )
+from blurkit.systems.deconvolution.lights import CLIPPED
 
 STRAIGHT = 0.83
 """The least straightness of paths whose middle in time can be told from a kernel."""
@@ -186,13 +187,13 @@ def unchanged(
     """Return in which windows a network has hardly changed an image (H, W, C).
 
     A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
-    clipped, from 250 of 255 levels, that is no sign: it takes their streaks for lights.
+    clipped, that is no sign: it takes their streaks for lights.
     """
     same = []
     for window in windows:
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
-        lit = float((own.max(2) >= 250 / 255).mean())
+        lit = float((own.max(2) >= CLIPPED).mean())
         same.append(change * 255 < options.least_change and lit <= options.clipped)
     return same
 
