@@ -243,7 +243,7 @@ class KernelSelection:
         return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
 
     def of_lights(self, photo: np.ndarray, size: int, edge: float, edges: float) -> SelectedKernel:
-        """Return the kernel (size, size) that a photo's lights show; `edge` is one of `LAMP_EDGES`.
+        """Return the kernel (size, size) that a photo's lights show, by a pair of `LAMP_EDGES`.
 
         The trust is the agreement that the estimator expects; what it promises is not yet known.
         """
