@@ -109,7 +109,7 @@ def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, 
     top, left = offsets(light, sides)
     pads = (left, sides[1] - width - left, top, sides[0] - height - top)
     seen, free = (F.pad(x, pads, mode="replicate") for x in (light, clipped.to(light)))
-    seen = seen.clamp_min(FAINTEST)
+    seen, free = seen.clamp_min(FAINTEST), free > 0.5
     transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
 
     def blurred(x: Tensor) -> Tensor:
@@ -119,10 +119,10 @@ def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, 
     for step in range(LUCY_STEPS):
         ahead = (sharp * (sharp / before) ** (step / (step + 3))).clamp(FAINTEST, STRONGEST)
         ratio = (seen / blurred(ahead)).clamp_max(STEEPEST)
-        ratio = torch.where(free > 0.5, ratio.clamp_min(1), ratio)
+        ratio = torch.where(free, ratio.clamp_min(1), ratio)
         change = irfft2(rfft2(ratio) * transfer.conj(), s=tuple(sides)).clamp_min(0)
         before, sharp = sharp, (ahead * change).clamp(FAINTEST, STRONGEST)
-    explained = torch.where(free > 0.5, torch.maximum(seen, blurred(sharp)), seen)
+    explained = torch.where(free, torch.maximum(seen, blurred(sharp)), seen)
     return unframed(explained, height, width), unframed(sharp, height, width)
 
 
