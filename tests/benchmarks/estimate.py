@@ -108,6 +108,7 @@ def estimates(deconvolution: Deconvolution) -> dict[str, Estimate]:
 
 def measure_windows(count: int, seed: int) -> list[dict[str, Any]]:
     """Return, for every window, agreement, gain and seconds of every estimate; one thread."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     network = deconvolving(load_networks(load_shipped("deconvolution", "deconvolving")))
     deconvolution = Deconvolution(network, WindowOptions(), "cpu", "fp32")
@@ -122,6 +123,7 @@ def measure_windows(count: int, seed: int) -> list[dict[str, Any]]:
             row[name]["agreement"] = float(kernel_agreement(true, kernel[None])[0])
             row[name]["gain"] = gained(deconvolution, photo, sharp, kernel)
         rows.append(row)
+    torch.set_num_threads(threads)
     return rows
 
 

@@ -103,26 +103,35 @@ def fast_length(length: int) -> int:
 
 
 def framed(image: Tensor, margin: int) -> Tensor:
-    """Return (..., H', W'), `image` with at least `margin` more pixels on each side.
+    """Return `image` (..., H, W) `widened` by at least `margin` pixels on each side.
 
-    The sides of the result are fast for FFTs. In the frame the picture fades into a smooth periodic
-    one, so that deconvolution finds no edge where opposite borders meet.
+    In this frame the picture fades into a smooth periodic one, so that deconvolution finds no edge
+    where opposite borders meet.
     """
-    height, width = image.shape[-2:]
-    sides = [fast_length(side + 2 * margin) for side in (height, width)]
-    inside, smoothing = _frame(height, width, *sides, margin, image.device)
-    top, left = offsets(image, sides)
-    pads = (left, sides[1] - width - left, top, sides[0] - height - top)
-    flat = image.reshape(-1, 1, height, width)
-    result = F.pad(flat, pads, mode="replicate").reshape(*image.shape[:-2], *sides)
+    result = widened(image, margin)
+    sides = result.shape[-2], result.shape[-1]
+    inside, smoothing = _frame(image.shape[-2], image.shape[-1], *sides, margin, image.device)
     for _ in range(3):
-        smooth = irfft2(rfft2(result) * smoothing, s=tuple(sides))
+        smooth = irfft2(rfft2(result) * smoothing, s=sides)
         result = result * inside + smooth * (1 - inside)
     return result
 
 
+def widened(image: Tensor, margin: int, mode: str = "replicate") -> Tensor:
+    """Return (..., H', W'), `image` padded by at least `margin` pixels on each side.
+
+    The sides of the result are fast for FFTs. `mode` is that of `F.pad`.
+    """
+    height, width = image.shape[-2:]
+    sides = [fast_length(side + 2 * margin) for side in (height, width)]
+    top, left = offsets(image, sides)
+    pads = (left, sides[1] - width - left, top, sides[0] - height - top)
+    wide = F.pad(image.reshape(-1, 1, height, width), pads, mode=mode)
+    return wide.reshape(*image.shape[:-2], *sides)
+
+
 def unframed(framed_image: Tensor, height: int, width: int) -> Tensor:
-    """Return the picture (..., height, width) from the middle of a result of `framed`."""
+    """Return the picture (..., height, width) from the middle of what `widened` made of it."""
     sides = list(framed_image.shape[-2:])
     top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
     return framed_image[..., top : top + height, left : left + width]

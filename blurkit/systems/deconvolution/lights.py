@@ -14,21 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.fourier import (
     centred,
-    fast_length,
     irfft2,
     kernels_at,
-    offsets,
     recentred,
     reduced,
     rfft2,
     transfer_function,
     unframed,
+    widened,
 )
 
 CLIPPED = 250 / 255
@@ -46,6 +44,10 @@ LIT = 5e-5
 
 FAINTEST, STRONGEST = 1e-5, 100.0
 """Range of light, in units of white."""
+
+SHOWN = 0.1
+"""Part of the light of lamps that falls beside clipped pixels, from which they are believed: within
+a white wall or sky nothing tells how bright it is."""
 
 STEEPEST = 10.0
 """Largest ratio in a step: what a wrong kernel cannot explain would grow without end."""
@@ -86,10 +88,14 @@ def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights | None:
         return None
     light = photos.float().clamp(0, 1) ** gammas.view(-1, 1, 1, 1)
     grey = light.mean(1, keepdim=True)
-    explained, sharp = unclipped(grey, clipped.any(1, keepdim=True), kernels.float())
-    if not (sharp > LAMP).any():
+    explained, sharp, shown = unclipped(grey, clipped.any(1, keepdim=True), kernels.float())
+    lamps = (sharp > LAMP).to(shown)
+    known = (shown * lamps).mean((1, 2, 3)) > SHOWN * lamps.mean((1, 2, 3))
+    if not known.any():
         return None
-    return Lights(torch.where(clipped, light * (explained / grey), light), sharp)
+    known = known.view(-1, 1, 1, 1)
+    whole = torch.where(clipped & known, light * (explained / grey), light)
+    return Lights(whole, torch.where(known, sharp, 0.0))
 
 
 def lit(photo: np.ndarray) -> bool:
@@ -97,33 +103,33 @@ def lit(photo: np.ndarray) -> bool:
     return float((photo.max(2) >= CLIPPED).mean()) >= LIT
 
 
-def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
+def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return light (N, C, H, W) as it was before it was clipped, and without the blur of kernels.
 
     By Richardson and Lucy's steps, accelerated, in which a clipped pixel says nothing where more
-    light is expected than it shows.
+    light is expected than it shows. The third result, shaped like `clipped`, is how much of a
+    point's light falls on other pixels.
     """
-    height, width = light.shape[-2:]
     margin = kernels.shape[-1] // 2 + 1
-    sides = [fast_length(side + 2 * margin) for side in (height, width)]
-    top, left = offsets(light, sides)
-    pads = (left, sides[1] - width - left, top, sides[0] - height - top)
-    seen, free = (F.pad(x, pads, mode="replicate") for x in (light, clipped.to(light)))
-    seen, free = seen.clamp_min(FAINTEST), free > 0.5
+    seen, free = (widened(x, margin) for x in (light, clipped.to(light)))
+    seen, free, sides = seen.clamp_min(FAINTEST), free > 0.5, (seen.shape[-2], seen.shape[-1])
     transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
 
     def blurred(x: Tensor) -> Tensor:
-        return irfft2(rfft2(x) * transfer, s=tuple(sides)).clamp_min(FAINTEST)
+        return irfft2(rfft2(x) * transfer, s=sides).clamp_min(FAINTEST)
 
     before = sharp = seen
     for step in range(LUCY_STEPS):
         ahead = (sharp * (sharp / before) ** (step / (step + 3))).clamp(FAINTEST, STRONGEST)
         ratio = (seen / blurred(ahead)).clamp_max(STEEPEST)
         ratio = torch.where(free, ratio.clamp_min(1), ratio)
-        change = irfft2(rfft2(ratio) * transfer.conj(), s=tuple(sides)).clamp_min(0)
+        change = irfft2(rfft2(ratio) * transfer.conj(), s=sides).clamp_min(0)
         before, sharp = sharp, (ahead * change).clamp(FAINTEST, STRONGEST)
     explained = torch.where(free, torch.maximum(seen, blurred(sharp)), seen)
-    return unframed(explained, height, width), unframed(sharp, height, width)
+    shown = irfft2(rfft2((~free).to(light)) * transfer.conj(), s=sides)
+    height, width = light.shape[-2:]
+    explained, sharp, shown = (unframed(x, height, width) for x in (explained, sharp, shown))
+    return explained, sharp, shown
 
 
 @torch.inference_mode()
@@ -142,6 +148,6 @@ def kernel_of_lights(
         small, hidden = (reduced(x, min(1, side / size)) for x in (light, clipped))
         kernel = kernels_at(recentred(kernel), side)
         for _ in range(LAMP_TURNS):
-            explained, sharp = unclipped(small, hidden > HIDDEN, kernel)
+            explained, sharp, _ = unclipped(small, hidden > HIDDEN, kernel)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
     return kernel

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -14,6 +13,8 @@ from blurkit.systems.deconvolution.fourier import (
     irfft2,
     rfft2,
     transfer_function,
+    unframed,
+    widened,
 )
 from blurkit.systems.deconvolution.lights import Lights
 
@@ -76,9 +77,7 @@ def with_residual(
     """
     height, width = photos.shape[-2:]
     margin = kernels.shape[-1] // 2 + 1
-    sides = [fast_length(side + 2 * margin) for side in (height, width)]
-    pads = (margin, sides[1] - width - margin, margin, sides[0] - height - margin)
-    inside = (..., slice(margin, margin + height), slice(margin, margin + width))
+    sides = fast_length(height + 2 * margin), fast_length(width + 2 * margin)
     transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
     exponents = gammas.view(-1, 1, 1, 1)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
@@ -88,8 +87,8 @@ def with_residual(
         light = restored**exponents
         if lights is not None:
             light = lights.added(light, restored)
-        again = irfft2(rfft2(F.pad(light, pads, mode="replicate")) * transfer, s=sides)[inside]
+        again = unframed(irfft2(rfft2(widened(light, margin)) * transfer, s=sides), height, width)
         blurred = again.clamp(1e-6, 1) ** (1 / exponents)  # its slope is infinite at 0
-        residual = rfft2(F.pad(photos - blurred, pads))
-        restored = restored + irfft2(residual * inverse, s=sides)[inside]
+        residual = rfft2(widened(photos - blurred, margin, "constant"))
+        restored = restored + unframed(irfft2(residual * inverse, s=sides), height, width)
     return restored
