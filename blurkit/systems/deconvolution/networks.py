@@ -52,6 +52,9 @@ SMOOTH_BETAS = (1.0, 4.0, 16.0, 64.0)
 DARKEST, BRIGHTEST = 1e-4, 1.5
 """Range to which pixel values are clamped before they are raised to a power."""
 
+PAIRS = {2: torch.int32, 4: torch.int64, 8: torch.complex128}
+"""Types that hold two numbers of so many bytes."""
+
 LEAST_NOISE = 5e-4
 NOISE_SCALE = 10.0
 DECONVOLUTION_SLOPE = 0.1
@@ -116,7 +119,7 @@ class Fusion(nn.Module):
         the previous step.
         """
         noisy = (NOISE_SCALE * noise).view(-1, 1, 1, 1).expand_as(images[0][:, :1])
-        x = unshuffled(torch.cat([*images, noisy], 1))
+        x = unshuffled(*images, noisy)
         if features is not None:
             x = torch.cat([x, features.to(x.dtype)], 1)
         out, features = self.network(x)
@@ -124,7 +127,7 @@ class Fusion(nn.Module):
         weights = out[:, : self.candidates].softmax(1)
         mixed = out[:, self.candidates :]
         for number, image in enumerate(images):
-            mixed = mixed + weights[:, number : number + 1] * image
+            mixed = torch.addcmul(mixed, weights[:, number : number + 1], image)
         return mixed, features
 
 
@@ -232,13 +235,22 @@ def noise_variance(noise: Tensor) -> Tensor:
     return noise.float().view(-1, 1, 1, 1).clamp_min(LEAST_NOISE).square()
 
 
-def unshuffled(images: Tensor) -> Tensor:
-    """Return the blocks of 2x2 pixels of images (N, C, H, W) as channels (N, 4 C, H / 2, W / 2).
+def unshuffled(*images: Tensor) -> Tensor:
+    """Return blocks of 2x2 pixels of images (N, C, H, W) as channels (N, 4 C, H / 2, W / 2).
 
-    It is `pixel_unshuffle`, in less than half its time on a CPU.
+    It is `pixel_unshuffle` of all images together, in the type that convolutions take. Without a
+    derivative it takes a fifth of the time: two neighbours in a row are moved as one number.
     """
-    parts = [images[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
-    return torch.stack(parts, 2).flatten(1, 2)
+    device = images[0].device.type
+    half = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if half else images[0].dtype
+    x = torch.cat([image.to(dtype) for image in images], 1)
+    if torch.is_grad_enabled():
+        return F.pixel_unshuffle(x, 2)
+    n, channels, height, width = x.shape
+    pairs = x.view(PAIRS[x.element_size()]).view(n, channels, height // 2, 2, width // 2)
+    blocks = pairs.permute(0, 2, 4, 1, 3).contiguous().view(dtype)
+    return blocks.view(n, height // 2, width // 2, 4 * channels).permute(0, 3, 1, 2)
 
 
 def judge(width: int) -> nn.Sequential:
@@ -287,7 +299,7 @@ class LinearLight:
         """Return the Wiener inverse for every strength, with a prior on values and gradients."""
         power = gradient_power(*self.sides, device=self.data.device)
         prior = variance * (10 * power + 0.05)
-        return [self._image(self.data / (self.gain + s * prior)) for s in strengths]
+        return [self._image(self.data * (self.gain + s * prior).reciprocal()) for s in strengths]
 
     @torch.no_grad()
     def smooth(self, variance: Tensor) -> Tensor:
@@ -303,4 +315,4 @@ class LinearLight:
             light = self.lights.added(light, images)
         near = rfft2(framed(light, self.margin))
         weights = [20 * variance * tie for tie in ties]
-        return [self._image((self.data + w * near) / (self.gain + w)) for w in weights]
+        return [self._image((self.data + w * near) * (self.gain + w).reciprocal()) for w in weights]

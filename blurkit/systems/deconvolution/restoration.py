@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.fourier import (
     centred,
@@ -41,13 +42,13 @@ def half_quadratic(
     for beta in betas:
         edges = rfft2(divergence(*(shrink(gradient, beta) for gradient in gradients(x))))
         weight = beta / strength
-        x = irfft2((data + weight * edges) / (gain + weight * power), s=sides)
+        x = irfft2((data + weight * edges) * (gain + weight * power).reciprocal(), s=sides)
     return x
 
 
 def soft(gradient: Tensor, beta: float) -> Tensor:
     """Return argmin |w| + beta / 2 (w - v)^2, with v the gradient."""
-    return gradient.sign() * (gradient.abs() - 1 / beta).clamp_min(0)
+    return F.softshrink(gradient, 1 / beta)
 
 
 LEAST_DAMPING, DAMPING = 0.05, 127.5
@@ -81,7 +82,7 @@ def with_residual(
     transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
     exponents = gammas.view(-1, 1, 1, 1)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
-    inverse = transfer.conj() * (1 + damping) / (transfer.abs().square() + damping)
+    inverse = transfer.conj() * ((1 + damping) / (transfer.abs().square() + damping))
     for _ in range(ROUNDS):
         restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
         light = restored**exponents

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.fourier import measured_noise
 from blurkit.systems.deconvolution.networks import (
@@ -16,6 +17,7 @@ from blurkit.systems.deconvolution.networks import (
     Deconvolver,
     Fusion,
     LinearLight,
+    unshuffled,
 )
 from blurkit.systems.registry import from_state_dict, load_networks
 from blurkit.systems.system import load_shipped, shipped_file
@@ -215,3 +217,14 @@ def test_the_smooth_candidate_is_that_of_total_variation() -> None:
     inside = (..., slice(16, -16), slice(16, -16))
     undone = (smooth - given)[inside].abs().mean()
     assert (smooth[0] - alone)[inside].abs().mean() < undone / 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_blocks_of_pixels_are_those_of_pixel_unshuffle(dtype: torch.dtype) -> None:
+    images = photos(32, 48).to(dtype)
+    plain = F.pixel_unshuffle(torch.cat([images, images[:, :1]], 1), 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(unshuffled(images, images[:, :1]), plain, rtol=0, atol=0)
+    torch.testing.assert_close(unshuffled(images, images[:, :1]), plain, rtol=0, atol=0)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(unshuffled(images, images[:, :1]), plain.to(torch.bfloat16))
