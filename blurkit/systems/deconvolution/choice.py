@@ -242,17 +242,40 @@ class KernelSelection:
         grey = (values**gamma).mean(2)[None]
         return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
 
+    def by_lights(
+        self, photo: np.ndarray, size: int, side: int, edge: float, edges: float
+    ) -> tuple[Tensor, float]:
+        """Return what `kernel_of_lights` does for a photo and a pair of `LAMP_EDGES`.
+
+        The kernel has this side, and `size` in the photo.
+        """
+        o, gamma = replace(self.o, edge=edge, edges=edges), self.o.gammas[0]
+        sides = [s for s in scales(side, o.scale_ratio) if s >= SCHEDULE[0]]
+        values = torch.from_numpy(photo).permute(2, 0, 1).to(self.undo.device)
+        kernel, bright = kernel_of_lights(values, dots(1), sides, size, gamma, o)
+        return kernel.cpu(), bright
+
     def of_lights(self, photo: np.ndarray, size: int, edge: float, edges: float) -> SelectedKernel:
         """Return the kernel (size, size) that a photo's lights show, by a pair of `LAMP_EDGES`.
 
         The trust is the agreement that the estimator expects; what it promises is not yet known.
         """
-        o, side = replace(self.o, edge=edge, edges=edges), min(LIT_SIDE, size)
-        gamma, sides = o.gammas[0], [s for s in scales(side, o.scale_ratio) if s >= SCHEDULE[0]]
-        values = torch.from_numpy(photo).permute(2, 0, 1).to(self.undo.device)
-        kernel = kernel_of_lights(values, dots(1), sides, size, gamma, o).cpu()
+        kernel, _ = self.by_lights(photo, size, min(LIT_SIDE, size), edge, edges)
+        gamma = self.o.gammas[0]
         _, sure = self.turned(copied(photo, size), gamma, kernels_at(kernel, FULL), [FULL], FULL)
         return SelectedKernel(kernels_at(kernel, size)[0], gamma, float(sure), 0.0)
+
+    def expected(self, photo: np.ndarray, kernel: Tensor) -> SharedKernel:
+        """Return a coarse kernel (1, s, s) of a whole photo with the agreement expected of it."""
+        part, side = copied(photo, FULL), kernel.shape[-1]
+        return kernel, self.turned(part, self.o.gammas[0], kernel, [side], FULL)[1]
+
+    def or_lamps(self, photo: np.ndarray, found: Estimates, lamps: SharedKernel) -> Estimates:
+        """Return the estimates of a window, or only the kernel of lamps if it is worth more."""
+        every = self.joined(photo, found, lamps, 0, SHARED)
+        if every.best < len(found.better):
+            return found
+        return Estimates(every.kernels[-1:], every.agreement[-1:], every.better[-1:])
 
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]

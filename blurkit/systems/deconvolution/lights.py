@@ -36,6 +36,10 @@ LAMP = 2.0
 """Light, in units of white, from which something counts as a lamp. What is hardly brighter than
 white may as well be white, above all in an average of frames that were clipped themselves."""
 
+BRIGHT = 4.0
+"""Mean light of lamps, weighted by itself, from which a photo has any: reflections and skies that a
+wrong kernel explains stay below."""
+
 BULB = 0.9
 """Pixel value of a restored picture from which it shows a lamp."""
 
@@ -45,7 +49,7 @@ LIT = 5e-5
 FAINTEST, STRONGEST = 1e-5, 100.0
 """Range of light, in units of white."""
 
-SHOWN = 0.1
+WITNESSED = 0.1
 """Part of the light of lamps that falls beside clipped pixels, from which they are believed: within
 a white wall or sky nothing tells how bright it is."""
 
@@ -90,7 +94,7 @@ def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights | None:
     grey = light.mean(1, keepdim=True)
     explained, sharp, shown = unclipped(grey, clipped.any(1, keepdim=True), kernels.float())
     lamps = (sharp > LAMP).to(shown)
-    known = (shown * lamps).mean((1, 2, 3)) > SHOWN * lamps.mean((1, 2, 3))
+    known = (shown * lamps).mean((1, 2, 3)) > WITNESSED * lamps.mean((1, 2, 3))
     if not known.any():
         return None
     known = known.view(-1, 1, 1, 1)
@@ -135,11 +139,12 @@ def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, 
 @torch.inference_mode()
 def kernel_of_lights(
     photo: Tensor, start: Tensor, sides: Sequence[int], size: int, gamma: float, c: Estimation
-) -> Tensor:
+) -> tuple[Tensor, float]:
     """Return the kernel (1, s, s) that the lights of a photo (3, H, W) show, found from `start`.
 
     In turns with `unclipped`, from coarse to fine: `sides` are those of the kernel at each scale;
-    in the photo, it has a side of `size`.
+    in the photo, it has a side of `size`. The second result is the mean light of the lamps,
+    weighted by itself: the better a kernel explains lamps, the smaller and brighter they become.
     """
     light = (photo.clamp(0, 1) ** gamma).mean(0)[None, None]
     clipped = (photo >= CLIPPED).any(0)[None, None].to(light)
@@ -150,4 +155,5 @@ def kernel_of_lights(
         for _ in range(LAMP_TURNS):
             explained, sharp, _ = unclipped(small, hidden > HIDDEN, kernel)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
-    return kernel
+    lamps = torch.where(sharp > LAMP, sharp, 0.0)
+    return kernel, float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))

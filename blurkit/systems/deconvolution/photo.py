@@ -22,6 +22,7 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
+    COARSE,
     LAMP_EDGES,
     LONG_SCALES,
     SAMPLED,
@@ -32,6 +33,7 @@ from blurkit.systems.deconvolution.choice import (
     SelectedKernel,
     SharedKernel,
     copied,
+    largest,
     lent,
     promising,
     shrunk,
@@ -40,7 +42,7 @@ from blurkit.systems.deconvolution.choice import (
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import centroid, shape, trimmed
-from blurkit.systems.deconvolution.lights import lit
+from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.windows import (
     Window,
@@ -182,6 +184,10 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
+        lamps = None if light or largest(cuts[0]) < FULL else self._lamps(small)
+        if lamps:
+            light = 0  # that in which they were found
+            found = self.each(partial(self.choice.or_lamps, lamps=lamps), cuts, found)
         if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
@@ -202,7 +208,7 @@ class Deconvolution:
         median = float(np.median([shape(best.kernel).length for best in chosen]))
         sure = held and np.median(trusts) >= o.sure
         if not (sure and median <= SHORT * FULL):
-            best = self._whole(small, gains, light)
+            best = self._whole(small, gains, light, not (light or lamps))
         elif promised < o.margin:  # lights may hide what blurs all the rest
             best = self._rivalled(small, None, o.long_sizes(small.shape[:2]), gains)
         else:
@@ -217,6 +223,15 @@ class Deconvolution:
             for window, best in zip(windows, chosen, strict=True)
         ]
         return enlarged(windows, image, factor, o)
+
+    def _lamps(self, photo: np.ndarray) -> SharedKernel | None:
+        """Return the coarse kernel that makes a photo's lights brightest, None without lamps."""
+        if not lit(photo):
+            return None
+        shown = partial(self.choice.by_lights, photo, FULL, COARSE)
+        found = self.each(shown, *zip(*LAMP_EDGES, strict=True))
+        kernel, bright = max(found, key=lambda each: each[1])
+        return self.choice.expected(photo, kernel) if bright >= BRIGHT else None
 
     def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""
@@ -283,12 +298,12 @@ class Deconvolution:
         return [made[pair] for pair in every]
 
     def _whole(
-        self, photo: np.ndarray, gains: Sequence[float], light: int
+        self, photo: np.ndarray, gains: Sequence[float], light: int, again: bool
     ) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
-        `gains` are what those promise, and `light` is the index of their gamma; if it is the usual
-        one, it is looked for again. Long blur is estimated in small copies of the photo, one for
+        `gains` are what those promise, and `light` is the index of their gamma, which may be looked
+        for `again`. Long blur is estimated in small copies of the photo, one for
         each size of the kernel, so that it fits the kernels that are estimated in windows.
         """
         o, choice = self.options, self.choice
@@ -304,7 +319,7 @@ class Deconvolution:
             return self._rivalled(photo, None, sizes, gains) if np.mean(gains) < o.margin else None
         found = self.each(partial(choice.surer, light=light), copies, dots)
         known: Finished = {}
-        if not light:
+        if again:
             found, light, known = self._in_light(copies, found, {}, sampled=1)
         ends = self._finished(copies, found, light, [each.best for each in found], known)
         pairs = list(zip(ends, sizes, strict=True))

@@ -9,7 +9,7 @@ from blurkit.systems.deconvolution import choice
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
-from blurkit.systems.deconvolution.lights import kernel_of_lights, lights
+from blurkit.systems.deconvolution.lights import BRIGHT, kernel_of_lights, lights
 from blurkit.systems.deconvolution.photo import Deconvolution
 from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken
 
@@ -22,6 +22,15 @@ def night(name: str = "coffee", height: int = 256, width: int = 256) -> np.ndarr
     light = photo(name, height, width) ** GAMMA
     for top, left, side, bright in LAMPS:
         light[top : top + side, left : left + side] = bright
+    return light ** (1 / GAMMA)
+
+
+def scattered(seed: int, count: int = 15) -> np.ndarray:
+    """A photo (320, 320, 3) in pixel values with lamps here and there."""
+    light, rng = photo("coffee", 320, 320) ** GAMMA, np.random.default_rng(seed)
+    for _ in range(count):
+        top, left, side = rng.integers(320), rng.integers(320), rng.integers(1, 4)
+        light[top : top + side, left : left + side] = rng.uniform(3, 30)
     return light ** (1 / GAMMA)
 
 
@@ -79,9 +88,29 @@ def test_streaks_show_the_kernel() -> None:
     kernel = shake(5, 31)
     blurry = tensor(taken(night(), kernel))[0]
     sides, options = (7, 11, 15, 21, 29, FULL), WindowOptions(edge=0.3, edges=0.01)
-    found = kernel_of_lights(blurry, dots(1), sides, FULL, GAMMA, options)
+    found, _ = kernel_of_lights(blurry, dots(1), sides, FULL, GAMMA, options)
     true = padded(torch.from_numpy(kernel).float(), FULL)
     assert float(kernel_agreement(true, found)[0]) > 0.7
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_lamps_tell_the_light_that_was_blurred(deconvolution: Deconvolution, seed: int) -> None:
+    scene, kernel = scattered(seed), shake(seed + 3, 25 + 6 * seed)
+    blurry = taken(scene, kernel)
+    (window,) = windows = deconvolution.windows(blurry)
+    assert window.believed and window.gamma == GAMMA
+    gain = psnr(deconvolution.restore(blurry, windows), scene.clip(0, 1), 24)
+    assert gain - psnr(blurry, scene.clip(0, 1), 24) > 5
+
+
+def test_only_lamps_become_bright(deconvolution: Deconvolution) -> None:
+    kernel, edges = shake(3, 25), choice.LAMP_EDGES[0]
+    exposed = (photo("astronaut") * 1.6 ** (1 / GAMMA)).clip(0, 1)
+    lamps, walls = (
+        deconvolution.choice.by_lights(taken(scene, kernel), FULL, choice.COARSE, *edges)[1]
+        for scene in (night(), exposed)
+    )
+    assert lamps > 2 * BRIGHT and walls < 0.8 * BRIGHT
 
 
 @pytest.mark.slow
