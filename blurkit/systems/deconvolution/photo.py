@@ -303,8 +303,8 @@ class Deconvolution:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
         `gains` are what those promise, and `light` is the index of their gamma, which may be looked
-        for `again`. Long blur is estimated in small copies of the photo, one for
-        each size of the kernel, so that it fits the kernels that are estimated in windows.
+        for `again`. Long blur is estimated in small copies of the photo, one for each size of the
+        kernel, so that it fits the kernels that are estimated in windows.
         """
         o, choice = self.options, self.choice
         sizes = o.long_sizes(photo.shape[:2])
