@@ -261,14 +261,13 @@ class KernelSelection:
         The trust is the agreement that the estimator expects; what it promises is not yet known.
         """
         kernel, _ = self.by_lights(photo, size, min(LIT_SIDE, size), edge, edges)
-        gamma = self.o.gammas[0]
-        _, sure = self.turned(copied(photo, size), gamma, kernels_at(kernel, FULL), [FULL], FULL)
-        return SelectedKernel(kernels_at(kernel, size)[0], gamma, float(sure), 0.0)
+        sure = self.expected(photo, size, kernels_at(kernel, FULL))
+        return SelectedKernel(kernels_at(kernel, size)[0], self.o.gammas[0], float(sure), 0.0)
 
-    def expected(self, photo: np.ndarray, kernel: Tensor) -> SharedKernel:
-        """Return a coarse kernel (1, s, s) of a whole photo with the agreement expected of it."""
-        part, side = copied(photo, FULL), kernel.shape[-1]
-        return kernel, self.turned(part, self.o.gammas[0], kernel, [side], FULL)[1]
+    def expected(self, photo: np.ndarray, size: int, kernel: Tensor) -> Tensor:
+        """Return the agreement (1,) expected of a kernel (1, s, s) that has `size` in a photo."""
+        part, side = copied(photo, size), kernel.shape[-1]
+        return self.turned(part, self.o.gammas[0], kernel, [side], FULL)[1]
 
     def or_lamps(self, photo: np.ndarray, found: Estimates, lamps: SharedKernel) -> Estimates:
         """Return the estimates of a window, or only the kernel of lamps if it is worth more."""

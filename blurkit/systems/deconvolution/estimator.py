@@ -20,7 +20,7 @@ from blurkit.systems.deconvolution.config import FULL
 from blurkit.systems.deconvolution.estimation import FADE, projected
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
-    centred,
+    centred_transfer,
     fast_length,
     framed,
     gradient_power,
@@ -369,7 +369,7 @@ def expected_gap(found: Tensor, true: Tensor, noise: Tensor) -> Tensor:
     are equal, 1 if the error's variance is e times as large.
     """
     side = fast_length(2 * found.shape[-1] + 14)
-    wrong, right = (centred(transfer_function(k, side, side), k, side) for k in (found, true))
+    wrong, right = (centred_transfer(k, side, side) for k in (found, true))
     power = gradient_power(side, side, found.device)
     signal = 0.006 / (power + 0.01)
     variance = (noise.view(-1, 1, 1).square() + 2e-3**2) * 2

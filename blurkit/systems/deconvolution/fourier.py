@@ -46,6 +46,11 @@ def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
     return transfer * torch.polar(torch.ones_like(turn), turn)
 
 
+def centred_transfer(kernel: Tensor, height: int, width: int) -> Tensor:
+    """Return `transfer_function` with the kernel's centroid as its origin."""
+    return centred(transfer_function(kernel, height, width), kernel, width)
+
+
 def centroid(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Return how far (...) down and right of its middle a kernel (..., h, w) of sum 1 is."""
     h, w = kernel.shape[-2:]

@@ -18,13 +18,12 @@ from torch import Tensor
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.fourier import (
-    centred,
+    centred_transfer,
     irfft2,
     kernels_at,
     recentred,
     reduced,
     rfft2,
-    transfer_function,
     unframed,
     widened,
 )
@@ -92,7 +91,9 @@ def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights | None:
         return None
     light = photos.float().clamp(0, 1) ** gammas.view(-1, 1, 1, 1)
     grey = light.mean(1, keepdim=True)
-    explained, sharp, shown = unclipped(grey, clipped.any(1, keepdim=True), kernels.float())
+    hidden = clipped.any(1, keepdim=True)
+    explained, sharp = unclipped(grey, hidden, kernels.float())
+    shown = beside(hidden, kernels.float())
     lamps = (sharp > LAMP).to(shown)
     known = (shown * lamps).mean((1, 2, 3)) > WITNESSED * lamps.mean((1, 2, 3))
     if not known.any():
@@ -107,17 +108,27 @@ def lit(photo: np.ndarray) -> bool:
     return float((photo.max(2) >= CLIPPED).mean()) >= LIT
 
 
-def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def beside(clipped: Tensor, kernels: Tensor) -> Tensor:
+    """Return how much of the light of a point under kernels (N, h, w) misses clipped pixels.
+
+    `clipped` and the result are (N, 1, H, W).
+    """
+    seen = widened((~clipped).to(kernels), kernels.shape[-1] // 2 + 1)
+    transfer = centred_transfer(kernels, seen.shape[-2], seen.shape[-1])[:, None]
+    shown = irfft2(rfft2(seen) * transfer.conj(), s=tuple(seen.shape[-2:]))
+    return unframed(shown, *clipped.shape[-2:])
+
+
+def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     """Return light (N, C, H, W) as it was before it was clipped, and without the blur of kernels.
 
     By Richardson and Lucy's steps, accelerated, in which a clipped pixel says nothing where more
-    light is expected than it shows. The third result, shaped like `clipped`, is how much of a
-    point's light falls on other pixels.
+    light is expected than it shows.
     """
     margin = kernels.shape[-1] // 2 + 1
     seen, free = (widened(x, margin) for x in (light, clipped.to(light)))
     seen, free, sides = seen.clamp_min(FAINTEST), free > 0.5, (seen.shape[-2], seen.shape[-1])
-    transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
+    transfer = centred_transfer(kernels, *sides)[:, None]
 
     def blurred(x: Tensor) -> Tensor:
         return irfft2(rfft2(x) * transfer, s=sides).clamp_min(FAINTEST)
@@ -130,10 +141,8 @@ def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, 
         change = irfft2(rfft2(ratio) * transfer.conj(), s=sides).clamp_min(0)
         before, sharp = sharp, (ahead * change).clamp(FAINTEST, STRONGEST)
     explained = torch.where(free, torch.maximum(seen, blurred(sharp)), seen)
-    shown = irfft2(rfft2((~free).to(light)) * transfer.conj(), s=sides)
     height, width = light.shape[-2:]
-    explained, sharp, shown = (unframed(x, height, width) for x in (explained, sharp, shown))
-    return explained, sharp, shown
+    return unframed(explained, height, width), unframed(sharp, height, width)
 
 
 @torch.inference_mode()
@@ -153,7 +162,7 @@ def kernel_of_lights(
         small, hidden = (reduced(x, min(1, side / size)) for x in (light, clipped))
         kernel = kernels_at(recentred(kernel), side)
         for _ in range(LAMP_TURNS):
-            explained, sharp, _ = unclipped(small, hidden > HIDDEN, kernel)
+            explained, sharp = unclipped(small, hidden > HIDDEN, kernel)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
     lamps = torch.where(sharp > LAMP, sharp, 0.0)
     return kernel, float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))

@@ -19,12 +19,11 @@ from torch.nn import functional as F
 from blurkit.engine.torch_runner import full_precision
 from blurkit.nn.blocks import zero
 from blurkit.systems.deconvolution.fourier import (
-    centred,
+    centred_transfer,
     framed,
     gradient_power,
     irfft2,
     rfft2,
-    transfer_function,
     unframed,
 )
 from blurkit.systems.deconvolution.lights import Lights
@@ -281,8 +280,7 @@ class LinearLight:
         self.margin = kernels.shape[-1] // 2 + 1
         self.picture = framed(self._light(photos) if lights is None else lights.photos, self.margin)
         self.sides = (self.picture.shape[-2], self.picture.shape[-1])
-        transfer = transfer_function(kernels, *self.sides)
-        transfer = centred(transfer, kernels, self.sides[1])[:, None]
+        transfer = centred_transfer(kernels, *self.sides)[:, None]
         self.data, self.gain = transfer.conj() * rfft2(self.picture), transfer.abs().square()
 
     def _light(self, images: Tensor) -> Tensor:

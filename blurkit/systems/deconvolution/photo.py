@@ -231,7 +231,7 @@ class Deconvolution:
         shown = partial(self.choice.by_lights, photo, FULL, COARSE)
         found = self.each(shown, *zip(*LAMP_EDGES, strict=True))
         kernel, bright = max(found, key=lambda each: each[1])
-        return self.choice.expected(photo, kernel) if bright >= BRIGHT else None
+        return (kernel, self.choice.expected(photo, FULL, kernel)) if bright >= BRIGHT else None
 
     def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""

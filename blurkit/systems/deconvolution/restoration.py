@@ -6,14 +6,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.fourier import (
-    centred,
+    centred_transfer,
     divergence,
     fast_length,
     gradient_power,
     gradients,
     irfft2,
     rfft2,
-    transfer_function,
     unframed,
     widened,
 )
@@ -79,7 +78,7 @@ def with_residual(
     height, width = photos.shape[-2:]
     margin = kernels.shape[-1] // 2 + 1
     sides = fast_length(height + 2 * margin), fast_length(width + 2 * margin)
-    transfer = centred(transfer_function(kernels, *sides), kernels, sides[1])[:, None]
+    transfer = centred_transfer(kernels, *sides)[:, None]
     exponents = gammas.view(-1, 1, 1, 1)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
     inverse = transfer.conj() * ((1 + damping) / (transfer.abs().square() + damping))

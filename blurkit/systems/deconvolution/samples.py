@@ -30,7 +30,7 @@ from blurkit.synthesis.kernels import (
 )
 from blurkit.synthesis.rendering import disk
 from blurkit.systems.deconvolution.estimator import FULL, START, dots, smeared
-from blurkit.systems.deconvolution.fourier import centred, irfft2, padded, rfft2, transfer_function
+from blurkit.systems.deconvolution.fourier import centred_transfer, irfft2, padded, rfft2
 from blurkit.systems.deconvolution.photo import in_colour
 from blurkit.training.configuration import Configuration
 from blurkit.training.recipe import Batch
@@ -286,7 +286,7 @@ def taken(light: Tensor, kernels: Tensor) -> Tensor:
     """
     height, width = light.shape[-2:]
     if kernels.dim() == 2:
-        transfer = centred(transfer_function(kernels, height, width), kernels, width)
+        transfer = centred_transfer(kernels, height, width)
         return irfft2(rfft2(light) * transfer, s=(height, width))
     rows, columns, side, _ = kernels.shape
     down, across = hats(height, rows), hats(width, columns)
