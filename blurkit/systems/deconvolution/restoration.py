@@ -71,7 +71,8 @@ def with_residual(
     What a photo shows beyond its blurred restoration is noise, and detail that was taken for noise.
     It is inverted as far as the kernel lets it through, and added: x + F^-1[K* (1 + e) / (|K|^2 +
     e) F(y - blur(x))], with a damping e that grows with the noise, and once more for what is left.
-    Without blur, the result is the photo. `kernels` (N, h, w) have their centroid as origin and
+    Without blur, the result is the photo. At the borders a residual counts the less, the more of
+    the kernel lies beyond them. `kernels` (N, h, w) have their centroid as origin and
     blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation. With
     `lights`, lamps in the restored photos are as bright as in those.
     """
@@ -82,6 +83,9 @@ def with_residual(
     exponents = gammas.view(-1, 1, 1, 1)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
     inverse = transfer.conj() * ((1 + damping) / (transfer.abs().square() + damping))
+    inside = widened(photos.new_ones(1, 1, height, width), margin, "constant")
+    seen = unframed(irfft2(rfft2(inside) * transfer, s=sides), height, width)
+    seen = (2 * seen - 1).clamp(0, 1)
     for _ in range(ROUNDS):
         restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
         light = restored**exponents
@@ -89,6 +93,6 @@ def with_residual(
             light = lights.added(light, restored)
         again = unframed(irfft2(rfft2(widened(light, margin)) * transfer, s=sides), height, width)
         blurred = again.clamp(1e-6, 1) ** (1 / exponents)  # its slope is infinite at 0
-        residual = rfft2(widened(photos - blurred, margin, "constant"))
+        residual = rfft2(widened(seen * (photos - blurred), margin, "constant"))
         restored = restored + unframed(irfft2(residual * inverse, s=sides), height, width)
     return restored
