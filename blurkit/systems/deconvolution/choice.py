@@ -10,23 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from blurkit.engine.torch_runner import autocast, channels_last, choose_device, choose_precision
+from blurkit.engine.torch_runner import autocast
 from blurkit.io.records import central_crop
-from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between, scales
 from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, turns
-from blurkit.systems.deconvolution.fourier import (
-    kernel_agreement,
-    kernels_at,
-    measured_noise,
-    trimmed,
-)
-from blurkit.systems.deconvolution.lights import Lights, kernel_of_lights, lights
-from blurkit.systems.deconvolution.networks import Deconvolver, Restored
-from blurkit.systems.deconvolution.restoration import with_residual
+from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
+from blurkit.systems.deconvolution.lights import kernel_of_lights
+from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
+from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
 
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
@@ -63,97 +56,6 @@ LONG_EDGES = 640
 """Side of the middle of a copy whose edges refine a long kernel, twice, pixels."""
 
 
-class NonBlindDeconvolution:
-    """A network that deconvolves photos of any size with known kernels, on a device.
-
-    The network is moved there and put into eval mode. `joins` says whether it accepts drafts.
-    """
-
-    def __init__(self, network: Deconvolver, device: str, precision: Precision) -> None:
-        self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
-        self.network = network.eval().to(self.device)
-        self.joins = network.options["drafts"]
-        channels_last(self.network)
-
-    @torch.inference_mode()
-    def __call__(
-        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float], drafts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and the improvement.
-
-        The latter is `improvement`; with `drafts`, shaped like the photos, it is that of these.
-        """
-        height, width = photos.shape[-2:]
-        known = self._known(photos, kernels, gammas)
-        inputs, kernels, noise, gamma = known
-        lamps = lights(inputs, kernels, gamma)
-        made = self._made(known, None if drafts is None else self._padded(drafts), lamps)
-        image = with_residual(made.image.float(), inputs, kernels, gamma, noise, lamps)
-        return image[..., :height, :width], improvement(made)
-
-    @torch.inference_mode()
-    def promises(self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]) -> Tensor:
-        """Return the mean improvement (N,) that kernels promise for photos (N, 3, H, W)."""
-        return improvement(self._made(self._known(photos, kernels, gammas))).mean((1, 2, 3))
-
-    @torch.inference_mode()
-    def sharper(self, photo: Tensor, *changed: Tensor) -> list[float]:
-        """Return the mean improvement of changed photos (3, H, W), seen as photos without blur."""
-        every = torch.stack([photo, *(image.clamp(0, 1) for image in changed)])
-        known = self._known(every, torch.ones(len(every), 1, 1), [2.2] * len(every))
-        errors = self._made(known).errors[:, 0].float().mean((1, 2))
-        return (errors[0] - errors[1:]).tolist()
-
-    @torch.inference_mode()
-    def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:
-        """Return a photo (3, H, W) without the blur of a kernel (h, w), by the first step alone."""
-        height, width = photo.shape[-2:]
-        inputs, kernels, noise, gammas = self._known(photo[None], kernel[None], [gamma])
-        with autocast(self.device, self.dtype):
-            _, image, _ = self.network.first_step(inputs, kernels, noise, gammas)
-        return image[0, :, :height, :width].float()
-
-    def _made(
-        self, known: tuple[Tensor, ...], drafts: Tensor | None = None, lamps: Lights | None = None
-    ) -> Restored:
-        """Return what the network makes of the results of `_known`."""
-        with autocast(self.device, self.dtype):
-            return self.network(*known, drafts=drafts, lights=lamps)
-
-    def _known(
-        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
-    ) -> tuple[Tensor, ...]:
-        """Return photos, kernels, noise and gammas as the network takes them."""
-        inputs = self._padded(photos)
-        noise, gamma = measured_noise(inputs), inputs.new_tensor(list(gammas))
-        return inputs, kernels.to(self.device), noise, gamma
-
-    def _padded(self, images: Tensor) -> Tensor:
-        """Return images (N, 3, H, W) on the device, with sides that the network takes."""
-        height, width = images.shape[-2:]
-        missing = (0, -width % self.network.multiple, 0, -height % self.network.multiple)
-        return F.pad(images, missing, mode="replicate").to(self.device)
-
-
-def improvement(made: Restored) -> Tensor:
-    """Return the expected improvement (N, 1, rows, columns) of photos in blocks of 8x8 pixels.
-
-    It is the logarithm of the ratio of the photo's expected error to the result's.
-    """
-    return (made.errors[:, :1] - made.errors[:, 1:]).float()
-
-
-def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
-    if factor >= 1:
-        return image
-    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
-    sides = [max(1, round(side * factor)) for side in image.shape[:2]]
-    small = F.interpolate(batch, sides, mode="bilinear", antialias=True)
-    return small[0].permute(1, 2, 0).contiguous().numpy()
-
-
 @dataclass
 class Estimates:
     """Kernels (N, side, side) of a window, on the CPU, and what is expected of each.
@@ -169,20 +71,6 @@ class Estimates:
     def best(self) -> int:
         """The index of the kernel that promises most."""
         return int(self.better.argmax())
-
-
-@dataclass(frozen=True)
-class SelectedKernel:
-    """A kernel (side, side), and the trust in it, 0 to 1.
-
-    `gamma` is the exponent from pixel values to the light that it blurs, `gain` the mean
-    `improvement` that it promises.
-    """
-
-    kernel: Tensor
-    gamma: float
-    trust: float
-    gain: float
 
 
 SharedKernel = tuple[Tensor, Tensor]

@@ -37,7 +37,9 @@ class WindowOptions(Estimation):
     window: int = option(384, "Side of the windows, each with its own kernel, pixels.", 64)
     overlap: int = option(48, "Overlap of neighbouring windows, pixels.", 0)
     seen: int = option(320, "Side of the window's middle used to estimate its kernel.", 48)
-    megapixels: float = option(2.0, "Larger photos are shrunk to this to estimate kernels.", 0.01)
+    megapixels: float = option(
+        2.0, "Larger photos are shrunk to this; their detail is added to the result.", 0.01
+    )
     longest_side: float = option(
         0.25, "Side of the largest kernel of a whole photo, part of its shorter side."
     )

@@ -13,28 +13,21 @@ from torch import Tensor
 from blurkit.engine.engine import Canvas
 from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Record, central_crop, from_float
-from blurkit.systems.deconvolution.choice import (
-    ALIKE,
-    SelectedKernel,
-    between,
-    largest,
-    shrunk,
-    supported,
-)
+from blurkit.systems.deconvolution.choice import ALIKE, between, largest, supported
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.estimator import Turn, dots, forward_differences, view
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import (
+    SelectedKernel,
     Window,
     batch,
     blurs,
-    enlarged,
-    estimation_scale,
     helped,
     neighbours,
     rectangles,
+    shrunk,
     unchanged,
     with_kernels,
 )
@@ -86,14 +79,13 @@ were written, and no frame lost more than 0.01."""
 class FilmFrame:
     """What the next frame of a film needs of the one before.
 
-    `blurry` and `restored` are (H, W, 3) in the size in which kernels are estimated, `whole` is the
-    restored frame. Every window has the kernel found, or None; whether it was `believed`; whether
-    it was `left` as it is; and for how many frames no blur is searched for in it.
+    `blurry` and `restored` are (H, W, 3). Every window has the kernel found, or None; whether it
+    was `believed`; whether it was `left` as it is; and for how many frames no blur is searched for
+    in it.
     """
 
     blurry: np.ndarray
     restored: np.ndarray
-    whole: np.ndarray
     kernels: list[Tensor | None]
     believed: list[bool]
     left: list[bool]
@@ -126,19 +118,18 @@ class FilmEstimate:
 
     def begin(self, image: np.ndarray) -> None:
         """Register a frame with the one before; if it shows another scene, forget that."""
-        self._factor = estimation_scale(image.shape[0], image.shape[1], self._options)
-        self._small = shrunk(image, self._factor)
-        height, width = self._small.shape[:2]
+        self._frame = image
+        height, width = image.shape[:2]
         self._places = [Window(*place) for place in rectangles(height, width, self._options)]
         self._kernels: list[Tensor | None] = []
         self._believed: list[bool] = []
         self._waits: list[int] = []
         before = self._before
         small = min(image.shape[:2]) < self._photo.smallest
-        if before is not None and (small or before.blurry.shape != self._small.shape):
+        if before is not None and (small or before.blurry.shape != self._frame.shape):
             self.forget()
         elif before is not None:
-            now, old = (self._softened(x) for x in (self._small, before.blurry))
+            now, old = (self._softened(x) for x in (self._frame, before.blurry))
             self._coarse_flow = self._flow(now, old, SMOOTHED)
             if _correlation(now, self._moved(old, self._coarse_flow)) < ONE_SCENE:
                 self.forget()
@@ -168,8 +159,7 @@ class FilmEstimate:
                 chosen[number], self._believed[number] = self._alone(places[number])
                 self._waits[number] = 0 if self._believed[number] else PATIENCE
         self._kernels = [best.kernel for best in chosen]
-        windows = helped(with_kernels(places, chosen, self._believed), o.trust)
-        return enlarged(windows, image, self._factor, o)
+        return helped(with_kernels(places, chosen, self._believed), o.trust)
 
     def left(
         self,
@@ -204,13 +194,13 @@ class FilmEstimate:
         that were `left` as they are, only the latter counts.
         """
         before, self.share = self._before, 0.0
-        if before is None or before.whole.shape != restored.shape:
+        if before is None:
             return restored
         height, width = restored.shape[:2]
         kept = Canvas(height, width, 1, self._options.overlap)
         for window, same in zip(windows, left, strict=True):
             kept.add(window.top, window.left, np.full((window.height, window.width, 1), same, "f4"))
-        moved = self._moved(before.whole, self._flow(restored, before.whole, 2.0))
+        moved = self._moved(before.restored, self._flow(restored, before.restored, 2.0))
         part = self._part(moved, restored, kept.image())
         self.share = float(part.mean())
         return restored + part * (moved - restored)
@@ -235,8 +225,7 @@ class FilmEstimate:
 
     def end(self, restored: np.ndarray, left: list[bool]) -> None:
         """Keep the result of a frame, and which windows were left as they are, for the next one."""
-        whole = np.clip(restored, 0, 1)
-        pictures = self._small, shrunk(whole, self._factor), whole
+        pictures = self._frame, np.clip(restored, 0, 1)
         self._before = FilmFrame(*pictures, self._kernels, self._believed, left, self._waits)
 
     # ---- from the frame before -------------------------------------------------------------------
@@ -254,8 +243,8 @@ class FilmEstimate:
         self, places: Sequence[Window], before: FilmFrame, gamma: float
     ) -> list[SelectedKernel]:
         """Return the kernels of all windows for a gamma."""
-        size = largest(places[0].cut(self._small))
-        half, old = shrunk(self._small, 0.5), shrunk(before.restored, 0.5)
+        size = largest(places[0].cut(self._frame))
+        half, old = shrunk(self._frame, 0.5), shrunk(before.restored, 0.5)
         halves = [Window(p.top // 2, p.left // 2, p.height // 2, p.width // 2) for p in places]
         guide = self._moved(old, self._coarse_flow)
 
@@ -264,7 +253,7 @@ class FilmEstimate:
             return self._coarse(place.cut(half), (place.cut(guide), common), gamma, size)
 
         coarse = self._photo.each(first, halves)
-        height, width = self._small.shape[:2]
+        height, width = self._frame.shape[:2]
         canvas = Canvas(height, width, 3, self._options.overlap)
         brief = partial(self._briefly, gamma=gamma)
         for place, picture in zip(places, self._photo.each(brief, places, coarse), strict=True):
@@ -294,7 +283,7 @@ class FilmEstimate:
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
-        photo = batch(self._small, [place])[0]
+        photo = batch(self._frame, [place])[0]
         picture = self._photo.undo.briefly(photo, trimmed(kernel[None])[0], gamma)
         return picture.permute(1, 2, 0).cpu().numpy()
 
@@ -308,7 +297,7 @@ class FilmEstimate:
         that of the first two.
         """
         seen = self._options.seen
-        photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._small, guide))
+        photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._frame, guide))
         plain = self._explained(photo, known, gamma, size).kernels.cpu()
         choice = self._photo.choice
         learned, sure = choice.turned(photo, gamma, plain, between(FINE, size), size)
@@ -349,7 +338,7 @@ class FilmEstimate:
         """Return the windows of a frame as of a photo, and keep their kernels."""
         self._believed, self._kernels = [], []
         if len(windows) == len(self._places):
-            size = largest(self._places[0].cut(self._small))
+            size = largest(self._places[0].cut(self._frame))
             self._believed = [window.believed for window in windows]
             self._kernels = [kernels_at(window.kernel[None], size)[0] for window in windows]
         self._decide_light([window.gamma for window in windows if window.believed])
@@ -363,7 +352,7 @@ class FilmEstimate:
     def _alone(self, place: Window) -> tuple[SelectedKernel, bool]:
         """Return a kernel that is searched for in this frame alone, and whether to believe it."""
         o, choice, light = self._options, self._photo.choice, self._light or 0
-        photo = central_crop(place.cut(self._small), o.seen, o.seen)
+        photo = central_crop(place.cut(self._frame), o.seen, o.seen)
         found = choice.starts(photo, light)
         best = choice.finished(photo, found, found.best, light)
         return best, self._photo.believes(best) and best.trust >= o.trust

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
 from typing import Any
@@ -32,12 +32,15 @@ from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.photo import Deconvolution, Watch, in_colour, unwatched
+from blurkit.systems.deconvolution.nonblind import Watch, detailed, placed, undone, unwatched
+from blurkit.systems.deconvolution.photo import Deconvolution, in_colour
 from blurkit.systems.deconvolution.windows import (
     Window,
-    estimation_scale,
+    copy_scale,
     exposure_middle,
     known,
+    scaled,
+    shrunk,
     spared,
     typical,
     unchanged,
@@ -74,7 +77,7 @@ def photo_restorer(
 
 def start_estimator(network: Deconvolver, device: str, precision: Precision) -> Estimator:
     """Return the function that estimates the blur from which a blind search starts."""
-    return partial(search_start, Deconvolution(network, WindowOptions(), device, precision))
+    return partial(search_start, photo_restorer(network, device, precision, checkpoint=""))
 
 
 @dataclass
@@ -117,10 +120,12 @@ class WindowDeblurring:
         started = time.perf_counter()
         image, film = to_float(blur), self._film_of(record)
         whole, steady = size_of_whole(record), "film" in record.attrs
-        restored, windows, same, offset = self._restored(in_colour(image), whole, film, steady)
+        restored, windows, same, offset = self.restored(in_colour(image), whole, film, steady)
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
-        restored = image + self.strength * (restored - image)
+        restored = restored - image
+        restored *= self.strength
+        restored += image
         attrs = {
             **record.attrs,
             "restored_by": self.checkpoint,
@@ -145,7 +150,9 @@ class WindowDeblurring:
 
     def estimated(self, blur: Image) -> Attributes:
         """Return what `described` tells of the blur of an image (H, W, C) of any depth."""
-        return described(self._windows(in_colour(to_float(blur)), None, None))
+        image = in_colour(to_float(blur))
+        copy = self._copied(image)
+        return described(scaled(self._windows(image, copy), copy, image))
 
     @cached_property
     def _film(self) -> FilmEstimate | None:
@@ -165,64 +172,84 @@ class WindowDeblurring:
             self._film.forget()
         return self._film
 
-    def _windows(
-        self, image: np.ndarray, whole: Sequence[int] | None, film: FilmEstimate | None
-    ) -> list[Window]:
-        if isinstance(self.kernel, KernelSheet):
-            return laid(image, self.kernel, self.deconvolution.options)
-        if self.kernel is not None:
-            return known(image, self.kernel, self.deconvolution.options, self.gamma)
-        if film is not None:
-            return film.windows(image)
-        return self.deconvolution.windows(image, self.watch, whole)
+    def _copied(self, image: np.ndarray, whole: Sequence[int] | None = None) -> np.ndarray:
+        """Return an image, or the copy in which its blur is found and undone if it is large.
 
-    def _restored(
+        It may be a part of a photo with the height and width `whole`. A kernel that is known is
+        exact only in the image itself.
+        """
+        if isinstance(self.kernel, np.ndarray):
+            return image
+        height, width = image.shape[:2] if whole is None else whole
+        return shrunk(image, copy_scale(int(height), int(width), self.deconvolution.options))
+
+    def _windows(
+        self, image: np.ndarray, copy: np.ndarray, film: FilmEstimate | None = None
+    ) -> list[Window]:
+        """Return the windows of the copy of an image."""
+        if isinstance(self.kernel, KernelSheet):
+            return scaled(laid(image, self.kernel, self.deconvolution.options), image, copy)
+        if self.kernel is not None:
+            return known(copy, self.kernel, self.deconvolution.options, self.gamma)
+        if film is not None:
+            return film.windows(copy)
+        return self.deconvolution.windows(copy, self.watch)
+
+    def restored(
         self,
         image: np.ndarray,
-        whole: Sequence[int] | None,
-        film: FilmEstimate | None,
-        steady: bool,
+        whole: Sequence[int] | None = None,
+        film: FilmEstimate | None = None,
+        steady: bool = False,
     ) -> tuple[np.ndarray, list[Window], list[bool], tuple[float, float]]:
         """Return the restored image, its windows, which are left as they are, and its offset.
 
         The offset is `exposure_middle`, at which the picture is shown in windows with a kernel, and
         (0, 0) in frames of a film, which have to be `steady`, or that follow others. A window in
         which the network finds nothing to restore is sharp, whatever would be estimated there; in a
-        photo of such windows nothing is estimated.
+        photo of such windows nothing is estimated. All of it is done in a smaller copy of a large
+        image, to which its detail is added, and so is the image a part of a photo of the size
+        `whole`.
         """
+        copy, o, undo = (
+            self._copied(image, whole),
+            self.deconvolution.options,
+            self.deconvolution.undo,
+        )
         if film is not None:
-            film.begin(image)
+            film.begin(copy)
+        rest = None
         if self.otherwise is None:
-            windows = self._windows(image, whole, film)
-            rest, same = image, [not window.believed for window in windows]
+            windows = self._windows(image, copy, film)
+            same = [not window.believed for window in windows]
         else:
             left = unchanged if film is None else film.left
-            o, restored = self.deconvolution.options, self.otherwise(image)
-            windows = self.deconvolution.places(image)
-            same = left(image, restored, windows, o)
+            restored = self.otherwise(copy)
+            windows = self.deconvolution.places(copy)
+            same = left(copy, restored, windows, o)
             if not all(same):
-                windows = self._windows(image, whole, film)  # larger ones, if the blur is long
-                same = left(image, restored, windows, o)
+                windows = self._windows(image, copy, film)  # larger ones, if the blur is long
+                same = left(copy, restored, windows, o)
                 if isinstance(self.kernel, KernelSheet):  # which says what is sharp
                     sharp = [window.trust > 0 and not window.believed for window in windows]
                     same = [a or b for a, b in zip(same, sharp, strict=True)]
                 else:
                     factors = () if film is None else film.factors(windows)
-                    same = self.deconvolution.needless(image, restored, windows, same, factors)
-                windows = self.deconvolution.instead(image, restored, windows, same)
-            rest = spared(image, restored, windows, same, o)
+                    same = self.deconvolution.needless(copy, restored, windows, same, factors)
+                windows = self.deconvolution.instead(copy, restored, windows, same)
+            rest = spared(copy, restored, windows, same, o)
+        watch = self.watch if film is None else unwatched  # a film's progress is of its frames
+        made = undone(undo, copy, windows, rest, o, watch)
         alone = film is None or film.begins
-        offset = exposure_middle(windows) if alone and not steady else (0.0, 0.0)
-        if any(window.believed for window in windows):
-            otherwise = None if self.otherwise is None else rest
-            watch = self.watch if film is None else unwatched  # a film's progress is of its frames
-            result = self.deconvolution.restore(image, windows, otherwise, watch, offset)
-        else:
-            result = rest.copy()
         if film is not None:
-            result = film.guided(result, windows, same)
-            film.end(result, same)
-        return result, windows, same, offset
+            made = replace(made, picture=film.guided(made.picture, windows, same))
+            film.end(made.picture, same)
+        overlap, windows = o.overlap, scaled(windows, copy, image)
+        if copy is not image:
+            overlap = round(o.overlap * image.shape[0] / copy.shape[0])
+            made = detailed(image, copy, made, windows, overlap, undo.device)
+        offset = exposure_middle(windows) if alone and not steady else (0.0, 0.0)
+        return placed(made.picture, windows, offset, overlap), windows, same, offset
 
     def _with(self) -> str:
         o = self.deconvolution.options
@@ -255,7 +282,7 @@ def size_of_whole(record: Record) -> tuple[int, int] | None:
 def middle_side(height: int, width: int) -> int:
     """Return the side of the window in the middle of a photo."""
     o = WindowOptions()
-    return round(o.window / estimation_scale(height, width, o))
+    return round(o.window / copy_scale(height, width, o))
 
 
 def described(windows: list[Window]) -> Attributes:
@@ -362,16 +389,17 @@ def sheet_of(windows: Sequence[Window], same: Sequence[bool]) -> Attributes:
 # ---- The kernel of a photo as a start ------------------------------------------------------------
 
 
-def search_start(deconvolution: Deconvolution, photo: np.ndarray) -> Estimate:
+def search_start(deblurring: WindowDeblurring, photo: np.ndarray) -> Estimate:
     """Return the blur of a photo (H, W, 3) in [0, 1], and the deblurred photo.
 
     The kernel is that of the most trusted window without specks of less than 2 %, in the smallest
     odd square that contains it; in the picture each window is restored with its own kernel. If the
     photo is too small to estimate a kernel, the estimate is not believed.
     """
-    windows = deconvolution.windows(photo)
-    own = [window for window in windows if window.trust >= deconvolution.options.trust]
-    picture = deconvolution.restore(photo, windows).clip(0, 1) if own else photo
+    restored, windows, _, _ = deblurring.restored(photo, steady=True)
+    least = deblurring.deconvolution.options.trust
+    own = [window for window in windows if window.trust >= least]
+    picture = restored.clip(0, 1) if own else photo
     best = max(own or windows, key=lambda window: window.trust, default=None)
     kernel = torch.ones(1, 1, 1) if best is None else cleaned(best.kernel[None], 0.02, 0.02)
     return Estimate(

@@ -12,11 +12,8 @@ from itertools import product
 from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from blurkit.engine.engine import Canvas
 from blurkit.engine.torch_runner import worker_threads
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
@@ -29,28 +26,32 @@ from blurkit.systems.deconvolution.choice import (
     SHARED,
     Estimates,
     KernelSelection,
-    NonBlindDeconvolution,
-    SelectedKernel,
     SharedKernel,
     copied,
     largest,
     lent,
     promising,
-    shrunk,
     supported,
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
-from blurkit.systems.deconvolution.fourier import centroid, shape, trimmed
+from blurkit.systems.deconvolution.fourier import shape
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
+from blurkit.systems.deconvolution.nonblind import (
+    NonBlindDeconvolution,
+    Watch,
+    mixed,
+    placed,
+    undone,
+    unwatched,
+)
 from blurkit.systems.deconvolution.windows import (
+    SelectedKernel,
     Window,
     around,
     batch,
     blurs,
-    enlarged,
-    estimation_scale,
     helped,
     neighbours,
     rectangles,
@@ -58,9 +59,6 @@ from blurkit.systems.deconvolution.windows import (
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
-
-GROUP = 2
-"""Number of windows that are restored together."""
 
 ENOUGH = 4
 """Number of windows that share a kernel; fewer tell little more than one."""
@@ -101,13 +99,6 @@ Result = TypeVar("Result")
 
 Finished = dict[tuple[int, int], SelectedKernel]
 """The kernels of parts in full size, by the number of the part and of its estimate."""
-
-Watch = Callable[[str, int, int], None]
-"""Called with the name of the stage, the number of windows done, and their total number."""
-
-
-def unwatched(stage: str, done: int, total: int) -> None:
-    """Ignore the progress."""
 
 
 class Deconvolution:
@@ -161,30 +152,24 @@ class Deconvolution:
         self,
         image: np.ndarray,
         watch: Watch = unwatched,
-        whole: Sequence[int] | None = None,
         light: int | None = None,
     ) -> list[Window]:
         """Return the windows of a photo, row by row, each with the kernel that was found in it.
 
-        The blur of a large photo is estimated in a smaller copy; of a part of a photo with the
-        height and width `whole`, at the same scale. In a photo with a side of less than `smallest`
-        pixels there are none. `light` is the index of the gamma if that is known.
+        In a photo with a side of less than `smallest` pixels there are none. `light` is the index
+        of the gamma if that is known.
         """
-        o = self.options
-        if not self.places(image):
+        o, places = self.options, self.places(image)
+        if not places:
             return []
-        height, width = image.shape[:2] if whole is None else whole
-        factor = estimation_scale(int(height), int(width), o)
-        small = shrunk(image, factor)
-        places = [Window(*place) for place in rectangles(small.shape[0], small.shape[1], o)]
-        cuts = [central_crop(place.cut(small), o.seen, o.seen) for place in places]
+        cuts = [central_crop(place.cut(image), o.seen, o.seen) for place in places]
         alone = len(cuts) < ENOUGH or len({cut.shape for cut in cuts}) > 1
         starts = partial(self.choice.starts, light=light or 0, alone=alone)
         found = self.each(starts, cuts, stage="estimate blur", watch=watch)
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        lamps = None if light or largest(cuts[0]) < FULL else self._lamps(small)
+        lamps = None if light or largest(cuts[0]) < FULL else self._lamps(image)
         if lamps:
             light = 0  # that in which they were found
             found = self.each(partial(self.choice.or_lamps, lamps=lamps), cuts, found)
@@ -208,21 +193,19 @@ class Deconvolution:
         median = float(np.median([shape(best.kernel).length for best in chosen]))
         sure = held and np.median(trusts) >= o.sure
         if not (sure and median <= SHORT * FULL):
-            best = self._whole(small, gains, light, not (light or lamps))
+            best = self._whole(image, gains, light, not (light or lamps))
         elif promised < o.margin:  # lights may hide what blurs all the rest
-            best = self._rivalled(small, None, o.long_sizes(small.shape[:2]), gains)
+            best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains)
         else:
             best = None
         if best and ((length := shape(best.kernel).length) >= median or not sure):
-            long = self._long(small, best, around(length, o), watch)
-            return enlarged(long, image, factor, around(length / factor, o))
+            return self._long(image, best, around(length, o), watch)
         trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
         windows = helped(with_kernels(places, chosen, trusted), o.trust)
-        windows = [
+        return [
             replace(window, believed=window.believed or self.believes(best))
             for window, best in zip(windows, chosen, strict=True)
         ]
-        return enlarged(windows, image, factor, o)
 
     def _lamps(self, photo: np.ndarray) -> SharedKernel | None:
         """Return the coarse kernel that makes a photo's lights brightest, None without lamps."""
@@ -438,68 +421,23 @@ class Deconvolution:
             own = window.believed
             if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
                 by_network = batch(restored, [window])[0].clamp(0, 1)
-                (gained,) = self.undo.sharper(by_network, *self._mixed(image, [window], restored))
+                by_kernel = mixed(self.undo, image, [window], restored, o)[:, :3]
+                (gained,) = self.undo.sharper(by_network, *by_kernel)
                 own = gained < 0
             result.append(replace(window, believed=own and not keep))
         return result
 
-    @torch.inference_mode()
     def restore(
         self,
         image: np.ndarray,
-        windows: list[Window],
+        windows: Sequence[Window],
         otherwise: np.ndarray | None = None,
         watch: Watch = unwatched,
         offset: Sequence[float] = (0.0, 0.0),
     ) -> np.ndarray:
-        """Return the photo without the blur of its windows, (H, W, 3) float32, not clamped.
-
-        Windows whose kernel is not believed show `otherwise` (None: the photo as it is), which is
-        joined with the result of the others. The picture in these is where the kernels' centroids
-        are, moved by `offset` pixels (down, right); known kernels have their middle as origin.
-        """
-        canvas = Canvas(image.shape[0], image.shape[1], 3, self.options.overlap)
-        fallback = image if otherwise is None else otherwise
-        believed = [window for window in windows if window.believed]
-        for window in windows:
-            if not window.believed:
-                canvas.add(window.top, window.left, window.cut(fallback))
-        for first in range(0, len(believed), GROUP):
-            group = believed[first : first + GROUP]
-            mixed = self._mixed(image, group, otherwise)
-            for window, own in zip(group, shifted(mixed, offset), strict=True):
-                canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
-            watch("undo blur", first + len(group), len(believed))
-        if not believed or believed[0].centred:
-            return canvas.image()
-        picture = torch.from_numpy(canvas.image()).permute(2, 0, 1)[None]
-        back = shifted(picture, [-float(by) for by in centroid(believed[0].kernel.double())])
-        return back[0].permute(1, 2, 0).contiguous().numpy()
-
-    @torch.inference_mode()
-    def _mixed(
-        self, image: np.ndarray, windows: Sequence[Window], otherwise: np.ndarray | None
-    ) -> Tensor:
-        """Return windows (N, 3, H, W) without their blur where that may help, on the CPU.
-
-        The rest is `otherwise` (None: the photo), which a network that `joins` drafts joins as
-        well. One half of each is where the expected improvement is `margin`, or where a draft is
-        joined and none is expected; kernels whose origin is known are used everywhere.
-        """
-        kernels = trimmed(torch.stack([window.kernel for window in windows]))
-        gammas = [window.gamma for window in windows]
-        photos = batch(image, windows)
-        rest = photos if otherwise is None else batch(otherwise, windows)
-        joined = otherwise is not None and self.undo.joins
-        results, better = self.undo(photos, kernels, gammas, rest if joined else None)
-        margin = 0 if joined else self.options.margin
-        better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
-        weights = torch.sigmoid(self.options.decision * (better - margin))
-        weights = F.interpolate(weights, scale_factor=8, mode="bilinear")
-        height, width = results.shape[-2:]
-        weights = weights[..., :height, :width].cpu()
-        weights[torch.tensor([not window.centred for window in windows])] = 1
-        return rest + weights * (results.cpu() - rest)
+        """Return what `undone` does, with the picture `placed` by an offset."""
+        made = undone(self.undo, image, windows, otherwise, self.options, watch)
+        return placed(made.picture, windows, offset, self.options.overlap)
 
 
 def shipped_estimator() -> BlurEstimator:
@@ -517,16 +455,3 @@ def length_in_photo(kernel: Tensor, size: int) -> float:
 def in_colour(image: np.ndarray) -> np.ndarray:
     """Return an image (H, W, C) with three equal channels if it has one."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-
-
-def shifted(images: Tensor, offset: Sequence[float]) -> Tensor:
-    """Return images (N, C, H, W) moved by pixels (down, right), also by parts of one.
-
-    What enters at a border repeats the border.
-    """
-    if max(map(abs, offset)) < 1e-3:  # places in an image are hardly more exact
-        return images
-    down, right = (-2 * by / side for by, side in zip(offset, images.shape[-2:], strict=True))
-    matrix = images.new_tensor([[1, 0, right], [0, 1, down]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, "bicubic", "border", align_corners=False)

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas, starts
-from blurkit.systems.deconvolution.choice import SelectedKernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import (
     halfway,
     kernel_agreement,
+    kernels_at,
     padded,
-    resized_kernels,
     shape,
 )
 from blurkit.systems.deconvolution.lights import CLIPPED
@@ -56,6 +56,20 @@ class Window:
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
+@dataclass(frozen=True)
+class SelectedKernel:
+    """A kernel (side, side), and the trust in it, 0 to 1.
+
+    `gamma` is the exponent from pixel values to the light that it blurs, `gain` the mean
+    `improvement` that it promises.
+    """
+
+    kernel: Tensor
+    gamma: float
+    trust: float
+    gain: float
+
+
 def batch(image: np.ndarray, windows: Sequence[Window]) -> Tensor:
     """Return the parts of an image (H, W, 3) in windows of one size, as (N, 3, h, w)."""
     return torch.from_numpy(np.stack([w.cut(image) for w in windows])).permute(0, 3, 1, 2)
@@ -71,8 +85,8 @@ def rectangles(
             yield top, left, *size
 
 
-def estimation_scale(height: int, width: int, options: WindowOptions) -> float:
-    """Return by what factor a photo is shrunk to estimate its blur."""
+def copy_scale(height: int, width: int, options: WindowOptions) -> float:
+    """Return by what factor a photo is shrunk to find its blur and to undo it."""
     return min(1.0, (options.megapixels * 1e6 / (height * width)) ** 0.5)
 
 
@@ -134,21 +148,37 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
     return result
 
 
-def enlarged(
-    windows: list[Window], photo: np.ndarray, factor: float, options: WindowOptions
-) -> list[Window]:
-    """Return windows of a photo (H, W, C) with the nearest kernels of a copy shrunk by `factor`."""
-    if factor == 1:
-        return windows
-    side = round(windows[0].kernel.shape[-1] / factor) | 1
-    kernels = [resized_kernels(window.kernel[None], side)[0] for window in windows]
-    centres = np.array([window.centre for window in windows]) / factor
+def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return an image (H, W, C) with this height and width, antialiased if it becomes smaller."""
+    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    less = height < image.shape[0] or width < image.shape[1]
+    mode = "bilinear" if less else "bicubic"
+    new = F.interpolate(batch, (height, width), mode=mode, antialias=less)
+    return new[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return resized(image, height, width)
+
+
+def scaled(windows: Sequence[Window], image: np.ndarray, other: np.ndarray) -> list[Window]:
+    """Return the windows of an image (H, W, C), with their kernels, in another size of it."""
+    if image.shape == other.shape:
+        return [*windows]
+    rows, columns = (new / old for new, old in zip(other.shape[:2], image.shape[:2], strict=True))
     result = []
-    for place in rectangles(photo.shape[0], photo.shape[1], options):
-        own = place[0] + place[2] / 2, place[1] + place[3] / 2
-        nearest = int(np.square(centres - own).sum(1).argmin())
-        near = windows[nearest]
-        result.append(Window(*place, kernels[nearest], near.gamma, near.trust, near.believed))
+    for window in windows:
+        height, width = round(window.height * rows), round(window.width * columns)
+        top = round((window.top + window.height) * rows) - height  # the last one ends at the border
+        left = round((window.left + window.width) * columns) - width
+        side = 2 * round((window.kernel.shape[-1] * rows - 1) / 2) + 1
+        kernel = kernels_at(window.kernel[None], side)[0]
+        place = {"top": top, "left": left, "height": height, "width": width}
+        result.append(replace(window, kernel=kernel, **place))
     return result
 
 
@@ -158,7 +188,7 @@ def known(
     """Return the windows of a photo that was blurred by one kernel (h, w) all over."""
     size = max(kernel.shape) | 1
     blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
-    places = rectangles(image.shape[0], image.shape[1], options)
+    places = rectangles(image.shape[0], image.shape[1], around(shape(blur).length, options))
     return [Window(*place, blur, gamma, centred=False) for place in places]
 
 

@@ -1,5 +1,7 @@
 """Photos and blurs that deconvolution is tried on, and how close its results are."""
 
+from dataclasses import replace
+
 import numpy as np
 import skimage.data
 import torch
@@ -8,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 from blurkit.synthesis.kernels import random_trajectory_kernel
+from blurkit.systems.deconvolution.photo import Deconvolution
 
 GAMMA = 2.2
 
@@ -52,3 +55,9 @@ def psnr(image: np.ndarray, sharp: np.ndarray, border: int = 0) -> float:
 def batch(*images: np.ndarray) -> Tensor:
     """Images or kernels (H, W) as (N, H, W) float32."""
     return torch.from_numpy(np.stack(images).astype(np.float32))
+
+
+def engine_of(deconvolution: Deconvolution, **options: int | float) -> Deconvolution:
+    """One of the same network, with other options."""
+    network, others = deconvolution.undo.network, replace(deconvolution.options, **options)
+    return Deconvolution(network, others, "cpu", "fp32")

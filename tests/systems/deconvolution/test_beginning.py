@@ -9,7 +9,7 @@ import torch
 from blurkit.io.records import Record
 from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
-from blurkit.systems.deconvolution.inference import search_start
+from blurkit.systems.deconvolution.inference import WindowDeblurring, search_start
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.search import Search, advance
@@ -24,7 +24,7 @@ KERNEL, SIDE = shake(1, 15), 25
 @pytest.fixture(scope="module")
 def estimator(deconvolution: Deconvolution) -> Estimator:
     """What the weights that come with blurkit find, kernels up to 21 pixels."""
-    return partial(search_start, deconvolution)
+    return partial(search_start, WindowDeblurring(deconvolution, ""))
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from blurkit.systems.deconvolution.choice import (
-    Estimates,
-    KernelSelection,
-    NonBlindDeconvolution,
-    SelectedKernel,
-    copied,
-    supported,
-)
+from blurkit.systems.deconvolution.choice import Estimates, KernelSelection, copied, supported
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, resized_kernels
+from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
 from blurkit.systems.deconvolution.photo import Deconvolution, shipped_estimator
+from blurkit.systems.deconvolution.windows import SelectedKernel
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 PHOTOS = ("astronaut", "coffee", "chelsea")

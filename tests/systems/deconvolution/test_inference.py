@@ -14,8 +14,9 @@ from blurkit.io.records import Record, from_float, to_float
 from blurkit.options import Placement
 from blurkit.synthesis.kernels import splat
 from blurkit.systems.deconvolution.inference import WindowDeblurring, windows_summary
-from blurkit.systems.deconvolution.photo import Deconvolution, Watch, unwatched
-from blurkit.systems.deconvolution.windows import Window, exposure_middle, known
+from blurkit.systems.deconvolution.nonblind import Watch, unwatched
+from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import Window, exposure_middle, known, resized, shrunk
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import masked
@@ -176,6 +177,28 @@ def test_where_the_network_finds_nothing_to_restore_no_estimate_counts(told: Tol
     assert np.abs(done.images["restored"] - blurry)[:, 140:].max() > 0.05
     assert [done.attrs[f"restored_{what}"] for what in ("windows", "believed", "left")] == [4, 0, 2]
     assert stages == ["estimate blur"]
+
+
+class Doubtful(Told):
+    """Believes nothing."""
+
+    def windows(self, image: np.ndarray, *given: Any) -> list[Window]:
+        return [replace(window, believed=False) for window in super().windows(image, *given)]
+
+
+def test_a_large_photo_changes_as_its_small_copy_does(told: Told) -> None:
+    """What a network leaves in the copy stays to the bit, and what it adds is added."""
+    options = replace(told.options, megapixels=0.02)
+    large = Doubtful(told.undo.network, options, "cpu", "fp32")
+    given, _ = record(np.float32)
+    blurry = given.images["blur"]
+    copy = shrunk(blurry, (0.02e6 / blurry[..., 0].size) ** 0.5)
+    for network, most in ((Identity(), 0.0), (Dimmed(), 0.1)):
+        engine = torch_engine(network, Placement("cpu", "fp32", 64))
+        done = WindowDeblurring(large, "some.pt", otherwise=engine)(given).images["restored"]
+        change = resized(engine(copy) - copy, *blurry.shape[:2])
+        np.testing.assert_allclose(done, (blurry + change).clip(0, 1), atol=1e-5)
+        assert most <= np.abs(done - blurry).max() <= 2 * most
 
 
 def test_nothing_is_estimated_if_the_network_finds_nothing_to_restore(told: Told) -> None:

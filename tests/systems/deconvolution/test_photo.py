@@ -14,15 +14,15 @@ from torch import Tensor
 
 from blurkit.io.records import central_crop
 from blurkit.synthesis.kernels import splat
-from blurkit.systems.deconvolution.choice import SelectedKernel
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.fourier import halfway, kernel_agreement, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.photo import Deconvolution, Watch, shifted, shrunk
+from blurkit.systems.deconvolution.nonblind import Watch
+from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import (
+    SelectedKernel,
     Window,
     blurs,
-    enlarged,
     exposure_middle,
     helped,
     known,
@@ -31,15 +31,9 @@ from blurkit.systems.deconvolution.windows import (
     typical,
     unchanged,
 )
-from tests.systems.deconvolution.photos import batch, noise, photo, psnr, shake, taken
+from tests.systems.deconvolution.photos import batch, engine_of, noise, photo, psnr, shake, taken
 
 SMALL = WindowOptions(window=96, overlap=24, seen=96)
-
-
-def engine_of(deconvolution: Deconvolution, **options: int | float) -> Deconvolution:
-    """One of the same network, with other options."""
-    network, others = deconvolution.undo.network, replace(deconvolution.options, **options)
-    return Deconvolution(network, others, "cpu", "fp32")
 
 
 def given(seed: int, size: int = 15) -> Tensor:
@@ -272,50 +266,6 @@ def test_the_middle_of_a_photo() -> None:
     np.testing.assert_array_equal(central_crop(image, 101, 101), image)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.25, 0.7])
-def test_shrinking_keeps_light_in_its_place(factor: float) -> None:
-    def waves(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        channels = [0.5 + 0.4 * np.sin((3 * rows + 2 * columns) / 100 + c) for c in range(3)]
-        return np.stack(channels, 2).astype(np.float32)
-
-    whole = waves(*np.mgrid[:200, :300])
-    small = shrunk(whole, factor)
-    assert small.shape == (round(200 * factor), round(300 * factor), 3)
-    rows, columns = (np.mgrid[: small.shape[0], : small.shape[1]] + 0.5) / factor - 0.5
-    np.testing.assert_allclose(small, waves(rows, columns), atol=0.01)
-    np.testing.assert_array_equal(shrunk(whole, 1), whole)
-    stripes = np.zeros((66, 66, 3), np.float32)
-    stripes[:, ::2] = 1
-    inside = shrunk(stripes, 1 / 3)[2:-2, 2:-2]
-    np.testing.assert_allclose(inside, 0.5, atol=0.06)  # they do not become coarser ones
-
-
-def test_kernels_of_a_smaller_copy_are_enlarged() -> None:
-    image = np.zeros((800, 1200, 3), np.float32)
-    options = WindowOptions(window=384, overlap=48)
-    kernels = [stroke(0, 1), stroke(1, 0)]
-    windows = [
-        Window(*place, kernels[number % 2], trust=0.6 + 0.1 * number, believed=number > 0)
-        for number, place in enumerate(rectangles(400, 600, options))
-    ]
-    assert len(windows) == 4
-    result = enlarged(windows, image, 0.5, options)
-    assert [*map(place, result)] == list(rectangles(800, 1200, options))
-    for window in result:
-        form = shape(window.kernel)
-        assert window.kernel.shape == (51, 51)
-        assert float(window.kernel.sum()) == pytest.approx(1, abs=1e-5)
-        down, across = window.centre[0] - 400, window.centre[1] - 600
-        low, right = down > 0, across > 0
-        if abs(down) < 1 or abs(across) < 1:
-            continue
-        assert abs((form.angle - (90 if right else 0) + 90) % 180 - 90) < 1
-        assert form.length == pytest.approx(2 * math.sqrt(80), rel=0.05)
-        assert window.trust == pytest.approx(0.6 + 0.1 * (2 * low + right))
-        assert window.believed == (low or right)
-    assert enlarged(windows, image, 1, options) is windows
-
-
 def grid(kernels: list[Tensor], believed: list[bool]) -> list[Window]:
     """Nine windows, three in a row, 96 pixels each, sharing 24."""
     each = zip(rectangles(240, 240, SMALL), kernels, believed, strict=True)
@@ -431,86 +381,6 @@ def test_the_middle_of_an_exposure_is_that_of_what_is_believed_and_nearly_straig
     assert exposure_middle([whole(arc, 1, True), whole(tail, 1, False)]) == tuple(halfway(arc))
     assert exposure_middle([whole(corner, 1, True)] * 2) == (0, 0)
     assert exposure_middle([whole(arc, 1, False)]) == (0, 0) == exposure_middle([])
-
-
-def test_images_are_moved_by_parts_of_a_pixel() -> None:
-    image = photo("coffee", 90, 120)
-    images = batch(*np.moveaxis(image, 2, 0))[None]
-    for offset in ((2, -3), (0.5, 0.25)):
-        expected = ndimage.shift(image, (*offset, 0), order=3, mode="nearest")
-        moved = shifted(images, offset)[0].permute(1, 2, 0).numpy()
-        assert psnr(moved, expected) > 40
-        assert psnr(moved, image) < 30
-    by_whole = shifted(images, (2, -3))
-    np.testing.assert_allclose(by_whole[..., 2:, :-3], images[..., :-2, 3:], atol=1e-4)
-    np.testing.assert_allclose(by_whole[..., 2:, -1], images[..., :-2, -1], atol=1e-4)
-
-
-def test_a_known_kernel_away_from_the_middle_moves_the_picture(
-    deconvolution: Deconvolution,
-) -> None:
-    """The blur is undone as it was: `y = x * k`, whatever the centroid."""
-    sharp, kernel = photo("coffee", 160, 192), np.pad(shake(1, 11), ((0, 6), (4, 2)))
-    blurry = taken(sharp, kernel)
-    windows = known(blurry, kernel, deconvolution.options)
-    restored = deconvolution.restore(blurry, windows)
-    assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
-    centred = [replace(window, centred=True) for window in windows]
-    assert psnr(deconvolution.restore(blurry, centred), sharp, 20) < psnr(restored, sharp, 20) - 4
-
-
-def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> None:
-    """Two halves of a photo, each with its own kernel, and a third in which none is believed."""
-    sharp, kernels = photo("coffee", 160, 400), [shake(1, 13), shake(0, 13)]
-    engine = engine_of(deconvolution, window=160, overlap=40)
-    places = list(rectangles(160, 400, engine.options))
-    assert [place[1] for place in places] == [0, 120, 240]
-    first, second = (taken(sharp, kernel) for kernel in kernels)
-    blurry = np.hstack([first[:, :140], second[:, 140:]])
-    windows = [
-        Window(*places[0], batch(kernels[0])[0], centred=False),
-        Window(*places[1], batch(kernels[1])[0], centred=False),
-        Window(*places[2], batch(kernels[1])[0], trust=0.1, believed=False),
-    ]
-    restored = engine.restore(blurry, windows)
-    left, centre, right = (slice(12, 108), slice(170, 228), slice(280, None))
-    for part in (left, centre):
-        before, after, there = (x[20:-20, part] for x in (blurry, restored, sharp))
-        assert psnr(after, there) > psnr(before, there) + 3
-    np.testing.assert_allclose(restored[:, right], blurry[:, right], atol=1e-6)
-    other = engine.restore(blurry, windows, np.full_like(blurry, 0.25))
-    np.testing.assert_allclose(other[:, right], 0.25, atol=1e-6)
-    steps = np.abs(np.diff(other[:, 241:281].mean((0, 2))))
-    assert steps.max() < 0.03  # blended, not cut
-
-
-def test_what_a_network_made_of_the_photo_takes_part(deconvolution: Deconvolution) -> None:
-    """With a good draft a photo is restored better, with the photo itself hardly worse."""
-    sharp, kernel = photo("coffee", 160, 192), shake(1, 13)
-    blurry = taken(sharp, kernel)
-    window = [Window(0, 0, 160, 192, batch(kernel)[0])]
-    good = (sharp + noise(sharp.shape, 0.01)).astype(np.float32)
-    reached, poor, better = (
-        psnr(deconvolution.restore(blurry, window, *draft), sharp)
-        for draft in ((), (blurry,), (good,))
-    )
-    assert poor > reached - 0.5
-    assert better > reached + 1
-
-
-@pytest.mark.slow
-def test_a_photo_of_more_pixels_is_estimated_on_a_smaller_copy(
-    deconvolution: Deconvolution,
-) -> None:
-    sharp, kernel = photo("coffee", 300, 420), shake(1, 21)
-    blurry = taken(sharp, kernel)
-    engine = engine_of(deconvolution, megapixels=0.06, window=200)
-    windows = engine.windows(blurry)
-    assert [*map(place, windows)] == list(rectangles(300, 420, engine.options))
-    factor = math.sqrt(0.06e6 / 300 / 420)
-    assert {w.kernel.shape[-1] for w in windows} == {round(41 / factor) | 1}
-    best = max(windows, key=lambda window: window.trust)
-    assert best.believed and float(kernel_agreement(best.kernel[None], batch(kernel))) > 0.75
 
 
 def test_estimating_leaves_threads_as_they_were(deconvolution: Deconvolution) -> None:

@@ -1,0 +1,299 @@
+"""Non-blind deconvolution: photos without the blur of windows whose kernels are known."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blurkit.engine.engine import Canvas
+from blurkit.engine.torch_runner import autocast, channels_last, choose_device, choose_precision
+from blurkit.options import Precision
+from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shape, trimmed
+from blurkit.systems.deconvolution.lights import Lights, lights
+from blurkit.systems.deconvolution.networks import Deconvolver, Restored
+from blurkit.systems.deconvolution.restoration import with_residual
+from blurkit.systems.deconvolution.windows import Window, batch, scaled, shrunk
+
+GROUP = 2
+"""Number of windows that are restored together."""
+
+LONGEST = 45.0
+"""Length of the longest blur that the network undoes, pixels: it was trained on kernels of 41. What
+has longer blur is restored in a small copy. Of 16 photos under long blur, with their true kernels,
+copies in which it is about 50 pixels long gained 0.7 dB more than the photos themselves."""
+
+Watch = Callable[[str, int, int], None]
+"""Called with the name of the stage, the number of windows done, and their total number."""
+
+
+def unwatched(stage: str, done: int, total: int) -> None:
+    """Ignore the progress."""
+
+
+class NonBlindDeconvolution:
+    """A network that deconvolves photos of any size with known kernels, on a device.
+
+    The network is moved there and put into eval mode. `joins` says whether it accepts drafts.
+    """
+
+    def __init__(self, network: Deconvolver, device: str, precision: Precision) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self.network = network.eval().to(self.device)
+        self.joins = network.options["drafts"]
+        channels_last(self.network)
+
+    @torch.inference_mode()
+    def __call__(
+        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float], drafts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return photos (N, 3, H, W) without the blur of kernels (N, h, w), and the improvement.
+
+        The latter is `improvement`; with `drafts`, shaped like the photos, it is that of these.
+        """
+        height, width = photos.shape[-2:]
+        known = self._known(photos, kernels, gammas)
+        inputs, kernels, noise, gamma = known
+        lamps = lights(inputs, kernels, gamma)
+        made = self._made(known, None if drafts is None else self._padded(drafts), lamps)
+        image = with_residual(made.image.float(), inputs, kernels, gamma, noise, lamps)
+        return image[..., :height, :width], improvement(made)
+
+    @torch.inference_mode()
+    def promises(self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]) -> Tensor:
+        """Return the mean improvement (N,) that kernels promise for photos (N, 3, H, W)."""
+        return improvement(self._made(self._known(photos, kernels, gammas))).mean((1, 2, 3))
+
+    @torch.inference_mode()
+    def sharper(self, photo: Tensor, *changed: Tensor) -> list[float]:
+        """Return the mean improvement of changed photos (3, H, W), seen as photos without blur."""
+        every = torch.stack([photo, *(image.clamp(0, 1) for image in changed)])
+        known = self._known(every, torch.ones(len(every), 1, 1), [2.2] * len(every))
+        errors = self._made(known).errors[:, 0].float().mean((1, 2))
+        return (errors[0] - errors[1:]).tolist()
+
+    @torch.inference_mode()
+    def briefly(self, photo: Tensor, kernel: Tensor, gamma: float) -> Tensor:
+        """Return a photo (3, H, W) without the blur of a kernel (h, w), by the first step alone."""
+        height, width = photo.shape[-2:]
+        inputs, kernels, noise, gammas = self._known(photo[None], kernel[None], [gamma])
+        with autocast(self.device, self.dtype):
+            _, image, _ = self.network.first_step(inputs, kernels, noise, gammas)
+        return image[0, :, :height, :width].float()
+
+    def _made(
+        self, known: tuple[Tensor, ...], drafts: Tensor | None = None, lamps: Lights | None = None
+    ) -> Restored:
+        """Return what the network makes of the results of `_known`."""
+        with autocast(self.device, self.dtype):
+            return self.network(*known, drafts=drafts, lights=lamps)
+
+    def _known(
+        self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
+    ) -> tuple[Tensor, ...]:
+        """Return photos, kernels, noise and gammas as the network takes them."""
+        inputs = self._padded(photos)
+        noise, gamma = measured_noise(inputs), inputs.new_tensor(list(gammas))
+        return inputs, kernels.to(self.device), noise, gamma
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) on the device, with sides that the network takes."""
+        height, width = images.shape[-2:]
+        missing = (0, -width % self.network.multiple, 0, -height % self.network.multiple)
+        return F.pad(images, missing, mode="replicate").to(self.device)
+
+
+def improvement(made: Restored) -> Tensor:
+    """Return the expected improvement (N, 1, rows, columns) of photos in blocks of 8x8 pixels.
+
+    It is the logarithm of the ratio of the photo's expected error to the result's.
+    """
+    return (made.errors[:, :1] - made.errors[:, 1:]).float()
+
+
+@dataclass(frozen=True)
+class Undone:
+    """A photo (H, W, 3) without the blur of its windows.
+
+    The picture is where the kernels' centroids are. `share` (H, W, 1) is how much of it, 0 to 1,
+    was made with kernels.
+    """
+
+    picture: np.ndarray
+    share: np.ndarray
+
+
+@torch.inference_mode()
+def undone(
+    undo: NonBlindDeconvolution,
+    image: np.ndarray,
+    windows: Sequence[Window],
+    otherwise: np.ndarray | None,
+    options: WindowOptions,
+    watch: Watch = unwatched,
+) -> Undone:
+    """Return a photo (H, W, 3) without the blur of its windows, float32, not clamped.
+
+    Windows whose kernel is not believed show `otherwise` (None: the photo as it is), which is
+    joined with the result of the others. Long blur is undone in a small copy, to which `detailed`
+    adds what only the photo shows.
+    """
+    believed = [window for window in windows if window.believed]
+    if not believed:
+        fallback = image if otherwise is None else otherwise
+        return Undone(fallback.copy(), np.zeros((*image.shape[:2], 1), np.float32))
+    length = float(np.median([shape(window.kernel).length for window in believed]))
+    if length <= LONGEST:
+        return _blended(undo, image, windows, otherwise, options, watch)
+    scale = LONGEST / length
+    copy, rest = shrunk(image, scale), None if otherwise is None else shrunk(otherwise, scale)
+    small = replace(options, overlap=round(options.overlap * scale))
+    made = _blended(undo, copy, scaled(windows, image, copy), rest, small, watch)
+    return detailed(image, copy, made, windows, options.overlap, undo.device)
+
+
+def _blended(
+    undo: NonBlindDeconvolution,
+    image: np.ndarray,
+    windows: Sequence[Window],
+    otherwise: np.ndarray | None,
+    options: WindowOptions,
+    watch: Watch,
+) -> Undone:
+    """Return what `undone` does, of windows some of which are believed, in the photo itself."""
+    fallback = image if otherwise is None else otherwise
+    believed = [window for window in windows if window.believed]
+    canvas = Canvas(image.shape[0], image.shape[1], 4, options.overlap)
+    for window in windows:
+        if not window.believed:
+            rest = window.cut(fallback)
+            canvas.add(window.top, window.left, np.pad(rest, ((0, 0), (0, 0), (0, 1))))
+    for first in range(0, len(believed), GROUP):
+        group = believed[first : first + GROUP]
+        for window, own in zip(group, mixed(undo, image, group, otherwise, options), strict=True):
+            canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
+        watch("undo blur", first + len(group), len(believed))
+    result = canvas.image()
+    return Undone(np.ascontiguousarray(result[..., :3]), result[..., 3:])
+
+
+@torch.inference_mode()
+def mixed(
+    undo: NonBlindDeconvolution,
+    image: np.ndarray,
+    windows: Sequence[Window],
+    otherwise: np.ndarray | None,
+    options: WindowOptions,
+) -> Tensor:
+    """Return windows without their blur where that may help, and that share: (N, 4, H, W), CPU.
+
+    The rest is `otherwise` (None: the photo), which a network that `joins` drafts joins as well.
+    One half of each is where the expected improvement is `margin`, or where a draft is joined and
+    none is expected; kernels whose origin is known are used everywhere.
+    """
+    kernels = trimmed(torch.stack([window.kernel for window in windows]))
+    gammas = [window.gamma for window in windows]
+    photos = batch(image, windows)
+    rest = photos if otherwise is None else batch(otherwise, windows)
+    joined = otherwise is not None and undo.joins
+    results, better = undo(photos, kernels, gammas, rest if joined else None)
+    margin = 0 if joined else options.margin
+    better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
+    weights = torch.sigmoid(options.decision * (better - margin))
+    weights = F.interpolate(weights, scale_factor=8, mode="bilinear")
+    height, width = results.shape[-2:]
+    weights = weights[..., :height, :width].cpu()
+    weights[torch.tensor([not window.centred for window in windows])] = 1
+    return torch.cat([rest + weights * (results.cpu() - rest), weights], 1)
+
+
+@torch.inference_mode()
+def detailed(
+    image: np.ndarray,
+    copy: np.ndarray,
+    made: Undone,
+    windows: Sequence[Window],
+    overlap: int,
+    device: torch.device,
+) -> Undone:
+    """Return what was `made` of a small copy of a photo in the size of the photo (H, W, 3).
+
+    `windows` are those of the photo, blended over `overlap` pixels. What the copy does not show
+    comes from the photo: by its kernels, as in `with_residual`; as it is where none was used.
+    """
+    if np.array_equal(made.picture, copy):
+        return Undone(image.copy(), made.share)
+    height, width = image.shape[:2]
+    parts = np.concatenate([made.picture, made.picture - copy, made.share], 2)
+    small = torch.from_numpy(parts).permute(2, 0, 1)[None]
+    canvas = Canvas(height, width, 4, overlap)
+    for window in windows or [Window(0, 0, height, width, believed=False)]:
+        start, change, share = enlarged(small, window, height, width).split([3, 3, 1], 1)
+        photo = batch(image, [window])
+        own = photo + change
+        if window.believed:
+            photo, start = photo.to(device), start.to(device)
+            kernel, gamma = (
+                trimmed(window.kernel[None]).to(device),
+                start.new_tensor([window.gamma]),
+            )
+            lamps = lights(photo, kernel, gamma)
+            sharp = with_residual(start, photo, kernel, gamma, measured_noise(photo), lamps)
+            own = own + share * (sharp.cpu() - own)
+        both = torch.cat([own, share], 1)[0].permute(1, 2, 0)
+        canvas.add(window.top, window.left, both.numpy())
+    result = canvas.image()
+    return Undone(result[..., :3], result[..., 3:])
+
+
+def enlarged(copy: Tensor, window: Window, height: int, width: int) -> Tensor:
+    """Return the part of a small copy (1, C, h, w) of a photo (height, width) in a window of it."""
+    down, right = (
+        2 * at / side - 1 for at, side in zip(window.centre, (height, width), strict=True)
+    )
+    matrix = copy.new_tensor([[window.width / width, 0, right], [0, window.height / height, down]])
+    size = [1, copy.shape[1], window.height, window.width]
+    grid = F.affine_grid(matrix[None], size, align_corners=False)
+    return F.grid_sample(copy, grid, "bicubic", "border", align_corners=False)
+
+
+def placed(
+    picture: np.ndarray, windows: Sequence[Window], offset: Sequence[float], overlap: int
+) -> np.ndarray:
+    """Return the picture (H, W, 3) of `Undone` where it belongs.
+
+    In believed windows that is `offset` pixels (down, right) from the kernels' centroids; if the
+    origin of the kernels is known, all of it is where that is.
+    """
+    believed = [window for window in windows if window.believed]
+    known = bool(believed) and not believed[0].centred
+    if known:
+        offset = [-float(by) for by in centroid(believed[0].kernel.double())]
+    elif not believed or not any(offset):
+        return picture
+    image = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    result = shifted(image, offset)[0].permute(1, 2, 0).contiguous().numpy()
+    if known or len(believed) == len(windows):
+        return result
+    canvas = Canvas(picture.shape[0], picture.shape[1], 1, overlap)
+    for window in windows:
+        flag = np.full((window.height, window.width, 1), window.believed, np.float32)
+        canvas.add(window.top, window.left, flag)
+    return picture + canvas.image() * (result - picture)
+
+
+def shifted(images: Tensor, offset: Sequence[float]) -> Tensor:
+    """Return images (N, C, H, W) moved by pixels (down, right), also by parts of one.
+
+    What enters at a border repeats the border.
+    """
+    if max(map(abs, offset)) < 1e-3:  # places in an image are hardly more exact
+        return images
+    down, right = (-2 * by / side for by, side in zip(offset, images.shape[-2:], strict=True))
+    matrix = images.new_tensor([[1, 0, right], [0, 1, down]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, "bicubic", "border", align_corners=False)
