@@ -225,9 +225,9 @@ def detailed(
     `windows` are those of the photo, blended over `overlap` pixels. What the copy does not show
     comes from the photo: by its kernels, as in `with_residual`; as it is where none was used.
     """
-    if np.array_equal(made.picture, copy):
-        return Undone(image.copy(), made.share)
     height, width = image.shape[:2]
+    if np.array_equal(made.picture, copy):
+        return Undone(image.copy(), np.zeros((height, width, 1), np.float32))
     parts = np.concatenate([made.picture, made.picture - copy, made.share], 2)
     small = torch.from_numpy(parts).permute(2, 0, 1)[None]
     canvas = Canvas(height, width, 4, overlap)
@@ -237,10 +237,8 @@ def detailed(
         own = photo + change
         if window.believed:
             photo, start = photo.to(device), start.to(device)
-            kernel, gamma = (
-                trimmed(window.kernel[None]).to(device),
-                start.new_tensor([window.gamma]),
-            )
+            kernel = trimmed(window.kernel[None]).to(device)
+            gamma = start.new_tensor([window.gamma])
             lamps = lights(photo, kernel, gamma)
             sharp = with_residual(start, photo, kernel, gamma, measured_noise(photo), lamps)
             own = own + share * (sharp.cpu() - own)
