@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from blurkit.io.records import Record
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, shape
 from blurkit.systems.deconvolution.inference import WindowDeblurring
-from blurkit.systems.deconvolution.nonblind import shifted
+from blurkit.systems.deconvolution.nonblind import Undone, detailed, shifted
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import (
     Window,
@@ -171,3 +172,14 @@ def test_a_large_photo_is_restored_in_a_small_copy_with_its_detail(
     grown = resized(alone.image("restored"), 300, 420)
     assert psnr(restored, sharp, 20) > psnr(grown, sharp, 20) + 0.2
     assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 3
+
+
+def test_what_nothing_changed_in_a_copy_is_the_photo(deconvolution: Deconvolution) -> None:
+    """To the bit, and no kernel made any of it, though windows with kernels are there."""
+    image = photo("coffee", 120, 160).astype(np.float32)
+    copy = shrunk(image, 0.5)
+    windows = known(image, shake(1, 9), deconvolution.options)
+    made = Undone(copy.copy(), np.ones((60, 80, 1), np.float32))
+    result = detailed(image, copy, made, windows, 24, torch.device("cpu"))
+    np.testing.assert_array_equal(result.picture, image)
+    assert result.share.shape == (120, 160, 1) and not result.share.any()
