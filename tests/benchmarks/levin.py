@@ -41,6 +41,7 @@ from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from tests.benchmarks import inversion, pages
 from tests.shared import shared_folder
+from tests.systems.deconvolution.photos import without_blur
 
 CROP, REACH = 15, 10
 
@@ -132,7 +133,7 @@ def methods(deconvolution: Deconvolution) -> dict[str, Undo]:
     def learned(photo: np.ndarray, kernel: Tensor) -> np.ndarray:
         colour = np.repeat(photo[:, :, None], 3, axis=2)
         windows = known(colour, kernel.numpy(), deconvolution.options, gamma=1.0)
-        return deconvolution.restore(colour, windows).mean(2)
+        return without_blur(deconvolution, colour, windows).mean(2)
 
     return {
         "Wiener": classical(inversion.wiener, 200),
@@ -158,7 +159,7 @@ def measure(folder: Path, count: int | None) -> dict[str, Any]:
         row["blurry"] = aligned_error(blurry, sharp)
         for kind, kernel in (("known", truth), ("estimated", window.kernel)):
             row[kind] = {method: scored(run, blurry, sharp, kernel) for method, run in undo.items()}
-        chosen = deconvolution.restore(colour, [window]).mean(2)
+        chosen = without_blur(deconvolution, colour, [window]).mean(2)
         rows.append(row | {"as it chooses": rounded_error(chosen, sharp)})
     return {"window": deconvolution.options.as_dict(), "pairs": rows}
 

@@ -34,6 +34,7 @@ from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import known
 from tests.benchmarks import inversion, pages
 from tests.shared import shared_folder
+from tests.systems.deconvolution.photos import without_blur
 
 GAMMA = 2.2
 NOISE = (1, 2, 4)
@@ -128,7 +129,7 @@ def measure(folder: Path, count: int | None) -> dict[str, Any]:
         sharp, photo = record.image("sharp"), to_float(record.image("blur"))
         started = time.perf_counter()
         windows = deconvolution.windows(photo)
-        chosen = deconvolution.restore(photo, windows, chooser.otherwise(photo))
+        chosen = without_blur(deconvolution, photo, windows, chooser.otherwise(photo))
         seconds = time.perf_counter() - started
         row: dict[str, Any] = {"name": record.name, "noise": record.attrs["noise"]}
         row["blurry"] = psnr(record.image("blur"), sharp)
@@ -154,7 +155,7 @@ def learned(
 ) -> np.ndarray:
     """Return a photo (H, W, 3) without the blur of one kernel (h, w), by the network."""
     windows = known(photo, middled(kernel.float()).numpy(), deconvolution.options, gamma)
-    return deconvolution.restore(photo, windows)
+    return without_blur(deconvolution, photo, windows)
 
 
 def scored(image: np.ndarray, sharp: np.ndarray) -> float:

@@ -42,8 +42,6 @@ from blurkit.systems.deconvolution.nonblind import (
     NonBlindDeconvolution,
     Watch,
     mixed,
-    placed,
-    undone,
     unwatched,
 )
 from blurkit.systems.deconvolution.windows import (
@@ -426,18 +424,6 @@ class Deconvolution:
                 own = gained < 0
             result.append(replace(window, believed=own and not keep))
         return result
-
-    def restore(
-        self,
-        image: np.ndarray,
-        windows: Sequence[Window],
-        otherwise: np.ndarray | None = None,
-        watch: Watch = unwatched,
-        offset: Sequence[float] = (0.0, 0.0),
-    ) -> np.ndarray:
-        """Return what `undone` does, with the picture `placed` by an offset."""
-        made = undone(self.undo, image, windows, otherwise, self.options, watch)
-        return placed(made.picture, windows, offset, self.options.overlap)
 
 
 def shipped_estimator() -> BlurEstimator:

@@ -1,5 +1,6 @@
 """Photos and blurs that deconvolution is tried on, and how close its results are."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 from blurkit.synthesis.kernels import random_trajectory_kernel
+from blurkit.systems.deconvolution.nonblind import Watch, placed, undone, unwatched
 from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import Window
 
 GAMMA = 2.2
 
@@ -61,3 +64,16 @@ def engine_of(deconvolution: Deconvolution, **options: int | float) -> Deconvolu
     """One of the same network, with other options."""
     network, others = deconvolution.undo.network, replace(deconvolution.options, **options)
     return Deconvolution(network, others, "cpu", "fp32")
+
+
+def without_blur(
+    deconvolution: Deconvolution,
+    image: np.ndarray,
+    windows: Sequence[Window],
+    otherwise: np.ndarray | None = None,
+    watch: Watch = unwatched,
+) -> np.ndarray:
+    """A photo (H, W, 3) without the blur of its windows, float32, where its kernels say."""
+    options = deconvolution.options
+    made = undone(deconvolution.undo, image, windows, otherwise, options, watch)
+    return placed(made.picture, windows, (0, 0), options.overlap)

@@ -21,7 +21,7 @@ from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import masked
 from tests.engine.networks import Identity, Smooth
-from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
+from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken, without_blur
 
 KERNEL = shake(1, 17)
 
@@ -93,7 +93,7 @@ def test_a_grey_photo_is_the_mean_of_its_channels(deconvolution: Deconvolution) 
     given, _ = record(np.float32, 1)
     done = WindowDeblurring(deconvolution, "some.pt", KERNEL)(given)
     colour = np.repeat(given.images["blur"], 3, axis=2)
-    channels = deconvolution.restore(colour, known(colour, KERNEL, deconvolution.options))
+    channels = without_blur(deconvolution, colour, known(colour, KERNEL, deconvolution.options))
     assert np.ptp(channels, axis=2).max() > 1e-3  # the network was taught on colours
     expected = channels.mean(axis=2, keepdims=True).clip(0, 1)
     np.testing.assert_allclose(done.images["restored"], expected, atol=1e-5)
@@ -129,7 +129,7 @@ def test_the_picture_is_that_of_the_middle_of_the_exposure(deconvolution: Deconv
     blurry = taken(sharp, kernel)
     done = WindowDeblurring(deconvolution, "some.pt")(Record("pan", {"blur": blurry}))
     np.testing.assert_allclose(done.attrs["restored_offset"], (-1, 0), atol=0.4)
-    centred = deconvolution.restore(blurry, deconvolution.windows(blurry))
+    centred = without_blur(deconvolution, blurry, deconvolution.windows(blurry))
     assert psnr(done.images["restored"], sharp, 20) > psnr(centred, sharp, 20) + 1
     frame = Record("pan", {"blur": blurry}, {"film": "pan.mp4", "frame": 0})
     still = WindowDeblurring(deconvolution, "some.pt")(frame)  # the next ones would jump

@@ -31,7 +31,16 @@ from blurkit.systems.deconvolution.windows import (
     typical,
     unchanged,
 )
-from tests.systems.deconvolution.photos import batch, engine_of, noise, photo, psnr, shake, taken
+from tests.systems.deconvolution.photos import (
+    batch,
+    engine_of,
+    noise,
+    photo,
+    psnr,
+    shake,
+    taken,
+    without_blur,
+)
 
 SMALL = WindowOptions(window=96, overlap=24, seen=96)
 
@@ -58,7 +67,7 @@ def test_a_sharp_photo_stays_as_it_is(deconvolution: Deconvolution, name: str) -
     noisy = (sharp + noise(sharp.shape, 1 / 255)).astype(np.float32)
     windows = deconvolution.windows(noisy)
     assert not any(window.believed for window in windows)
-    np.testing.assert_allclose(deconvolution.restore(noisy, windows), noisy, atol=1e-6)
+    np.testing.assert_allclose(without_blur(deconvolution, noisy, windows), noisy, atol=1e-6)
 
 
 @pytest.mark.parametrize("blurred", [False, True])
@@ -91,7 +100,7 @@ def test_no_long_blur_is_looked_for_where_a_small_copy_is_surely_hardly_blurred(
 def test_a_picture_that_repeats_itself_gains(deconvolution: Deconvolution) -> None:
     bricks = np.repeat(photo("brick", 512, 512)[..., None], 3, axis=2)
     blurry = taken(bricks, shake(1, 25))
-    restored = deconvolution.restore(blurry, deconvolution.windows(blurry))
+    restored = without_blur(deconvolution, blurry, deconvolution.windows(blurry))
     assert psnr(restored, bricks, 12) > psnr(blurry, bricks, 12) + 2
 
 
@@ -359,12 +368,12 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
     (window,) = deconvolution.windows(blurry, watch)
     assert window.believed
     assert float(kernel_agreement(window.kernel[None], batch(kernel))) > 0.8
-    restored = deconvolution.restore(blurry, [window], watch=watch)
+    restored = without_blur(deconvolution, blurry, [window], watch=watch)
     stages = ["estimate blur", "find light", "undo blur"]  # the light is found by refined kernels
     assert told == [(stage, 1, 1) for stage in stages]
     assert restored.shape == blurry.shape and restored.dtype == np.float32
     assert psnr(restored, sharp, 15) > psnr(blurry, sharp, 15) + 1
-    best = deconvolution.restore(blurry, known(blurry, kernel, deconvolution.options))
+    best = without_blur(deconvolution, blurry, known(blurry, kernel, deconvolution.options))
     assert psnr(best, sharp, 15) > psnr(blurry, sharp, 15) + 3
     # The picture stays in its place, if only about where an estimate has its centroid.
     for axis in (0, 1):
