@@ -28,6 +28,7 @@ from blurkit.systems.deconvolution.windows import (
     neighbours,
     rectangles,
     shrunk,
+    spread,
     unchanged,
     with_kernels,
 )
@@ -126,10 +127,10 @@ class FilmEstimate:
         self._waits: list[int] = []
         before = self._before
         small = min(image.shape[:2]) < self._photo.smallest
-        if before is not None and (small or before.blurry.shape != self._frame.shape):
+        if before is not None and (small or before.blurry.shape != image.shape):
             self.forget()
         elif before is not None:
-            now, old = (self._softened(x) for x in (self._frame, before.blurry))
+            now, old = (self._softened(x) for x in (image, before.blurry))
             self._coarse_flow = self._flow(now, old, SMOOTHED)
             if _correlation(now, self._moved(old, self._coarse_flow)) < ONE_SCENE:
                 self.forget()
@@ -196,12 +197,9 @@ class FilmEstimate:
         before, self.share = self._before, 0.0
         if before is None:
             return restored
-        height, width = restored.shape[:2]
-        kept = Canvas(height, width, 1, self._options.overlap)
-        for window, same in zip(windows, left, strict=True):
-            kept.add(window.top, window.left, np.full((window.height, window.width, 1), same, "f4"))
+        kept = spread(left, windows, restored, self._options.overlap)
         moved = self._moved(before.restored, self._flow(restored, before.restored, 2.0))
-        part = self._part(moved, restored, kept.image())
+        part = self._part(moved, restored, kept)
         self.share = float(part.mean())
         return restored + part * (moved - restored)
 

@@ -16,7 +16,7 @@ from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shap
 from blurkit.systems.deconvolution.lights import Lights, lights
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.restoration import with_residual
-from blurkit.systems.deconvolution.windows import Window, batch, scaled, shrunk
+from blurkit.systems.deconvolution.windows import Window, batch, scaled, shrunk, spread
 
 GROUP = 2
 """Number of windows that are restored together."""
@@ -277,11 +277,8 @@ def placed(
     result = shifted(image, offset)[0].permute(1, 2, 0).contiguous().numpy()
     if known or len(believed) == len(windows):
         return result
-    canvas = Canvas(picture.shape[0], picture.shape[1], 1, overlap)
-    for window in windows:
-        flag = np.full((window.height, window.width, 1), window.believed, np.float32)
-        canvas.add(window.top, window.left, flag)
-    return picture + canvas.image() * (result - picture)
+    part = spread([window.believed for window in windows], windows, picture, overlap)
+    return picture + part * (result - picture)
 
 
 def shifted(images: Tensor, offset: Sequence[float]) -> Tensor:

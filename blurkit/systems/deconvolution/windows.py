@@ -148,21 +148,14 @@ def helped(windows: list[Window], enough: float) -> list[Window]:
     return result
 
 
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an image (H, W, C) with this height and width, antialiased if it becomes smaller."""
-    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    less = height < image.shape[0] or width < image.shape[1]
-    mode = "bilinear" if less else "bicubic"
-    new = F.interpolate(batch, (height, width), mode=mode, antialias=less)
-    return new[0].permute(1, 2, 0).contiguous().numpy()
-
-
 def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
     """Return an image (H, W, C) resized by a factor of at most 1, antialiased."""
     if factor >= 1:
         return image
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    return resized(image, height, width)
+    whole = torch.from_numpy(image).permute(2, 0, 1)[None]
+    sides = [max(1, round(side * factor)) for side in image.shape[:2]]
+    small = F.interpolate(whole, sides, mode="bilinear", antialias=True)
+    return small[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def scaled(windows: Sequence[Window], image: np.ndarray, other: np.ndarray) -> list[Window]:
@@ -190,6 +183,17 @@ def known(
     blur = padded(torch.from_numpy(kernel / kernel.sum()).float(), size)
     places = rectangles(image.shape[0], image.shape[1], around(shape(blur).length, options))
     return [Window(*place, blur, gamma, centred=False) for place in places]
+
+
+def spread(
+    values: Sequence[float], windows: Sequence[Window], image: np.ndarray, overlap: int
+) -> np.ndarray:
+    """Return the values of an image's windows, blended like these, (H, W, 1) float32."""
+    canvas = Canvas(image.shape[0], image.shape[1], 1, overlap)
+    for value, window in zip(values, windows, strict=True):
+        own = np.full((window.height, window.width, 1), value, np.float32)
+        canvas.add(window.top, window.left, own)
+    return canvas.image()
 
 
 def typical(windows: list[Window]) -> Window | None:

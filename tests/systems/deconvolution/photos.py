@@ -9,6 +9,7 @@ import torch
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
+from torch.nn import functional
 
 from blurkit.synthesis.kernels import random_trajectory_kernel
 from blurkit.systems.deconvolution.nonblind import Watch, placed, undone, unwatched
@@ -77,3 +78,10 @@ def without_blur(
     options = deconvolution.options
     made = undone(deconvolution.undo, image, windows, otherwise, options, watch)
     return placed(made.picture, windows, (0, 0), options.overlap)
+
+
+def grown(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (H, W, C) in a larger size."""
+    batched = torch.from_numpy(image).permute(2, 0, 1)[None]
+    large = functional.interpolate(batched, (height, width), mode="bicubic")
+    return large[0].permute(1, 2, 0).numpy()

@@ -16,12 +16,12 @@ from blurkit.synthesis.kernels import splat
 from blurkit.systems.deconvolution.inference import WindowDeblurring, windows_summary
 from blurkit.systems.deconvolution.nonblind import Watch, unwatched
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.deconvolution.windows import Window, exposure_middle, known, resized, shrunk
+from blurkit.systems.deconvolution.windows import Window, exposure_middle, known, shrunk
 from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import masked
 from tests.engine.networks import Identity, Smooth
-from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken, without_blur
+from tests.systems.deconvolution.photos import batch, grown, photo, psnr, shake, taken, without_blur
 
 KERNEL = shake(1, 17)
 
@@ -196,7 +196,7 @@ def test_a_large_photo_changes_as_its_small_copy_does(told: Told) -> None:
     for network, most in ((Identity(), 0.0), (Dimmed(), 0.1)):
         engine = torch_engine(network, Placement("cpu", "fp32", 64))
         done = WindowDeblurring(large, "some.pt", otherwise=engine)(given).images["restored"]
-        change = resized(engine(copy) - copy, *blurry.shape[:2])
+        change = grown(engine(copy) - copy, *blurry.shape[:2])
         np.testing.assert_allclose(done, (blurry + change).clip(0, 1), atol=1e-5)
         assert most <= np.abs(done - blurry).max() <= 2 * most
 
