@@ -14,7 +14,13 @@ from torch import Tensor
 from blurkit.engine.torch_runner import autocast
 from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
-from blurkit.systems.deconvolution.estimation import estimate_kernels, kernels_between, scales
+from blurkit.systems.deconvolution.estimation import (
+    estimate_kernels,
+    ink,
+    kernels_between,
+    scales,
+    two_toned,
+)
 from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, turns
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
 from blurkit.systems.deconvolution.lights import kernel_of_lights
@@ -48,6 +54,15 @@ such a kernel may promise to be finished as well."""
 
 SAMPLED = 3
 """The number of windows that determine the gamma."""
+
+PRINT_SEEN = 320
+"""Side of the middle of a small copy in which the kernel of print is looked for, pixels."""
+
+PRINT_WEIGHTS = (2e-3, 4e-3, 8e-3, 1.4e-2, 2e-2, 4e-2)
+"""Weights of the L0 prior for print: each finds kernels that others do not."""
+
+PRINT_ROUNDS = 4
+"""How often a kernel is refined by what of the photo has two tones."""
 
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
@@ -233,6 +248,54 @@ class KernelSelection:
             trust = (trust + float(others) / (len(alike) - 1)) / 2
         return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
+    def of_print(
+        self, photo: np.ndarray, part: np.ndarray, gamma: float, weight: float
+    ) -> Estimates:
+        """Return the coarse kernel of a part of a photo of print.
+
+        It starts from that of the L0 prior on the photo's gradients and ink, with this weight.
+        """
+        o = replace(self.o, turns=4, beta_growth=4.5)
+        copy = central_crop(shrunk(photo, COARSE / FULL), PRINT_SEEN, PRINT_SEEN)
+        light = (torch.from_numpy(copy).to(self.undo.device).clamp_min(0) ** gamma).mean(2)[None]
+        weights = light.new_tensor([weight])
+        start = estimate_kernels(ink(light), COARSE, weights, o, sparse=True).cpu()
+        ends = self.turned(part, gamma, start, [COARSE] * 3, largest(part), toned=True)
+        return self._promising(part, *ends, gamma)
+
+    def printed(self, photo: np.ndarray, gamma: float, found: Estimates) -> SelectedKernel:
+        """Return the kernel of a window with print, from a coarse one."""
+        size = largest(photo)
+        sides = between(COARSE + 1, size)
+        kernel, sure = self.turned(photo, gamma, found.kernels, sides, size, toned=True)
+        return self.toned(photo, SelectedKernel(kernel[0], gamma, float(sure), 0.0), gamma)
+
+    def toned(self, photo: np.ndarray, found: SelectedKernel, gamma: float) -> SelectedKernel:
+        """Return the kernel of a window, refined as if the sharp photo had two tones, like print.
+
+        The trust is the agreement that the estimator expects.
+        """
+        side = found.kernel.shape[-1]
+        blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
+        seen = (blurry**gamma).mean(0)[None]
+        kernels = [found.kernel]
+        for _ in range(PRINT_ROUNDS):
+            sharp = self.undo.briefly(blurry, trimmed(kernels[-1][None])[0], gamma).clamp(0, 1)
+            light = two_toned(sharp.cpu().mean(0)[None], side) ** gamma
+            kernels += kernels_between(light, seen, side, self.o)
+        gains = self.gains(photo, torch.stack(kernels), gamma)
+        best = int(gains.argmax())
+        _, sure = self.turned(photo, gamma, kernels[best][None], [side], side, toned=True)
+        return SelectedKernel(kernels[best], gamma, float(sure), float(gains[best]))
+
+    def readable(
+        self, photo: np.ndarray, found: SelectedKernel, other: SelectedKernel
+    ) -> SelectedKernel:
+        """Return the better of the kernels of a window with print and of another, refined."""
+        gain = self.gain(photo, other.kernel, other.gamma)
+        end = self.toned(photo, other if gain > found.gain else found, other.gamma)
+        return max(found, end, key=worth)
+
     def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
         """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).
 
@@ -244,7 +307,13 @@ class KernelSelection:
 
     @torch.inference_mode()
     def turned(
-        self, photos: np.ndarray, gamma: float, starts: Tensor, sides: Sequence[int], size: int
+        self,
+        photos: np.ndarray,
+        gamma: float,
+        starts: Tensor,
+        sides: Sequence[int],
+        size: int,
+        toned: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return the kernels (N, s, s) after turns with these sides, from starts (N, s, s).
 
@@ -259,7 +328,7 @@ class KernelSelection:
         gammas = values.new_full((len(values),), gamma)
         known = self.estimator, self.undo.network, values, gammas, starts.to(device)
         with autocast(device, self.undo.dtype):
-            *_, (_, _, turn) = turns(*known, sides, size)
+            *_, (_, _, turn) = turns(*known, sides, size, toned)
         return turn.kernels.float().cpu(), turn.agreement.float().cpu()
 
     def enlarged(
@@ -316,6 +385,11 @@ def both(first: Estimates, second: Estimates) -> Estimates:
         torch.cat([first.agreement, second.agreement]),
         np.concatenate([first.better, second.better]),
     )
+
+
+def worth(found: SelectedKernel) -> float:
+    """Return what counts in favour of a kernel of print: its promise, and half the trust in it."""
+    return found.gain + found.trust / 2
 
 
 def promising(found: Sequence[Estimates], count: int) -> list[int]:

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,19 +36,36 @@ from blurkit.systems.deconvolution.fourier import (
 FADE = 6
 """Pixels by which an image's frame exceeds half a kernel."""
 
+TONE_STEEPNESS = 8.0
+"""How steeply one of two tones turns into the other: this times 1 / 4 of their contrast."""
+
+PAPER_REACH = 30
+"""How far around a pixel its paper is looked for, in rows and columns."""
+
+ONE_LINE = 0.08
+"""Largest spread of the colours of edges across their line, part of that along it, of print."""
+
+LEAST_TIE, TIE_GROWTH, LARGEST_TIE = 2.0, 3.0, 8.0
+"""Weights that tie a picture to its ink: first, in units of the prior's, their growth, and last."""
+
 
 @torch.inference_mode()
-def estimate_kernels(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Tensor:
+def estimate_kernels(
+    images: Tensor, size: int, weights: Tensor, c: Estimation, sparse: bool = False
+) -> Tensor:
     """Return the kernels (N, size, size) that blurred `images` (N, H, W), values in [0, 1].
 
     `size` is odd, no smaller than the blur; `weights` (N,) are those of the L0 prior: larger ones
-    keep fewer edges. Raises ValueError if `size` is even.
+    keep fewer edges, and if the images are `sparse`, such as `ink`, fewer values. Raises ValueError
+    if `size` is even.
     """
-    (kernels,) = deque(growing(images, size, weights, c), maxlen=1)
+    (kernels,) = deque(growing(images, size, weights, c, sparse), maxlen=1)
     return kernels
 
 
-def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterator[Tensor]:
+def growing(
+    images: Tensor, size: int, weights: Tensor, c: Estimation, sparse: bool = False
+) -> Iterator[Tensor]:
     """Yield the kernels (N, s, s) of `estimate_kernels` after every turn; `s` grows to `size`."""
     if size % 2 == 0:
         raise ValueError(f"the size of a kernel must be an odd number of pixels, not {size}")
@@ -64,7 +82,7 @@ def growing(images: Tensor, size: int, weights: Tensor, c: Estimation) -> Iterat
         spectrum, power = rfft2(photo), gradient_power(*sides, photo.device)
         for _ in range(c.turns):
             transfer = transfer_function(kernels, *sides)
-            latent = _latent(photo, spectrum, transfer, power, decayed, c)
+            latent = _latent(photo, spectrum, transfer, power, decayed, c, sparse)
             kernels = _least_squares(latent, spectrum, power, sides, scale, ridge, c)
             kernels = cleaned(kernels, c.floor, c.part)
             decayed = (decayed / c.weight_decay).clamp_min(c.least_weight)
@@ -96,6 +114,59 @@ def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> 
     return cleaned(kernels, c.floor, c.part)
 
 
+def two_coloured(photo: np.ndarray) -> bool:
+    """Return whether the edges of a photo (H, W, 3) lead between two colours, as those of print do.
+
+    Blur, shade, and noise leave the colours of edges on one line; those of most scenes are not.
+    """
+    light = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).clamp_min(0) ** 2.2
+    steps = torch.cat([g[:, :-1, :-1].flatten(1) for g in gradients(F.avg_pool2d(light, 4))], 1)
+    _, across, along = torch.linalg.eigvalsh((steps @ steps.T).double()).tolist()
+    return across < ONE_LINE**2 * along
+
+
+def two_toned(images: Tensor, size: int) -> Tensor:
+    """Return grey images (N, H, W) whose pixels have nearly one of two tones, like print.
+
+    The tones are those of what is around a pixel, a little more than a kernel of this side: the
+    means of what is darker and of what is brighter than halfway between them.
+    """
+    reach = round(0.6 * size)
+    halfway = averaged(images, reach)
+    for _ in range(3):
+        bright = (images > halfway).to(images.dtype)
+        tones = [
+            averaged(part * images, reach) / (averaged(part, reach) + 1e-3)
+            for part in (1 - bright, bright)
+        ]
+        halfway = (tones[0] + tones[1]) / 2
+    contrast = (tones[1] - tones[0]).clamp_min(0.02)
+    return tones[0] + contrast * torch.sigmoid(TONE_STEEPNESS * (images - halfway) / contrast)
+
+
+def ink(light: Tensor) -> Tensor:
+    """Return how far the light (N, H, W) of print is from that of its paper, nearly all up to 1.
+
+    The paper is the brightest of what is around a pixel, or the darkest if most is dark.
+    """
+    if (light.mean((-2, -1)) > light.flatten(1).median(1).values).all():
+        light = 1 - light
+    paper = averaged(light, 1)
+    for side in ((2 * PAPER_REACH + 1, 1), (1, 2 * PAPER_REACH + 1)):
+        paper = F.max_pool2d(paper, side, 1, (side[0] // 2, side[1] // 2))
+    away = averaged(paper, PAPER_REACH) - light
+    most = away.flatten(1).quantile(0.99, 1).clamp_min(0.05)
+    return (away / most[:, None, None]).clamp(-0.2, 1.5)
+
+
+def averaged(images: Tensor, reach: int) -> Tensor:
+    """Return the means (N, H, W) of what is around every pixel, up to `reach` away, of images."""
+    for side in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        middle = (side[0] // 2, side[1] // 2)
+        images = F.avg_pool2d(images, side, 1, middle, count_include_pad=False)
+    return images
+
+
 def scales(size: int, ratio: float) -> list[int]:
     """Return the odd kernel sizes of the pyramid, smallest first; the last is `size`."""
     sizes = [size]
@@ -105,22 +176,38 @@ def scales(size: int, ratio: float) -> list[int]:
 
 
 def _latent(
-    photo: Tensor, spectrum: Tensor, transfer: Tensor, power: Tensor, weights: Tensor, c: Estimation
+    photo: Tensor,
+    spectrum: Tensor,
+    transfer: Tensor,
+    power: Tensor,
+    weights: Tensor,
+    c: Estimation,
+    sparse: bool,
 ) -> Tensor:
-    """The spectrum of argmin |x * k - y|^2 + weight |grad x|_0: Xu, Eq. 5; Pan, Eq. 4 to 8."""
+    """The spectrum of argmin |x * k - y|^2 + weight |grad x|_0: Xu, Eq. 5; Pan, Eq. 4 to 8.
+
+    If x is `sparse`, weight |x|_0 is added, as Pan does for text.
+    """
     data, gain = transfer.conj() * spectrum, transfer.abs().square()
     x, latent, sides = photo, spectrum, photo.shape[-2:]
     weights = weights[:, None, None]
-    beta = 2 * weights
-    while beta.min() < c.largest_beta:
-        across, down = gradients(x)
-        kept = torch.addcmul(across.square(), down, down) >= weights / beta
-        edges = rfft2(divergence(across.mul_(kept), down.mul_(kept)))
-        latent = (data + beta * edges) * (gain + beta * power).reciprocal()
-        beta = beta * c.beta_growth
-        if beta.min() < c.largest_beta:
-            x = irfft2(latent, s=sides)
-    return latent
+    tie = LEAST_TIE * weights
+    while True:
+        known, sure = data, gain
+        if sparse:
+            known, sure = data + tie * rfft2(x * (x.square() >= weights / tie)), gain + tie
+        beta = 2 * weights
+        while beta.min() < c.largest_beta:
+            across, down = gradients(x)
+            kept = torch.addcmul(across.square(), down, down) >= weights / beta
+            edges = rfft2(divergence(across.mul_(kept), down.mul_(kept)))
+            latent = (known + beta * edges) * (sure + beta * power).reciprocal()
+            beta = beta * c.beta_growth
+            if sparse or beta.min() < c.largest_beta:
+                x = irfft2(latent, s=sides)
+        tie = TIE_GROWTH * tie
+        if not sparse or tie.min() >= LARGEST_TIE:
+            return latent
 
 
 def _least_squares(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import zero
 from blurkit.systems.deconvolution.config import FULL
-from blurkit.systems.deconvolution.estimation import FADE, projected
+from blurkit.systems.deconvolution.estimation import FADE, projected, two_toned
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
     centred_transfer,
@@ -130,10 +130,13 @@ class BlurEstimator(nn.Module):
             return cls("head", shapes["edges.first.bias"][0], kernel_width)
         return cls("soft", kernel_width=kernel_width)
 
-    def forward(self, network: Deconvolver, seen: View, kernels: Tensor) -> Turn:
+    def forward(
+        self, network: Deconvolver, seen: View, kernels: Tensor, toned: bool = False
+    ) -> Turn:
         """Make one turn from `kernels` (N, s, s), whose first step's picture `network` makes.
 
-        One kernel for several photos, (1, s, s), is that which explains all of them.
+        One kernel for several photos, (1, s, s), is that which explains all of them. If they are
+        `toned`, like print, the edges are those between two tones.
         """
         h, w = seen.photos.shape[-2:]
         with torch.no_grad():
@@ -142,8 +145,13 @@ class BlurEstimator(nn.Module):
             each = kernels.expand(len(photos), -1, -1)
             _, picture, features = network.first_step(photos, each, seen.noise, seen.gammas)
             picture = picture[..., :h, :w].float()
-            light = (picture.clamp(1e-4, 1) ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
+            values = picture.clamp(1e-4, 1)
+            if toned:
+                values = two_toned(values.mean(1), kernels.shape[-1]).clamp_min(1e-4)[:, None]
+            light = (values ** seen.gammas.view(-1, 1, 1, 1)).mean(1)
             gradients = torch.stack(forward_differences(light), 1)
+        if toned:
+            return self.turn(seen, kernels, picture, gradients)
         kept = self.kept(gradients)
         if self.edges is None:
             edges = gradients * kept
@@ -274,17 +282,20 @@ def turns(
     kernels: Tensor,
     sizes: Sequence[int],
     full: int = FULL,
+    toned: bool = False,
 ) -> Iterator[tuple[int, View, Turn]]:
     """Yield the turns of photos (N, 3, H, W), one for each kernel side in `sizes`, from coarse on.
 
     The first starts from `kernels` (N, s, s), or (1, s, s) for one that all photos share; any other
-    from those before it. Kernels in the photos themselves have the side `full`.
+    from those before it. Kernels in the photos themselves have the side `full`. `toned`
+    photos are print.
     """
     views: dict[int, View] = {}
     for size in sizes:
         if size not in views:
             views[size] = view(reduced(photos, size / full), gammas, size)
-        turn = estimator(network, views[size], kernels_at(recentred(kernels.detach()), size))
+        start = kernels_at(recentred(kernels.detach()), size)
+        turn = estimator(network, views[size], start, toned)
         kernels = turn.kernels
         yield size, views[size], turn
 

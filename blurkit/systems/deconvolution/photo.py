@@ -22,6 +22,7 @@ from blurkit.systems.deconvolution.choice import (
     COARSE,
     LAMP_EDGES,
     LONG_SCALES,
+    PRINT_WEIGHTS,
     SAMPLED,
     SHARED,
     Estimates,
@@ -32,8 +33,10 @@ from blurkit.systems.deconvolution.choice import (
     lent,
     promising,
     supported,
+    worth,
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
+from blurkit.systems.deconvolution.estimation import two_coloured
 from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.fourier import shape
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
@@ -68,6 +71,9 @@ each of them explains only its own part."""
 NEAR = 0.15
 """By how much less than the best one a kernel of a larger size may promise in its small copy to be
 enlarged as well: there, a size that cuts the blur may promise as much."""
+
+PRINT_STARTS = 2
+"""Number of the kernels of print that are finished, of those of all weights."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
@@ -158,6 +164,7 @@ class Deconvolution:
         of the gamma if that is known.
         """
         o, places = self.options, self.places(image)
+        gamma = o.gammas[light or 0]
         if not places:
             return []
         cuts = [central_crop(place.cut(image), o.seen, o.seen) for place in places]
@@ -184,13 +191,15 @@ class Deconvolution:
             join = partial(self.choice.joined, kernel=borrowed, light=light)
             found = self.each(join, cuts, found)
         choices = self.choice.chosen(found, near)
-        chosen = supported(self._finished(cuts, found, light, choices, known, watch), near)
+        ends = self._finished(cuts, found, light, choices, known, watch)
+        ends, printed = self._printed(image, cuts, ends, gamma, watch)
+        chosen = supported(ends, near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
         held = promised < 0 or (promised >= o.margin and not single)
         median = float(np.median([shape(best.kernel).length for best in chosen]))
         sure = held and np.median(trusts) >= o.sure
-        if not (sure and median <= SHORT * FULL):
+        if not ((sure and median <= SHORT * FULL) or (printed and promised >= o.margin)):
             best = self._whole(image, gains, light, not (light or lamps))
         elif promised < o.margin:  # lights may hide what blurs all the rest
             best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains)
@@ -277,6 +286,38 @@ class Deconvolution:
         ends = self.each(finish, *inputs, stage="refine blur", watch=watch)
         made = known | dict(zip(left, ends, strict=True))
         return [made[pair] for pair in every]
+
+    def _printed(
+        self,
+        photo: np.ndarray,
+        parts: Sequence[np.ndarray],
+        found: list[SelectedKernel],
+        usual: float,
+        watch: Watch = unwatched,
+    ) -> tuple[list[SelectedKernel], bool]:
+        """Return the kernels of a photo's parts, and whether those are better than `found` ones.
+
+        They are those of print. The blurry part of two colours that promises most tells whether it
+        is print, in the `usual` gamma or in its own; its kernel is tried in all others of them.
+        """
+        o, choice, found = self.options, self.choice, [*found]
+        like = [n for n, f in enumerate(found) if blurs(f.kernel, o) and two_coloured(parts[n])]
+        if not like or largest(parts[0]) <= COARSE:
+            return found, False
+        most = max(like, key=lambda n: found[n].gain)
+        part, first = parts[most], found[most]
+        starts = self.each(partial(choice.of_print, photo, part, usual), PRINT_WEIGHTS)
+        starts = [starts[n] for n in promising(starts, PRINT_STARTS)]
+        tries = self.each(partial(choice.printed, part, usual), starts)
+        tries += self.each(partial(choice.toned, part, first), sorted({usual, first.gamma}))
+        best = max(first, *tries, key=worth)
+        if best is first:
+            return found, False
+        inputs = [parts[n] for n in like], [found[n] for n in like], [best] * len(like)
+        ends = self.each(choice.readable, *inputs, stage="read print", watch=watch)
+        for n, end in zip(like, ends, strict=True):
+            found[n] = end
+        return found, True
 
     def _whole(
         self, photo: np.ndarray, gains: Sequence[float], light: int, again: bool

@@ -12,11 +12,14 @@ from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import (
     _least_squares,
     estimate_kernels,
+    ink,
     kernels_between,
     scales,
+    two_coloured,
+    two_toned,
 )
 from blurkit.systems.deconvolution.fourier import gradient_power, kernel_agreement, rfft2, shape
-from tests.systems.deconvolution.photos import batch, grey, noise, shake
+from tests.systems.deconvolution.photos import batch, grey, noise, photo, shake, taken
 
 PHOTOS = ("camera", "coffee", "astronaut")
 SIZES = (13, 17, 21, 25)
@@ -62,8 +65,8 @@ def test_photos_are_estimated_together_as_they_are_alone() -> None:
     """Each has a kernel of its own; only rounding differs, which the turns may make larger."""
     photos = [blurry(name, shake(seed, 13), seed) for seed, name in enumerate(PHOTOS)]
     together = estimated(*photos, size=15)
-    for photo, kernel in zip(photos, together, strict=True):
-        assert float(kernel_agreement(estimated(photo, size=15), kernel[None])) > 0.98
+    for image, kernel in zip(photos, together, strict=True):
+        assert float(kernel_agreement(estimated(image, size=15), kernel[None])) > 0.98
     assert float(kernel_agreement(together[:1], together[1:2])) < 0.95
 
 
@@ -165,3 +168,50 @@ def test_weak_gradients_do_not_count_in_a_refinement() -> None:
     found = [kernels_between(half, batch(whole), 27, option) for option in options]
     strong, every = (float(kernel_agreement(each, batch(kernel))[0]) for each in found)
     assert strong > 0.95 > every
+
+
+# ---- print ---------------------------------------------------------------------------------------
+
+INK, PAPER = np.array([0.1, 0.15, 0.4]), np.array([0.9, 0.85, 0.7])
+
+
+def printed() -> np.ndarray:
+    """A page (190, 256, 3) in blue ink on yellow paper."""
+    return PAPER + (INK - PAPER) * (grey("page", 190, 256) < 0.5)[..., None]
+
+
+@pytest.mark.parametrize("size", [1, 13, 25])
+def test_the_colours_of_print_stay_on_one_line_under_blur_and_shade(size: int) -> None:
+    shade = np.linspace(0.7, 1, 256)[None, :, None]
+    assert two_coloured(taken(printed() * shade, shake(1, size)))
+    for name in ("coffee", "astronaut", "chelsea"):
+        assert not two_coloured(taken(photo(name), shake(1, size)))
+
+
+def test_a_blurry_page_in_two_tones_has_the_edges_of_the_sharp_one() -> None:
+    large = np.kron(printed().mean(2)[:64, :64], np.ones((4, 4)))
+    sharp = large * np.linspace(0.8, 1, 256)[None]
+    soft = ndimage.gaussian_filter(sharp, 1.5)
+    toned = two_toned(batch(soft), 41)[0].numpy()
+    wanted, before, after = (np.diff(image, axis=1) for image in (sharp, soft, toned))
+    assert np.abs(after - wanted).mean() < 0.75 * np.abs(before - wanted).mean()
+
+
+def test_ink_is_the_same_on_a_dark_page() -> None:
+    light = batch(printed().mean(2) ** 2.2)
+    found = ink(light)[0].numpy()
+    np.testing.assert_allclose(ink(1 - light)[0].numpy(), found, atol=1e-5)
+    letters = grey("page", 190, 256) < 0.5
+    inside = np.s_[8:-8, 8:-8]
+    assert found[inside][letters[inside]].min() > 0.8 > 0.2 > np.median(found[~letters])
+
+
+def test_sparse_ink_tells_the_kernel_of_print() -> None:
+    kernel = shake(0, 15)
+    inked = ink(batch(taken(printed(), kernel).mean(2) ** 2.2))
+    found = [
+        estimate_kernels(inked, 15, torch.tensor([8e-3]), Estimation(turns=4), sparse)
+        for sparse in (False, True)
+    ]
+    alike = [float(kernel_agreement(each, batch(kernel))) for each in found]
+    assert alike[1] > max(0.85, alike[0] + 0.05), alike

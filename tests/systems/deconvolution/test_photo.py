@@ -383,6 +383,19 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
             assert psnr(aside[1], sharp, 15) < psnr(restored, sharp, 15) - 1
 
 
+@pytest.mark.parametrize(("seed", "size"), [(1, 17), pytest.param(11, 25, marks=pytest.mark.slow)])
+def test_a_shaken_page_can_be_read_again(
+    deconvolution: Deconvolution, seed: int, size: int
+) -> None:
+    sharp = np.repeat(photo("page", 190, 384)[..., None], 3, 2)
+    blurry = taken(sharp, shake(seed, size), 2 / 255)
+    told: list[str] = []
+    windows = deconvolution.windows(blurry, lambda stage, *_: told.append(stage))
+    restored = without_blur(deconvolution, blurry, windows)
+    assert windows[0].believed and "read print" in told
+    assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
+
+
 def test_the_middle_of_an_exposure_is_that_of_what_is_believed_and_nearly_straight() -> None:
     time = np.linspace(-0.5, 0.5, 400)
     paths = (24 * time, 12 * time**2), (9 * time, 9 * time), (20 * time, 24 * abs(time))
