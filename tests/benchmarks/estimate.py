@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.estimate          measures and prints the tables (some minutes)
     --write          also writes docs/benchmarks/estimate.json and docs/deconvolution.md's tables
-    --sets windows   windows, long, slight: these alone
+    --sets windows   windows, long, slight, print: these alone
     --count N        the first so many of each set alone
     --seed N         another draw
 
@@ -11,7 +11,9 @@ are crops of gb82's photos, 320x320, under paths of 9 to 41 pixels; kernels are 
 true gamma and compared by their agreement with the true one, and by the gain in PSNR of the
 deconvolution network with them. `long` are whole photos of gb82 and Set5 under paths of 45 to 101
 pixels, every second one with lights of 3 to 30 times white; they go through `blurkit.load().deblur`
-and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels.
+and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels. `print`
+are scikit-image's page and text, also enlarged, in drawn inks on drawn papers, every third one
+bright on dark, under paths of 9 to 41 pixels.
 """
 
 import sys
@@ -21,7 +23,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import skimage.data
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 import blurkit
@@ -139,15 +143,28 @@ def gained(
 # ---- whole photos --------------------------------------------------------------------------------
 
 
+SIZES = {"long": (45, 101), "slight": (1, 5), "print": (9, 41)}
+"""The least and the largest side of kernels in a set."""
+
+
+def printed(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a photo (H, W, 3) in [0, 1] of a page in drawn colours."""
+    page = skimage.data.text() if number % 4 == 3 else skimage.data.page()
+    grey = ndimage.zoom(page / 255, 1 + number % 2, order=1)[..., None]
+    dark, bright = rng.uniform(0, 0.3, 3), rng.uniform(0.7, 1, 3)
+    ink, paper = (bright, dark) if number % 3 == 2 else (dark, bright)
+    return (ink + (paper - ink) * grey).astype(np.float32)
+
+
 def pairs(kind: str, count: int, seed: int) -> Iterator[Record]:
-    """Yield photos of gb82 and Set5 in turn, under "long" or "slight" blur."""
+    """Yield photos of gb82 and Set5 in turn, under "long" or "slight" blur, or of "print"."""
     sets = [photos("more/sharp/gb82"), photos("sharp/set5")]
     rng = np.random.default_rng([seed, kind == "long"])
     for number in range(count):
         pool = sets[number % 4 == 3]
-        photo = pool[int(rng.integers(len(pool)))]
-        limit = min(photo.shape[:2]) // 3  # a photo of Set5 is too small for more
-        least, most = (45, min(101, limit)) if kind == "long" else (1, 5)
+        photo = printed(number, rng) if kind == "print" else pool[int(rng.integers(len(pool)))]
+        least, most = SIZES[kind]
+        most = min(most, min(photo.shape[:2]) // 3)  # a photo of Set5 is too small for more
         kernel = random_trajectory_kernel(rng, int(rng.integers(least // 2, most // 2 + 1)) * 2 + 1)
         lights = int(rng.integers(15, 41)) if kind == "long" and number % 2 else 0
         blur, sharp = taken(photo, kernel, rng, lights)
@@ -206,8 +223,7 @@ def tables(results: dict[str, Any]) -> str:
     parts = {}
     if photos := results.get("long"):
         parts |= {"long, without lights": photos[::2], "long, with lights": photos[1::2]}
-    if photos := results.get("slight"):
-        parts["slight"] = photos
+    parts |= {kind: results[kind] for kind in ("slight", "print") if kind in results}
     rows = []
     for name, photos in parts.items():
         seconds = np.median([row["s"] for row in photos])
@@ -219,7 +235,7 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join(made)
 
 
-COUNTS = {"windows": 20, "long": 16, "slight": 24}
+COUNTS = {"windows": 20, "long": 16, "slight": 24, "print": 12}
 """How many windows and photos each set has."""
 
 

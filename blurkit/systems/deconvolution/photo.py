@@ -295,7 +295,7 @@ class Deconvolution:
         usual: float,
         watch: Watch = unwatched,
     ) -> tuple[list[SelectedKernel], bool]:
-        """Return the kernels of a photo's parts, and whether those are better than `found` ones.
+        """Return the kernels of a photo's parts, and whether those of most are better than `found`.
 
         They are those of print. The blurry part of two colours that promises most tells whether it
         is print, in the `usual` gamma or in its own; its kernel is tried in all others of them.
@@ -317,7 +317,7 @@ class Deconvolution:
         ends = self.each(choice.readable, *inputs, stage="read print", watch=watch)
         for n, end in zip(like, ends, strict=True):
             found[n] = end
-        return found, True
+        return found, 2 * len(like) >= len(parts)
 
     def _whole(
         self, photo: np.ndarray, gains: Sequence[float], light: int, again: bool
