@@ -199,7 +199,8 @@ class Deconvolution:
         held = promised < 0 or (promised >= o.margin and not single)
         median = float(np.median([shape(best.kernel).length for best in chosen]))
         sure = held and np.median(trusts) >= o.sure
-        if not ((sure and median <= SHORT * FULL) or (printed and promised >= o.margin)):
+        settled = sure and (printed or median <= SHORT * FULL)
+        if not (settled or (printed and promised >= o.margin and median <= HELD * FULL)):
             best = self._whole(image, gains, light, not (light or lamps))
         elif promised < o.margin:  # lights may hide what blurs all the rest
             best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains)
@@ -295,7 +296,7 @@ class Deconvolution:
         usual: float,
         watch: Watch = unwatched,
     ) -> tuple[list[SelectedKernel], bool]:
-        """Return the kernels of a photo's parts, and whether those of most are better than `found`.
+        """Return the kernels of a photo's parts, and whether those of all are better than `found`.
 
         They are those of print. The blurry part of two colours that promises most tells whether it
         is print, in the `usual` gamma or in its own; its kernel is tried in all others of them.
@@ -317,7 +318,7 @@ class Deconvolution:
         ends = self.each(choice.readable, *inputs, stage="read print", watch=watch)
         for n, end in zip(like, ends, strict=True):
             found[n] = end
-        return found, 2 * len(like) >= len(parts)
+        return found, len(like) == len(parts)
 
     def _whole(
         self, photo: np.ndarray, gains: Sequence[float], light: int, again: bool
