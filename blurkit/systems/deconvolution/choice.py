@@ -248,18 +248,20 @@ class KernelSelection:
             trust = (trust + float(others) / (len(alike) - 1)) / 2
         return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
-    def of_print(
-        self, photo: np.ndarray, part: np.ndarray, gamma: float, weight: float
-    ) -> Estimates:
-        """Return the coarse kernel of a part of a photo of print.
+    def inked(self, photo: np.ndarray, gamma: float) -> Tensor:
+        """Return the `ink` (1, h, w) of the middle of a photo, at the scale of coarse kernels."""
+        copy = central_crop(shrunk(photo, COARSE / FULL), PRINT_SEEN, PRINT_SEEN)
+        values = torch.from_numpy(copy).to(self.undo.device).clamp_min(0)
+        return ink((values**gamma).mean(2)[None])
 
-        It starts from that of the L0 prior on the photo's gradients and ink, with this weight.
+    def of_print(self, inked: Tensor, part: np.ndarray, gamma: float, weight: float) -> Estimates:
+        """Return the coarse kernel of a part of a photo of print, whose ink is `inked`.
+
+        It starts from that of the L0 prior on the gradients and the ink, with this weight.
         """
         o = replace(self.o, turns=4, beta_growth=4.5)
-        copy = central_crop(shrunk(photo, COARSE / FULL), PRINT_SEEN, PRINT_SEEN)
-        light = (torch.from_numpy(copy).to(self.undo.device).clamp_min(0) ** gamma).mean(2)[None]
-        weights = light.new_tensor([weight])
-        start = estimate_kernels(ink(light), COARSE, weights, o, sparse=True).cpu()
+        weights = inked.new_tensor([weight])
+        start = estimate_kernels(inked, COARSE, weights, o, sparse=True).cpu()
         ends = self.turned(part, gamma, start, [COARSE] * 3, largest(part), toned=True)
         return self._promising(part, *ends, gamma)
 
@@ -267,33 +269,45 @@ class KernelSelection:
         """Return the kernel of a window with print, from a coarse one."""
         size = largest(photo)
         sides = between(COARSE + 1, size)
-        kernel, sure = self.turned(photo, gamma, found.kernels, sides, size, toned=True)
-        return self.toned(photo, SelectedKernel(kernel[0], gamma, float(sure), 0.0), gamma)
+        kernel, _ = self.turned(photo, gamma, found.kernels, sides, size, toned=True)
+        return self.toned(photo, kernel[0], gamma)
 
-    def toned(self, photo: np.ndarray, found: SelectedKernel, gamma: float) -> SelectedKernel:
+    def toned(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> SelectedKernel:
         """Return the kernel of a window, refined as if the sharp photo had two tones, like print.
 
         The trust is the agreement that the estimator expects.
         """
-        side = found.kernel.shape[-1]
+        side, start = kernel.shape[-1], kernel[None]
+        kernels = torch.cat([start, *self._edged(photo, start, gamma, PRINT_ROUNDS, toned=True)])
+        gains = self.gains(photo, kernels, gamma)
+        best = int(gains.argmax())
+        _, sure = self.turned(photo, gamma, kernels[best, None], [side], side, toned=True)
+        return SelectedKernel(kernels[best], gamma, float(sure), float(gains[best]))
+
+    def _edged(
+        self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int, toned: bool = False
+    ) -> list[Tensor]:
+        """Return the kernels (1, side, side) of every round from the one of a photo (H, W, 3).
+
+        A round is least squares between the edges of the picture that the kernel before it
+        restores, or of the same in two tones, and the photo.
+        """
+        side, kernels = kernel.shape[-1], [kernel]
         blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
         seen = (blurry**gamma).mean(0)[None]
-        kernels = [found.kernel]
-        for _ in range(PRINT_ROUNDS):
-            sharp = self.undo.briefly(blurry, trimmed(kernels[-1][None])[0], gamma).clamp(0, 1)
-            light = two_toned(sharp.cpu().mean(0)[None], side) ** gamma
-            kernels += kernels_between(light, seen, side, self.o)
-        gains = self.gains(photo, torch.stack(kernels), gamma)
-        best = int(gains.argmax())
-        _, sure = self.turned(photo, gamma, kernels[best][None], [side], side, toned=True)
-        return SelectedKernel(kernels[best], gamma, float(sure), float(gains[best]))
+        for _ in range(rounds):
+            sharp = self.undo.briefly(blurry, trimmed(kernels[-1])[0], gamma).clamp(0, 1).cpu()
+            values = two_toned(sharp.mean(0, keepdim=True), side) if toned else sharp
+            light = (values**gamma).mean(0)[None]
+            kernels.append(kernels_between(light, seen, side, self.o))
+        return kernels[1:]
 
     def readable(
         self, photo: np.ndarray, found: SelectedKernel, other: SelectedKernel
     ) -> SelectedKernel:
         """Return the better of the kernels of a window with print and of another, refined."""
         gain = self.gain(photo, other.kernel, other.gamma)
-        end = self.toned(photo, other if gain > found.gain else found, other.gamma)
+        end = self.toned(photo, (other if gain > found.gain else found).kernel, other.gamma)
         return max(found, end, key=worth)
 
     def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
@@ -351,15 +365,11 @@ class KernelSelection:
         It is refined by edges and by the estimator: lights mislead the former, and the latter was
         trained on kernels of up to 41 pixels.
         """
-        by_edges = known = kernels_at(kernel[None], side)
+        known = kernels_at(kernel[None], side)
         edges, part = (
             np.ascontiguousarray(central_crop(copy, s, s)) for s in (LONG_EDGES, LONG_SEEN)
         )
-        blurry = torch.from_numpy(edges).permute(2, 0, 1).clamp_min(0)
-        seen = (blurry**gamma).mean(0)[None]
-        for _ in range(2):
-            sharp = self.undo.briefly(blurry, trimmed(by_edges)[0], gamma).clamp(0, 1)
-            by_edges = kernels_between((sharp.cpu() ** gamma).mean(0)[None], seen, side, self.o)
+        by_edges = self._edged(edges, known, gamma, rounds=2)[-1]
         turned, _ = self.turned(part, gamma, known, [side], side)
         kernels = torch.cat([known, by_edges, turned])
         gains = self.gains(copy, kernels, gamma)

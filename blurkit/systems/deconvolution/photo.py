@@ -164,12 +164,12 @@ class Deconvolution:
         of the gamma if that is known.
         """
         o, places = self.options, self.places(image)
-        gamma = o.gammas[light or 0]
+        usual = light or 0
         if not places:
             return []
         cuts = [central_crop(place.cut(image), o.seen, o.seen) for place in places]
         alone = len(cuts) < ENOUGH or len({cut.shape for cut in cuts}) > 1
-        starts = partial(self.choice.starts, light=light or 0, alone=alone)
+        starts = partial(self.choice.starts, light=usual, alone=alone)
         found = self.each(starts, cuts, stage="estimate blur", watch=watch)
         near = neighbours(places)
         known: Finished = {}
@@ -182,7 +182,6 @@ class Deconvolution:
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
-            usual = light or 0
             join = partial(self.choice.joined, kernel=shared[usual], light=usual, bonus=SHARED)
             found = self.each(join, cuts, found)
         if light is None:
@@ -192,7 +191,7 @@ class Deconvolution:
             found = self.each(join, cuts, found)
         choices = self.choice.chosen(found, near)
         ends = self._finished(cuts, found, light, choices, known, watch)
-        ends, printed = self._printed(image, cuts, ends, gamma, watch)
+        ends, printed = self._printed(image, cuts, ends, o.gammas[usual], watch)
         chosen = supported(ends, near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
@@ -307,10 +306,12 @@ class Deconvolution:
             return found, False
         most = max(like, key=lambda n: found[n].gain)
         part, first = parts[most], found[most]
-        starts = self.each(partial(choice.of_print, photo, part, usual), PRINT_WEIGHTS)
+        (inked,) = self.each(partial(choice.inked, photo), [usual])  # one thread, as everywhere
+        begin = partial(choice.of_print, inked, part, usual)
+        starts = self.each(begin, PRINT_WEIGHTS)
         starts = [starts[n] for n in promising(starts, PRINT_STARTS)]
         tries = self.each(partial(choice.printed, part, usual), starts)
-        tries += self.each(partial(choice.toned, part, first), sorted({usual, first.gamma}))
+        tries += self.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
         best = max(first, *tries, key=worth)
         if best is first:
             return found, False
