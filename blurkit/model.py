@@ -131,7 +131,9 @@ class Model:
     ) -> tuple[Work, Engine | None]:
         """Return the function that deblurs records, and the engine if a network restores any blur.
 
-        Arguments and errors are those of `deblur`; records are not appraised.
+        Arguments and errors are those of `deblur`; records are not appraised. Of a film's frame,
+        the `begun` of a function that estimates blur returns another one that finishes the record:
+        if that is called after the next frame was begun, it guides the frame as well.
         """
         named, has_kernel = self.source is not None, kernel is not None
         place = self.placement

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,7 +28,7 @@ from blurkit.io.formats import ending
 from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import pixels_in, read_image
 from blurkit.io.paths import is_folder
-from blurkit.io.records import Record
+from blurkit.io.records import Record, series_of
 from blurkit.io.shards import is_shard, read_shard
 from blurkit.io.sinks import ShardSink, Sink, part_shards, source_change, unfinished_stream
 from blurkit.io.writing import keep_first, last_change, writing_errors
@@ -36,6 +37,10 @@ from blurkit.reports.progress import duration, rough_duration, say, say_warning,
 
 RecordTask = tuple[Record, Callable[[], Record]]
 """A record, and the function that returns it finished."""
+
+FrameTask = tuple[Record, Callable[[], Record | Callable[[], Record]]]
+"""The same, or for a film's frame the function that begins it; what that returns finishes it, and
+is called when the next one has been begun."""
 
 
 @dataclass(eq=False)
@@ -211,7 +216,7 @@ class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
         self.finish(0, self._verb)
         leave("", 0)
 
-    def remaining(self, jobs: Iterable[RecordTask], part: WorkPart = WHOLE) -> Iterator[RecordTask]:
+    def remaining(self, jobs: Iterable[FrameTask], part: WorkPart = WHOLE) -> Iterator[FrameTask]:
         """Yield the jobs in `part` whose records a resumed run has not found finished."""
         last = None
         for record, work in jobs:
@@ -228,7 +233,7 @@ class RecordBatch(Problems, AbstractContextManager["RecordBatch"]):
 
     def run(
         self,
-        jobs: Iterable[RecordTask],
+        jobs: Iterable[FrameTask],
         total: int | None = None,
         items: Iterable[Scene | sources.ShardSource] = (),
         unit: str = "image",
@@ -339,7 +344,7 @@ SOON = 10.0
 """Of a batch of fewer seconds, nothing is said."""
 
 
-def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iterator[RecordTask]:
+def _claimed(jobs: Iterable[FrameTask], sink: Sink, problems: Problems) -> Iterator[FrameTask]:
     """Yield the jobs whose records `sink` accepts; of a film that it does not, no other frame."""
     for record, work in jobs:
         if sink.is_dropped(record):
@@ -352,23 +357,29 @@ def _claimed(jobs: Iterable[RecordTask], sink: Sink, problems: Problems) -> Iter
 
 
 def _started(
-    jobs: Iterable[RecordTask], background: Background, ahead: bool
+    jobs: Iterable[FrameTask], background: Background, ahead: bool
 ) -> Iterator[RecordTask]:
     """Start the jobs in order; yield each record with a function that waits for its result.
 
-    With `ahead`, a job is yielded when the next one has been read, which thus starts without delay.
-    If that cannot be read, the error is raised after the jobs before it.
+    With `ahead`, a job is yielded when the next one has been read, which thus starts without delay;
+    so is one of a series. If that cannot be read, the error is raised after the jobs before it.
     """
     waiting: deque[RecordTask] = deque()
     try:
         for record, work in jobs:
-            waiting.append((record, background.submit(work).result))
-            if len(waiting) > ahead:
+            waiting.append((record, partial(_ended, background.submit(work), background)))
+            while len(waiting) > (ahead or series_of(record) is not None):
                 yield waiting.popleft()
     except Exception:
         yield from waiting
         raise
     yield from waiting
+
+
+def _ended(job: Future[Record | Callable[[], Record]], background: Background) -> Record:
+    """Return the result of a job, which may have to be finished after the next one."""
+    begun = job.result()
+    return begun if isinstance(begun, Record) else background.submit(begun).result()
 
 
 def say_written(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -161,19 +161,23 @@ def _restore(
     pictures = tasks.KernelPictures(kept, replaced, records.total) if kept is not None else None
     work, engine = deblurring(options, kernel)
     results = Results(options, engine, options.way(isinstance(kernel, KernelSheet)) == "auto")
-    finished = records.drop(batch.sink.is_done)
-    batch.already = len(finished)
+    already = records.drop(batch.sink.is_done)
+    batch.already = len(already)
+    begin = getattr(work, "begun", work)  # so that a film's frame is finished after the next one
 
-    def restored(record: Record) -> Record:
+    def restored(record: Record) -> Record | Callable[[], Record]:
         if pictures:
             pictures.claim(record)
         for of_an_earlier_result in ("blur_kernels", "restored_masked"):
             record.attrs.pop(of_an_earlier_result, None)
-        made = work(tasks.preview_part(record) if options.preview else record)
-        if (mask := mask_of(record)) is not None:
+        made = begin(tasks.preview_part(record) if options.preview else record)
+        return (lambda: finished(made())) if callable(made) else finished(made)
+
+    def finished(made: Record) -> Record:
+        if (mask := mask_of(made)) is not None:
             made = tasks.masked(made, mask)
         # Of a frame, nothing is shown otherwise.
-        if page or options.json or options.compare or "film" not in record.attrs:
+        if page or options.json or options.compare or "film" not in made.attrs:
             made = tasks.with_sharpness(made)
         return tasks.with_preview(made) if options.preview else made
 
@@ -191,7 +195,7 @@ def _restore(
     results.sum_up()
     if page:
         with batch.guard(str(options.html)):
-            for record in batch.finished_before(finished, records, "restored"):
+            for record in batch.finished_before(already, records, "restored"):
                 page.add(tasks.with_sharpness(record))
             if written := page.write():
                 say(f"wrote {written}", options.quiet)

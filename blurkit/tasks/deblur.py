@@ -312,7 +312,7 @@ def with_sharpness(record: Record, made: str = "restored", source: str = "blur")
 
 
 def is_left(record: Record) -> bool:
-    """Return whether all windows of a record were left as they are, by the frame before as well."""
+    """Return whether all windows of a record were left as they are, by its neighbours as well."""
     windows = record.attrs.get("restored_windows", 0)
     left = bool(windows) and record.attrs["restored_left"] == windows
     return left and not inversion().mixed_share(record)

@@ -1,5 +1,6 @@
 """Films through the commands: deblurred, reblurred, transferred, scored and described."""
 
+import json
 import os
 import resource
 import shutil
@@ -17,7 +18,8 @@ import pytest
 
 from blurkit.data.sources import read_records
 from blurkit.engine.engine import Engine
-from tests.cli.command import assert_failed, files, start
+from blurkit.io.records import from_float
+from tests.cli.command import assert_failed, files, piped, start
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.test_interrupts import wait_for
 from tests.io.films import (
@@ -31,6 +33,7 @@ from tests.io.films import (
     shown,
     shown_animation,
 )
+from tests.systems.deconvolution.photos import photo, shake, taken
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,21 @@ def test_the_blur_of_a_film_over_time_is_told(films: Path) -> None:
     ran = done("deblur", film, "--kernel", "kernel.npy", "-o", "a.mp4")
     assert "sound: blur undone in 4 of 4 frames, over time up to 5 5 5 5 pixels" in ran.lines
     assert "pixels" not in done("deblur", film, "--method", "network", "-o", "b.mp4").err
+
+
+def test_a_frame_awaits_the_next_one_also_in_a_stream() -> None:
+    """Which is sharp here, so that the one before becomes sharper."""
+    sharp = photo("astronaut", 128, 128)
+    blurry = from_float(taken(sharp, shake(0, 11)), np.uint8)
+    save_pages("a.tif", [blurry, from_float(sharp, np.uint8), blurry])
+    ran = piped(
+        "blurkit deblur a.tif --json -o a.h5; blurkit prepare a.tif -o - | blurkit deblur - -o b.h5"
+    )
+    first, second, _ = (json.loads(line)["restored_guided"] for line in ran.out.splitlines())
+    assert first > 0.5 > second
+    made, streamed = ([r.images["restored"] for r in read_records([f])] for f in ("a.h5", "b.h5"))
+    np.testing.assert_array_equal(made, streamed)
+    assert psnr(made[0] / 255, sharp) > psnr(blurry / 255, sharp) + 5
 
 
 def save_pages(path: str | Path, frames: Iterable[np.ndarray], **options: Any) -> None:

@@ -74,8 +74,8 @@ def test_photos_left_as_they_are_are_counted_in_one_line(monkeypatch: pytest.Mon
     named = [write(f"{number}.png", photo(number)) for number in range(4)]
     ran = done("deblur", *named, "-o", "out")
     assert "2 of 4 were left as they are: no blur was found that could be undone" in ran.lines
-    (mixed,) = [line for line in ran.lines if "of the frame before mixed in" in line]
-    assert mixed.startswith("3: ") and "left as it is, with 20% of the frame before" in mixed
+    (mixed,) = [line for line in ran.lines if "of neighbouring frames mixed in" in line]
+    assert mixed.startswith("3: ") and "left as it is, with 20% of neighbouring" in mixed
     warned = [line for line in ran.lines if "warning" in line]
     assert [line.split(":")[1].strip() for line in warned] == ["2", "3"]
     assert all("next to nothing was changed" in line for line in warned)

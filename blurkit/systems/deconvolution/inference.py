@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
@@ -23,13 +23,14 @@ from blurkit.io.records import (
     Record,
     central_crop,
     from_float,
+    series_of,
     to_float,
 )
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import NO_BLUR, KernelSheet
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
-from blurkit.systems.deconvolution.film import FilmEstimate, series_of
+from blurkit.systems.deconvolution.film import FilmEstimate
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import Watch, detailed, placed, undone, unwatched
@@ -80,6 +81,20 @@ def start_estimator(network: Deconvolver, device: str, precision: Precision) -> 
     return partial(search_start, photo_restorer(network, device, precision, checkpoint=""))
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A restored image (H, W, 3), its windows, which are `left` as they are, and its offset.
+
+    Of a film's frame, `guided` is how much of it, 0 to 1, its neighbours are.
+    """
+
+    picture: np.ndarray
+    windows: list[Window]
+    left: list[bool]
+    offset: tuple[float, float]
+    guided: float | None = None
+
+
 @dataclass
 class WindowDeblurring:
     """Deblurs records by the blur of their windows.
@@ -110,17 +125,35 @@ class WindowDeblurring:
         `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
         undone, and `restored_left`, the number left as they are; `restored_offset`, the pixels
         (down, right) from the kernels' centroids to the middle of the exposure, if the picture was
-        moved there; of a film's frame, `restored_guided` is how much of it, 0 to 1, the frame
-        before is. If any kernel is believed, the most trusted one is described by `blur_length` in
+        moved there; of a film's frame, `restored_guided` is how much of it, 0 to 1, its neighbours
+        are. If any kernel is believed, the most trusted one is described by `blur_length` in
         pixels, `blur_angle` in degrees, `blur_trust` from 0 to 1, and `blur_gamma`, the exponent
         from pixel values to the light that it blurred; with `keep_kernel` it is stored as `kernel`,
         and what `KernelSheet.of` reads. Raises BlurkitError without a `blur`.
         """
-        blur = record.image("blur")
+        begun = self.begun(record)
+        return begun if isinstance(begun, Record) else begun()
+
+    def begun(self, record: Record) -> Record | Callable[[], Record]:
+        """Return what a call returns, or of a film's frame the function that finishes it.
+
+        If that is called after the next frame was begun, the next one guides the frame as well.
+        """
         started = time.perf_counter()
-        image, film = to_float(blur), self._film_of(record)
+        image, film = to_float(record.image("blur")), self._film_of(record)
         whole, steady = size_of_whole(record), "film" in record.attrs
-        restored, windows, same, offset = self.restored(in_colour(image), whole, film, steady)
+        finish = self.restored(in_colour(image), whole, film, steady)
+        seconds = time.perf_counter() - started
+
+        def finished() -> Record:
+            started = time.perf_counter() - seconds
+            return self._result(record, image, finish(), started)
+
+        return finished() if film is None else finished
+
+    def _result(self, record: Record, image: np.ndarray, made: Restored, started: float) -> Record:
+        """Return a record with what was made of its image (H, W, C) since a moment."""
+        restored = made.picture
         if image.shape[2] == 1:
             restored = restored.mean(axis=2, keepdims=True)
         restored = restored - image
@@ -132,20 +165,21 @@ class WindowDeblurring:
             "restored_with": self._with(),
             "restored_strength": float(self.strength),
             "restored_seconds": round(time.perf_counter() - started, 4),
-            "restored_windows": len(windows),
-            "restored_believed": sum(window.believed for window in windows),
-            "restored_left": sum(same),
+            "restored_windows": len(made.windows),
+            "restored_believed": sum(window.believed for window in made.windows),
+            "restored_left": sum(made.left),
         }
-        if any(offset):
-            attrs["restored_offset"] = np.round(offset, 2)
-        if film is not None:
-            attrs["restored_guided"] = round(film.share, 3)
-        found = described(windows)
+        if any(made.offset):
+            attrs["restored_offset"] = np.round(made.offset, 2)
+        if made.guided is not None:
+            attrs["restored_guided"] = round(made.guided, 3)
+        found = described(made.windows)
         if found and self.keep_kernel:
-            found |= sheet_of(windows, same)
+            found |= sheet_of(made.windows, made.left)
         elif found:
             del found["kernel"]
-        images = {**record.images, "restored": from_float(restored, blur.dtype)}
+        dtype = record.image("blur").dtype
+        images = {**record.images, "restored": from_float(restored, dtype)}
         return Record(record.name, images, attrs | found)
 
     def estimated(self, blur: Image) -> Attributes:
@@ -201,8 +235,8 @@ class WindowDeblurring:
         whole: Sequence[int] | None = None,
         film: FilmEstimate | None = None,
         steady: bool = False,
-    ) -> tuple[np.ndarray, list[Window], list[bool], tuple[float, float]]:
-        """Return the restored image, its windows, which are left as they are, and its offset.
+    ) -> Callable[[], Restored]:
+        """Return the function that finishes a restored image.
 
         The offset is `exposure_middle`, at which the picture is shown in windows with a kernel, and
         (0, 0) in frames of a film, which have to be `steady`, or that follow others. A window in
@@ -241,15 +275,22 @@ class WindowDeblurring:
         watch = self.watch if film is None else unwatched  # a film's progress is of its frames
         made = undone(undo, copy, windows, rest, o, watch)
         alone = film is None or film.begins
-        if film is not None:
-            made = replace(made, picture=film.guided(made.picture, windows, same))
-            film.end(made.picture, same)
-        overlap, windows = o.overlap, scaled(windows, copy, image)
-        if copy is not image:
-            overlap = round(o.overlap * image.shape[0] / copy.shape[0])
-            made = detailed(image, copy, made, windows, overlap, undo.device)
-        offset = exposure_middle(windows) if alone and not steady else (0.0, 0.0)
-        return placed(made.picture, windows, offset, overlap), windows, same, offset
+        frame = None if film is None else film.end(made.picture, windows, same)
+
+        def finished() -> Restored:
+            parts, guided, overlap, found = made, None, o.overlap, scaled(windows, copy, image)
+            if frame is not None:
+                picture, guided = frame.finished()
+                parts = replace(made, picture=picture)
+            if copy is not image:
+                overlap = round(o.overlap * image.shape[0] / copy.shape[0])
+                parts = detailed(image, copy, parts, found, overlap, undo.device)
+            offset = exposure_middle(found) if alone and not steady else (0.0, 0.0)
+            return Restored(
+                placed(parts.picture, found, offset, overlap), found, same, offset, guided
+            )
+
+        return finished
 
     def _with(self) -> str:
         o = self.deconvolution.options
@@ -330,12 +371,12 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
         some = f", {left} of {windows} windows left as they are" if left else ""
         rest += f"restored by the network{some}"
     share = mixed_share(record)
-    mixed = f", with {share:.0%} of the frame before mixed in" if share else ""
+    mixed = f", with {share:.0%} of neighbouring frames mixed in" if share else ""
     return f"{found}{rest}{mixed}"
 
 
 def mixed_share(record: Record) -> float:
-    """Return how much of a frame, 0 to 1, the one before is; 0 if that is next to nothing."""
+    """Return how much of a frame, 0 to 1, its neighbours are; 0 if that is next to nothing."""
     share = float(record.attrs.get("restored_guided", 0))
     return share if share >= 0.01 else 0.0
 
@@ -396,11 +437,11 @@ def search_start(deblurring: WindowDeblurring, photo: np.ndarray) -> Estimate:
     odd square that contains it; in the picture each window is restored with its own kernel. If the
     photo is too small to estimate a kernel, the estimate is not believed.
     """
-    restored, windows, _, _ = deblurring.restored(photo, steady=True)
+    made = deblurring.restored(photo, steady=True)()
     least = deblurring.deconvolution.options.trust
-    own = [window for window in windows if window.trust >= least]
-    picture = restored.clip(0, 1) if own else photo
-    best = max(own or windows, key=lambda window: window.trust, default=None)
+    own = [window for window in made.windows if window.trust >= least]
+    picture = made.picture.clip(0, 1) if own else photo
+    best = max(own or made.windows, key=lambda window: window.trust, default=None)
     kernel = torch.ones(1, 1, 1) if best is None else cleaned(best.kernel[None], 0.02, 0.02)
     return Estimate(
         trimmed(kernel)[0].clone(),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from blurkit.io.records import Record, from_float
+from blurkit.io.records import Record, from_float, series_of
 from blurkit.model import Model
 from blurkit.options import Placement
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.film import FilmEstimate, series_of
+from blurkit.systems.deconvolution.film import FilmEstimate
 from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.registry import load_networks
@@ -76,33 +76,38 @@ def estimate() -> FilmEstimate:
     return FilmEstimate(Deconvolution(network, WindowOptions(), "cpu"))
 
 
-def guided(estimate: FilmEstimate, before: np.ndarray, now: np.ndarray, left: bool) -> np.ndarray:
-    """The second of two restored frames with the help of the first."""
+def guided(
+    estimate: FilmEstimate, *restored: np.ndarray, left: bool = False
+) -> list[tuple[np.ndarray, float]]:
+    """Restored frames with the help of their neighbours, and the parts that these are."""
     estimate.forget()
-    for frame in (before.astype(np.float32), now.astype(np.float32)):
+    made = []
+    for frame in (x.astype(np.float32) for x in restored):
         estimate.begin(frame)
         windows = estimate._photo.places(frame)
-        result = estimate.guided(frame, windows, [left] * len(windows))
-        estimate.end(result, [left] * len(windows))
-    return result
+        made.append(estimate.end(frame, windows, [left] * len(windows)))
+    return [frame.finished() for frame in made]
 
 
-def test_a_sharper_frame_guides_the_next_one(estimate: FilmEstimate) -> None:
-    (before, now), _ = frames("astronaut", 2)
-    soft_before, soft = (ndimage.gaussian_filter(frame, (1.5, 1.5, 0)) for frame in (before, now))
-    for left in (True, False):
-        made = guided(estimate, before, soft, left)
-        assert psnr(made, now, 16) > psnr(soft, now, 16) + 2
-        assert estimate.share > 0.3
-        assert psnr(guided(estimate, soft_before, now, left), now, 16) > (60 if left else 40)
+@pytest.mark.parametrize("left", [True, False])
+def test_a_sharper_frame_guides_its_neighbours(estimate: FilmEstimate, left: bool) -> None:
+    sharp, _ = frames("astronaut", 3)
+    soft = [ndimage.gaussian_filter(frame, (1.5, 1.5, 0)) for frame in sharp]
+    (before, part), (middle, _), (after, _) = guided(
+        estimate, soft[0], sharp[1], soft[2], left=left
+    )
+    assert psnr(before, sharp[0], 16) > psnr(soft[0], sharp[0], 16) + 2
+    assert part > 0.3
+    assert psnr(middle, sharp[1], 16) > (60 if left else 40)
+    assert psnr(after, sharp[2], 16) > psnr(soft[2], sharp[2], 16) + 2
 
 
-def test_what_two_restored_frames_show_has_less_noise(estimate: FilmEstimate) -> None:
-    (before, now), _ = frames("coffee", 2)
+def test_what_restored_frames_show_alike_has_less_noise(estimate: FilmEstimate) -> None:
+    sharp, _ = frames("coffee", 2)
     rng = np.random.default_rng(0)
-    noisy = [frame + rng.normal(0, 0.02, frame.shape) for frame in (before, now)]
-    made = guided(estimate, *noisy, left=False)
-    assert psnr(made, now, 16) > psnr(noisy[1], now, 16) + 1
+    noisy = [frame + rng.normal(0, 0.02, frame.shape) for frame in sharp]
+    for (made, _), before, now in zip(guided(estimate, *noisy), noisy, sharp, strict=True):
+        assert psnr(made, now, 16) > psnr(before, now, 16) + 1
 
 
 def test_what_only_one_frame_shows_is_no_ghost(estimate: FilmEstimate) -> None:
@@ -110,8 +115,21 @@ def test_what_only_one_frame_shows_is_no_ghost(estimate: FilmEstimate) -> None:
     came = now.copy()
     came[60:100, 60:100] = photo("astronaut", 40, 40)
     for pair in ((before, came), (came, now)):
-        made = guided(estimate, *pair, left=False)
+        (_, (made, _)) = guided(estimate, *pair)
         assert psnr(made[66:94, 66:94], pair[1][66:94, 66:94]) > 38
+
+
+def test_a_frame_that_awaits_the_next_is_guided_by_it(model: Model) -> None:
+    work, _ = model.deblurring("shake")
+    sharp, blurry = frames("astronaut", 2)
+    first, second = film(blurry[0], from_float(sharp[1], np.uint8))
+    alone = work(first)
+    finish = work.begun(first)
+    work(second)
+    both = finish()
+    assert both.attrs["restored_guided"] > 0.3 > alone.attrs["restored_guided"] == 0
+    scores = [psnr(made.image("restored") / 255, sharp[0], 16) for made in (alone, both)]
+    assert scores[1] > scores[0] + 1
 
 
 def test_without_opencv_each_frame_is_a_photo(monkeypatch: pytest.MonkeyPatch) -> None:
