@@ -40,6 +40,9 @@ CRF = "18"
 WAYS = ("alone", "film")
 """Each frame alone, and with the help of its neighbours."""
 
+STEADY = {"film": "alone"}
+"""Attributes of a frame that is shown where the others of its film are, and begins none."""
+
 FILMS = {
     "drawn": ("more/video/davis_car-shadow", 1),
     "still": ("more/video/vipseg_market", 1),
@@ -97,7 +100,7 @@ def restored(film: Path, result: Path, way: str) -> tuple[list[np.ndarray], list
     def begun(record: Record) -> Record | Callable[[], Record]:
         if way == "film":
             return work.begun(record)
-        return record if way == "before" else work(Record("alone", record.images))
+        return record if way == "before" else work(Record("alone", record.images, STEADY))
 
     with open_sink(str(result), ("restored", "blur"), "deblurred") as sink:
         waiting = list[tuple[Record, Any]]()
