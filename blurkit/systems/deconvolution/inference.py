@@ -82,7 +82,7 @@ def start_estimator(network: Deconvolver, device: str, precision: Precision) -> 
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredImage:
     """A restored image (H, W, 3), its windows, which are `left` as they are, and its offset.
 
     Of a film's frame, `guided` is how much of it, 0 to 1, its neighbours are.
@@ -151,7 +151,9 @@ class WindowDeblurring:
 
         return finished() if film is None else finished
 
-    def _result(self, record: Record, image: np.ndarray, made: Restored, started: float) -> Record:
+    def _result(
+        self, record: Record, image: np.ndarray, made: RestoredImage, started: float
+    ) -> Record:
         """Return a record with what was made of its image (H, W, C) since a moment."""
         restored = made.picture
         if image.shape[2] == 1:
@@ -235,7 +237,7 @@ class WindowDeblurring:
         whole: Sequence[int] | None = None,
         film: FilmEstimate | None = None,
         steady: bool = False,
-    ) -> Callable[[], Restored]:
+    ) -> Callable[[], RestoredImage]:
         """Return the function that finishes a restored image.
 
         The offset is `exposure_middle`, at which the picture is shown in windows with a kernel, and
@@ -277,7 +279,7 @@ class WindowDeblurring:
         alone = film is None or film.begins
         frame = None if film is None else film.end(made.picture, windows, same)
 
-        def finished() -> Restored:
+        def finished() -> RestoredImage:
             parts, guided, overlap, found = made, None, o.overlap, scaled(windows, copy, image)
             if frame is not None:
                 picture, guided = frame.finished()
@@ -286,7 +288,7 @@ class WindowDeblurring:
                 overlap = round(o.overlap * image.shape[0] / copy.shape[0])
                 parts = detailed(image, copy, parts, found, overlap, undo.device)
             offset = exposure_middle(found) if alone and not steady else (0.0, 0.0)
-            return Restored(
+            return RestoredImage(
                 placed(parts.picture, found, offset, overlap), found, same, offset, guided
             )
 
