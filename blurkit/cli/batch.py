@@ -28,7 +28,7 @@ from blurkit.io.formats import ending
 from blurkit.io.image_sinks import FileOptions, open_sink
 from blurkit.io.images import pixels_in, read_image
 from blurkit.io.paths import is_folder
-from blurkit.io.records import Record, series_of
+from blurkit.io.records import Record
 from blurkit.io.shards import is_shard, read_shard
 from blurkit.io.sinks import ShardSink, Sink, part_shards, source_change, unfinished_stream
 from blurkit.io.writing import keep_first, last_change, writing_errors
@@ -362,18 +362,24 @@ def _started(
     """Start the jobs in order; yield each record with a function that waits for its result.
 
     With `ahead`, a job is yielded when the next one has been read, which thus starts without delay;
-    so is one of a series. If that cannot be read, the error is raised after the jobs before it.
+    so is one that awaits the next. If that cannot be read, the error is raised after those before.
     """
     waiting: deque[RecordTask] = deque()
     try:
         for record, work in jobs:
-            waiting.append((record, partial(_ended, background.submit(work), background)))
-            while len(waiting) > (ahead or series_of(record) is not None):
+            job = background.submit(work)
+            waiting.append((record, partial(_ended, job, background)))
+            while len(waiting) > (ahead or _awaits_next(job)):
                 yield waiting.popleft()
     except Exception:
         yield from waiting
         raise
     yield from waiting
+
+
+def _awaits_next(job: Future[Record | Callable[[], Record]]) -> bool:
+    """Return whether a job, when it is done, has only begun a record; errors are met later."""
+    return job.exception() is None and callable(job.result())
 
 
 def _ended(job: Future[Record | Callable[[], Record]], background: Background) -> Record:

@@ -147,20 +147,6 @@ def safe_name(name: str) -> PurePosixPath:
     return path
 
 
-def series_of(record: Record) -> tuple[str, int] | None:
-    """Return the series of frames that a record belongs to, and its number there, if it does.
-
-    That is a film, or images of one sequence, or those in a folder with numbers as names.
-    """
-    attrs, (folder, _, stem) = record.attrs, record.name.rpartition("/")
-    if "film" in attrs and "frame" in attrs:
-        return f"{attrs['film']} {attrs.get('source')}", int(attrs["frame"])
-    number = re.search(r"\d+$", stem, re.ASCII)
-    if number is None or ("sequence" not in attrs and number[0] != stem):
-        return None
-    return f"{folder} {attrs.get('sequence')}", int(number[0])
-
-
 def to_float(image: Image) -> np.ndarray:
     """Return `image` as float32 in [0, 1], whatever its depth."""
     if image.dtype == np.float32:

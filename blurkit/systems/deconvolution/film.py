@@ -1,5 +1,6 @@
 """The blur of a film's frames, each found with the help of the one before: see docs/films.md."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from blurkit.engine.engine import Canvas
 from blurkit.io.opencv import gray, opencv
-from blurkit.io.records import central_crop, from_float
+from blurkit.io.records import Record, central_crop, from_float
 from blurkit.systems.deconvolution.choice import ALIKE, between, largest, supported
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import kernels_between
@@ -392,6 +393,20 @@ class FilmEstimate:
         x, y = columns + left + flow[..., 0], rows + top + flow[..., 1]
         cv2 = self._cv2
         return cv2.remap(image, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE)
+
+
+def series_of(record: Record) -> tuple[str, int] | None:
+    """Return the series of frames that a record belongs to, and its number there, if it does.
+
+    That is a film, or images of one sequence, or those in a folder with numbers as names.
+    """
+    attrs, (folder, _, stem) = record.attrs, record.name.rpartition("/")
+    if "film" in attrs and "frame" in attrs:
+        return f"{attrs['film']} {attrs.get('source')}", int(attrs["frame"])
+    number = re.search(r"\d+$", stem, re.ASCII)
+    if number is None or ("sequence" not in attrs and number[0] != stem):
+        return None
+    return f"{folder} {attrs.get('sequence')}", int(number[0])
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -23,14 +23,13 @@ from blurkit.io.records import (
     Record,
     central_crop,
     from_float,
-    series_of,
     to_float,
 )
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import NO_BLUR, KernelSheet
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimator import BlurEstimator
-from blurkit.systems.deconvolution.film import FilmEstimate
+from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import Watch, detailed, placed, undone, unwatched

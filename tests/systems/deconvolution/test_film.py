@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from blurkit.io.records import Record, from_float, series_of
+from blurkit.io.records import Record, from_float
 from blurkit.model import Model
 from blurkit.options import Placement
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.film import FilmEstimate
+from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.registry import load_networks
