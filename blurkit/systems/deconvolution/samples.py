@@ -71,6 +71,9 @@ POINTS, DISKS, SLIGHT = 0.06, 0.04, 0.1
 MOVEMENTS, CHANCES = (SHAKEN, CARRIED, UNHINDERED), (0.6, 0.2, 0.2)
 """Movements of the camera, and how often each is drawn."""
 
+RESTED, REST = 0.3, (0.1, 0.8)
+"""Fraction of the cameras that rest somewhere on their path, and for which part of the exposure."""
+
 DOT = padded(torch.ones(1, 1), FULL)
 """The kernel of no blur."""
 
@@ -344,7 +347,7 @@ def degraded(rng: np.random.Generator, image: Tensor) -> Tensor:
 def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return the kernel (41, 41) in a photo's middle, and what `taken` blurs all of it by.
 
-    It is the path of a moving camera, which may turn meanwhile, a disk, or a single point.
+    It is the path of a moving camera, which may rest or turn meanwhile, a disk, or a single point.
     """
     kind = rng.random()
     if kind < POINTS + DISKS:
@@ -353,18 +356,26 @@ def drawn_kernels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         return kernel, kernel
     reach = int(rng.integers(1, 4 if kind < POINTS + DISKS + SLIGHT else FULL // 2 + 1))
     path = random_trajectory(rng, movement=MOVEMENTS[int(rng.choice(3, p=CHANCES))])
+    rest = int(rng.integers(len(path))), rng.uniform(*REST) if rng.random() < RESTED else 0.0
+    path = rested(path, *rest)
     kernel = padded(torch.from_numpy(draw_path(path, 2 * reach + 1)).float(), FULL)
     if rng.random() >= TURNED:
         return kernel, kernel
     path = scaled_path(path, reach)
-    angle = random_trajectory(rng, len(path), MOVEMENTS[int(rng.choice(3, p=CHANCES))]).real
-    angle = scaled_path(angle, min(rng.uniform(0, TURN), 0.6 * (reach + 1)))
+    angle = random_trajectory(rng, movement=MOVEMENTS[int(rng.choice(3, p=CHANCES))]).real
+    angle = scaled_path(rested(angle, *rest), min(rng.uniform(0, TURN), 0.6 * (reach + 1)))
     side, places = 2 * MARGIN - 1, np.linspace(-1, 1, GRID)
     everywhere = [
         [splat(at.imag + side // 2, at.real + side // 2, side) for at in row]
         for row in [[path + 1j * angle * complex(x, y) for x in places] for y in places]
     ]
     return kernel, torch.from_numpy(np.array(everywhere)).float()
+
+
+def rested(path: np.ndarray, place: int, part: float) -> np.ndarray:
+    """Return positions (steps,) with a rest at one of them, for a part of the exposure."""
+    pause = round(part / (1 - part) * len(path))
+    return np.insert(path, place, np.full(pause, path[place]))
 
 
 def gammas(rng: np.random.Generator) -> tuple[float, Tensor]:

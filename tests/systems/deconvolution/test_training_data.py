@@ -13,6 +13,7 @@ from scipy import ndimage, signal
 from blurkit.data.sources import read_records
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.io.records import to_float
+from blurkit.synthesis.kernels import draw_path
 from blurkit.systems.deconvolution import samples
 from blurkit.systems.deconvolution.config import FULL, DeconvolutionConfiguration
 from blurkit.systems.deconvolution.samples import MARGIN, DeconvolutionSamples
@@ -131,6 +132,18 @@ def test_blur_that_turns_is_everywhere_that_of_its_place() -> None:
             place = seen[row - reach : row + reach + 1, column - reach : column + reach + 1]
             assert place.sum() == pytest.approx(1, abs=0.02)
             assert alike(place, true.numpy()) > (0.97 if true is kernel else 0.8)
+
+
+def test_some_cameras_rest_on_their_path() -> None:
+    """Where it rests, a camera leaves at least that part of the light."""
+    line = draw_path(samples.rested(1j * np.linspace(0, 1, 2000), 500, 0.6), 21)[:, 10]
+    assert line.sum() == pytest.approx(1) and (line[6:] > 0.01).all()  # the mean is in the middle
+    assert 0.6 <= line[(place := int(line.argmax())) - 1 : place + 2].sum() < 0.7
+    rng = np.random.default_rng(2)
+    kernels = np.stack([samples.drawn_kernels(rng)[0].numpy() for _ in range(300)])
+    long = (kernels > 1e-4).any(2).sum(1) > 15  # rows that the path crosses
+    spots = [ndimage.uniform_filter(kernel, 3).max() * 9 for kernel in kernels[long]]
+    assert 0.08 < np.mean(np.array(spots) > 0.5) < 0.3
 
 
 def test_lights_are_far_brighter_than_white_and_clipped_in_both_pictures(shards: Path) -> None:
