@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.estimate          measures and prints the tables (some minutes)
     --write          also writes docs/benchmarks/estimate.json and docs/deconvolution.md's tables
-    --sets windows   windows, long, slight, print: these alone
+    --sets windows   windows, long, slight, rested, print: these alone
     --count N        the first so many of each set alone
     --seed N         another draw
 
@@ -11,9 +11,10 @@ are crops of gb82's photos, 320x320, under paths of 9 to 41 pixels; kernels are 
 true gamma and compared by their agreement with the true one, and by the gain in PSNR of the
 deconvolution network with them. `long` are whole photos of gb82 and Set5 under paths of 45 to 101
 pixels, every second one with lights of 3 to 30 times white; they go through `blurkit.load().deblur`
-and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels. `print`
-are scikit-image's page and text, also enlarged, in drawn inks on drawn papers, every third one
-bright on dark, under paths of 9 to 41 pixels.
+and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels, `rested`
+under paths of 9 to 41 pixels on which the camera rests for 30, 60 and 75 % of the exposure in turn.
+`print` are scikit-image's page and text, also enlarged, in drawn inks on drawn papers, every third
+one bright on dark, under paths of 9 to 41 pixels.
 """
 
 import sys
@@ -30,12 +31,13 @@ from torch import Tensor
 
 import blurkit
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.synthesis.kernels import random_trajectory_kernel
+from blurkit.synthesis.kernels import draw_path, random_trajectory, random_trajectory_kernel
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, trimmed
 from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.samples import rested
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
 from tests.benchmarks import pages
@@ -143,8 +145,11 @@ def gained(
 # ---- whole photos --------------------------------------------------------------------------------
 
 
-SIZES = {"long": (45, 101), "slight": (1, 5), "print": (9, 41)}
+SIZES = {"long": (45, 101), "slight": (1, 5), "rested": (9, 41), "print": (9, 41)}
 """The least and the largest side of kernels in a set."""
+
+RESTS = (0.3, 0.6, 0.75)
+"""For which part of the exposure the camera rests in photos of *rested*, in turn."""
 
 
 def printed(number: int, rng: np.random.Generator) -> np.ndarray:
@@ -157,7 +162,7 @@ def printed(number: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def pairs(kind: str, count: int, seed: int) -> Iterator[Record]:
-    """Yield photos of gb82 and Set5 in turn, under "long" or "slight" blur, or of "print"."""
+    """Yield photos of gb82 and Set5 in turn, under a kind of blur, or of "print"."""
     sets = [photos("more/sharp/gb82"), photos("sharp/set5")]
     rng = np.random.default_rng([seed, kind == "long"])
     for number in range(count):
@@ -165,7 +170,11 @@ def pairs(kind: str, count: int, seed: int) -> Iterator[Record]:
         photo = printed(number, rng) if kind == "print" else pool[int(rng.integers(len(pool)))]
         least, most = SIZES[kind]
         most = min(most, min(photo.shape[:2]) // 3)  # a photo of Set5 is too small for more
-        kernel = random_trajectory_kernel(rng, int(rng.integers(least // 2, most // 2 + 1)) * 2 + 1)
+        side = int(rng.integers(least // 2, most // 2 + 1)) * 2 + 1
+        path = random_trajectory(rng)
+        if kind == "rested":
+            path = rested(path, int(rng.integers(len(path))), RESTS[number % len(RESTS)])
+        kernel = draw_path(path, side)
         lights = int(rng.integers(15, 41)) if kind == "long" and number % 2 else 0
         blur, sharp = taken(photo, kernel, rng, lights)
         attrs = {"kernel": kernel, "lights": lights}
@@ -223,7 +232,7 @@ def tables(results: dict[str, Any]) -> str:
     parts = {}
     if photos := results.get("long"):
         parts |= {"long, without lights": photos[::2], "long, with lights": photos[1::2]}
-    parts |= {kind: results[kind] for kind in ("slight", "print") if kind in results}
+    parts |= {kind: results[kind] for kind in ("slight", "rested", "print") if kind in results}
     rows = []
     for name, photos in parts.items():
         seconds = np.median([row["s"] for row in photos])
@@ -235,7 +244,7 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join(made)
 
 
-COUNTS = {"windows": 20, "long": 16, "slight": 24, "print": 12}
+COUNTS = {"windows": 20, "long": 16, "slight": 24, "rested": 12, "print": 12}
 """How many windows and photos each set has."""
 
 
