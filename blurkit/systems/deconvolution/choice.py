@@ -22,7 +22,12 @@ from blurkit.systems.deconvolution.estimation import (
     two_toned,
 )
 from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, turns
-from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
+from blurkit.systems.deconvolution.fourier import (
+    kernel_agreement,
+    kernels_at,
+    padded,
+    trimmed,
+)
 from blurkit.systems.deconvolution.lights import kernel_of_lights
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
 from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
@@ -64,11 +69,16 @@ PRINT_WEIGHTS = (2e-3, 4e-3, 8e-3, 1.4e-2, 2e-2, 4e-2)
 PRINT_ROUNDS = 4
 """How often a kernel is refined by what of the photo has two tones."""
 
+REST_EDGES, REST_FLOOR, REST_ROUNDS = 0.04, 0.2, 4
+"""`edges` and `floor` of the options with which the path of a camera that rested is found, and how
+often it is refined."""
+
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
 
 LONG_EDGES = 640
-"""Side of the middle of a copy whose edges refine a long kernel, twice, pixels."""
+"""Side of the middle of a copy whose edges refine a long kernel, twice, or of a photo whose edges
+show where a camera that rested has moved, pixels."""
 
 
 @dataclass
@@ -278,14 +288,33 @@ class KernelSelection:
         The trust is the agreement that the estimator expects.
         """
         side, start = kernel.shape[-1], kernel[None]
-        kernels = torch.cat([start, *self._edged(photo, start, gamma, PRINT_ROUNDS, toned=True)])
+        rounds = self._edged(photo, start, gamma, PRINT_ROUNDS, self.o, toned=True)
+        kernels = torch.cat([start, *rounds])
         gains = self.gains(photo, kernels, gamma)
         best = int(gains.argmax())
         _, sure = self.turned(photo, gamma, kernels[best, None], [side], side, toned=True)
         return SelectedKernel(kernels[best], gamma, float(sure), float(gains[best]))
 
+    def rested(self, photo: np.ndarray, side: int, gamma: float) -> Tensor:
+        """Return the kernel (side, side) of a photo whose camera rested and also moved.
+
+        Its picture while the camera rested is in the photo already; around its edges are faint
+        copies of them, where the camera moved.
+        """
+        o = replace(self.o, edges=REST_EDGES, floor=REST_FLOOR)
+        part = np.ascontiguousarray(central_crop(photo, LONG_EDGES, LONG_EDGES))
+        still = padded(torch.ones(1, 1), side)
+        return self._edged(part, still[None], gamma, REST_ROUNDS, o, resting=True)[-1][0]
+
     def _edged(
-        self, photo: np.ndarray, kernel: Tensor, gamma: float, rounds: int, toned: bool = False
+        self,
+        photo: np.ndarray,
+        kernel: Tensor,
+        gamma: float,
+        rounds: int,
+        options: WindowOptions,
+        toned: bool = False,
+        resting: bool = False,
     ) -> list[Tensor]:
         """Return the kernels (1, side, side) of every round from the one of a photo (H, W, 3).
 
@@ -299,7 +328,7 @@ class KernelSelection:
             sharp = self.undo.briefly(blurry, trimmed(kernels[-1])[0], gamma).clamp(0, 1).cpu()
             values = two_toned(sharp.mean(0, keepdim=True), side) if toned else sharp
             light = (values**gamma).mean(0)[None]
-            kernels.append(kernels_between(light, seen, side, self.o))
+            kernels.append(kernels_between(light, seen, side, options, resting))
         return kernels[1:]
 
     def readable(
@@ -369,7 +398,7 @@ class KernelSelection:
         edges, part = (
             np.ascontiguousarray(central_crop(copy, s, s)) for s in (LONG_EDGES, LONG_SEEN)
         )
-        by_edges = self._edged(edges, known, gamma, rounds=2)[-1]
+        by_edges = self._edged(edges, known, gamma, 2, self.o)[-1]
         turned, _ = self.turned(part, gamma, known, [side], side)
         kernels = torch.cat([known, by_edges, turned])
         gains = self.gains(copy, kernels, gamma)

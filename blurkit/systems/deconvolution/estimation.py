@@ -96,11 +96,14 @@ def _ridge(images: Tensor, c: Estimation) -> Tensor:
 
 
 @torch.inference_mode()
-def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> Tensor:
+def kernels_between(
+    sharp: Tensor, blurry: Tensor, size: int, c: Estimation, resting: bool = False
+) -> Tensor:
     """Return the kernels (N, size, size) that lead from `sharp` to `blurry`, both (N, H, W).
 
     Only the strong edges of the sharp images count: weak gradients are where a restored image is
-    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009).
+    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009). What is
+    kept of a kernel if the camera was `resting` meanwhile, `cleaned` says.
     """
     image, photo = (framed(images, size // 2 + FADE) for images in (sharp, blurry))
     sides = (photo.shape[-2], photo.shape[-1])
@@ -111,7 +114,7 @@ def kernels_between(sharp: Tensor, blurry: Tensor, size: int, c: Estimation) -> 
     kept = strength >= least[:, None, None]
     latent = rfft2(divergence(across * kept, down * kept)) / power.clamp_min(1e-6)
     kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
-    return cleaned(kernels, c.floor, c.part)
+    return cleaned(kernels, c.floor, c.part, resting)
 
 
 def two_coloured(photo: np.ndarray) -> bool:

@@ -26,6 +26,9 @@ MIDDLE = 0.35
 CERTAIN = 0.5
 """Part of a path's middle, along the path, that counts: specks at its ends move it."""
 
+FAINT = 0.7
+"""Standard deviation by which a faint path is smoothed before what is too faint is cut, pixels."""
+
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
     """Return the spectrum (..., height, width // 2 + 1) of kernels (..., h, w) up to this size."""
@@ -173,22 +176,28 @@ def _frame(
 # Kernels are batches (N, size, size) float32: odd size, values from 0, sum 1, origin in the middle.
 
 
-def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
+def cleaned(kernels: Tensor, floor: float, part: float, resting: bool = False) -> Tensor:
     """Return kernels without specks, as an estimate needs after every step.
 
     Values below `floor` times the largest become 0, and so do connected parts with less than `part`
-    of the sum. The result has sum 1 and its centroid at most half a pixel from the middle, unless
-    centring moves a part of it over the border. One that becomes empty is replaced by no blur.
+    of the sum. If the camera was also `resting`, the largest and the sum are those of `off_peak`,
+    and what is compared with `floor` is smoothed. The result has sum 1 and its centroid at most
+    half a pixel from the middle, unless centring moves a part of it over the border. One that
+    becomes empty is replaced by no blur.
     """
     from scipy import ndimage  # slow to import, and most photos do without
 
     results = kernels.clamp_min(0).cpu().numpy().copy()
     for kernel in results:
-        kernel[kernel < kernel.max() * floor] = 0
+        values = path = kernel
+        if resting:
+            values, path = (ndimage.gaussian_filter(k, FAINT) for k in (kernel, off_peak(kernel)))
+        kernel[values < path.max() * floor] = 0
         labels, count = ndimage.label(kernel, np.ones((3, 3)))
         if count > 1:
             sums = ndimage.sum_labels(kernel, labels, np.arange(1, count + 1))
-            small = 1 + np.flatnonzero(sums < part * kernel.sum())
+            whole = (off_peak(kernel) if resting else kernel).sum()
+            small = 1 + np.flatnonzero(sums < part * whole)
             kernel[np.isin(labels, small)] = 0
         middle = kernel.shape[0] // 2, kernel.shape[1] // 2
         if kernel.sum() <= 0:
@@ -199,6 +208,14 @@ def cleaned(kernels: Tensor, floor: float, part: float) -> Tensor:
         kernel[:] = ndimage.shift(kernel, shift, order=0)  # what crosses a border is lost
         kernel /= kernel.sum()
     return torch.from_numpy(results).to(kernels)
+
+
+def off_peak(kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel (h, w) without its largest value and what is next to it: where it moved."""
+    row, column = np.unravel_index(kernel.argmax(), kernel.shape)
+    path = kernel.copy()
+    path[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = 0
+    return path
 
 
 def resized_kernels(kernels: Tensor, size: int) -> Tensor:

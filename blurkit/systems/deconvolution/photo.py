@@ -38,7 +38,7 @@ from blurkit.systems.deconvolution.choice import (
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import two_coloured
 from blurkit.systems.deconvolution.estimator import BlurEstimator
-from blurkit.systems.deconvolution.fourier import shape
+from blurkit.systems.deconvolution.fourier import off_peak, shape
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import (
@@ -74,6 +74,13 @@ enlarged as well: there, a size that cuts the blur may promise as much."""
 
 PRINT_STARTS = 2
 """Number of the kernels of print that are finished, of those of all weights."""
+
+RESTED = 0.5
+"""Part of a kernel in 3x3 pixels from which the camera may have rested there."""
+
+MOVED = 0.1
+"""By how much more than those of windows, which promise at most half, the kernel of a camera that
+rested and moved must promise: in photos that are hardly blurred, a wrong one may promise more."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
@@ -192,6 +199,7 @@ class Deconvolution:
         choices = self.choice.chosen(found, near)
         ends = self._finished(cuts, found, light, choices, known, watch)
         ends, printed = self._printed(image, cuts, ends, o.gammas[usual], watch)
+        ends = self._rested(image, cuts, ends)
         chosen = supported(ends, near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
@@ -320,6 +328,27 @@ class Deconvolution:
         for n, end in zip(like, ends, strict=True):
             found[n] = end
         return found, len(like) == len(parts)
+
+    def _rested(
+        self, photo: np.ndarray, parts: Sequence[np.ndarray], found: list[SelectedKernel]
+    ) -> list[SelectedKernel]:
+        """Return the kernels of a photo's parts, or in all of them that of a camera that rested.
+
+        Where kernels are hardly more than a point, a faint path may be missing. One that the edges
+        of the whole photo show has to promise more in every part.
+        """
+        choice = self.choice
+        if np.median([off_peak(best.kernel.numpy()).sum() for best in found]) > 1 - RESTED:
+            return found
+        side, gamma = found[0].kernel.shape[-1], found[0].gamma
+        (kernel,) = self.each(partial(choice.rested, photo, side), [gamma])
+        gains = self.each(partial(choice.gain, kernel=kernel, gamma=gamma), parts)
+        own = [best.gain for best in found]
+        before, after = float(np.mean(own)), float(np.mean(gains))
+        if after < before + max(MOVED, before) or np.less(gains, own).any():
+            return found
+        (sure,) = self.each(partial(choice.expected, photo, side), [kernel[None]])
+        return [SelectedKernel(kernel, gamma, float(sure), gain) for gain in gains]
 
     def _whole(
         self, photo: np.ndarray, gains: Sequence[float], light: int, again: bool

@@ -55,6 +55,18 @@ def test_specks_and_faint_values_are_removed() -> None:
     np.testing.assert_allclose(result, stroke / stroke.sum(), atol=1e-6)
 
 
+def test_the_faint_path_of_a_camera_that_rested_is_kept() -> None:
+    rested = np.zeros((21, 21))
+    rested[10, 4:17] = 0.3 / 13
+    rested[10, 10] += 0.7
+    rough = rested.copy()
+    rough[16, 3] = 0.004  # a speck
+    (usual,) = cleaned(batch(rough), 0.05, 0.1).numpy()
+    assert np.count_nonzero(usual) == 1
+    (result,) = cleaned(batch(rough), 0.2, 0.1, resting=True).numpy()
+    np.testing.assert_allclose(result, rested, atol=1e-6)
+
+
 def test_a_second_part_is_kept_if_it_holds_enough() -> None:
     parts = np.zeros((15, 15))
     parts[7, 3:7], parts[7, 9:12] = 1, 1

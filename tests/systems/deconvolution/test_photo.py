@@ -13,12 +13,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from blurkit.io.records import central_crop
-from blurkit.synthesis.kernels import splat
+from blurkit.synthesis.kernels import draw_path, random_trajectory, splat
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
-from blurkit.systems.deconvolution.fourier import halfway, kernel_agreement, shape
+from blurkit.systems.deconvolution.fourier import halfway, kernel_agreement, off_peak, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import Watch
 from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.samples import rested
 from blurkit.systems.deconvolution.windows import (
     SelectedKernel,
     Window,
@@ -381,6 +382,24 @@ def test_a_shaken_photo_is_restored(deconvolution: Deconvolution, name: str, see
             aside = [np.roll(image, step, axis) for image in (best, np.roll(restored, step, axis))]
             assert psnr(aside[0], sharp, 15) < psnr(best, sharp, 15) - 1
             assert psnr(aside[1], sharp, 15) < psnr(restored, sharp, 15) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [pytest.param("astronaut", 2, marks=pytest.mark.slow), ("coffee", 0)]
+)
+def test_the_faint_path_of_a_camera_that_rested_is_undone(
+    deconvolution: Deconvolution, name: str, seed: int
+) -> None:
+    """For three fifths of the exposure it rested; the others fall on all of its path."""
+    rng = np.random.default_rng(seed)
+    path = random_trajectory(rng)
+    kernel = draw_path(rested(path, int(rng.integers(len(path))), 0.6), 25)
+    sharp = photo(name, 288, 288)
+    blurry = taken(sharp, kernel)
+    (window,) = deconvolution.windows(blurry)
+    assert window.believed and float(off_peak(window.kernel.numpy()).sum()) > 0.2
+    restored = without_blur(deconvolution, blurry, [window])
+    assert psnr(restored, sharp, 24) > psnr(blurry, sharp, 24) + 3
 
 
 @pytest.mark.parametrize(("seed", "size"), [(1, 17), pytest.param(11, 25, marks=pytest.mark.slow)])
