@@ -199,7 +199,6 @@ class Deconvolution:
         choices = self.choice.chosen(found, near)
         ends = self._finished(cuts, found, light, choices, known, watch)
         ends, printed = self._printed(image, cuts, ends, o.gammas[usual], watch)
-        ends = self._rested(image, cuts, ends)
         chosen = supported(ends, near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))
         promised, single = np.median(gains), len(chosen) == 1  # which has no neighbours to agree
@@ -215,6 +214,7 @@ class Deconvolution:
             best = None
         if best and ((length := shape(best.kernel).length) >= median or not sure):
             return self._long(image, best, around(length, o), watch)
+        chosen = self._rested(image, cuts, chosen)
         trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
         windows = helped(with_kernels(places, chosen, trusted), o.trust)
         return [
