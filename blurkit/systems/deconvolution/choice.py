@@ -156,7 +156,7 @@ class KernelSelection:
         return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
 
     def by_lights(
-        self, photo: np.ndarray, size: int, side: int, edge: float, edges: float
+        self, photo: np.ndarray, side: int, size: int, edge: float, edges: float
     ) -> tuple[Tensor, float]:
         """Return what `kernel_of_lights` does for a photo and a pair of `LAMP_EDGES`.
 
@@ -173,7 +173,7 @@ class KernelSelection:
 
         The trust is the agreement that the estimator expects; what it promises is not yet known.
         """
-        kernel, _ = self.by_lights(photo, size, min(LIT_SIDE, size), edge, edges)
+        kernel, _ = self.by_lights(photo, min(LIT_SIDE, size), size, edge, edges)
         sure = self.expected(photo, size, kernels_at(kernel, FULL))
         return SelectedKernel(kernels_at(kernel, size)[0], self.o.gammas[0], float(sure), 0.0)
 

@@ -181,7 +181,7 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        lamps = None if light or largest(cuts[0]) < FULL else self._lamps(image)
+        lamps = None if light or largest(cuts[0]) < FULL else self._lamps(image, [FULL])
         if lamps:
             light = 0  # that in which they were found
             found = self.each(partial(self.choice.or_lamps, lamps=lamps), cuts, found)
@@ -222,14 +222,18 @@ class Deconvolution:
             for window, best in zip(windows, chosen, strict=True)
         ]
 
-    def _lamps(self, photo: np.ndarray) -> SharedKernel | None:
-        """Return the coarse kernel that makes a photo's lights brightest, None without lamps."""
-        if not lit(photo):
+    def _lamps(self, photo: np.ndarray, sizes: Sequence[int]) -> SharedKernel | None:
+        """Return the coarse kernel that makes a photo's lights brightest, None without lamps.
+
+        `sizes` are those that it may have in the photo.
+        """
+        if not sizes or not lit(photo):
             return None
-        shown = partial(self.choice.by_lights, photo, FULL, COARSE)
-        found = self.each(shown, *zip(*LAMP_EDGES, strict=True))
-        kernel, bright = max(found, key=lambda each: each[1])
-        return (kernel, self.choice.expected(photo, FULL, kernel)) if bright >= BRIGHT else None
+        every = [(size, *edge) for size, edge in product(sizes, LAMP_EDGES)]
+        shown = partial(self.choice.by_lights, photo, COARSE)
+        found = zip(self.each(shown, *zip(*every, strict=True)), every, strict=True)
+        (kernel, bright), (size, *_) = max(found, key=lambda each: each[0][1])
+        return (kernel, self.choice.expected(photo, size, kernel)) if bright >= BRIGHT else None
 
     def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""
@@ -412,7 +416,7 @@ class Deconvolution:
             l0 = partial(choice.l0, photo, gamma=whole.gamma)
             kernels = self.each(l0, *zip(*starts, strict=True))
             rivals += [(replace(whole, kernel=kernel), UNLIKELY) for (kernel,) in kernels]
-        if sizes and lit(photo):
+        if self._lamps(photo, sizes):
             every = zip(*((size, *edge) for size, edge in product(sizes, LAMP_EDGES)), strict=True)
             rivals += [(own, 0.0) for own in self.each(partial(choice.of_lights, photo), *every)]
         if not rivals:

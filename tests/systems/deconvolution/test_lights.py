@@ -11,7 +11,16 @@ from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.lights import BRIGHT, kernel_of_lights, lights
 from blurkit.systems.deconvolution.photo import Deconvolution
-from tests.systems.deconvolution.photos import GAMMA, batch, photo, psnr, shake, taken, without_blur
+from tests.systems.deconvolution.photos import (
+    GAMMA,
+    batch,
+    engine_of,
+    photo,
+    psnr,
+    shake,
+    taken,
+    without_blur,
+)
 
 LAMPS = [(60, 80, 3, 20.0), (70, 190, 2, 30.0), (150, 60, 2, 12.0), (190, 200, 3, 8.0)]
 """Row, column, side, and light in units of white."""
@@ -107,7 +116,7 @@ def test_only_lamps_become_bright(deconvolution: Deconvolution) -> None:
     kernel, edges = shake(3, 25), choice.LAMP_EDGES[0]
     exposed = (photo("astronaut") * 1.6 ** (1 / GAMMA)).clip(0, 1)
     lamps, walls = (
-        deconvolution.choice.by_lights(taken(scene, kernel), FULL, choice.COARSE, *edges)[1]
+        deconvolution.choice.by_lights(taken(scene, kernel), choice.COARSE, FULL, *edges)[1]
         for scene in (night(), exposed)
     )
     assert lamps > 2 * BRIGHT and walls < 0.8 * BRIGHT
@@ -125,3 +134,16 @@ def test_a_photo_whose_lights_hide_a_long_blur_is_restored(deconvolution: Deconv
     found = torch.stack([padded(window.kernel, true.shape[-1]) for window in windows])
     assert float(kernel_agreement(true, found).mean()) > 0.6
     assert psnr(restored, sharp, 40) > psnr(blurry, sharp, 40)
+
+
+def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
+    deconvolution: Deconvolution,
+) -> None:
+    """Much of an exposed photo is white; only coarse kernels are asked what its lights show."""
+    engine, asked = engine_of(deconvolution), set[tuple[int, int]]()
+    engine.choice.by_lights = lambda image, side, size, *edges, by=engine.choice.by_lights: (  # type: ignore[method-assign]
+        asked.add((side, size)) or by(image, side, size, *edges)
+    )
+    exposed = (photo("astronaut", 300, 300) * 1.6 ** (1 / GAMMA)).clip(0, 1)
+    engine.windows(taken(exposed, np.ones((1, 1))))
+    assert asked == {(choice.COARSE, FULL), (choice.COARSE, 61)}
