@@ -25,7 +25,6 @@ from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, 
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
-    padded,
     trimmed,
 )
 from blurkit.systems.deconvolution.lights import kernel_of_lights
@@ -69,9 +68,8 @@ PRINT_WEIGHTS = (2e-3, 4e-3, 8e-3, 1.4e-2, 2e-2, 4e-2)
 PRINT_ROUNDS = 4
 """How often a kernel is refined by what of the photo has two tones."""
 
-REST_EDGES, REST_FLOOR, REST_ROUNDS = 0.04, 0.2, 4
-"""`edges` and `floor` of the options with which the path of a camera that rested is found, and how
-often it is refined."""
+REST_EDGES, REST_FLOOR = 0.04, 0.2
+"""`edges` and `floor` of the options with which the path of a camera that rested is found."""
 
 LONG_SCALES = (1.0, 1.4, 2.0)
 """Sides, in units of a window's kernel, at which the kernel of a whole photo is refined."""
@@ -295,16 +293,15 @@ class KernelSelection:
         _, sure = self.turned(photo, gamma, kernels[best, None], [side], side, toned=True)
         return SelectedKernel(kernels[best], gamma, float(sure), float(gains[best]))
 
-    def rested(self, photo: np.ndarray, side: int, gamma: float) -> Tensor:
+    def rested(self, photo: np.ndarray, gamma: float, rounds: int, kernel: Tensor) -> Tensor:
         """Return the kernel (side, side) of a photo whose camera rested and also moved.
 
-        Its picture while the camera rested is in the photo already; around its edges are faint
-        copies of them, where the camera moved.
+        It is refined from `kernel`, first a point: the picture while the camera rested is in the
+        photo already; around its edges are faint copies of them, where the camera moved.
         """
         o = replace(self.o, edges=REST_EDGES, floor=REST_FLOOR)
         part = np.ascontiguousarray(central_crop(photo, LONG_EDGES, LONG_EDGES))
-        still = padded(torch.ones(1, 1), side)
-        return self._edged(part, still[None], gamma, REST_ROUNDS, o, resting=True)[-1][0]
+        return self._edged(part, kernel[None], gamma, rounds, o, resting=True)[-1][0]
 
     def _edged(
         self,

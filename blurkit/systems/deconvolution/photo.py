@@ -12,6 +12,7 @@ from itertools import product
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from blurkit.engine.torch_runner import worker_threads
@@ -38,7 +39,7 @@ from blurkit.systems.deconvolution.choice import (
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import two_coloured
 from blurkit.systems.deconvolution.estimator import BlurEstimator
-from blurkit.systems.deconvolution.fourier import off_peak, shape
+from blurkit.systems.deconvolution.fourier import off_peak, padded, shape
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import (
@@ -81,6 +82,10 @@ RESTED = 0.5
 MOVED = 0.1
 """By how much more than those of windows, which promise at most half, the kernel of a camera that
 rested and moved must promise: in photos that are hardly blurred, a wrong one may promise more."""
+
+REST_ROUNDS = (1, 3)
+"""How often the kernel of a camera that rested is refined before it is looked at, twice: in most
+photos it promises less than `MOVED` after one round, and is given up."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
@@ -345,8 +350,12 @@ class Deconvolution:
         if np.median([off_peak(best.kernel.numpy()).sum() for best in found]) > 1 - RESTED:
             return found
         side, gamma = found[0].kernel.shape[-1], found[0].gamma
-        (kernel,) = self.each(partial(choice.rested, photo, side), [gamma])
-        gains = self.each(partial(choice.gain, kernel=kernel, gamma=gamma), parts)
+        kernel = padded(torch.ones(1, 1), side)
+        for rounds in REST_ROUNDS:
+            (kernel,) = self.each(partial(choice.rested, photo, gamma, rounds), [kernel])
+            gains = self.each(partial(choice.gain, kernel=kernel, gamma=gamma), parts)
+            if np.mean(gains) < MOVED:
+                return found
         own = [best.gain for best in found]
         before, after = float(np.mean(own)), float(np.mean(gains))
         if after < before + max(MOVED, before) or np.less(gains, own).any():
