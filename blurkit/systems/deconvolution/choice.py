@@ -6,6 +6,7 @@ counts is how good the deconvolution network expects the picture to be.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -431,6 +432,14 @@ def worth(found: SelectedKernel) -> float:
 def promising(found: Sequence[Estimates], count: int) -> list[int]:
     """Return the numbers of the windows whose estimates promise most, `count` at most."""
     return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
+
+
+def unlike(found: Sequence[Estimates]) -> list[Estimates]:
+    """Return the single kernel that promises most, and of those unlike it the best one, if any."""
+    best, *others = sorted(found, key=lambda each: -each.better[0])
+    alike = [float(kernel_agreement(best.kernels, other.kernels)) for other in others]
+    different = (other for other, agreed in zip(others, alike, strict=True) if agreed < ALIKE)
+    return [best, *islice(different, 1)]
 
 
 def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:

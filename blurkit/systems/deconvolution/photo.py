@@ -34,6 +34,7 @@ from blurkit.systems.deconvolution.choice import (
     lent,
     promising,
     supported,
+    unlike,
     worth,
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
@@ -72,9 +73,6 @@ each of them explains only its own part."""
 NEAR = 0.15
 """By how much less than the best one a kernel of a larger size may promise in its small copy to be
 enlarged as well: there, a size that cuts the blur may promise as much."""
-
-PRINT_STARTS = 2
-"""Number of the kernels of print that are finished, of those of all weights."""
 
 RESTED = 0.5
 """Part of a kernel in 3x3 pixels from which the camera may have rested there."""
@@ -323,12 +321,11 @@ class Deconvolution:
             return found, False
         most = max(like, key=lambda n: found[n].gain)
         part, first = parts[most], found[most]
-        (inked,) = self.each(partial(choice.inked, photo), [usual])  # one thread, as everywhere
-        begin = partial(choice.of_print, inked, part, usual)
-        starts = self.each(begin, PRINT_WEIGHTS)
-        starts = [starts[n] for n in promising(starts, PRINT_STARTS)]
-        tries = self.each(partial(choice.printed, part, usual), starts)
-        tries += self.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
+        tries = self.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
+        if first.trust < o.sure:  # else that is enough
+            (inked,) = self.each(partial(choice.inked, photo), [usual])  # in one thread, as always
+            starts = self.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
+            tries += self.each(partial(choice.printed, part, usual), unlike(starts))
         best = max(first, *tries, key=worth)
         if best is first:
             return found, False
