@@ -179,6 +179,17 @@ def test_kernels_of_the_whole_photo_compete_with_a_doubtful_one(
     assert float(kernel_agreement(batch(true), window.kernel)) > 0.9
 
 
+@pytest.mark.slow
+def test_a_long_blur_is_no_rest_though_windows_show_a_point(deconvolution: Deconvolution) -> None:
+    engine = engine_of(deconvolution, window=256, overlap=32, seen=256)
+    finished, point = engine.choice.finished, replace(straight(1, 0.8), gain=0.1)
+    engine.choice.finished = lambda part, *more, **light: (  # type: ignore[method-assign]
+        point if part.shape[0] == 256 else finished(part, *more, **light)
+    )
+    windows = engine.windows(taken(photo("coffee", 256, 448), shake(1, 51), 0.004))
+    assert all(shape(window.kernel).length > FULL for window in windows)
+
+
 def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     image = 0.9 * photo("coffee", 100, 300).astype(np.float32)
     options = WindowOptions(window=100, overlap=0)
