@@ -190,6 +190,20 @@ def test_a_long_blur_is_no_rest_though_windows_show_a_point(deconvolution: Decon
     assert all(shape(window.kernel).length > FULL for window in windows)
 
 
+@pytest.mark.parametrize(
+    ("own", "promised", "rested"), [(0.08, 0.18, False), (0.08, 0.29, True), (0.3, 0.55, False)]
+)
+def test_a_camera_rested_only_where_its_path_promises_clearly_more(
+    deconvolution: Deconvolution, own: float, promised: float, rested: bool
+) -> None:
+    engine, point = engine_of(deconvolution), replace(straight(1, 0.8), gain=own)
+    engine.choice.rested = lambda *_: straight(27, 0.8).kernel  # type: ignore[method-assign]
+    engine.choice.gain = lambda *_, **of_kernel: promised  # type: ignore[method-assign]
+    image = photo("coffee", 160, 160).astype(np.float32)
+    (found,) = engine._rested(image, [image], [point])
+    assert (found is not point) == rested
+
+
 def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     image = 0.9 * photo("coffee", 100, 300).astype(np.float32)
     options = WindowOptions(window=100, overlap=0)
