@@ -110,7 +110,9 @@ def kernels_between(
     power = gradient_power(*sides, photo.device)
     across, down = gradients(image)
     strength = torch.addcmul(across.square(), down, down)
-    least = strength.flatten(1).quantile(1 - c.edges, 1).clamp_max(c.edge**2)
+    every = strength.flatten(1)
+    rank = math.ceil((1 - c.edges) * every.shape[1])
+    least = every.kthvalue(rank, 1).values.clamp_max(c.edge**2)
     kept = strength >= least[:, None, None]
     latent = rfft2(divergence(across * kept, down * kept)) / power.clamp_min(1e-6)
     kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
