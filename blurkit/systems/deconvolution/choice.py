@@ -4,6 +4,9 @@ No estimate looks wrong by itself: a wrong kernel explains a photo as well as th
 counts is how good the deconvolution network expects the picture to be.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -60,6 +63,9 @@ such a kernel may promise to be finished as well."""
 SAMPLED = 3
 """The number of windows that determine the gamma."""
 
+PROMISED = 256
+"""Side of the middle of a window in which the network's promises are looked at, pixels."""
+
 PRINT_SEEN = 320
 """Side of the middle of a small copy in which the kernel of print is looked for, pixels."""
 
@@ -90,6 +96,10 @@ class Estimates:
     kernels: Tensor
     agreement: Tensor
     better: np.ndarray
+
+    def __getitem__(self, part: slice) -> Estimates:
+        """Return some of the kernels."""
+        return Estimates(self.kernels[part], self.agreement[part], self.better[part])
 
     @property
     def best(self) -> int:
@@ -133,8 +143,16 @@ class KernelSelection:
         If the window is not `alone`, others will share a kernel with it, and a dot is enough. In
         the photo itself, kernels are at most a third as large as the window.
         """
-        found = self._coarse(photo, dots(1), self.o.gammas[light])
+        (found,) = self.from_dots([photo], light)
         return self.surer(photo, found, light) if alone else found
+
+    def from_dots(self, photos: Sequence[np.ndarray], light: int) -> list[Estimates]:
+        """Return a coarse kernel of each of some windows of one size, for a gamma, from a dot.
+
+        At coarse scales, several windows together take two thirds of the time.
+        """
+        starts = dots(1).expand(len(photos), -1, -1)
+        return self._coarse(np.stack(photos), starts, self.o.gammas[light])
 
     def surer(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
         """Return those found from a dot and, if needed, from an L0 kernel of 15 pixels.
@@ -146,7 +164,7 @@ class KernelSelection:
         gamma, size = self.o.gammas[light], largest(photo)
         side = min(15, size)
         start = self.l0(shrunk(photo, side / size), side, self.o.weight, gamma)
-        return both(found, self._coarse(photo, start, gamma))
+        return both(found, *self._coarse(photo[None], start, gamma))
 
     def l0(self, photo: np.ndarray, side: int, weight: float, gamma: float) -> Tensor:
         """Return the kernel (1, side, side) of a photo by the L0 prior with this weight."""
@@ -186,7 +204,7 @@ class KernelSelection:
         every = self.joined(photo, found, lamps, 0, SHARED)
         if every.best < len(found.better):
             return found
-        return Estimates(every.kernels[-1:], every.agreement[-1:], every.better[-1:])
+        return every[-1:]
 
     def all_starts(
         self, photo: np.ndarray, light: int, shared: Mapping[int, SharedKernel]
@@ -195,17 +213,20 @@ class KernelSelection:
         found = self.starts(photo, light, alone=not shared)
         return self.joined(photo, found, shared[light], light, SHARED) if shared else found
 
-    def _coarse(self, photo: np.ndarray, starts: Tensor, gamma: float) -> Estimates:
-        """Return the coarse kernels of a window, from starts (N, s, s)."""
-        size = largest(photo)
+    def _coarse(self, photos: np.ndarray, starts: Tensor, gamma: float) -> list[Estimates]:
+        """Return the coarse kernel of each window (N, H, W, 3), from starts (N, s, s)."""
+        size = largest(photos[0])
         sides = between(starts.shape[-1], min(COARSE, size))
-        return self._promising(photo, *self.turned(photo, gamma, starts, sides, size), gamma)
+        found = self._promising(photos, *self.turned(photos, gamma, starts, sides, size), gamma)
+        return [found[n : n + 1] for n in range(len(photos))]
 
     def _promising(
-        self, photo: np.ndarray, kernels: Tensor, sure: Tensor, gamma: float
+        self, photos: np.ndarray, kernels: Tensor, sure: Tensor, gamma: float
     ) -> Estimates:
-        copy = shrunk(photo, kernels.shape[-1] / largest(photo))
-        return Estimates(kernels, sure, self.gains(copy, kernels, gamma))
+        """Return kernels (N, s, s) with what they promise for windows (N, H, W, 3)."""
+        scale = kernels.shape[-1] / largest(photos[0])
+        copies = np.stack([shrunk(photo, scale) for photo in photos])
+        return Estimates(kernels, sure, self.gains(copies, kernels, gamma))
 
     def joined(
         self,
@@ -216,7 +237,7 @@ class KernelSelection:
         bonus: float = 0,
     ) -> Estimates:
         """Return the estimates of a window and, `bonus` better, a kernel from elsewhere."""
-        other = self._promising(photo, *kernel, self.o.gammas[light])
+        other = self._promising(photo[None], *kernel, self.o.gammas[light])
         return both(found, replace(other, better=other.better + bonus))
 
     def chosen(self, found: Sequence[Estimates], near: Sequence[Sequence[int]]) -> list[int]:
@@ -272,7 +293,7 @@ class KernelSelection:
         weights = inked.new_tensor([weight])
         start = estimate_kernels(inked, COARSE, weights, o, sparse=True).cpu()
         ends = self.turned(part, gamma, start, [COARSE] * 3, largest(part), toned=True)
-        return self._promising(part, *ends, gamma)
+        return self._promising(part[None], *ends, gamma)
 
     def printed(self, photo: np.ndarray, gamma: float, found: Estimates) -> SelectedKernel:
         """Return the kernel of a window with print, from a coarse one."""
@@ -358,8 +379,9 @@ class KernelSelection:
     ) -> tuple[Tensor, Tensor]:
         """Return the kernels (N, s, s) after turns with these sides, from starts (N, s, s).
 
-        They are those of one photo (H, W, 3), or with N = 1 that of several (M, H, W, 3). The
-        second result, (N,), is how well they are expected to agree with the true one.
+        They are those of one photo (H, W, 3), or one of each (N, H, W, 3); with N = 1 that of
+        several (M, H, W, 3). The second result, (N,), is how well they are expected to agree with
+        the true one.
         """
         device = self.undo.device
         values = torch.from_numpy(np.ascontiguousarray(photos)).movedim(-1, -3)
@@ -407,12 +429,16 @@ class KernelSelection:
         """Return what `gains` does, for one kernel (side, side)."""
         return float(self.gains(photo, kernel[None], gamma)[0])
 
-    def gains(self, photo: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
-        """Return what the network expects of kernels (N, side, side) in the middle of a photo."""
-        side = max(256, 2 * kernels.shape[-1])
-        part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)
-        photos = part.expand(len(kernels), -1, -1, -1)
-        return self.undo.promises(photos, kernels, [gamma] * len(kernels)).cpu().numpy()
+    def gains(self, photos: np.ndarray, kernels: Tensor, gamma: float) -> np.ndarray:
+        """Return what the network expects of kernels (N, side, side) in the middle of a photo.
+
+        Of one (H, W, 3), or each in the middle of its own (N, H, W, 3).
+        """
+        side, single = max(PROMISED, 2 * kernels.shape[-1]), photos.ndim == 3
+        parts = [central_crop(photo, side, side) for photo in (photos[None] if single else photos)]
+        inputs = torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2)
+        inputs = inputs.expand(len(kernels), -1, -1, -1)
+        return self.undo.promises(inputs, kernels, [gamma] * len(kernels)).cpu().numpy()
 
 
 def both(first: Estimates, second: Estimates) -> Estimates:

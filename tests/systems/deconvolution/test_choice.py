@@ -44,9 +44,19 @@ def test_photos_tell_together_in_which_light_they_were_blurred(
     assert choice.o.gammas[choice.light([[end.gain for end in each] for each in ends])] == light
 
 
-def bars() -> list[np.ndarray]:
-    """Two scenes (256, 256, 3) with edges in one direction each."""
-    row = np.random.default_rng(0).integers(0, 2, 64).repeat(4) * 0.8 + 0.1
+def test_windows_found_together_are_as_if_alone(undo: NonBlindDeconvolution) -> None:
+    choice = selection(undo)
+    parts = windows(2.2)
+    for part, own in zip(parts, choice.from_dots(parts, 0), strict=True):
+        alone = choice.starts(part, 0, alone=False)
+        assert float(kernel_agreement(own.kernels[0], alone.kernels[0])) > 0.98
+        torch.testing.assert_close(own.agreement, alone.agreement, atol=0.02, rtol=0)
+        np.testing.assert_allclose(own.better, alone.better, atol=0.02)
+
+
+def bars(width: int) -> list[np.ndarray]:
+    """Two scenes (256, 256, 3) with edges in one direction each, so many pixels apart at least."""
+    row = np.random.default_rng(0).integers(0, 2, 256 // width).repeat(width) * 0.8 + 0.1
     upright = np.broadcast_to(row[None, :, None], (256, 256, 3))
     return [upright, upright.swapaxes(0, 1)]
 
@@ -55,7 +65,7 @@ def bars() -> list[np.ndarray]:
 def test_windows_tell_light_by_what_they_share(undo: NonBlindDeconvolution, light: float) -> None:
     """From a dot alone, both promise as much in the usual light."""
     choice = selection(undo)
-    parts = [taken(scene, shake(3, 21), 0.004, light) for scene in bars()]
+    parts = [taken(scene, shake(3, 21), 0.004, light) for scene in bars(8)]
     shared = {number: choice.shared(parts, number) for number in (0, 1)}
     found = [(part, choice.all_starts(part, 0, shared)) for part in parts]
     usual, other = (
@@ -74,7 +84,7 @@ def test_windows_share_a_kernel(undo: NonBlindDeconvolution) -> None:
     torch.testing.assert_close(shared, own.kernels, atol=2e-3, rtol=0.05)
     torch.testing.assert_close(sure, own.agreement, atol=0.02, rtol=0)
 
-    parts = [taken(scene, true, 0.004) for scene in bars()]
+    parts = [taken(scene, true, 0.004) for scene in bars(4)]
     shared, sure = choice.shared(parts, 0)
     found = [choice.starts(part, 0, alone=False) for part in parts]
     wanted = resized_kernels(padded(batch(true)[0], 41)[None], 21)[0]
