@@ -316,8 +316,9 @@ def worker_threads(device: torch.device, most: int | None = None) -> Iterator[Th
     threads = torch.get_num_threads()
     workers = min(threads, most or threads) if device.type == "cpu" else 1
     each = partial(torch.set_num_threads, threads // workers)
+    pool = ThreadPoolExecutor(workers, initializer=each)
     try:
-        with ThreadPoolExecutor(workers, initializer=each) as pool:
-            yield pool
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)  # what waits is not wanted after an interrupt
         torch.set_num_threads(threads)

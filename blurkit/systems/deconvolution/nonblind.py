@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas
-from blurkit.engine.torch_runner import autocast, channels_last, choose_device, choose_precision
+from blurkit.engine.torch_runner import (
+    autocast,
+    channels_last,
+    choose_device,
+    choose_precision,
+    worker_threads,
+)
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shape, trimmed
@@ -18,8 +24,8 @@ from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.restoration import with_residual
 from blurkit.systems.deconvolution.windows import Window, batch, scaled, shrunk, spread
 
-GROUP = 2
-"""Number of windows that are restored together."""
+WORKERS = 4
+"""How many windows are restored at the same time at most: each takes some 100 MB."""
 
 LONGEST = 45.0
 """Length of the longest blur that the network undoes, pixels: it was trained on kernels of 41. What
@@ -172,11 +178,13 @@ def _blended(
         if not window.believed:
             rest = window.cut(fallback)
             canvas.add(window.top, window.left, np.pad(rest, ((0, 0), (0, 0), (0, 1))))
-    for first in range(0, len(believed), GROUP):
-        group = believed[first : first + GROUP]
-        for window, own in zip(group, mixed(undo, image, group, otherwise, options), strict=True):
+    with worker_threads(undo.device, WORKERS) as pool:
+        made = pool.map(
+            lambda window: mixed(undo, image, [window], otherwise, options)[0], believed
+        )
+        for number, (window, own) in enumerate(zip(believed, made, strict=True), 1):
             canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
-        watch("undo blur", first + len(group), len(believed))
+            watch("undo blur", number, len(believed))
     result = canvas.image()
     return Undone(np.ascontiguousarray(result[..., :3]), result[..., 3:])
 
