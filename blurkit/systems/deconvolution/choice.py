@@ -42,8 +42,8 @@ LAMP_EDGES = ((0.5, 0.002), (0.3, 0.01))
 """`edge` and `edges` of the options with which lights show a kernel: each is right where others are
 not."""
 
-LIT_SIDE = 59
-"""Side of the kernels that lights show, pixels of a small copy."""
+LIT_SIDE, LIT_PIXELS = 59, 6e5
+"""Side of the kernels that lights show, pixels of a small copy, and how many that has at most."""
 
 SCHEDULE = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
 """Sides of the kernels, turn by turn. Several turns at the coarse scales gain 0.8 dB in windows,
@@ -173,16 +173,16 @@ class KernelSelection:
         return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
 
     def by_lights(
-        self, photo: np.ndarray, side: int, size: int, edge: float, edges: float
+        self, photo: np.ndarray, side: int, start: Tensor, size: int, edge: float, edges: float
     ) -> tuple[Tensor, float]:
         """Return what `kernel_of_lights` does for a photo and a pair of `LAMP_EDGES`.
 
-        The kernel has this side, and `size` in the photo.
+        The kernel has this side, and `size` in the photo; it is found from a smaller `start`.
         """
         o, gamma = replace(self.o, edge=edge, edges=edges), self.o.gammas[0]
-        sides = [s for s in scales(side, o.scale_ratio) if s >= SCHEDULE[0]]
+        sides = [s for s in scales(side, o.scale_ratio) if s > start.shape[-1]]
         values = torch.from_numpy(photo).permute(2, 0, 1).to(self.undo.device)
-        kernel, bright = kernel_of_lights(values, dots(1), sides, size, gamma, o)
+        kernel, bright = kernel_of_lights(values, start, sides, size, gamma, o)
         return kernel.cpu(), bright
 
     def of_lights(self, photo: np.ndarray, size: int, edge: float, edges: float) -> SelectedKernel:
@@ -190,7 +190,9 @@ class KernelSelection:
 
         The trust is the agreement that the estimator expects; what it promises is not yet known.
         """
-        kernel, _ = self.by_lights(photo, min(LIT_SIDE, size), size, edge, edges)
+        height, width = photo.shape[:2]
+        side = int(size * min(1, math.sqrt(LIT_PIXELS / (height * width)))) | 1
+        kernel, _ = self.by_lights(photo, min(LIT_SIDE, side), dots(1), size, edge, edges)
         sure = self.expected(photo, size, kernels_at(kernel, FULL))
         return SelectedKernel(kernels_at(kernel, size)[0], self.o.gammas[0], float(sure), 0.0)
 

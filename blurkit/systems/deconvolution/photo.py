@@ -25,6 +25,7 @@ from blurkit.systems.deconvolution.choice import (
     LAMP_EDGES,
     LONG_SCALES,
     PRINT_WEIGHTS,
+    PROMISED,
     SAMPLED,
     SHARED,
     Estimates,
@@ -40,7 +41,7 @@ from blurkit.systems.deconvolution.choice import (
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import two_coloured
-from blurkit.systems.deconvolution.estimator import BlurEstimator
+from blurkit.systems.deconvolution.estimator import BlurEstimator, dots
 from blurkit.systems.deconvolution.fourier import off_peak, padded, shape
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
@@ -88,7 +89,6 @@ REST_ROUNDS = (1, 3)
 """How often the kernel of a camera that rested is refined before it is looked at, twice: in most
 photos it promises less than `MOVED` after one round, and is given up."""
 
-HELD = 0.7
 TOGETHER = 4
 """The largest number of windows whose coarse kernels are found together, in an even number of
 groups, so that two processors end at the same time. More are hardly faster."""
@@ -97,6 +97,7 @@ LAMP_GLANCES = ((15, 3.2), (COARSE, BRIGHT))
 """Sides of the coarse kernels that lights show, and how bright the best one must make them for a
 photo to have lamps. In 16 photos with lamps, they had at least 3.5 at the first."""
 
+HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
 SHORT = 0.5
@@ -120,6 +121,7 @@ LEAST_LONG = 0.1
 LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""
 
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 Finished = dict[tuple[int, int], SelectedKernel]
@@ -235,8 +237,6 @@ class Deconvolution:
             for window, best in zip(windows, chosen, strict=True)
         ]
 
-    def _lamps(self, photo: np.ndarray, sizes: Sequence[int]) -> SharedKernel | None:
-        """Return the coarse kernel that makes a photo's lights brightest, None without lamps.
     def _starts(
         self, parts: Sequence[np.ndarray], light: int, alone: bool, watch: Watch
     ) -> list[Estimates]:
@@ -249,16 +249,23 @@ class Deconvolution:
         found = partial(self.choice.from_dots, light=light)
         return [*chain(*self.each(found, groups, stage="estimate blur", watch=watch))]
 
+    def _lamps(self, photo: np.ndarray, sizes: Sequence[int]) -> SharedKernel | None:
+        """Return the coarse kernel that makes a photo's lights brightest, None without lamps.
 
         `sizes` are those that it may have in the photo.
         """
         if not sizes or not lit(photo):
             return None
         every = [(size, *edge) for size, edge in product(sizes, LAMP_EDGES)]
-        shown = partial(self.choice.by_lights, photo, COARSE)
-        found = zip(self.each(shown, *zip(*every, strict=True)), every, strict=True)
-        (kernel, bright), (size, *_) = max(found, key=lambda each: each[0][1])
-        return (kernel, self.choice.expected(photo, size, kernel)) if bright >= BRIGHT else None
+        starts = [dots(1)] * len(every)
+        for side, least in LAMP_GLANCES:
+            shown = partial(self.choice.by_lights, photo, side)
+            found = self.each(shown, starts, *zip(*every, strict=True))
+            if max(bright for _, bright in found) < least:
+                return None
+            starts = [kernel for kernel, _ in found]
+        (kernel, _), (size, *_) = max(zip(found, every, strict=True), key=lambda each: each[0][1])
+        return kernel, self.choice.expected(photo, size, kernel)
 
     def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""
@@ -371,13 +378,14 @@ class Deconvolution:
         choice = self.choice
         if np.median([off_peak(best.kernel.numpy()).sum() for best in found]) > 1 - RESTED:
             return found
-        side, gamma = found[0].kernel.shape[-1], found[0].gamma
+        side, gamma, some = found[0].kernel.shape[-1], found[0].gamma, sampled(parts)
         kernel = padded(torch.ones(1, 1), side)
         for rounds in REST_ROUNDS:
             (kernel,) = self.each(partial(choice.rested, photo, gamma, rounds), [kernel])
-            gains = self.each(partial(choice.gain, kernel=kernel, gamma=gamma), parts)
-            if np.mean(gains) < MOVED:
+            promised = partial(choice.gain, kernel=kernel, gamma=gamma)
+            if np.mean(self.each(promised, some)) < MOVED:
                 return found
+        gains = self.each(promised, parts)
         own = [best.gain for best in found]
         before, after = float(np.mean(own)), float(np.mean(gains))
         if after < before + max(MOVED, before) or np.less(gains, own).any():
@@ -452,9 +460,7 @@ class Deconvolution:
             rivals += [(own, 0.0) for own in self.each(partial(choice.of_lights, photo), *every)]
         if not rivals:
             return None
-        places = self.places(photo)
-        sample = range(0, len(places), -(-len(places) // ENOUGH))
-        cuts = [places[n].cut(photo) for n in sample]
+        cuts = [place.cut(photo) for place in sampled(self.places(photo))]
 
         def promised(rival: SelectedKernel, handicap: float) -> float:
             mean = np.mean([choice.gain(cut, rival.kernel, rival.gamma) for cut in cuts])
@@ -465,7 +471,7 @@ class Deconvolution:
         winner, _ = rivals[promises.index(most)]
         if not gains:
             return winner
-        own = np.maximum([gains[n] for n in sample], 0).mean()
+        own = np.maximum(sampled(gains), 0).mean()
         longer = shape(winner.kernel).length > SHORT * FULL
         return winner if longer and most > max(own, LEAST_LONG) else None
 
@@ -500,12 +506,16 @@ class Deconvolution:
         """
         o, result = self.options, list(same)
         factors = factors or [1.0] * len(windows)
-        for number, (window, factor) in enumerate(zip(windows, factors, strict=True)):
-            if not (same[number] or window.believed):
-                both = (batch(x, [window])[0] for x in (image, restored))
-                (promised,) = self.undo.sharper(*both)
-                least = o.little if blurs(window.kernel, o) else o.promise
-                result[number] = promised < factor * (o.much if window.trust < o.certain else least)
+        asked = [n for n, window in enumerate(windows) if not (same[n] or window.believed)]
+
+        def promised(window: Window) -> float:
+            both = (central_crop(window.cut(x), PROMISED, PROMISED) for x in (image, restored))
+            (promise,) = self.undo.sharper(*(torch.from_numpy(x).permute(2, 0, 1) for x in both))
+            return promise
+
+        for n, promise in zip(asked, self.each(promised, [windows[n] for n in asked]), strict=True):
+            least = o.little if blurs(windows[n].kernel, o) else o.promise
+            result[n] = promise < factors[n] * (o.much if windows[n].trust < o.certain else least)
         return result
 
     def instead(
@@ -538,6 +548,11 @@ def shipped_estimator() -> BlurEstimator:
     estimator = load_networks(load_shipped("deconvolution"))["estimator"]
     assert isinstance(estimator, BlurEstimator)
     return estimator
+
+
+def sampled(every: Sequence[Part]) -> Sequence[Part]:
+    """Return some of what belongs to a photo's windows, `ENOUGH` at most, from all over it."""
+    return every[:: -(-len(every) // ENOUGH)]
 
 
 def length_in_photo(kernel: Tensor, size: int) -> float:

@@ -116,7 +116,9 @@ def test_only_lamps_become_bright(deconvolution: Deconvolution) -> None:
     kernel, edges = shake(3, 25), choice.LAMP_EDGES[0]
     exposed = (photo("astronaut") * 1.6 ** (1 / GAMMA)).clip(0, 1)
     lamps, walls = (
-        deconvolution.choice.by_lights(taken(scene, kernel), choice.COARSE, FULL, *edges)[1]
+        deconvolution.choice.by_lights(taken(scene, kernel), choice.COARSE, dots(1), FULL, *edges)[
+            1
+        ]
         for scene in (night(), exposed)
     )
     assert lamps > 2 * BRIGHT and walls < 0.8 * BRIGHT
@@ -141,9 +143,10 @@ def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
 ) -> None:
     """Much of an exposed photo is white; only coarse kernels are asked what its lights show."""
     engine, asked = engine_of(deconvolution), set[tuple[int, int]]()
-    engine.choice.by_lights = lambda image, side, size, *edges, by=engine.choice.by_lights: (  # type: ignore[method-assign]
-        asked.add((side, size)) or by(image, side, size, *edges)
+    engine.choice.by_lights = lambda image, side, start, size, *edges, by=engine.choice.by_lights: (  # type: ignore[method-assign]
+        asked.add((side, size)) or by(image, side, start, size, *edges)
     )
     exposed = (photo("astronaut", 300, 300) * 1.6 ** (1 / GAMMA)).clip(0, 1)
     engine.windows(taken(exposed, np.ones((1, 1))))
-    assert asked == {(choice.COARSE, FULL), (choice.COARSE, 61)}
+    assert {size for _, size in asked} == {FULL, 61}
+    assert all(side <= choice.COARSE for side, _ in asked)

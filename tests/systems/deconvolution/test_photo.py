@@ -77,8 +77,8 @@ def test_in_a_sharp_photo_neither_its_light_nor_longer_blur_is_looked_for(
 ) -> None:
     engine = engine_of(deconvolution, window=192, overlap=24, seen=192)
     stages, sides = set[str](), set[int]()
-    engine.choice.starts = lambda part, *_, starts=engine.choice.starts, **light: (  # type: ignore[method-assign]
-        sides.add(part.shape[0]) or starts(part, *_, **light)
+    engine.choice.from_dots = lambda parts, light, dots=engine.choice.from_dots: (  # type: ignore[method-assign]
+        sides.update(part.shape[0] for part in parts) or dots(parts, light)
     )
     image = taken(photo("astronaut", 320, 320), shake(1, 17) if blurred else np.ones((1, 1)))
     engine.windows(image, lambda stage, *_: stages.add(stage))
