@@ -11,6 +11,7 @@ from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.lights import BRIGHT, kernel_of_lights, lights
 from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import SelectedKernel
 from tests.systems.deconvolution.photos import (
     GAMMA,
     batch,
@@ -150,3 +151,15 @@ def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
     engine.windows(taken(exposed, np.ones((1, 1))))
     assert {size for _, size in asked} == {FULL, 61}
     assert all(side <= choice.COARSE for side, _ in asked)
+
+
+@pytest.mark.parametrize("trust", [0.77, 0.95])
+def test_what_lights_show_has_to_promise_more_if_it_is_hardly_trusted(
+    deconvolution: Deconvolution, trust: float
+) -> None:
+    """A soft, white sky shows a kernel of 21 pixels, too."""
+    engine, stroke = engine_of(deconvolution), padded(torch.ones(1, 25) / 25, FULL)
+    engine.choice.of_lights = lambda *_: SelectedKernel(stroke, GAMMA, trust, 0.0)  # type: ignore[method-assign]
+    engine.choice.gain = lambda *_: 0.14  # type: ignore[method-assign]
+    blurry = taken(night(), shake(3, 25))
+    assert (engine._rivalled(blurry, None, [FULL], [0.1]) is None) == (trust < 0.8)
