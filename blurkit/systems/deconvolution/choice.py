@@ -346,7 +346,11 @@ class KernelSelection:
         blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
         seen = (blurry**gamma).mean(0)[None]
         for _ in range(rounds):
-            sharp = self.undo.briefly(blurry, trimmed(kernels[-1])[0], gamma).clamp(0, 1).cpu()
+            own = trimmed(kernels[-1])[0]
+            if own.numel() == 1:  # no blur yet
+                sharp = blurry
+            else:
+                sharp = self.undo.briefly(blurry, own, gamma).clamp(0, 1).cpu()
             values = two_toned(sharp.mean(0, keepdim=True), side) if toned else sharp
             light = (values**gamma).mean(0)[None]
             kernels.append(kernels_between(light, seen, side, options, resting))

@@ -85,7 +85,7 @@ rested and moved must promise. In 13 photos of one window that were hardly blurr
 promised up to 0.14 more, and one of them lost 12.5 dB; where cameras rested, eight of ten promised
 at least 0.28 more."""
 
-REST_ROUNDS = (1, 3)
+REST_ROUNDS = (1, 4)
 """How often the kernel of a camera that rested is refined before it is looked at, twice: in most
 photos it promises less than `MOVED` after one round, and is given up."""
 
