@@ -31,6 +31,7 @@ from blurkit.systems.deconvolution.choice import (
     Estimates,
     KernelSelection,
     SharedKernel,
+    agree,
     copied,
     largest,
     lent,
@@ -356,11 +357,13 @@ class Deconvolution:
         most = max(like, key=lambda n: found[n].gain)
         part, first = parts[most], found[most]
         tries = self.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
-        if first.trust < o.sure:  # else that is enough
+        if first.trust >= o.sure:  # what is unlike it is no better
+            tries = [each for each in tries if agree(each.kernel, first.kernel)]
+        else:
             (inked,) = self.each(partial(choice.inked, photo), [usual])  # in one thread, as always
             starts = self.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
             tries += self.each(partial(choice.printed, part, usual), unlike(starts))
-        best = max(first, *tries, key=worth)
+        best = max([first, *tries], key=worth)
         if best is first:
             return found, False
         inputs = [parts[n] for n in like], [found[n] for n in like], [best] * len(like)

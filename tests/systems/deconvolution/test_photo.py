@@ -440,6 +440,15 @@ def test_a_shaken_page_can_be_read_again(
     assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
 
 
+def test_a_sharp_texture_of_one_colour_is_no_print(deconvolution: Deconvolution) -> None:
+    """Its edges are on one line, too; what is sure is only replaced by what is like it."""
+    sharp = np.repeat(photo("brick", 400, 400)[..., None], 3, 2)
+    noisy = (sharp + noise(sharp.shape, 1 / 255)).astype(np.float32)
+    windows = deconvolution.windows(noisy)
+    assert not any(window.believed for window in windows)
+    assert min(window.trust for window in windows) > 0.9
+
+
 def test_the_middle_of_an_exposure_is_that_of_what_is_believed_and_nearly_straight() -> None:
     time = np.linspace(-0.5, 0.5, 400)
     paths = (24 * time, 12 * time**2), (9 * time, 9 * time), (20 * time, 24 * abs(time))
