@@ -469,13 +469,9 @@ def promising(found: Sequence[Estimates], count: int) -> list[int]:
 def unlike(found: Sequence[Estimates]) -> list[Estimates]:
     """Return the single kernel that promises most, and of those unlike it the best one, if any."""
     best, *others = sorted(found, key=lambda each: -each.better[0])
-    different = (other for other in others if not agree(best.kernels, other.kernels))
+    alike = [float(kernel_agreement(best.kernels, other.kernels)) for other in others]
+    different = (other for other, agreed in zip(others, alike, strict=True) if agreed < ALIKE)
     return [best, *islice(different, 1)]
-
-
-def agree(first: Tensor, second: Tensor) -> bool:
-    """Return whether two kernels (..., s, s) count as the same."""
-    return float(kernel_agreement(first, second)) >= ALIKE
 
 
 def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:

@@ -31,7 +31,6 @@ from blurkit.systems.deconvolution.choice import (
     Estimates,
     KernelSelection,
     SharedKernel,
-    agree,
     copied,
     largest,
     lent,
@@ -43,7 +42,7 @@ from blurkit.systems.deconvolution.choice import (
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import two_coloured
 from blurkit.systems.deconvolution.estimator import BlurEstimator, dots
-from blurkit.systems.deconvolution.fourier import off_peak, padded, shape
+from blurkit.systems.deconvolution.fourier import kernel_agreement, off_peak, padded, shape
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import (
@@ -358,7 +357,7 @@ class Deconvolution:
         part, first = parts[most], found[most]
         tries = self.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
         if first.trust >= o.sure:  # what is unlike it is no better
-            tries = [each for each in tries if agree(each.kernel, first.kernel)]
+            tries = [t for t in tries if kernel_agreement(t.kernel, first.kernel) >= o.trust]
         else:
             (inked,) = self.each(partial(choice.inked, photo), [usual])  # in one thread, as always
             starts = self.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
