@@ -111,7 +111,7 @@ def kernels_between(
     across, down = gradients(image)
     strength = torch.addcmul(across.square(), down, down)
     every = strength.flatten(1)
-    rank = math.ceil((1 - c.edges) * every.shape[1])
+    rank = max(1, math.ceil((1 - c.edges) * every.shape[1]))
     least = every.kthvalue(rank, 1).values.clamp_max(c.edge**2)
     kept = strength >= least[:, None, None]
     latent = rfft2(divergence(across * kept, down * kept)) / power.clamp_min(1e-6)

@@ -156,6 +156,13 @@ def test_the_kernel_between_a_sharp_photo_and_its_blur(name: str) -> None:
     assert float(kernel_agreement(found[None], batch(kernel))) > 0.95
 
 
+def test_all_gradients_may_count_in_a_refinement() -> None:
+    kernel = shake(1, 17)
+    sharp, photo = batch(grey("camera")), batch(blurry("camera", kernel))
+    found = kernels_between(sharp, photo, 27, Estimation(edges=1))
+    assert float(kernel_agreement(found, batch(kernel))) > 0.9
+
+
 def test_weak_gradients_do_not_count_in_a_refinement() -> None:
     """Texture that is still blurry would lead to a smaller kernel, next to a sharp outline."""
     kernel = shake(1, 17)
