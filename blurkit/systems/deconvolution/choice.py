@@ -440,8 +440,8 @@ class KernelSelection:
 
         Of one (H, W, 3), or each in the middle of its own (N, H, W, 3).
         """
-        side, single = max(PROMISED, 2 * kernels.shape[-1]), photos.ndim == 3
-        parts = [central_crop(photo, side, side) for photo in (photos[None] if single else photos)]
+        side, every = max(PROMISED, 2 * kernels.shape[-1]), photos.reshape(-1, *photos.shape[-3:])
+        parts = [central_crop(photo, side, side) for photo in every]
         inputs = torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2)
         inputs = inputs.expand(len(kernels), -1, -1, -1)
         return self.undo.promises(inputs, kernels, [gamma] * len(kernels)).cpu().numpy()

@@ -299,7 +299,7 @@ class FilmEstimate:
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
-        photo = batch(self._frame, [place])[0]
+        photo = batch(self._frame, place)[0]
         picture = self._photo.undo.briefly(photo, trimmed(kernel[None])[0], gamma)
         return picture.permute(1, 2, 0).cpu().numpy()
 

@@ -179,9 +179,7 @@ def _blended(
             rest = window.cut(fallback)
             canvas.add(window.top, window.left, np.pad(rest, ((0, 0), (0, 0), (0, 1))))
     with worker_threads(undo.device, WORKERS) as pool:
-        made = pool.map(
-            lambda window: mixed(undo, image, [window], otherwise, options)[0], believed
-        )
+        made = pool.map(lambda window: mixed(undo, image, window, otherwise, options), believed)
         for number, (window, own) in enumerate(zip(believed, made, strict=True), 1):
             canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
             watch("undo blur", number, len(believed))
@@ -193,30 +191,30 @@ def _blended(
 def mixed(
     undo: NonBlindDeconvolution,
     image: np.ndarray,
-    windows: Sequence[Window],
+    window: Window,
     otherwise: np.ndarray | None,
     options: WindowOptions,
 ) -> Tensor:
-    """Return windows without their blur where that may help, and that share: (N, 4, H, W), CPU.
+    """Return a window without its blur where that may help, and that share: (4, H, W), CPU.
 
     The rest is `otherwise` (None: the photo), which a network that `joins` drafts joins as well.
     One half of each is where the expected improvement is `margin`, or where a draft is joined and
-    none is expected; kernels whose origin is known are used everywhere.
+    none is expected; a kernel whose origin is known is used everywhere.
     """
-    kernels = trimmed(torch.stack([window.kernel for window in windows]))
-    gammas = [window.gamma for window in windows]
-    photos = batch(image, windows)
-    rest = photos if otherwise is None else batch(otherwise, windows)
+    photo = batch(image, window)
+    rest = photo if otherwise is None else batch(otherwise, window)
     joined = otherwise is not None and undo.joins
-    results, better = undo(photos, kernels, gammas, rest if joined else None)
+    kernel = trimmed(window.kernel[None])
+    result, better = undo(photo, kernel, [window.gamma], rest if joined else None)
     margin = 0 if joined else options.margin
     better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
     weights = torch.sigmoid(options.decision * (better - margin))
     weights = F.interpolate(weights, scale_factor=8, mode="bilinear")
-    height, width = results.shape[-2:]
+    height, width = result.shape[-2:]
     weights = weights[..., :height, :width].cpu()
-    weights[torch.tensor([not window.centred for window in windows])] = 1
-    return torch.cat([rest + weights * (results.cpu() - rest), weights], 1)
+    if not window.centred:
+        weights = torch.ones_like(weights)
+    return torch.cat([rest + weights * (result.cpu() - rest), weights], 1)[0]
 
 
 @torch.inference_mode()
@@ -241,7 +239,7 @@ def detailed(
     canvas = Canvas(height, width, 4, overlap)
     for window in windows or [Window(0, 0, height, width, believed=False)]:
         start, change, share = enlarged(small, window, height, width).split([3, 3, 1], 1)
-        photo = batch(image, [window])
+        photo = batch(image, window)
         own = photo + change
         if window.believed:
             photo, start = photo.to(device), start.to(device)

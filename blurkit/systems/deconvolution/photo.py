@@ -250,7 +250,8 @@ class Deconvolution:
         if alone:
             starts = partial(self.choice.starts, light=light)
             return self.each(starts, parts, stage="estimate blur", watch=watch)
-        step = math.ceil(len(parts) / (2 * math.ceil(len(parts) / (2 * TOGETHER))))
+        count = 2 * math.ceil(len(parts) / (2 * TOGETHER))
+        step = math.ceil(len(parts) / count)
         groups = [parts[n : n + step] for n in range(0, len(parts), step)]
         found = partial(self.choice.from_dots, light=light)
         return [*chain(*self.each(found, groups, stage="estimate blur", watch=watch))]
@@ -544,9 +545,9 @@ class Deconvolution:
         for window, keep in zip(windows, same, strict=True):
             own = window.believed
             if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
-                by_network = batch(restored, [window])[0].clamp(0, 1)
-                by_kernel = mixed(self.undo, image, [window], restored, o)[:, :3]
-                (gained,) = self.undo.sharper(by_network, *by_kernel)
+                by_network = batch(restored, window)[0].clamp(0, 1)
+                by_kernel = mixed(self.undo, image, window, restored, o)[:3]
+                (gained,) = self.undo.sharper(by_network, by_kernel)
                 own = gained < 0
             result.append(replace(window, believed=own and not keep))
         return result

@@ -70,9 +70,9 @@ class SelectedKernel:
     gain: float
 
 
-def batch(image: np.ndarray, windows: Sequence[Window]) -> Tensor:
-    """Return the parts of an image (H, W, 3) in windows of one size, as (N, 3, h, w)."""
-    return torch.from_numpy(np.stack([w.cut(image) for w in windows])).permute(0, 3, 1, 2)
+def batch(image: np.ndarray, window: Window) -> Tensor:
+    """Return the part of an image (H, W, 3) in a window, as (1, 3, h, w)."""
+    return torch.from_numpy(window.cut(image)[None].copy()).permute(0, 3, 1, 2)
 
 
 def rectangles(
