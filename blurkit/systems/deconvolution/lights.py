@@ -39,14 +39,15 @@ BRIGHT = 4.0
 """Mean light of lamps, weighted by itself, from which a photo has any: reflections and skies that a
 wrong kernel explains stay below."""
 
-BULB = 0.9
-"""Pixel value of a restored picture from which it shows a lamp."""
-
 LIT = 5e-5
 """Part of clipped pixels from which the lights of a photo are looked at."""
 
 FAINTEST, STRONGEST = 1e-5, 100.0
 """Range of light, in units of white."""
+
+DAZZLED = 0.5
+"""Part of a pixel's light that is that of lamps, from which the pixel shows nothing else: what is
+left is less than the error of their kernel."""
 
 WITNESSED = 0.1
 """Part of the light of lamps that falls beside clipped pixels, from which they are believed: within
@@ -55,8 +56,8 @@ a white wall or sky nothing tells how bright it is."""
 STEEPEST = 10.0
 """Largest ratio in a step: what a wrong kernel cannot explain would grow without end."""
 
-LUCY_STEPS = 12
-"""Accelerated steps of Richardson and Lucy: more gain next to nothing."""
+LUCY_STEPS, GLANCE_STEPS = 24, 12
+"""Accelerated steps of Richardson and Lucy, and those that show whether there are lamps."""
 
 LAMP_TURNS = 3
 """Alternations of sharp light and kernel at every scale."""
@@ -67,40 +68,49 @@ HIDDEN = 0.05
 
 @dataclass
 class Lights:
-    """What photos (N, 3, H, W) with clipped pixels are in linear light, in units of white.
+    """What lamps add to photos (N, 3, H, W).
 
-    `photos` have in clipped pixels the light that explains them; `sharp` (N, 1, H, W) is the grey
-    light without the blur, from `LAMP` on that of lamps.
+    `dark` are the photos without that, in pixel values; `lamps` (N, 3, H, W) is the light of the
+    lamps themselves, without blur, in units of white, 0 beside them; `share` (N, 1, H, W) is how
+    much of a photo's light is theirs, 0 to 1.
     """
 
-    photos: Tensor
-    sharp: Tensor
+    dark: Tensor
+    lamps: Tensor
+    share: Tensor
 
-    def added(self, light: Tensor, pictures: Tensor) -> Tensor:
-        """Return the light of restored pictures (N, 3, H, W), as bright as the lamps in it are."""
-        return torch.where((self.sharp > LAMP) & (pictures > BULB), self.sharp, light)
+    def added(self, pictures: Tensor, gammas: Tensor) -> Tensor:
+        """Return restored pictures of `dark` with lamps, cut off at white; (N,) `gammas`."""
+        bright = self.lamps.clamp_max(1) ** (1 / gammas.view(-1, 1, 1, 1))
+        return torch.where(self.lamps > 0, torch.maximum(pictures, bright), pictures)
 
 
-def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights | None:
-    """Return the lights of photos (N, 3, H, W) under kernels (N, h, w), None if there is no lamp.
+def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights:
+    """Return the lights of photos (N, 3, H, W) under kernels (N, h, w).
 
     `gammas` (N,) are the exponents from pixel values to light.
     """
-    clipped = photos >= CLIPPED
+    clipped, none = photos >= CLIPPED, torch.zeros_like(photos)
     if not clipped.any():
-        return None
-    light = photos.float().clamp(0, 1) ** gammas.view(-1, 1, 1, 1)
-    grey = light.mean(1, keepdim=True)
+        return Lights(photos, none, none[:, :1])
+    exponents = gammas.view(-1, 1, 1, 1)
+    light = photos.float().clamp(0, 1) ** exponents
+    blur = Blurring(kernels.float(), *photos.shape[-2:])
     hidden = clipped.any(1, keepdim=True)
-    explained, sharp = unclipped(grey, hidden, kernels.float())
-    shown = beside(hidden, kernels.float())
-    lamps = (sharp > LAMP).to(shown)
+    grey = blur.inside(unclipped(light.mean(1, keepdim=True), hidden, blur, GLANCE_STEPS))
+    shown = blur.inside(blur.back(blur.wide((~hidden).to(light))))
+    lamps = (grey > LAMP).to(shown)
     known = (shown * lamps).mean((1, 2, 3)) > WITNESSED * lamps.mean((1, 2, 3))
     if not known.any():
-        return None
-    known = known.view(-1, 1, 1, 1)
-    whole = torch.where(clipped & known, light * (explained / grey), light)
-    return Lights(whole, torch.where(known, sharp, 0.0))
+        return Lights(photos, none, none[:, :1])
+    sharp = unclipped(light, clipped, blur, LUCY_STEPS)
+    own = torch.where(known.view(-1, 1, 1, 1), of_lamps(sharp), 0.0)
+    theirs, others = (blur.inside(blur(sharp * x)).clamp_min(0) for x in (own, 1 - own))
+    share = (theirs / (theirs + others).clamp_min(FAINTEST)).amax(1, keepdim=True)
+    shown = torch.where(clipped, 0.0, (1 - share / DAZZLED).clamp_min(0))
+    dark = (others + shown * ((light - theirs).clamp_min(0) - others)).clamp_max(1)
+    dark = torch.where(known.view(-1, 1, 1, 1), dark ** (1 / exponents), photos)
+    return Lights(dark, blur.inside(torch.where(own > 0, sharp, 0.0)), share)
 
 
 def lit(photo: np.ndarray) -> bool:
@@ -108,61 +118,88 @@ def lit(photo: np.ndarray) -> bool:
     return float((photo.max(2) >= CLIPPED).mean()) >= LIT
 
 
-def beside(clipped: Tensor, kernels: Tensor) -> Tensor:
-    """Return how much of the light of a point under kernels (N, h, w) misses clipped pixels.
+class Blurring:
+    """The blur of kernels (N, h, w) in photos (height, width), and of what lies beyond them.
 
-    `clipped` and the result are (N, 1, H, W).
+    Calls take and return what `wide` makes of photos (N, C, height, width).
     """
-    seen = widened((~clipped).to(kernels), kernels.shape[-1] // 2 + 1)
-    transfer = centred_transfer(kernels, seen.shape[-2], seen.shape[-1])[:, None]
-    shown = irfft2(rfft2(seen) * transfer.conj(), s=tuple(seen.shape[-2:]))
-    return unframed(shown, *clipped.shape[-2:])
+
+    def __init__(self, kernels: Tensor, height: int, width: int) -> None:
+        self.sides, self.margin = (height, width), kernels.shape[-1] // 2 + 1
+        self.seen = self.wide(kernels.new_ones(1, 1, height, width), "constant")
+        self.transfer = centred_transfer(kernels, *self.seen.shape[-2:])[:, None]
+
+    def wide(self, images: Tensor, mode: str = "replicate") -> Tensor:
+        """Return images `widened` so that what enters at the borders has a place."""
+        return widened(images, self.margin, mode)
+
+    def inside(self, images: Tensor) -> Tensor:
+        """Return the part of wide images that photos show."""
+        return unframed(images, *self.sides)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return wide images under the blur."""
+        return self._filtered(images, self.transfer)
+
+    def back(self, images: Tensor) -> Tensor:
+        """Return the adjoint of the blur of wide images: what pixels tell about those they show."""
+        return self._filtered(images, self.transfer.conj())
+
+    def _filtered(self, images: Tensor, transfer: Tensor) -> Tensor:
+        return irfft2(rfft2(images) * transfer, s=tuple(images.shape[-2:]))
 
 
-def unclipped(light: Tensor, clipped: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return light (N, C, H, W) as it was before it was clipped, and without the blur of kernels.
+def unclipped(light: Tensor, clipped: Tensor, blur: Blurring, steps: int) -> Tensor:
+    """Return light (N, C, H, W) as it was before it was blurred and clipped, `Blurring.wide`.
 
     By Richardson and Lucy's steps, accelerated, in which a clipped pixel says nothing where more
-    light is expected than it shows.
+    light is expected than it shows, nor does what lies beyond the borders.
     """
-    margin = kernels.shape[-1] // 2 + 1
-    seen, free = (widened(x, margin) for x in (light, clipped.to(light)))
-    seen, free, sides = seen.clamp_min(FAINTEST), free > 0.5, (seen.shape[-2], seen.shape[-1])
-    transfer = centred_transfer(kernels, *sides)[:, None]
-
-    def blurred(x: Tensor) -> Tensor:
-        return irfft2(rfft2(x) * transfer, s=sides).clamp_min(FAINTEST)
-
+    seen, free = blur.wide(light).clamp_min(FAINTEST), blur.wide(clipped.to(light)) > 0.5
     before = sharp = seen
-    for step in range(LUCY_STEPS):
+    for step in range(steps):
         ahead = (sharp * (sharp / before) ** (step / (step + 3))).clamp(FAINTEST, STRONGEST)
-        ratio = (seen / blurred(ahead)).clamp_max(STEEPEST)
+        ratio = (seen / blur(ahead).clamp_min(FAINTEST)).clamp_max(STEEPEST)
         ratio = torch.where(free, ratio.clamp_min(1), ratio)
-        change = irfft2(rfft2(ratio) * transfer.conj(), s=sides).clamp_min(0)
+        ratio = torch.where(blur.seen > 0, ratio, 1.0)
+        change = blur.back(ratio).clamp_min(0)
         before, sharp = sharp, (ahead * change).clamp(FAINTEST, STRONGEST)
-    explained = torch.where(free, torch.maximum(seen, blurred(sharp)), seen)
-    height, width = light.shape[-2:]
-    return unframed(explained, height, width), unframed(sharp, height, width)
+    return sharp
 
 
 @torch.inference_mode()
 def kernel_of_lights(
-    photo: Tensor, start: Tensor, sides: Sequence[int], size: int, gamma: float, c: Estimation
+    photo: Tensor,
+    start: Tensor,
+    sides: Sequence[int],
+    size: int,
+    gamma: float,
+    c: Estimation,
 ) -> tuple[Tensor, float]:
     """Return the kernel (1, s, s) that the lights of a photo (3, H, W) show, found from `start`.
 
     In turns with `unclipped`, from coarse to fine: `sides` are those of the kernel at each scale;
-    in the photo, it has a side of `size`. The second result is the mean light of the lamps,
-    weighted by itself: the better a kernel explains lamps, the smaller and brighter they become.
+    in the photo, it has a side of `size`. The second result is the mean light of the lamps, weighted by itself: the
+    better a kernel explains lamps, the smaller and brighter they become.
     """
     light = (photo.clamp(0, 1) ** gamma).mean(0)[None, None]
     clipped = (photo >= CLIPPED).any(0)[None, None].to(light)
     kernel = start.to(light)
     for side in sides:
         small, hidden = (reduced(x, min(1, side / size)) for x in (light, clipped))
-        kernel = kernels_at(recentred(kernel), side)
+        kernel, free = kernels_at(recentred(kernel), side), hidden > HIDDEN
         for _ in range(LAMP_TURNS):
-            explained, sharp = unclipped(small, hidden > HIDDEN, kernel)
+            blur = Blurring(kernel, *small.shape[-2:])
+            sharp = blur.inside(wide := unclipped(small, free, blur, GLANCE_STEPS))
+            explained = torch.where(free, torch.maximum(small, blur.inside(blur(wide))), small)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
     lamps = torch.where(sharp > LAMP, sharp, 0.0)
     return kernel, float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))
+
+
+def of_lamps(sharp: Tensor) -> Tensor:
+    """Return how much of sharp light (N, C, H, W) is that of lamps (N, 1, H, W).
+
+    All of it from `LAMP` on, and none of white: if it came suddenly, large lamps would have rims.
+    """
+    return ((sharp.amax(1, keepdim=True) - 1) / (LAMP - 1)).clamp(0, 1)

@@ -26,7 +26,6 @@ from blurkit.systems.deconvolution.fourier import (
     rfft2,
     unframed,
 )
-from blurkit.systems.deconvolution.lights import Lights
 from blurkit.systems.deconvolution.restoration import half_quadratic, soft
 from blurkit.systems.system import Shapes
 
@@ -185,17 +184,15 @@ class Deconvolver(nn.Module):
         noise: Tensor,
         gamma: Tensor,
         drafts: Tensor | None = None,
-        lights: Lights | None = None,
     ) -> Restored:
         """Return photos without their blur.
 
         `photos` (N, 3, H, W) in [0, 1]; `kernels` (N, s, s); `noise` (N,), the standard deviation
         of the noise in the photos; `gamma` (N,), the exponent from pixel values to the light that
-        was blurred; `drafts`, shaped like photos, what another network made of them; `lights`, what
-        their clipped pixels hide. Pictures stay aligned with the photos: a kernel's origin is its
-        centroid.
+        was blurred; `drafts`, shaped like photos, what another network made of them.
+        Pictures stay aligned with the photos: a kernel's origin is its centroid.
         """
-        light, first, features = self.first_step(photos, kernels, noise, gamma, lights)
+        light, first, features = self.first_step(photos, kernels, noise, gamma)
         variance = noise_variance(noise)
         with full_precision(photos.device):
             tied = light.tied(first.float(), variance, self.ties.exp())
@@ -217,11 +214,10 @@ class Deconvolver(nn.Module):
         kernels: Tensor,
         noise: Tensor,
         gamma: Tensor,
-        lights: Lights | None = None,
     ) -> tuple[LinearLight, Tensor, Tensor]:
         """Return the photos' light, the image (N, 3, H, W) and its features, as for `forward`."""
         with full_precision(photos.device):
-            light = LinearLight(photos.float(), kernels.float(), gamma, lights)
+            light = LinearLight(photos.float(), kernels.float(), gamma)
             variance = noise_variance(noise)
             inverted = light.inverted(variance, self.strengths.exp())
             smooth = light.smooth(variance)
@@ -273,12 +269,10 @@ def judged(network: nn.Module, features: Tensor, *images: Tensor) -> Tensor:
 class LinearLight:
     """Photos in linear light, as spectra together with those of their kernels."""
 
-    def __init__(
-        self, photos: Tensor, kernels: Tensor, gamma: Tensor, lights: Lights | None = None
-    ) -> None:
-        self.photos, self.gamma, self.lights = photos, gamma.view(-1, 1, 1, 1), lights
+    def __init__(self, photos: Tensor, kernels: Tensor, gamma: Tensor) -> None:
+        self.photos, self.gamma = photos, gamma.view(-1, 1, 1, 1)
         self.margin = kernels.shape[-1] // 2 + 1
-        self.picture = framed(self._light(photos) if lights is None else lights.photos, self.margin)
+        self.picture = framed(self._light(photos), self.margin)
         self.sides = (self.picture.shape[-2], self.picture.shape[-1])
         transfer = centred_transfer(kernels, *self.sides)[:, None]
         self.data, self.gain = transfer.conj() * rfft2(self.picture), transfer.abs().square()
@@ -308,9 +302,6 @@ class LinearLight:
 
     def tied(self, images: Tensor, variance: Tensor, ties: Tensor) -> list[Tensor]:
         """Return, for every tie, the image that explains the photos and is close to `images`."""
-        light = self._light(images)
-        if self.lights is not None:
-            light = self.lights.added(light, images)
-        near = rfft2(framed(light, self.margin))
+        near = rfft2(framed(self._light(images), self.margin))
         weights = [20 * variance * tie for tie in ties]
         return [self._image((self.data + w * near) * (self.gain + w).reciprocal()) for w in weights]

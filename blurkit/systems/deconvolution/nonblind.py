@@ -19,10 +19,16 @@ from blurkit.engine.torch_runner import (
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shape, trimmed
-from blurkit.systems.deconvolution.lights import Lights, lights
+from blurkit.systems.deconvolution.lights import lights
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.restoration import with_residual
-from blurkit.systems.deconvolution.windows import Window, batch, scaled, shrunk, spread
+from blurkit.systems.deconvolution.windows import (
+    Window,
+    batch,
+    scaled,
+    shrunk,
+    spread,
+)
 
 WORKERS = 4
 """How many windows are restored at the same time at most: each takes some 100 MB."""
@@ -64,9 +70,8 @@ class NonBlindDeconvolution:
         height, width = photos.shape[-2:]
         known = self._known(photos, kernels, gammas)
         inputs, kernels, noise, gamma = known
-        lamps = lights(inputs, kernels, gamma)
-        made = self._made(known, None if drafts is None else self._padded(drafts), lamps)
-        image = with_residual(made.image.float(), inputs, kernels, gamma, noise, lamps)
+        made = self._made(known, None if drafts is None else self._padded(drafts))
+        image = with_residual(made.image.float(), inputs, kernels, gamma, noise)
         return image[..., :height, :width], improvement(made)
 
     @torch.inference_mode()
@@ -91,12 +96,10 @@ class NonBlindDeconvolution:
             _, image, _ = self.network.first_step(inputs, kernels, noise, gammas)
         return image[0, :, :height, :width].float()
 
-    def _made(
-        self, known: tuple[Tensor, ...], drafts: Tensor | None = None, lamps: Lights | None = None
-    ) -> Restored:
+    def _made(self, known: tuple[Tensor, ...], drafts: Tensor | None = None) -> Restored:
         """Return what the network makes of the results of `_known`."""
         with autocast(self.device, self.dtype):
-            return self.network(*known, drafts=drafts, lights=lamps)
+            return self.network(*known, drafts=drafts)
 
     def _known(
         self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]
@@ -126,11 +129,12 @@ class Undone:
     """A photo (H, W, 3) without the blur of its windows.
 
     The picture is where the kernels' centroids are. `share` (H, W, 1) is how much of it, 0 to 1,
-    was made with kernels.
+    was made with kernels, and `lit` (H, W, 1) how much of the photo's light there is that of lamps.
     """
 
     picture: np.ndarray
     share: np.ndarray
+    lit: np.ndarray
 
 
 @torch.inference_mode()
@@ -151,7 +155,8 @@ def undone(
     believed = [window for window in windows if window.believed]
     if not believed:
         fallback = image if otherwise is None else otherwise
-        return Undone(fallback.copy(), np.zeros((*image.shape[:2], 1), np.float32))
+        nothing = np.zeros((*image.shape[:2], 1), np.float32)
+        return Undone(fallback.copy(), nothing, nothing)
     length = float(np.median([shape(window.kernel).length for window in believed]))
     if length <= LONGEST:
         return _blended(undo, image, windows, otherwise, options, watch)
@@ -173,18 +178,18 @@ def _blended(
     """Return what `undone` does, of windows some of which are believed, in the photo itself."""
     fallback = image if otherwise is None else otherwise
     believed = [window for window in windows if window.believed]
-    canvas = Canvas(image.shape[0], image.shape[1], 4, options.overlap)
+    canvas = Canvas(image.shape[0], image.shape[1], 5, options.overlap)
     for window in windows:
         if not window.believed:
             rest = window.cut(fallback)
-            canvas.add(window.top, window.left, np.pad(rest, ((0, 0), (0, 0), (0, 1))))
+            canvas.add(window.top, window.left, np.pad(rest, ((0, 0), (0, 0), (0, 2))))
     with worker_threads(undo.device, WORKERS) as pool:
         made = pool.map(lambda window: mixed(undo, image, window, otherwise, options), believed)
         for number, (window, own) in enumerate(zip(believed, made, strict=True), 1):
             canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
             watch("undo blur", number, len(believed))
     result = canvas.image()
-    return Undone(np.ascontiguousarray(result[..., :3]), result[..., 3:])
+    return Undone(np.ascontiguousarray(result[..., :3]), result[..., 3:4], result[..., 4:])
 
 
 @torch.inference_mode()
@@ -195,26 +200,32 @@ def mixed(
     otherwise: np.ndarray | None,
     options: WindowOptions,
 ) -> Tensor:
-    """Return a window without its blur where that may help, and that share: (4, H, W), CPU.
+    """Return a window without its blur where that may help, that share, and what lamps light.
 
-    The rest is `otherwise` (None: the photo), which a network that `joins` drafts joins as well.
-    One half of each is where the expected improvement is `margin`, or where a draft is joined and
-    none is expected; a kernel whose origin is known is used everywhere.
+    The result is (5, H, W), on the CPU; the last is `Undone.lit`. Lamps are taken out of the photo
+    and added to the result, which is used wherever their light is. The rest is `otherwise` (None:
+    the photo), which a network that `joins` drafts joins as well. One half of each is where the
+    expected improvement is `margin`, or where a draft is joined and none is expected; a kernel
+    whose origin is known is used everywhere.
     """
     photo = batch(image, window)
     rest = photo if otherwise is None else batch(otherwise, window)
     joined = otherwise is not None and undo.joins
-    kernel = trimmed(window.kernel[None])
-    result, better = undo(photo, kernel, [window.gamma], rest if joined else None)
+    kernel, gamma = trimmed(window.kernel[None]), photo.new_tensor([window.gamma])
+    lamps = lights(*(x.to(undo.device) for x in (photo, kernel, gamma)))
+    lit = lamps.share.cpu()
+    draft = rest + lit * (lamps.dark.cpu() - rest) if joined else None
+    result, better = undo(lamps.dark, kernel, [window.gamma], draft)
+    result = lamps.added(result, gamma.to(undo.device)).cpu()
     margin = 0 if joined else options.margin
     better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
     weights = torch.sigmoid(options.decision * (better - margin))
     weights = F.interpolate(weights, scale_factor=8, mode="bilinear")
     height, width = result.shape[-2:]
-    weights = weights[..., :height, :width].cpu()
+    weights = torch.maximum(weights[..., :height, :width].cpu(), lit)
     if not window.centred:
         weights = torch.ones_like(weights)
-    return torch.cat([rest + weights * (result.cpu() - rest), weights], 1)[0]
+    return torch.cat([rest + weights * (result - rest), weights, lit], 1)[0]
 
 
 @torch.inference_mode()
@@ -233,25 +244,24 @@ def detailed(
     """
     height, width = image.shape[:2]
     if np.array_equal(made.picture, copy):
-        return Undone(image.copy(), np.zeros((height, width, 1), np.float32))
-    parts = np.concatenate([made.picture, made.picture - copy, made.share], 2)
+        nothing = np.zeros((height, width, 1), np.float32)
+        return Undone(image.copy(), nothing, nothing)
+    parts = np.concatenate([made.picture, made.picture - copy, made.share, made.lit], 2)
     small = torch.from_numpy(parts).permute(2, 0, 1)[None]
-    canvas = Canvas(height, width, 4, overlap)
+    canvas = Canvas(height, width, 5, overlap)
     for window in windows or [Window(0, 0, height, width, believed=False)]:
-        start, change, share = enlarged(small, window, height, width).split([3, 3, 1], 1)
+        start, change, share, lit = enlarged(small, window, height, width).split([3, 3, 1, 1], 1)
         photo = batch(image, window)
         own = photo + change
         if window.believed:
-            photo, start = photo.to(device), start.to(device)
-            kernel = trimmed(window.kernel[None]).to(device)
-            gamma = start.new_tensor([window.gamma])
-            lamps = lights(photo, kernel, gamma)
-            sharp = with_residual(start, photo, kernel, gamma, measured_noise(photo), lamps)
+            kernel, gamma = trimmed(window.kernel[None]), start.new_tensor([window.gamma])
+            known = start, photo, kernel, gamma, measured_noise(photo), lit
+            sharp = with_residual(*(x.to(device) for x in known))
             own = own + share * (sharp.cpu() - own)
-        both = torch.cat([own, share], 1)[0].permute(1, 2, 0)
+        both = torch.cat([own, share, lit], 1)[0].permute(1, 2, 0)
         canvas.add(window.top, window.left, both.numpy())
     result = canvas.image()
-    return Undone(result[..., :3], result[..., 3:])
+    return Undone(result[..., :3], result[..., 3:4], result[..., 4:])
 
 
 def enlarged(copy: Tensor, window: Window, height: int, width: int) -> Tensor:

@@ -16,7 +16,6 @@ from blurkit.systems.deconvolution.fourier import (
     unframed,
     widened,
 )
-from blurkit.systems.deconvolution.lights import Lights
 
 BETAS = tuple((2 * 2**0.5) ** step for step in range(6))
 """The weights of Krishnan and Fergus's half-quadratic steps: from 1 to below 256."""
@@ -57,6 +56,9 @@ ROUNDS = 2
 """How often the residual is added: twice gains 0.3 dB with true kernels, and thrice 0.1 more, but
 then less with wrong ones."""
 
+UNLIT = 0.2
+"""How much of a pixel's light may be that of lamps for any residual to count there."""
+
 
 def with_residual(
     restored: Tensor,
@@ -64,7 +66,7 @@ def with_residual(
     kernels: Tensor,
     gammas: Tensor,
     noise: Tensor,
-    lights: Lights | None = None,
+    lit: Tensor | None = None,
 ) -> Tensor:
     """Return restored photos (N, 3, H, W) with the detail that they lack of the photos.
 
@@ -73,8 +75,8 @@ def with_residual(
     e) F(y - blur(x))], with a damping e that grows with the noise, and once more for what is left.
     Without blur, the result is the photo. At the borders a residual counts the less, the more of
     the kernel lies beyond them. `kernels` (N, h, w) have their centroid as origin and
-    blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation. With
-    `lights`, lamps in the restored photos are as bright as in those.
+    blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation. Where
+    photos are `lit` (N, 1, H, W) by lamps, no residual is looked at.
     """
     height, width = photos.shape[-2:]
     margin = kernels.shape[-1] // 2 + 1
@@ -86,12 +88,12 @@ def with_residual(
     inside = widened(photos.new_ones(1, 1, height, width), margin, "constant")
     seen = unframed(irfft2(rfft2(inside) * transfer, s=sides), height, width)
     seen = (2 * seen - 1).clamp(0, 1)
+    if lit is not None:
+        seen = seen * (1 - lit / UNLIT).clamp(0, 1)
     for _ in range(ROUNDS):
         restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
-        light = restored**exponents
-        if lights is not None:
-            light = lights.added(light, restored)
-        again = unframed(irfft2(rfft2(widened(light, margin)) * transfer, s=sides), height, width)
+        light = rfft2(widened(restored**exponents, margin))
+        again = unframed(irfft2(light * transfer, s=sides), height, width)
         blurred = again.clamp(1e-6, 1) ** (1 / exponents)  # its slope is infinite at 0
         residual = rfft2(widened(seen * (photos - blurred), margin, "constant"))
         restored = restored + unframed(irfft2(residual * inverse, s=sides), height, width)

@@ -9,9 +9,9 @@ from blurkit.systems.deconvolution import choice, nonblind
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
-from blurkit.systems.deconvolution.lights import BRIGHT, kernel_of_lights, lights
+from blurkit.systems.deconvolution.lights import BRIGHT, Lights, kernel_of_lights, lights
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.deconvolution.windows import SelectedKernel
+from blurkit.systems.deconvolution.windows import SelectedKernel, known
 from tests.systems.deconvolution.photos import (
     GAMMA,
     batch,
@@ -48,50 +48,81 @@ def tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()[None]
 
 
-def test_what_clipped_pixels_hide_is_what_the_streaks_beside_them_show() -> None:
-    scene, kernel = night(), shake(3, 25)
-    blurry = taken(scene, kernel, deviation=0)
-    found = lights(tensor(blurry), batch(kernel), torch.tensor([GAMMA]))
-    assert found is not None
-    hidden = tensor(blurry) >= 1
-    before = taken(scene / scene.max(), kernel, deviation=0) * scene.max()
-    true = tensor(before)[hidden] ** GAMMA
-    kept = ~(tensor(blurry) >= 250 / 255)
-    torch.testing.assert_close(found.photos[kept], tensor(blurry)[kept] ** GAMMA)
-    error = (found.photos[hidden] - true).abs().mean()
-    assert error < 0.5 * (true - 1).mean()  # most of what clipping took away is back
+def found_in(blurry: np.ndarray, kernel: np.ndarray) -> Lights:
+    """The lights of a photo (H, W, 3)."""
+    return lights(tensor(blurry), batch(kernel), torch.tensor([GAMMA]))
+
+
+def test_a_photo_is_that_of_lamps_and_that_of_all_the_rest() -> None:
+    kernel = shake(3, 25)
+    found = found_in(taken(night(), kernel, deviation=0), kernel)
     for top, left, side, bright in LAMPS:
-        around = found.sharp[0, 0, top - 4 : top + side + 4, left - 4 : left + side + 4]
-        assert float(around.max()) > 0.3 * bright
-        assert 0.6 < float(around.clamp_min(1).sub(1).sum()) / (side**2 * (bright - 1)) < 1.4
+        around = found.lamps[0, :, top - 4 : top + side + 4, left - 4 : left + side + 4]
+        assert around.amax((1, 2)).min() > 0.4 * bright
+        assert 0.8 < float(around.mean(0).sum()) / (side**2 * bright) < 1.1
+    unlit = night()
+    for top, left, side, _ in LAMPS:
+        unlit[top : top + side, left : left + side] = 0
+    rest = taken(unlit, kernel, deviation=0)
+    assert psnr(found.dark[0].permute(1, 2, 0).numpy(), rest) > 45
+    beyond = found.share[0, 0] < 1e-3
+    assert 0.5 < beyond.float().mean() < 0.98
+    changed = (found.dark - tensor(taken(night(), kernel, deviation=0))).abs().amax(1)[0]
+    assert changed[beyond].max() < 0.02
+
+
+def test_lamps_keep_their_colours() -> None:
+    light, kernel = photo("coffee", 256, 256) ** GAMMA * 0.1, shake(3, 25)
+    colours = [(20.0, 5.0, 0.5), (1.0, 15.0, 4.0), (3.0, 3.0, 18.0), (9.0, 9.0, 9.0)]
+    for (top, left, *_), colour in zip(LAMPS, colours, strict=True):
+        light[top : top + 2, left : left + 2] = colour
+    found = found_in(taken(light ** (1 / GAMMA), kernel), kernel)
+    for (top, left, *_), colour in zip(LAMPS, colours, strict=True):
+        sums = found.lamps[0, :, top - 4 : top + 6, left - 4 : left + 6].sum((1, 2)).numpy()
+        np.testing.assert_allclose(sums / sums.sum(), np.array(colour) / sum(colour), atol=0.08)
 
 
 @pytest.mark.parametrize("exposed", [0.5, 1, 1.6, 3])
 def test_photos_without_lamps_have_no_lights(exposed: float) -> None:
     scene = (photo("astronaut") * exposed ** (1 / GAMMA)).clip(0, 1)  # at most a white wall or sky
     blurry = tensor(taken(scene, shake(5, 31)))
-    assert lights(blurry, batch(shake(5, 31)), torch.tensor([GAMMA])) is None
+    found = lights(blurry, batch(shake(5, 31)), torch.tensor([GAMMA]))
+    assert not found.share.any() and torch.equal(found.dark, blurry)
 
 
-def test_pictures_with_lights_gain_by_what_they_hide(
-    deconvolution: Deconvolution, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scene, kernel = night(), shake(3, 25)
+@pytest.mark.parametrize("dim", [1, 0.1])
+def test_streaks_become_lamps(deconvolution: Deconvolution, dim: float) -> None:
+    """Also where all else is dark."""
+    light, kernel = photo("coffee", 300, 300) ** GAMMA * dim, shake(3, 25)
+    for top, left, side, bright in LAMPS:
+        light[top : top + side, left : left + side] = bright
+    scene = light ** (1 / GAMMA)
     blurry = taken(scene, kernel)
+    windows = known(blurry, kernel, deconvolution.options)
     gains = []
-    for _ in range(2):
-        restored, _ = deconvolution.undo(tensor(blurry), batch(kernel), [GAMMA])
-        result = restored[0].permute(1, 2, 0).numpy()
-        gains.append(psnr(result, scene.clip(0, 1), 16) - psnr(blurry, scene.clip(0, 1), 16))
-        monkeypatch.setattr(nonblind, "lights", lambda *known: None)
-    assert gains[0] > gains[1] + 0.5
-    assert gains[0] > 3
+    for lamps in (lights, lambda photos, *_: Lights(photos, 0 * photos, 0 * photos[:, :1])):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nonblind, "lights", lamps)
+            restored = without_blur(deconvolution, blurry, windows)
+        inner = restored, blurry, scene.clip(0, 1)
+        result, before, sharp = (image[36:-36, 36:-36] for image in inner)
+        gains.append(psnr(result, sharp) - psnr(before, sharp))
+    assert gains[0] > max(3, gains[1] + 2)
+
+
+def test_large_lamps_are_not_hollow(deconvolution: Deconvolution) -> None:
+    light, kernel = photo("coffee", 256, 256) ** GAMMA * 0.05, shake(3, 25)
+    rows, columns = np.indices((256, 256))
+    light += 3 * np.exp(-((rows - 128) ** 2 + (columns - 128) ** 2) / 2 / 9**2)[..., None]
+    blurry = taken(light ** (1 / GAMMA), kernel)
+    windows = known(blurry, kernel, deconvolution.options)
+    restored = without_blur(deconvolution, blurry, windows)
+    assert restored[light > 1.3].min() > 0.95
 
 
 def test_a_wrong_kernel_makes_no_endless_light() -> None:
-    blurry = taken(night(), shake(3, 25))
-    found = lights(tensor(blurry), batch(shake(8, 61)), torch.tensor([GAMMA]))
-    assert found is None or float(found.photos.max()) < 100
+    found = found_in(taken(night(), shake(3, 25)), shake(8, 61))
+    assert float(found.lamps.max()) <= 100 and 0 <= found.dark.min() <= found.dark.max() <= 1
 
 
 def test_streaks_show_the_kernel() -> None:

@@ -191,7 +191,7 @@ def test_what_nothing_changed_in_a_copy_is_the_photo(deconvolution: Deconvolutio
     image = photo("coffee", 120, 160).astype(np.float32)
     copy = shrunk(image, 0.5)
     windows = known(image, shake(1, 9), deconvolution.options)
-    made = Undone(copy.copy(), np.ones((60, 80, 1), np.float32))
+    made = Undone(copy.copy(), np.ones((60, 80, 1), np.float32), np.zeros((60, 80, 1), np.float32))
     result = detailed(image, copy, made, windows, 24, torch.device("cpu"))
     np.testing.assert_array_equal(result.picture, image)
     assert result.share.shape == (120, 160, 1) and not result.share.any()
