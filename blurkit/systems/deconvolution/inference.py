@@ -37,10 +37,10 @@ from blurkit.systems.deconvolution.photo import Deconvolution, in_colour
 from blurkit.systems.deconvolution.windows import (
     Window,
     copy_scale,
+    exposed,
     exposure_middle,
     known,
     scaled,
-    shrunk,
     spared,
     typical,
     unchanged,
@@ -216,7 +216,7 @@ class WindowDeblurring:
         if isinstance(self.kernel, np.ndarray):
             return image
         height, width = image.shape[:2] if whole is None else whole
-        return shrunk(image, copy_scale(int(height), int(width), self.deconvolution.options))
+        return exposed(image, copy_scale(int(height), int(width), self.deconvolution.options))
 
     def _windows(
         self, image: np.ndarray, copy: np.ndarray, film: FilmEstimate | None = None

@@ -25,6 +25,7 @@ from blurkit.systems.deconvolution.restoration import with_residual
 from blurkit.systems.deconvolution.windows import (
     Window,
     batch,
+    exposed,
     scaled,
     shrunk,
     spread,
@@ -161,7 +162,7 @@ def undone(
     if length <= LONGEST:
         return _blended(undo, image, windows, otherwise, options, watch)
     scale = LONGEST / length
-    copy, rest = shrunk(image, scale), None if otherwise is None else shrunk(otherwise, scale)
+    copy, rest = exposed(image, scale), None if otherwise is None else shrunk(otherwise, scale)
     small = replace(options, overlap=round(options.overlap * scale))
     made = _blended(undo, copy, scaled(windows, image, copy), rest, small, watch)
     return detailed(image, copy, made, windows, options.overlap, undo.device)

@@ -158,6 +158,17 @@ def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
     return small[0].permute(1, 2, 0).contiguous().numpy()
 
 
+def exposed(photo: np.ndarray, factor: float) -> np.ndarray:
+    """Return a photo `shrunk`, in which what was clipped for the most part is white.
+
+    Means with what is beside it would hide that it was, in thin streaks of lights above all.
+    """
+    copy = shrunk(photo, factor)
+    if factor >= 1 or not (clipped := photo >= CLIPPED).any():
+        return copy
+    return np.where(shrunk(clipped.astype(np.float32), factor) > 0.5, np.float32(1), copy)
+
+
 def scaled(windows: Sequence[Window], image: np.ndarray, other: np.ndarray) -> list[Window]:
     """Return the windows of an image (H, W, C), with their kernels, in another size of it."""
     if image.shape == other.shape:

@@ -90,10 +90,11 @@ def test_photos_without_lamps_have_no_lights(exposed: float) -> None:
     assert not found.share.any() and torch.equal(found.dark, blurry)
 
 
+@pytest.mark.parametrize("size", [25, 71])
 @pytest.mark.parametrize("dim", [1, 0.1])
-def test_streaks_become_lamps(deconvolution: Deconvolution, dim: float) -> None:
-    """Also where all else is dark."""
-    light, kernel = photo("coffee", 300, 300) ** GAMMA * dim, shake(3, 25)
+def test_streaks_become_lamps(deconvolution: Deconvolution, size: int, dim: float) -> None:
+    """Also in the small copies in which long blur is undone, and where all else is dark."""
+    light, kernel = photo("coffee", 300, 300) ** GAMMA * dim, shake(3, size)
     for top, left, side, bright in LAMPS:
         light[top : top + side, left : left + side] = bright
     scene = light ** (1 / GAMMA)
