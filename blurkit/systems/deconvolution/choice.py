@@ -42,6 +42,9 @@ LAMP_EDGES = ((0.5, 0.002), (0.3, 0.01))
 """`edge` and `edges` of the options with which lights show a kernel: each is right where others are
 not."""
 
+REDRAWS = 6
+"""How often what lights show is redrawn from their streaks."""
+
 LIT_SIDE, LIT_PIXELS = 59, 6e5
 """Side of the kernels that lights show, pixels of a small copy, and how many that has at most."""
 
@@ -173,7 +176,14 @@ class KernelSelection:
         return estimate_kernels(grey, side, grey.new_tensor([weight]), self.o)
 
     def by_lights(
-        self, photo: np.ndarray, side: int, start: Tensor, size: int, edge: float, edges: float
+        self,
+        photo: np.ndarray,
+        side: int,
+        start: Tensor,
+        size: int,
+        edge: float,
+        edges: float,
+        redraws: int = 0,
     ) -> tuple[Tensor, float]:
         """Return what `kernel_of_lights` does for a photo and a pair of `LAMP_EDGES`.
 
@@ -182,17 +192,21 @@ class KernelSelection:
         o, gamma = replace(self.o, edge=edge, edges=edges), self.o.gammas[0]
         sides = [s for s in scales(side, o.scale_ratio) if s > start.shape[-1]]
         values = torch.from_numpy(photo).permute(2, 0, 1).to(self.undo.device)
-        kernel, bright = kernel_of_lights(values, start, sides, size, gamma, o)
+        kernel, bright = kernel_of_lights(values, start, sides, size, gamma, o, redraws)
         return kernel.cpu(), bright
 
-    def of_lights(self, photo: np.ndarray, size: int, edge: float, edges: float) -> SelectedKernel:
+    def of_lights(
+        self, photo: np.ndarray, coarse: Tensor, size: int, edge: float, edges: float
+    ) -> SelectedKernel:
         """Return the kernel (size, size) that a photo's lights show, by a pair of `LAMP_EDGES`.
 
-        The trust is the agreement that the estimator expects; what it promises is not yet known.
+        It is found from a `coarse` one. The trust is the agreement that the estimator expects; what
+        it promises is not yet known.
         """
         height, width = photo.shape[:2]
         side = int(size * min(1, math.sqrt(LIT_PIXELS / (height * width)))) | 1
-        kernel, _ = self.by_lights(photo, min(LIT_SIDE, side), dots(1), size, edge, edges)
+        known = photo, min(LIT_SIDE, side), coarse, size, edge, edges
+        kernel, _ = self.by_lights(*known, REDRAWS)
         sure = self.expected(photo, size, kernels_at(kernel, FULL))
         return SelectedKernel(kernels_at(kernel, size)[0], self.o.gammas[0], float(sure), 0.0)
 

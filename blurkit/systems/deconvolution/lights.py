@@ -18,12 +18,14 @@ from torch import Tensor
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.fourier import (
+    around_origin,
     centred_transfer,
     irfft2,
     kernels_at,
     recentred,
     reduced,
     rfft2,
+    transfer_function,
     unframed,
     widened,
 )
@@ -59,8 +61,8 @@ STEEPEST = 10.0
 LUCY_STEPS, GLANCE_STEPS = 24, 12
 """Accelerated steps of Richardson and Lucy, and those that show whether there are lamps."""
 
-LAMP_TURNS = 3
-"""Alternations of sharp light and kernel at every scale."""
+LAMP_TURNS, STREAK_STEPS = 3, 2
+"""Alternations of sharp light and kernel at every scale, and steps whenever it is redrawn."""
 
 HIDDEN = 0.05
 """Part of a small copy's pixel that is clipped in the photo, from which it is clipped, too."""
@@ -175,11 +177,13 @@ def kernel_of_lights(
     size: int,
     gamma: float,
     c: Estimation,
+    redraws: int = 0,
 ) -> tuple[Tensor, float]:
     """Return the kernel (1, s, s) that the lights of a photo (3, H, W) show, found from `start`.
 
     In turns with `unclipped`, from coarse to fine: `sides` are those of the kernel at each scale;
-    in the photo, it has a side of `size`. The second result is the mean light of the lamps, weighted by itself: the
+    in the photo, it has a side of `size`. With `redraws`, it is `redrawn` once at each scale and so
+    often at the last. The second result is the mean light of the lamps, weighted by itself: the
     better a kernel explains lamps, the smaller and brighter they become.
     """
     light = (photo.clamp(0, 1) ** gamma).mean(0)[None, None]
@@ -193,8 +197,36 @@ def kernel_of_lights(
             sharp = blur.inside(wide := unclipped(small, free, blur, GLANCE_STEPS))
             explained = torch.where(free, torch.maximum(small, blur.inside(blur(wide))), small)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
+        for _ in range(redraws if side == sides[-1] else min(redraws, 1)):
+            kernel = redrawn(kernel, small, free)
     lamps = torch.where(sharp > LAMP, sharp, 0.0)
     return kernel, float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))
+
+
+def redrawn(kernel: Tensor, light: Tensor, clipped: Tensor) -> Tensor:
+    """Return a kernel (1, s, s) as the streaks of lamps in light (1, 1, H, W) draw it.
+
+    By Richardson and Lucy's steps, in which a clipped pixel says nothing where more light is
+    expected: least squares sees edges alone, and thins what is faint.
+    """
+    blur, size = Blurring(kernel, *light.shape[-2:]), kernel.shape[-1]
+    sharp = unclipped(light, clipped, blur, LUCY_STEPS)
+    lamps = sharp * of_lamps(sharp)
+    others, spectrum = blur(sharp - lamps), rfft2(lamps)
+    streaks, free = (blur.wide(light) - others).clamp_min(0), blur.wide(clipped.to(light)) > 0.5
+    sides = (lamps.shape[-2], lamps.shape[-1])
+    for _ in range(STREAK_STEPS):
+        expected = irfft2(spectrum * transfer_function(kernel, *sides)[:, None], s=sides)
+        counts = blur.seen * ~(free & (expected + others >= 1))
+        ratio = counts * (streaks / expected.clamp_min(1e-4)).clamp_max(STEEPEST)
+        more, all_of_it = (
+            around_origin(rfft2(x) * spectrum.conj(), size, sides)[:, 0] for x in (ratio, counts)
+        )
+        grown = kernel * (more / all_of_it.clamp_min(1e-6)).clamp(0, STEEPEST)
+        if not float(total := grown.sum()) > 0:  # there is no lamp
+            return kernel
+        kernel = grown / total
+    return recentred(kernel)
 
 
 def of_lamps(sharp: Tensor) -> Tensor:

@@ -97,6 +97,9 @@ LAMP_GLANCES = ((15, 3.2), (COARSE, BRIGHT))
 """Sides of the coarse kernels that lights show, and how bright the best one must make them for a
 photo to have lamps. In 16 photos with lamps, they had at least 3.5 at the first."""
 
+BRIGHTEST = 4
+"""How many of the coarse kernels that lights show are refined."""
+
 LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
 sharp bricks, agreed by 0.65 to 0.75, better ones, of pages and coins, by 0.87 to 1."""
@@ -202,10 +205,11 @@ class Deconvolution:
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
-        lamps = None if light or largest(cuts[0]) < FULL else self._lamps(image, [FULL])
+        lamps = [] if light or largest(cuts[0]) < FULL else self._lamps(image, [FULL])
         if lamps:
-            light = 0  # that in which they were found
-            found = self.each(partial(self.choice.or_lamps, lamps=lamps), cuts, found)
+            light, kernel = 0, lamps[0][0]  # the light in which they were found
+            shown = kernel, self.choice.expected(image, FULL, kernel)
+            found = self.each(partial(self.choice.or_lamps, lamps=shown), cuts, found)
         if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
@@ -256,23 +260,26 @@ class Deconvolution:
         found = partial(self.choice.from_dots, light=light)
         return [*chain(*self.each(found, groups, stage="estimate blur", watch=watch))]
 
-    def _lamps(self, photo: np.ndarray, sizes: Sequence[int]) -> SharedKernel | None:
-        """Return the coarse kernel that makes a photo's lights brightest, None without lamps.
+    def _lamps(
+        self, photo: np.ndarray, sizes: Sequence[int]
+    ) -> list[tuple[Tensor, int, float, float]]:
+        """Return the coarse kernels that a photo's lights show, if it has lamps.
 
-        `sizes` are those that it may have in the photo.
+        Those that make them brightest come first, with the size in the photo, one of `sizes`, and
+        the pair of `LAMP_EDGES`.
         """
         if not sizes or not lit(photo):
-            return None
+            return []
         every = [(size, *edge) for size, edge in product(sizes, LAMP_EDGES)]
         starts = [dots(1)] * len(every)
         for side, least in LAMP_GLANCES:
             shown = partial(self.choice.by_lights, photo, side)
             found = self.each(shown, starts, *zip(*every, strict=True))
             if max(bright for _, bright in found) < least:
-                return None
+                return []
             starts = [kernel for kernel, _ in found]
-        (kernel, _), (size, *_) = max(zip(found, every, strict=True), key=lambda each: each[0][1])
-        return kernel, self.choice.expected(photo, size, kernel)
+        order = sorted(range(len(every)), key=lambda n: -found[n][1])
+        return [(starts[n], *every[n]) for n in order]
 
     def _sharp(self, found: Estimates) -> bool:
         """Return whether the kernel that promises most has enough trust, and is no blur."""
@@ -464,9 +471,9 @@ class Deconvolution:
             l0 = partial(choice.l0, photo, gamma=whole.gamma)
             kernels = self.each(l0, *zip(*starts, strict=True))
             rivals += [(replace(whole, kernel=kernel), UNLIKELY) for (kernel,) in kernels]
-        if self._lamps(photo, sizes):
-            every = zip(*((size, *edge) for size, edge in product(sizes, LAMP_EDGES)), strict=True)
-            rivals += [(own, 0.0) for own in self.each(partial(choice.of_lights, photo), *every)]
+        if lamps := self._lamps(photo, sizes)[:BRIGHTEST]:
+            shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
+            rivals += [(own, 0.0) for own in shown]
         if not rivals:
             return None
         cuts = [place.cut(photo) for place in sampled(self.places(photo))]
