@@ -222,6 +222,8 @@ def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     lit = image.copy()
     lit[:5, :10] = 1  # lights, whose streaks may be taken for lights
     assert unchanged(lit, lit, windows, options) == [False, True, True]
+    lit[1:] = image[1:]  # ten pixels, also in the large window of a long blur
+    assert unchanged(lit, lit, [Window(0, 0, 100, 300)], options) == [False]
 
 
 def whole(kernel: Tensor, trust: float, believed: bool) -> Window:
