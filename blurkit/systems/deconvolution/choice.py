@@ -31,7 +31,7 @@ from blurkit.systems.deconvolution.fourier import (
     kernels_at,
     trimmed,
 )
-from blurkit.systems.deconvolution.lights import kernel_of_lights
+from blurkit.systems.deconvolution.lights import kernel_of_lights, lights
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
 from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
 
@@ -197,18 +197,26 @@ class KernelSelection:
 
     def of_lights(
         self, photo: np.ndarray, coarse: Tensor, size: int, edge: float, edges: float
-    ) -> SelectedKernel:
+    ) -> tuple[SelectedKernel, float]:
         """Return the kernel (size, size) that a photo's lights show, by a pair of `LAMP_EDGES`.
 
         It is found from a `coarse` one. The trust is the agreement that the estimator expects; what
-        it promises is not yet known.
+        it promises is not yet known. The second result is how bright it makes lamps.
         """
         height, width = photo.shape[:2]
         side = int(size * min(1, math.sqrt(LIT_PIXELS / (height * width)))) | 1
         known = photo, min(LIT_SIDE, side), coarse, size, edge, edges
-        kernel, _ = self.by_lights(*known, REDRAWS)
-        sure = self.expected(photo, size, kernels_at(kernel, FULL))
-        return SelectedKernel(kernels_at(kernel, size)[0], self.o.gammas[0], float(sure), 0.0)
+        kernel, bright = self.by_lights(*known, REDRAWS)
+        sure = float(self.expected(photo, size, kernels_at(kernel, FULL)))
+        return SelectedKernel(kernels_at(kernel, size)[0], self.o.gammas[0], sure, 0.0), bright
+
+    def beside_lamps(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
+        """Return what `gain` does, for a photo without the lamps that the kernel shows in it."""
+        side = max(PROMISED, 2 * kernel.shape[-1])
+        part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)[None]
+        known = part, trimmed(kernel[None]), part.new_tensor([gamma])
+        dark = lights(*(x.to(self.undo.device) for x in known)).dark
+        return float(self.undo.promises(dark, kernel[None], [gamma])[0])
 
     def expected(self, photo: np.ndarray, size: int, kernel: Tensor) -> Tensor:
         """Return the agreement (1,) expected of a kernel (1, s, s) that has `size` in a photo."""

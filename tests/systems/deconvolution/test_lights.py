@@ -27,9 +27,9 @@ LAMPS = [(60, 80, 3, 20.0), (70, 190, 2, 30.0), (150, 60, 2, 12.0), (190, 200, 3
 """Row, column, side, and light in units of white."""
 
 
-def night(name: str = "coffee", height: int = 256, width: int = 256) -> np.ndarray:
+def night(height: int = 256, width: int = 256, dim: float = 1) -> np.ndarray:
     """A photo (H, W, 3) in pixel values with lamps, above 1."""
-    light = photo(name, height, width) ** GAMMA
+    light = photo("coffee", height, width) ** GAMMA * dim
     for top, left, side, bright in LAMPS:
         light[top : top + side, left : left + side] = bright
     return light ** (1 / GAMMA)
@@ -94,10 +94,7 @@ def test_photos_without_lamps_have_no_lights(exposed: float) -> None:
 @pytest.mark.parametrize("dim", [1, 0.1])
 def test_streaks_become_lamps(deconvolution: Deconvolution, size: int, dim: float) -> None:
     """Also in the small copies in which long blur is undone, and where all else is dark."""
-    light, kernel = photo("coffee", 300, 300) ** GAMMA * dim, shake(3, size)
-    for top, left, side, bright in LAMPS:
-        light[top : top + side, left : left + side] = bright
-    scene = light ** (1 / GAMMA)
+    scene, kernel = night(300, 300, dim), shake(3, size)
     blurry = taken(scene, kernel)
     windows = known(blurry, kernel, deconvolution.options)
     gains = []
@@ -166,7 +163,7 @@ def test_only_lamps_become_bright(deconvolution: Deconvolution) -> None:
 
 @pytest.mark.slow
 def test_a_photo_whose_lights_hide_a_long_blur_is_restored(deconvolution: Deconvolution) -> None:
-    scene, kernel = night("coffee", 400, 600), shake(3, 71)
+    scene, kernel = night(400, 600), shake(3, 71)
     blurry = taken(scene, kernel)
     windows = deconvolution.windows(blurry)
     restored = without_blur(deconvolution, blurry, windows)
@@ -192,13 +189,25 @@ def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
     assert first <= asked <= first | then
 
 
-@pytest.mark.parametrize("trust", [0.77, 0.95])
-def test_what_lights_show_has_to_promise_more_if_it_is_hardly_trusted(
-    deconvolution: Deconvolution, trust: float
+@pytest.mark.parametrize(("trust", "bright", "kept"), [(0.77, 20, 0), (0.95, 20, 1), (0.95, 6, 0)])
+def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
+    deconvolution: Deconvolution, trust: float, bright: float, kept: bool
 ) -> None:
-    """A soft, white sky shows a kernel of 21 pixels, too."""
+    """Soft, white skies and faces before them show kernels of 21 to 42 pixels, too."""
     engine, stroke = engine_of(deconvolution), padded(torch.ones(1, 25) / 25, FULL)
-    engine.choice.of_lights = lambda *_: SelectedKernel(stroke, GAMMA, trust, 0.0)  # type: ignore[method-assign]
-    engine.choice.gain = lambda *_: 0.14  # type: ignore[method-assign]
+    shown = SelectedKernel(stroke, GAMMA, trust, 0.0), bright
+    engine.choice.of_lights = lambda *_: shown  # type: ignore[method-assign]
+    engine.choice.beside_lamps = lambda *_: 0.14  # type: ignore[method-assign]
     blurry = taken(night(), shake(3, 25))
-    assert (engine._rivalled(blurry, None, [FULL], [0.1]) is None) == (trust < 0.8)
+    assert (engine._rivalled(blurry, None, [FULL], [0.1]) is not None) == kept
+
+
+def test_what_a_kernel_promises_beside_lamps_is_not_spoilt_by_them(
+    deconvolution: Deconvolution,
+) -> None:
+    kernel, choice = shake(3, 25), deconvolution.choice
+    blurry, right = taken(night(dim=0.1), kernel), torch.from_numpy(kernel).float()
+    beside = choice.beside_lamps(blurry, right, GAMMA)
+    unlit = taken(photo("coffee", 256, 256) * 0.1 ** (1 / GAMMA), kernel)
+    assert beside > choice.gain(blurry, right, GAMMA) + 0.15
+    assert beside == pytest.approx(choice.gain(unlit, right, GAMMA), abs=0.1)
