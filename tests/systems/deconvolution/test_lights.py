@@ -123,6 +123,13 @@ def test_a_wrong_kernel_makes_no_endless_light() -> None:
     assert float(found.lamps.max()) <= 100 and 0 <= found.dark.min() <= found.dark.max() <= 1
 
 
+@pytest.mark.parametrize("seed", [8, 9, 10])
+def test_a_kernel_that_does_not_explain_streaks_shows_no_lamps(seed: int) -> None:
+    blurry = taken(night(dim=0.1), shake(3, 25))
+    found = found_in(blurry, shake(seed, 25))
+    assert not found.share.any() and torch.equal(found.dark, tensor(blurry))
+
+
 def test_streaks_show_the_kernel() -> None:
     kernel = shake(5, 31)
     blurry = tensor(taken(night(), kernel))[0]
