@@ -20,6 +20,7 @@ from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
     centred_transfer,
+    cleaned,
     irfft2,
     kernels_at,
     recentred,
@@ -209,7 +210,7 @@ def kernel_of_lights(
             explained = torch.where(free, torch.maximum(small, blur.inside(blur(wide))), small)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
         for _ in range(redraws if side == sides[-1] else min(redraws, 1)):
-            kernel = redrawn(kernel, small, free)
+            kernel = cleaned(redrawn(kernel, small, free), c.floor, c.part)  # lamps also glow
     lamps = torch.where(sharp > LAMP, sharp, 0.0)
     return kernel, float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))
 
