@@ -102,7 +102,7 @@ def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights:
         return Lights(photos, none, none[:, :1])
     exponents = gammas.view(-1, 1, 1, 1)
     light = photos.float().clamp(0, 1) ** exponents
-    blur = Blurring(kernels.float(), *photos.shape[-2:])
+    blur = FramedBlur(kernels.float(), *photos.shape[-2:])
     hidden = clipped.any(1, keepdim=True)
     grey = blur.inside(unclipped(light.mean(1, keepdim=True), hidden, blur, GLANCE_STEPS))
     shown = blur.inside(blur.back(blur.wide((~hidden).to(light))))
@@ -132,7 +132,7 @@ def lit(photo: np.ndarray) -> bool:
     return float((photo.max(2) >= CLIPPED).mean()) >= LIT
 
 
-class Blurring:
+class FramedBlur:
     """The blur of kernels (N, h, w) in photos (height, width), and of what lies beyond them.
 
     Calls take and return what `wide` makes of photos (N, C, height, width).
@@ -163,8 +163,8 @@ class Blurring:
         return irfft2(rfft2(images) * transfer, s=tuple(images.shape[-2:]))
 
 
-def unclipped(light: Tensor, clipped: Tensor, blur: Blurring, steps: int) -> Tensor:
-    """Return light (N, C, H, W) as it was before it was blurred and clipped, `Blurring.wide`.
+def unclipped(light: Tensor, clipped: Tensor, blur: FramedBlur, steps: int) -> Tensor:
+    """Return light (N, C, H, W) as it was before it was blurred and clipped, `FramedBlur.wide`.
 
     By Richardson and Lucy's steps, accelerated, in which a clipped pixel says nothing where more
     light is expected than it shows, nor does what lies beyond the borders.
@@ -205,7 +205,7 @@ def kernel_of_lights(
         small, hidden = (reduced(x, min(1, side / size)) for x in (light, clipped))
         kernel, free = kernels_at(recentred(kernel), side), hidden > HIDDEN
         for _ in range(LAMP_TURNS):
-            blur = Blurring(kernel, *small.shape[-2:])
+            blur = FramedBlur(kernel, *small.shape[-2:])
             sharp = blur.inside(wide := unclipped(small, free, blur, GLANCE_STEPS))
             explained = torch.where(free, torch.maximum(small, blur.inside(blur(wide))), small)
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
@@ -221,7 +221,7 @@ def redrawn(kernel: Tensor, light: Tensor, clipped: Tensor) -> Tensor:
     By Richardson and Lucy's steps, in which a clipped pixel says nothing where more light is
     expected: least squares sees edges alone, and thins what is faint.
     """
-    blur, size = Blurring(kernel, *light.shape[-2:]), kernel.shape[-1]
+    blur, size = FramedBlur(kernel, *light.shape[-2:]), kernel.shape[-1]
     sharp = unclipped(light, clipped, blur, LUCY_STEPS)
     lamps = sharp * of_lamps(sharp)
     others, spectrum = blur(sharp - lamps), rfft2(lamps)

@@ -97,7 +97,7 @@ LAMP_GLANCES = ((15, 3.2), (COARSE, BRIGHT))
 """Sides of the coarse kernels that lights show, and how bright the best one must make them for a
 photo to have lamps. In 16 photos with lamps, they had at least 3.5 at the first."""
 
-BRIGHTEST = 4
+LAMPS_REFINED = 4
 """How many of the coarse kernels that lights show are refined."""
 
 SHINING = 7.0
@@ -476,7 +476,7 @@ class Deconvolution:
             l0 = partial(choice.l0, photo, gamma=whole.gamma)
             kernels = self.each(l0, *zip(*starts, strict=True))
             rivals += [(replace(whole, kernel=own), choice.gain, UNLIKELY) for (own,) in kernels]
-        if lamps := self._lamps(photo, sizes)[:BRIGHTEST]:
+        if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
             shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
             rivals += [(own, choice.beside_lamps, 0.0) for own, bright in shown if bright > SHINING]
         if not rivals:
