@@ -100,10 +100,10 @@ photo to have lamps. In 16 photos with lamps, they had at least 3.5 at the first
 LAMPS_REFINED = 4
 """How many of the coarse kernels that lights show are refined."""
 
-SHINING = 7.0
-"""How bright kernels that lights show must make them, as `BRIGHT`, once refined: a wrong one, of
-the white in the corner of a face, made it 6.3, that of a real photo 7.4, those of 15 drawn ones 8
-to 30."""
+SHINING, BLINDING = 7.0, 10.0
+"""How bright kernels that lights show must make them, as `BRIGHT`, once refined, and from where on
+they promise what they do beside lamps. Wrong ones, of the white in the corner of a face and of a
+sharp photo, made them 6.3 and 8.8, that of a real photo 7.4, those of 15 drawn ones 8 to 30."""
 
 LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
@@ -478,7 +478,9 @@ class Deconvolution:
             rivals += [(replace(whole, kernel=own), choice.gain, UNLIKELY) for (own,) in kernels]
         if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
             shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
-            rivals += [(own, choice.beside_lamps, 0.0) for own, bright in shown if bright > SHINING]
+            for own, bright in shown:
+                gain = choice.beside_lamps if bright > BLINDING else choice.gain
+                rivals += [(own, gain, 0.0)] if bright > SHINING else []
         if not rivals:
             return None
         cuts = [place.cut(photo) for place in sampled(self.places(photo))]

@@ -196,7 +196,9 @@ def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
     assert first <= asked <= first | then
 
 
-@pytest.mark.parametrize(("trust", "bright", "kept"), [(0.77, 20, 0), (0.95, 20, 1), (0.95, 6, 0)])
+@pytest.mark.parametrize(
+    ("trust", "bright", "kept"), [(0.77, 20, 0), (0.95, 20, 1), (0.95, 9, 0), (0.95, 6, 0)]
+)
 def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
     deconvolution: Deconvolution, trust: float, bright: float, kept: bool
 ) -> None:
@@ -205,6 +207,7 @@ def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
     shown = SelectedKernel(stroke, GAMMA, trust, 0.0), bright
     engine.choice.of_lights = lambda *_: shown  # type: ignore[method-assign]
     engine.choice.beside_lamps = lambda *_: 0.14  # type: ignore[method-assign]
+    engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
     blurry = taken(night(), shake(3, 25))
     assert (engine._rivalled(blurry, None, [FULL], [0.1]) is not None) == kept
 
