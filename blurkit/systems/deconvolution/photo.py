@@ -102,8 +102,9 @@ LAMPS_REFINED = 4
 
 SHINING, BLINDING = 7.0, 10.0
 """How bright kernels that lights show must make them, as `BRIGHT`, once refined, and from where on
-they promise what they do beside lamps. Wrong ones, of the white in the corner of a face and of a
-sharp photo, made them 6.3 and 8.8, that of a real photo 7.4, those of 15 drawn ones 8 to 30."""
+they promise what they do beside lamps, unless windows are sure. Wrong ones, of the white in the
+corner of a face and of a sharp photo, made them 6.3 and 8.8, that of a real photo 7.4, those of 15
+drawn ones 8 to 30."""
 
 LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
@@ -239,7 +240,7 @@ class Deconvolution:
         if not (settled or (printed and promised >= o.margin and median <= HELD * FULL)):
             best = self._whole(image, gains, light, not (light or lamps))
         elif promised < o.margin:  # lights may hide what blurs all the rest
-            best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains)
+            best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains, True)
         else:
             best = None
         if best and ((length := shape(best.kernel).length) >= median or not sure):
@@ -461,12 +462,13 @@ class Deconvolution:
         whole: SelectedKernel | None,
         sizes: Sequence[int],
         gains: Sequence[float],
+        sure: bool = False,
     ) -> SelectedKernel | None:
         """Return a doubtful kernel of the whole photo, if any, or another that promises more.
 
         It is one of the L0 prior, or what lights show; what counts is what they promise in some
         windows. If `gains` are given, which the windows' own kernels promise, the result is None if
-        it promises less, or is no long blur.
+        it promises less, or is no long blur. Where windows are `sure`, lights must not mislead.
         """
         o, choice = self.options, self.choice
         rivals = [] if whole is None else [(whole, choice.gain, 0.0)]
@@ -479,7 +481,8 @@ class Deconvolution:
         if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
             shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
             for own, bright in shown:
-                gain = choice.beside_lamps if bright > BLINDING else choice.gain
+                blinding = bright > BLINDING and not sure
+                gain = choice.beside_lamps if blinding else choice.gain
                 rivals += [(own, gain, 0.0)] if bright > SHINING else []
         if not rivals:
             return None
