@@ -100,11 +100,10 @@ photo to have lamps. In 16 photos with lamps, they had at least 3.5 at the first
 LAMPS_REFINED = 4
 """How many of the coarse kernels that lights show are refined."""
 
-SHINING, BLINDING = 7.0, 10.0
-"""How bright kernels that lights show must make them, as `BRIGHT`, once refined, and from where on
-they promise what they do beside lamps, unless windows are sure. Wrong ones, of the white in the
-corner of a face and of a sharp photo, made them 6.3 and 8.8, that of a real photo 7.4, those of 15
-drawn ones 8 to 30."""
+SHINING = 7.0
+"""How bright kernels that lights show must make them, as `BRIGHT`, once refined: a wrong one, of
+the white in the corner of a face, made it 6.3, that of a real photo 7.4, those of 15 drawn ones 8
+to 30."""
 
 LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
@@ -481,8 +480,7 @@ class Deconvolution:
         if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
             shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
             for own, bright in shown:
-                blinding = bright > BLINDING and not sure
-                gain = choice.beside_lamps if blinding else choice.gain
+                gain = choice.gain if sure else choice.beside_lamps
                 rivals += [(own, gain, 0.0)] if bright > SHINING else []
         if not rivals:
             return None

@@ -196,9 +196,7 @@ def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
     assert first <= asked <= first | then
 
 
-@pytest.mark.parametrize(
-    ("trust", "bright", "kept"), [(0.77, 20, 0), (0.95, 20, 1), (0.95, 9, 0), (0.95, 6, 0)]
-)
+@pytest.mark.parametrize(("trust", "bright", "kept"), [(0.77, 20, 0), (0.95, 8, 1), (0.95, 6, 0)])
 def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
     deconvolution: Deconvolution, trust: float, bright: float, kept: bool
 ) -> None:
