@@ -239,7 +239,7 @@ def unchanged(
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
         pixels = min(own.shape[0] * own.shape[1], options.window**2)  # large windows have no more
-        lit = (own.max(2) >= CLIPPED).sum() / pixels
+        lit = float((own.max(2) >= CLIPPED).sum()) / pixels
         same.append(change * 255 < options.least_change and lit <= options.clipped)
     return same
 
