@@ -31,7 +31,7 @@ from blurkit.systems.deconvolution.fourier import (
     kernels_at,
     trimmed,
 )
-from blurkit.systems.deconvolution.lights import kernel_of_lights, lights
+from blurkit.systems.deconvolution.lights import kernel_of_lights
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
 from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
 
@@ -214,8 +214,7 @@ class KernelSelection:
         """Return what `gain` does, for a photo without the lamps that the kernel shows in it."""
         side = max(PROMISED, 2 * kernel.shape[-1])
         part = torch.from_numpy(central_crop(photo, side, side)).permute(2, 0, 1)[None]
-        known = part, trimmed(kernel[None]), part.new_tensor([gamma])
-        dark = lights(*(x.to(self.undo.device) for x in known)).dark
+        dark = self.undo.lights(part, kernel, gamma).dark
         return float(self.undo.promises(dark, kernel[None], [gamma])[0])
 
     def expected(self, photo: np.ndarray, size: int, kernel: Tensor) -> Tensor:

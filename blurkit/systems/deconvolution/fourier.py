@@ -145,6 +145,38 @@ def unframed(framed_image: Tensor, height: int, width: int) -> Tensor:
     return framed_image[..., top : top + height, left : left + width]
 
 
+class FramedBlur:
+    """The blur of kernels (N, h, w) in photos (height, width), and of what lies beyond them.
+
+    Calls take and return what `wide` makes of photos (N, C, height, width).
+    """
+
+    def __init__(self, kernels: Tensor, height: int, width: int) -> None:
+        self.sides, self.margin = (height, width), kernels.shape[-1] // 2 + 1
+        self.seen = self.wide(kernels.new_ones(1, 1, height, width), "constant")
+        self.transfer = centred_transfer(kernels, *self.seen.shape[-2:])[:, None]
+
+    def wide(self, images: Tensor, mode: str = "replicate") -> Tensor:
+        """Return images `widened` so that what enters at the borders has a place."""
+        return widened(images, self.margin, mode)
+
+    def inside(self, images: Tensor) -> Tensor:
+        """Return the part of wide images that photos show."""
+        return unframed(images, *self.sides)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return wide images under the blur."""
+        return self.filtered(images, self.transfer)
+
+    def back(self, images: Tensor) -> Tensor:
+        """Return the adjoint of the blur of wide images: what pixels tell about those they show."""
+        return self.filtered(images, self.transfer.conj())
+
+    def filtered(self, images: Tensor, transfer: Tensor) -> Tensor:
+        """Return wide images under a filter with this spectrum, such as `transfer`."""
+        return irfft2(rfft2(images) * transfer, s=tuple(images.shape[-2:]))
+
+
 def offsets(image: Tensor, sides: list[int]) -> tuple[int, int]:
     """Return (top, left) of `image` centred in a frame with these sides."""
     return (sides[0] - image.shape[-2]) // 2, (sides[1] - image.shape[-1]) // 2

@@ -18,8 +18,8 @@ from torch import Tensor
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.fourier import (
+    FramedBlur,
     around_origin,
-    centred_transfer,
     cleaned,
     irfft2,
     kernels_at,
@@ -27,8 +27,6 @@ from blurkit.systems.deconvolution.fourier import (
     reduced,
     rfft2,
     transfer_function,
-    unframed,
-    widened,
 )
 
 CLIPPED = 250 / 255
@@ -130,37 +128,6 @@ def lights(photos: Tensor, kernels: Tensor, gammas: Tensor) -> Lights:
 def lit(photo: np.ndarray) -> bool:
     """Return whether so much of a photo (H, W, 3) is clipped that there may be lights."""
     return float((photo.max(2) >= CLIPPED).mean()) >= LIT
-
-
-class FramedBlur:
-    """The blur of kernels (N, h, w) in photos (height, width), and of what lies beyond them.
-
-    Calls take and return what `wide` makes of photos (N, C, height, width).
-    """
-
-    def __init__(self, kernels: Tensor, height: int, width: int) -> None:
-        self.sides, self.margin = (height, width), kernels.shape[-1] // 2 + 1
-        self.seen = self.wide(kernels.new_ones(1, 1, height, width), "constant")
-        self.transfer = centred_transfer(kernels, *self.seen.shape[-2:])[:, None]
-
-    def wide(self, images: Tensor, mode: str = "replicate") -> Tensor:
-        """Return images `widened` so that what enters at the borders has a place."""
-        return widened(images, self.margin, mode)
-
-    def inside(self, images: Tensor) -> Tensor:
-        """Return the part of wide images that photos show."""
-        return unframed(images, *self.sides)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return wide images under the blur."""
-        return self._filtered(images, self.transfer)
-
-    def back(self, images: Tensor) -> Tensor:
-        """Return the adjoint of the blur of wide images: what pixels tell about those they show."""
-        return self._filtered(images, self.transfer.conj())
-
-    def _filtered(self, images: Tensor, transfer: Tensor) -> Tensor:
-        return irfft2(rfft2(images) * transfer, s=tuple(images.shape[-2:]))
 
 
 def unclipped(light: Tensor, clipped: Tensor, blur: FramedBlur, steps: int) -> Tensor:

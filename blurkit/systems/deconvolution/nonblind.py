@@ -19,7 +19,7 @@ from blurkit.engine.torch_runner import (
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shape, trimmed
-from blurkit.systems.deconvolution.lights import lights
+from blurkit.systems.deconvolution.lights import Lights, lights
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
 from blurkit.systems.deconvolution.restoration import with_residual
 from blurkit.systems.deconvolution.windows import (
@@ -79,6 +79,12 @@ class NonBlindDeconvolution:
     def promises(self, photos: Tensor, kernels: Tensor, gammas: Sequence[float]) -> Tensor:
         """Return the mean improvement (N,) that kernels promise for photos (N, 3, H, W)."""
         return improvement(self._made(self._known(photos, kernels, gammas))).mean((1, 2, 3))
+
+    @torch.inference_mode()
+    def lights(self, photo: Tensor, kernel: Tensor, gamma: float) -> Lights:
+        """Return what lamps add to a photo (1, 3, H, W) under a kernel (h, w)."""
+        known = photo, trimmed(kernel[None]), photo.new_tensor([gamma])
+        return lights(*(x.to(self.device) for x in known))
 
     @torch.inference_mode()
     def sharper(self, photo: Tensor, *changed: Tensor) -> list[float]:
@@ -212,12 +218,11 @@ def mixed(
     photo = batch(image, window)
     rest = photo if otherwise is None else batch(otherwise, window)
     joined = otherwise is not None and undo.joins
-    kernel, gamma = trimmed(window.kernel[None]), photo.new_tensor([window.gamma])
-    lamps = lights(*(x.to(undo.device) for x in (photo, kernel, gamma)))
+    lamps = undo.lights(photo, window.kernel, window.gamma)
     lit = lamps.share.cpu()
     draft = rest + lit * (lamps.dark.cpu() - rest) if joined else None
-    result, better = undo(lamps.dark, kernel, [window.gamma], draft)
-    result = lamps.added(result, gamma.to(undo.device)).cpu()
+    result, better = undo(lamps.dark, trimmed(window.kernel[None]), [window.gamma], draft)
+    result = lamps.added(result, result.new_tensor([window.gamma])).cpu()
     margin = 0 if joined else options.margin
     better = F.avg_pool2d(better, 5, 1, 2, count_include_pad=False)
     weights = torch.sigmoid(options.decision * (better - margin))

@@ -479,9 +479,8 @@ class Deconvolution:
             rivals += [(replace(whole, kernel=own), choice.gain, UNLIKELY) for (own,) in kernels]
         if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
             shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
-            for own, bright in shown:
-                gain = choice.gain if sure else choice.beside_lamps
-                rivals += [(own, gain, 0.0)] if bright > SHINING else []
+            gain = choice.gain if sure else choice.beside_lamps
+            rivals += [(own, gain, 0.0) for own, bright in shown if bright > SHINING]
         if not rivals:
             return None
         cuts = [place.cut(photo) for place in sampled(self.places(photo))]

@@ -6,15 +6,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blurkit.systems.deconvolution.fourier import (
-    centred_transfer,
+    FramedBlur,
     divergence,
-    fast_length,
     gradient_power,
     gradients,
     irfft2,
     rfft2,
-    unframed,
-    widened,
 )
 
 BETAS = tuple((2 * 2**0.5) ** step for step in range(6))
@@ -78,23 +75,18 @@ def with_residual(
     blur pixel values to the power of `gammas` (N,); `noise` (N,) is its standard deviation. Where
     photos are `lit` (N, 1, H, W) by lamps, no residual is looked at.
     """
-    height, width = photos.shape[-2:]
-    margin = kernels.shape[-1] // 2 + 1
-    sides = fast_length(height + 2 * margin), fast_length(width + 2 * margin)
-    transfer = centred_transfer(kernels, *sides)[:, None]
+    blur = FramedBlur(kernels, *photos.shape[-2:])
     exponents = gammas.view(-1, 1, 1, 1)
     damping = (DAMPING * noise).clamp_min(LEAST_DAMPING).view(-1, 1, 1, 1)
+    transfer = blur.transfer
     inverse = transfer.conj() * ((1 + damping) / (transfer.abs().square() + damping))
-    inside = widened(photos.new_ones(1, 1, height, width), margin, "constant")
-    seen = unframed(irfft2(rfft2(inside) * transfer, s=sides), height, width)
-    seen = (2 * seen - 1).clamp(0, 1)
+    seen = (2 * blur.inside(blur(blur.seen)) - 1).clamp(0, 1)
     if lit is not None:
         seen = seen * (1 - lit / UNLIT).clamp(0, 1)
     for _ in range(ROUNDS):
         restored = restored.clamp(0, 1)  # what is beyond would stay, as no residual shows it
-        light = rfft2(widened(restored**exponents, margin))
-        again = unframed(irfft2(light * transfer, s=sides), height, width)
+        again = blur.inside(blur(blur.wide(restored**exponents)))
         blurred = again.clamp(1e-6, 1) ** (1 / exponents)  # its slope is infinite at 0
-        residual = rfft2(widened(seen * (photos - blurred), margin, "constant"))
-        restored = restored + unframed(irfft2(residual * inverse, s=sides), height, width)
+        residual = blur.wide(seen * (photos - blurred), "constant")
+        restored = restored + blur.inside(blur.filtered(residual, inverse))
     return restored

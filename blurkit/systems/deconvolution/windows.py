@@ -238,7 +238,7 @@ def unchanged(
     for window in windows:
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
-        pixels = min(own.shape[0] * own.shape[1], options.window**2)  # large windows have no more
+        pixels = min(window.height * window.width, options.window**2)  # large windows have no more
         lit = float((own.max(2) >= CLIPPED).sum()) / pixels
         same.append(change * 255 < options.least_change and lit <= options.clipped)
     return same
