@@ -32,7 +32,7 @@ from blurkit.systems.deconvolution.fourier import (
     trimmed,
 )
 from blurkit.systems.deconvolution.lights import kernel_of_lights
-from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
+from blurkit.systems.deconvolution.nonblind import PROMISED, NonBlindDeconvolution
 from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
 
 LONG_SEEN = 480
@@ -52,6 +52,9 @@ SCHEDULE = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
 """Sides of the kernels, turn by turn. Several turns at the coarse scales gain 0.8 dB in windows,
 and take less time than one at full size."""
 
+TURNING = (7, 7, 7, 11, 11, 11, 11, 15, 15, 15, 15, 21, 21, 21, 29, 41)
+"""The same for windows whose kernels one movement of the camera explains."""
+
 COARSE = 21
 """Side of the kernels of which one is chosen, pixels."""
 
@@ -65,9 +68,6 @@ such a kernel may promise to be finished as well."""
 
 SAMPLED = 3
 """The number of windows that determine the gamma."""
-
-PROMISED = 256
-"""Side of the middle of a window in which the network's promises are looked at, pixels."""
 
 PRINT_SEEN = 320
 """Side of the middle of a small copy in which the kernel of print is looked for, pixels."""

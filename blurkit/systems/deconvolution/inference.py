@@ -32,7 +32,15 @@ from blurkit.systems.deconvolution.estimator import BlurEstimator
 from blurkit.systems.deconvolution.film import FilmEstimate, series_of
 from blurkit.systems.deconvolution.fourier import cleaned, shape, trimmed
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.nonblind import Watch, detailed, placed, undone, unwatched
+from blurkit.systems.deconvolution.nonblind import (
+    Watch,
+    detailed,
+    instead,
+    needless,
+    placed,
+    undone,
+    unwatched,
+)
 from blurkit.systems.deconvolution.photo import Deconvolution, in_colour
 from blurkit.systems.deconvolution.windows import (
     Window,
@@ -270,8 +278,8 @@ class WindowDeblurring:
                     same = [a or b for a, b in zip(same, sharp, strict=True)]
                 else:
                     factors = () if film is None else film.factors(windows)
-                    same = self.deconvolution.needless(copy, restored, windows, same, factors)
-                windows = self.deconvolution.instead(copy, restored, windows, same)
+                    same = needless(undo, copy, restored, windows, same, o, factors)
+                windows = instead(undo, copy, restored, windows, same, o)
             rest = spared(copy, restored, windows, same, o)
         watch = self.watch if film is None else unwatched  # a film's progress is of its frames
         made = undone(undo, copy, windows, rest, o, watch)

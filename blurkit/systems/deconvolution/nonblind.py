@@ -16,6 +16,7 @@ from blurkit.engine.torch_runner import (
     choose_precision,
     worker_threads,
 )
+from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shape, trimmed
@@ -25,6 +26,7 @@ from blurkit.systems.deconvolution.restoration import with_residual
 from blurkit.systems.deconvolution.windows import (
     Window,
     batch,
+    blurs,
     exposed,
     scaled,
     shrunk,
@@ -38,6 +40,9 @@ LONGEST = 45.0
 """Length of the longest blur that the network undoes, pixels: it was trained on kernels of 41. What
 has longer blur is restored in a small copy. Of 16 photos under long blur, with their true kernels,
 copies in which it is about 50 pixels long gained 0.7 dB more than the photos themselves."""
+
+PROMISED = 256
+"""Side of the middle of a window in which the network's promises are looked at, pixels."""
 
 Watch = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of windows done, and their total number."""
@@ -314,3 +319,63 @@ def shifted(images: Tensor, offset: Sequence[float]) -> Tensor:
     matrix = images.new_tensor([[1, 0, right], [0, 1, down]]).expand(len(images), 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, "bicubic", "border", align_corners=False)
+
+
+# ---- where a network counts ----------------------------------------------------------------------
+
+
+def needless(
+    undo: NonBlindDeconvolution,
+    image: np.ndarray,
+    restored: np.ndarray,
+    windows: Sequence[Window],
+    same: Sequence[bool],
+    options: WindowOptions,
+    factors: Sequence[float] = (),
+) -> list[bool]:
+    """Return in which windows a network improves an image (H, W, 3) too little to be used.
+
+    These are those that are the `same` anyway, and more: it would sharpen what is meant to be soft,
+    such as lights and backgrounds. What it must promise differs for sharp windows, blurry ones and
+    those of which nothing is sure, and is changed by `factors`.
+    """
+    o, result = options, list(same)
+    factors = factors or [1.0] * len(windows)
+    asked = [n for n, window in enumerate(windows) if not (same[n] or window.believed)]
+
+    def promised(window: Window) -> float:
+        both = (central_crop(window.cut(x), PROMISED, PROMISED) for x in (image, restored))
+        (promise,) = undo.sharper(*(torch.from_numpy(x).permute(2, 0, 1) for x in both))
+        return promise
+
+    with worker_threads(undo.device) as pool:
+        promises = [*pool.map(promised, [windows[n] for n in asked])]
+    for n, promise in zip(asked, promises, strict=True):
+        least = o.little if blurs(windows[n].kernel, o) else o.promise
+        result[n] = promise < factors[n] * (o.much if windows[n].trust < o.certain else least)
+    return result
+
+
+def instead(
+    undo: NonBlindDeconvolution,
+    image: np.ndarray,
+    restored: np.ndarray,
+    windows: Sequence[Window],
+    same: Sequence[bool],
+    options: WindowOptions,
+) -> list[Window]:
+    """Return windows, believed where their kernels are to be used, not a network's `restored`.
+
+    None is in windows that stay the `same`. In others, a kernel that is certain is used after all
+    where the network sharpens an image (H, W, 3) more than that explains.
+    """
+    o, result = options, []
+    for window, keep in zip(windows, same, strict=True):
+        own = window.believed
+        if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
+            by_network = batch(restored, window)[0].clamp(0, 1)
+            by_kernel = mixed(undo, image, window, restored, o)[:3]
+            (gained,) = undo.sharper(by_network, by_kernel)
+            own = gained < 0
+        result.append(replace(window, believed=own and not keep))
+    return result

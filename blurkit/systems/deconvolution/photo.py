@@ -21,13 +21,14 @@ from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
+    ALIKE,
     COARSE,
     LAMP_EDGES,
     LONG_SCALES,
     PRINT_WEIGHTS,
-    PROMISED,
     SAMPLED,
     SHARED,
+    TURNING,
     Estimates,
     KernelSelection,
     SharedKernel,
@@ -40,33 +41,35 @@ from blurkit.systems.deconvolution.choice import (
     worth,
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
-from blurkit.systems.deconvolution.estimation import two_coloured
+from blurkit.systems.deconvolution.estimation import of_one_movement, two_coloured
 from blurkit.systems.deconvolution.estimator import BlurEstimator, dots
-from blurkit.systems.deconvolution.fourier import kernel_agreement, off_peak, padded, shape
+from blurkit.systems.deconvolution.fourier import (
+    kernel_agreement,
+    kernels_at,
+    off_peak,
+    padded,
+    shape,
+)
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.nonblind import (
-    NonBlindDeconvolution,
-    Watch,
-    mixed,
-    unwatched,
-)
+from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution, Watch, unwatched
 from blurkit.systems.deconvolution.windows import (
+    ENOUGH,
     SelectedKernel,
     Window,
+    apart,
     around,
-    batch,
     blurs,
+    grouped,
     helped,
     neighbours,
     rectangles,
+    sampled,
+    shrunk,
     with_kernels,
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
-
-ENOUGH = 4
-"""Number of windows that share a kernel; fewer tell little more than one."""
 
 FREEDOM = 0.8
 """Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
@@ -89,10 +92,6 @@ REST_ROUNDS = (1, 4)
 """How often the kernel of a camera that rested is refined before it is looked at, twice: in most
 photos it promises less than `MOVED` after one round, and is given up."""
 
-TOGETHER = 4
-"""The largest number of windows whose coarse kernels are found together, in an even number of
-groups, so that two processors end at the same time. More are hardly faster."""
-
 LAMP_GLANCES = ((15, 3.2), (COARSE, BRIGHT))
 """Sides of the coarse kernels that lights show, and how bright the best one must make them for a
 photo to have lamps. In 16 photos with lamps, they had at least 3.5 at the first."""
@@ -108,6 +107,10 @@ to 30."""
 LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
 sharp bricks, agreed by 0.65 to 0.75, better ones, of pages and coins, by 0.87 to 1."""
+
+PART, PARTS, TOLD = 256, 24, 0.01
+"""Side of the windows whose kernels one movement of the camera explains, pixels; how many show it
+at most; and how much more they have to promise."""
 
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
@@ -135,7 +138,6 @@ where its trust is lacking. Of a soft sky, wrong ones promised 0.14 with a trust
 LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""
 
-Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 Finished = dict[tuple[int, int], SelectedKernel]
@@ -247,10 +249,12 @@ class Deconvolution:
         chosen = self._rested(image, cuts, chosen)
         trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
         windows = helped(with_kernels(places, chosen, trusted), o.trust)
-        return [
+        windows = [
             replace(window, believed=window.believed or self.believes(best))
             for window, best in zip(windows, chosen, strict=True)
         ]
+        turned = alone or lamps or printed or promised < o.margin
+        return windows if turned else self._turning(image, windows)
 
     def _starts(
         self, parts: Sequence[np.ndarray], light: int, alone: bool, watch: Watch
@@ -259,11 +263,8 @@ class Deconvolution:
         if alone:
             starts = partial(self.choice.starts, light=light)
             return self.each(starts, parts, stage="estimate blur", watch=watch)
-        count = 2 * math.ceil(len(parts) / (2 * TOGETHER))
-        step = math.ceil(len(parts) / count)
-        groups = [parts[n : n + step] for n in range(0, len(parts), step)]
         found = partial(self.choice.from_dots, light=light)
-        return [*chain(*self.each(found, groups, stage="estimate blur", watch=watch))]
+        return [*chain(*self.each(found, grouped(parts), stage="estimate blur", watch=watch))]
 
     def _lamps(
         self, photo: np.ndarray, sizes: Sequence[int]
@@ -499,6 +500,71 @@ class Deconvolution:
         least = LEAST_LONG + CAREFUL * o.caution * (1 - winner.trust) ** 2
         return winner if longer and most > max(own, least) else None
 
+    def _turning(self, photo: np.ndarray, windows: list[Window]) -> list[Window]:
+        """Return the windows of a photo, or smaller ones if one movement of the camera is better.
+
+        It explains kernels that are unlike each other; they have to promise more than `windows`.
+        """
+        o, gamma = self.options, windows[0].gamma
+        kernels = torch.stack([window.kernel for window in windows])
+        if kernel_agreement(kernels[:, None], kernels).mean() >= ALIKE:
+            return windows
+        height, width = photo.shape[:2]
+        parts = [Window(*p) for p in rectangles(height, width, replace(o, window=PART))]
+        cuts = [part.cut(photo) for part in parts]
+        middles = np.array([complex(*part.centre[::-1]) for part in parts])
+        places = (2 * middles - complex(width, height)) / math.hypot(height, width)
+        near = torch.stack([min(windows, key=partial(apart, part)).kernel for part in parts])
+        found, sure = self._moved(cuts, places, near, gamma)
+        promised = self._promised(cuts, found, gamma)
+        best = SelectedKernel(found[0], gamma, sure, promised)
+        if found is near or sure < o.trust or not self.believes(best):
+            return windows
+        if promised < self._promised(cuts, near, gamma) + TOLD:
+            return windows
+        chosen = [replace(best, kernel=kernel) for kernel in found]
+        return with_kernels(parts, chosen, [blurs(kernel, o) for kernel in found])
+
+    def _promised(self, parts: Sequence[np.ndarray], kernels: Tensor, gamma: float) -> float:
+        """Return the mean of what kernels (N, s, s) promise for parts of a photo, 0 at least."""
+        gains = self.each(partial(self.choice.gain, gamma=gamma), parts, [*kernels])
+        return float(np.clip(gains, 0, None).mean())
+
+    def _moved(
+        self, parts: Sequence[np.ndarray], places: np.ndarray, near: Tensor, gamma: float
+    ) -> tuple[Tensor, float]:
+        """Return the kernels of a photo's parts by one movement of the camera, and the mean trust.
+
+        After each turn of the estimator, some of the parts show the movement. They, and in the last
+        turn all of them, go on from the kernels that it makes in their `places`. If coarse ones
+        promise much less than those that were found `near` the parts, these are returned.
+        """
+        some, first = slice(None, None, -(-len(parts) // PARTS)), TURNING.count(TURNING[0]) + 1
+        turn = partial(self.choice.turned, gamma=gamma, starts=dots(1), sides=TURNING[:first])
+        ((kernel, _),) = self.each(partial(turn, size=FULL), [np.stack(parts[some])])
+        kernels = kernel.expand(len(parts[some]), -1, -1)
+        for number, side in enumerate(TURNING[first:-1], first):
+            found, sure = self._turned(parts[some], gamma, kernels, side)
+            if number == TURNING.index(COARSE):
+                copies = [shrunk(part, COARSE / FULL) for part in parts[some]]
+                known = self._promised(copies, kernels_at(near[some], COARSE), gamma)
+                if self._promised(copies, found, gamma) < FREEDOM * known:
+                    return near, 0.0
+            wanted = places if number == len(TURNING) - 2 else places[some]
+            (kernels,) = self.each(of_one_movement, [found], [sure], [places[some]], [wanted])
+        kernels, sure = self._turned(parts, gamma, kernels, TURNING[-1])
+        return kernels, float(sure.mean())
+
+    def _turned(
+        self, parts: Sequence[np.ndarray], gamma: float, kernels: Tensor, side: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the kernels (N, side, side) of a photo's parts after a turn, and their trust."""
+        every = grouped([*zip(parts, kernels, strict=True)])
+        pairs = [[*zip(*each, strict=True)] for each in every]
+        turn = partial(self.choice.turned, gamma=gamma, sides=[side], size=FULL)
+        made = self.each(lambda x: turn(np.stack(x[0]), starts=torch.stack(x[1])), pairs)
+        return torch.cat([k for k, _ in made]), torch.cat([sure for _, sure in made])
+
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
     ) -> list[Window]:
@@ -514,69 +580,12 @@ class Deconvolution:
         o = self.options
         return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
 
-    def needless(
-        self,
-        image: np.ndarray,
-        restored: np.ndarray,
-        windows: Sequence[Window],
-        same: Sequence[bool],
-        factors: Sequence[float] = (),
-    ) -> list[bool]:
-        """Return in which windows a network improves an image (H, W, 3) too little to be used.
-
-        These are those that are the `same` anyway, and more: it would sharpen what is meant to be
-        soft, such as lights and backgrounds. What it must promise differs for sharp windows, blurry
-        ones and those of which nothing is sure, and is changed by `factors`.
-        """
-        o, result = self.options, list(same)
-        factors = factors or [1.0] * len(windows)
-        asked = [n for n, window in enumerate(windows) if not (same[n] or window.believed)]
-
-        def promised(window: Window) -> float:
-            both = (central_crop(window.cut(x), PROMISED, PROMISED) for x in (image, restored))
-            (promise,) = self.undo.sharper(*(torch.from_numpy(x).permute(2, 0, 1) for x in both))
-            return promise
-
-        for n, promise in zip(asked, self.each(promised, [windows[n] for n in asked]), strict=True):
-            least = o.little if blurs(windows[n].kernel, o) else o.promise
-            result[n] = promise < factors[n] * (o.much if windows[n].trust < o.certain else least)
-        return result
-
-    def instead(
-        self,
-        image: np.ndarray,
-        restored: np.ndarray,
-        windows: Sequence[Window],
-        same: Sequence[bool],
-    ) -> list[Window]:
-        """Return windows, believed where their kernels are to be used, not a network's `restored`.
-
-        None is in windows that stay the `same`. In others, a kernel that is certain is used after
-        all where the network sharpens an image (H, W, 3) more than that explains.
-        """
-        o = self.options
-        result = []
-        for window, keep in zip(windows, same, strict=True):
-            own = window.believed
-            if not (own or keep) and window.trust >= o.certain and blurs(window.kernel, o):
-                by_network = batch(restored, window)[0].clamp(0, 1)
-                by_kernel = mixed(self.undo, image, window, restored, o)[:3]
-                (gained,) = self.undo.sharper(by_network, by_kernel)
-                own = gained < 0
-            result.append(replace(window, believed=own and not keep))
-        return result
-
 
 def shipped_estimator() -> BlurEstimator:
     """Return the blur estimator that comes with blurkit."""
     estimator = load_networks(load_shipped("deconvolution"))["estimator"]
     assert isinstance(estimator, BlurEstimator)
     return estimator
-
-
-def sampled(every: Sequence[Part]) -> Sequence[Part]:
-    """Return some of what belongs to a photo's windows, `ENOUGH` at most, from all over it."""
-    return every[:: -(-len(every) // ENOUGH)]
 
 
 def length_in_photo(kernel: Tensor, size: int) -> float:

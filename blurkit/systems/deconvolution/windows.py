@@ -1,7 +1,9 @@
 """Windows of a photo: where they are, which blur was found in them, and what neighbours know."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,16 @@ STRAIGHT = 0.83
 
 SURER = 0.08
 """By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
+
+
+ENOUGH = 4
+"""Number of windows that share a kernel; fewer tell little more than one."""
+
+TOGETHER = 4
+"""The largest number of windows whose coarse kernels are found together, in an even number of
+groups, so that two processors end at the same time. More are hardly faster."""
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,23 @@ def neighbours(windows: Sequence[Window]) -> list[list[int]]:
         ]
         for window in windows
     ]
+
+
+def grouped(every: Sequence[Part]) -> list[Sequence[Part]]:
+    """Return what belongs to a photo's windows in an even number of groups."""
+    count = 2 * math.ceil(len(every) / (2 * TOGETHER))
+    step = math.ceil(len(every) / count)
+    return [every[n : n + step] for n in range(0, len(every), step)]
+
+
+def apart(window: Window, other: Window) -> float:
+    """Return the distance between the middles of two windows, pixels."""
+    return math.dist(window.centre, other.centre)
+
+
+def sampled(every: Sequence[Part]) -> Sequence[Part]:
+    """Return some of what belongs to a photo's windows, `ENOUGH` at most, from all over it."""
+    return every[:: -(-len(every) // ENOUGH)]
 
 
 def blurs(kernel: Tensor, options: WindowOptions) -> bool:

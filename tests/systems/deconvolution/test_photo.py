@@ -13,13 +13,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from blurkit.io.records import central_crop
-from blurkit.synthesis.kernels import draw_path, random_trajectory, splat
+from blurkit.synthesis.kernels import draw_path, random_trajectory, scaled_path, splat
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.fourier import halfway, kernel_agreement, off_peak, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.nonblind import Watch
+from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution, Watch, instead, needless
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.samples import rested
+from blurkit.systems.deconvolution.samples import taken as exposed_to
 from blurkit.systems.deconvolution.windows import (
     SelectedKernel,
     Window,
@@ -241,10 +242,15 @@ def test_a_window_without_blur_stays_unless_the_change_promises_much(
         *(whole(stroke, 0.95, False), whole(stroke, doubtful, True)),
     ]
     halo = sharp + 0.3 * (sharp - ndimage.gaussian_filter(sharp, (8, 8, 0)))
-    none = [False] * 4
-    assert deconvolution.needless(sharp, halo, windows, none) == [True, True, True, False]
-    assert deconvolution.needless(sharp, halo, windows, [*none[:3], True])[3]
-    assert deconvolution.needless(taken(sharp, shake(1, 9)), sharp, windows, none) == none
+    none, blurry = [False] * 4, taken(sharp, shake(1, 9))
+
+    def left(image: np.ndarray, changed: np.ndarray, same: list[bool]) -> list[bool]:
+        known = windows, same, deconvolution.options
+        return needless(deconvolution.undo, image, changed, *known)
+
+    assert left(sharp, halo, none) == [True, True, True, False]
+    assert left(sharp, halo, [*none[:3], True])[3]
+    assert left(blurry, sharp, none) == none
 
 
 def test_a_certain_kernel_is_used_where_the_network_sharpens_too_much(
@@ -263,12 +269,15 @@ def test_a_certain_kernel_is_used_where_the_network_sharpens_too_much(
     given = deconvolution.undo.network.state_dict()
     plain.load_state_dict({key: given[key] for key in plain.state_dict()})
     alone = Deconvolution(plain, deconvolution.options, "cpu", "fp32")
-    for changed, instead in ((halo, True), (blurry, False)):
-        made = deconvolution.instead(blurry, changed, windows, [False] * 4)
-        assert [window.believed for window in made] == [instead, False, False, True]
-        made = alone.instead(blurry, changed, windows, [False] * 4)
-        assert [window.believed for window in made][1:] == [False, False, True]
-    assert not any(w.believed for w in deconvolution.instead(blurry, halo, windows, [True] * 4))
+
+    def used(undo: NonBlindDeconvolution, changed: np.ndarray, same: bool) -> list[bool]:
+        made = instead(undo, blurry, changed, windows, [same] * 4, deconvolution.options)
+        return [window.believed for window in made]
+
+    for changed, own in ((halo, True), (blurry, False)):
+        assert used(deconvolution.undo, changed, False) == [own, False, False, True]
+        assert used(alone.undo, changed, False)[1:] == [False, False, True]
+    assert not any(used(deconvolution.undo, halo, True))
 
 
 # ---- windows -------------------------------------------------------------------------------------
@@ -427,6 +436,30 @@ def test_the_faint_path_of_a_camera_that_rested_is_undone(
     assert window.believed and float(off_peak(window.kernel.numpy()).sum()) > 0.2
     restored = without_blur(deconvolution, blurry, [window])
     assert psnr(restored, sharp, 24) > psnr(blurry, sharp, 24) + 3
+
+
+@pytest.mark.slow
+def test_one_movement_explains_the_blur_of_a_camera_that_turned(
+    deconvolution: Deconvolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, sharp = np.random.default_rng(7), photo("astronaut", 512, 512)
+    path = scaled_path(random_trajectory(rng), 8)
+    angle = scaled_path(random_trajectory(rng).real, 8).real
+    corners = np.linspace(-1, 1, 7)
+    ways = [[path + 1j * angle * complex(x, y) for x in corners] for y in corners]
+    kernels = np.array([[splat(at.imag + 24, at.real + 24, 49) for at in row] for row in ways])
+    light = torch.from_numpy(np.moveaxis(sharp**2.2, 2, 0)).float()
+    blurry = exposed_to(light, torch.from_numpy(kernels).float()).clamp(0, 1) ** (1 / 2.2)
+    image = blurry.permute(1, 2, 0).numpy() + noise(sharp.shape, 1 / 255)
+    image = image.clip(0, 1).astype(np.float32)
+    windows = deconvolution.windows(image)
+    monkeypatch.setattr(deconvolution, "_turning", lambda image, windows: windows)
+    alone = deconvolution.windows(image)
+    assert (len(windows), len(alone)) == (9, 4)
+    gained, before = (
+        psnr(without_blur(deconvolution, image, found), sharp, 20) for found in (windows, alone)
+    )
+    assert gained > before + 0.3
 
 
 @pytest.mark.parametrize(("seed", "size"), [(1, 17), pytest.param(11, 25, marks=pytest.mark.slow)])
