@@ -57,11 +57,11 @@ from blurkit.systems.deconvolution.windows import (
     ENOUGH,
     SelectedKernel,
     Window,
-    apart,
     around,
     blurs,
     grouped,
     helped,
+    middles_apart,
     neighbours,
     rectangles,
     sampled,
@@ -514,7 +514,9 @@ class Deconvolution:
         cuts = [part.cut(photo) for part in parts]
         middles = np.array([complex(*part.centre[::-1]) for part in parts])
         places = (2 * middles - complex(width, height)) / math.hypot(height, width)
-        near = torch.stack([min(windows, key=partial(apart, part)).kernel for part in parts])
+        near = torch.stack(
+            [min(windows, key=partial(middles_apart, part)).kernel for part in parts]
+        )
         found, sure = self._moved(cuts, places, near, gamma)
         promised = self._promised(cuts, found, gamma)
         best = SelectedKernel(found[0], gamma, sure, promised)

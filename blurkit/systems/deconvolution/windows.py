@@ -129,7 +129,7 @@ def grouped(every: Sequence[Part]) -> list[Sequence[Part]]:
     return [every[n : n + step] for n in range(0, len(every), step)]
 
 
-def apart(window: Window, other: Window) -> float:
+def middles_apart(window: Window, other: Window) -> float:
     """Return the distance between the middles of two windows, pixels."""
     return math.dist(window.centre, other.centre)
 
