@@ -28,7 +28,6 @@ from blurkit.systems.deconvolution.fourier import (
     gradients,
     irfft2,
     measured_noise,
-    padded,
     recentred,
     resized_kernels,
     rfft2,
@@ -290,8 +289,8 @@ def of_one_movement(
     deviation = max(0.5, size / FULL)
     soft = torch.exp(-2 * (math.pi * deviation) ** 2 * (down.square() + right.square()))
     there, parts = soft * shifts(places), (weights / weights.sum())[:, None, None]
-    wide = torch.roll(padded(kernels, side), (side // 2, side // 2), (-2, -1))
-    seen = irfft2(soft * rfft2(wide), s=(side, side)).clamp_min(0)
+    spectra = soft * transfer_function(kernels, side, side)
+    seen = irfft2(spectra, s=(side, side)).clamp_min(0)
     least = 1e-3 * seen.max()
 
     def explained(values: Tensor) -> Tensor:

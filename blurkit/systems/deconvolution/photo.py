@@ -253,8 +253,9 @@ class Deconvolution:
             replace(window, believed=window.believed or self.believes(best))
             for window, best in zip(windows, chosen, strict=True)
         ]
-        turned = alone or lamps or printed or promised < o.margin
-        return windows if turned else self._turning(image, windows)
+        if alone or lamps or printed or promised < o.margin:
+            return windows
+        return self._turning(image, windows)
 
     def _starts(
         self, parts: Sequence[np.ndarray], light: int, alone: bool, watch: Watch
@@ -514,15 +515,13 @@ class Deconvolution:
         cuts = [part.cut(photo) for part in parts]
         middles = np.array([complex(*part.centre[::-1]) for part in parts])
         places = (2 * middles - complex(width, height)) / math.hypot(height, width)
-        near = torch.stack(
-            [min(windows, key=partial(middles_apart, part)).kernel for part in parts]
-        )
+        near = torch.stack([min(windows, key=partial(middles_apart, p)).kernel for p in parts])
         found, sure = self._moved(cuts, places, near, gamma)
-        promised = self._promised(cuts, found, gamma)
-        best = SelectedKernel(found[0], gamma, sure, promised)
-        if found is near or sure < o.trust or not self.believes(best):
+        if sure < o.trust:
             return windows
-        if promised < self._promised(cuts, near, gamma) + TOLD:
+        best = SelectedKernel(found[0], gamma, sure, self._promised(cuts, found, gamma))
+        least = self._promised(cuts, near, gamma) + TOLD
+        if best.gain < least or not self.believes(best):
             return windows
         chosen = [replace(best, kernel=kernel) for kernel in found]
         return with_kernels(parts, chosen, [blurs(kernel, o) for kernel in found])
@@ -539,7 +538,7 @@ class Deconvolution:
 
         After each turn of the estimator, some of the parts show the movement. They, and in the last
         turn all of them, go on from the kernels that it makes in their `places`. If coarse ones
-        promise much less than those that were found `near` the parts, these are returned.
+        promise much less than those found `near` the parts, these are returned, with no trust.
         """
         some, first = slice(None, None, -(-len(parts) // PARTS)), TURNING.count(TURNING[0]) + 1
         turn = partial(self.choice.turned, gamma=gamma, starts=dots(1), sides=TURNING[:first])

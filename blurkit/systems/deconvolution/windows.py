@@ -27,7 +27,6 @@ STRAIGHT = 0.83
 SURER = 0.08
 """By how much more trust two neighbours replace a believed kernel by theirs, if they agree."""
 
-
 ENOUGH = 4
 """Number of windows that share a kernel; fewer tell little more than one."""
 
