@@ -19,7 +19,7 @@ from blurkit.systems.deconvolution.fourier import (
     transfer_function,
     unframed,
 )
-from blurkit.systems.deconvolution.restoration import half_quadratic, soft
+from blurkit.systems.deconvolution.networks import half_quadratic, soft
 
 
 def wiener(images: Tensor, kernels: Tensor, strength: float = 200.0) -> Tensor:

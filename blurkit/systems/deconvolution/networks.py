@@ -7,7 +7,7 @@ Schiele, "Deep Wiener deconvolution", NeurIPS 2020); docs/deconvolution.md descr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,13 +20,14 @@ from blurkit.engine.torch_runner import full_precision
 from blurkit.nn.blocks import zero
 from blurkit.systems.deconvolution.fourier import (
     centred_transfer,
+    divergence,
     framed,
     gradient_power,
+    gradients,
     irfft2,
     rfft2,
     unframed,
 )
-from blurkit.systems.deconvolution.restoration import half_quadratic, soft
 from blurkit.systems.system import Shapes
 
 WIDTHS = (32, 64, 96, 128)
@@ -46,6 +47,9 @@ unexplained."""
 
 SMOOTH_BETAS = (1.0, 4.0, 16.0, 64.0)
 """Weights of total variation's half-quadratic steps: fewer than when it is used alone."""
+
+BETAS = tuple((2 * 2**0.5) ** step for step in range(6))
+"""The weights of Krishnan and Fergus's half-quadratic steps: from 1 to below 256."""
 
 DARKEST, BRIGHTEST = 1e-4, 1.5
 """Range to which pixel values are clamped before they are raised to a power."""
@@ -305,3 +309,31 @@ class LinearLight:
         near = rfft2(framed(self._light(images), self.margin))
         weights = [20 * variance * tie for tie in ties]
         return [self._image((self.data + w * near) * (self.gain + w).reciprocal()) for w in weights]
+
+
+def half_quadratic(
+    x: Tensor,
+    data: Tensor,
+    gain: Tensor,
+    strength: float | Tensor,
+    shrink: Callable[[Tensor, float], Tensor],
+    betas: Sequence[float] = BETAS,
+) -> Tensor:
+    """Return the images (..., H, W) after half-quadratic steps that start from `x`.
+
+    `data` is the photos' spectrum times the conjugates of the transfer functions, `gain` the
+    squared magnitude of the latter; `shrink` maps gradients to those that the prior keeps at a
+    given weight.
+    """
+    sides = x.shape[-2], x.shape[-1]
+    power = gradient_power(*sides, x.device)
+    for beta in betas:
+        edges = rfft2(divergence(*(shrink(gradient, beta) for gradient in gradients(x))))
+        weight = beta / strength
+        x = irfft2((data + weight * edges) * (gain + weight * power).reciprocal(), s=sides)
+    return x
+
+
+def soft(gradient: Tensor, beta: float) -> Tensor:
+    """Return argmin |w| + beta / 2 (w - v)^2, with v the gradient."""
+    return F.softshrink(gradient, 1 / beta)

@@ -19,10 +19,15 @@ from blurkit.engine.torch_runner import (
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.systems.deconvolution.config import WindowOptions
-from blurkit.systems.deconvolution.fourier import centroid, measured_noise, shape, trimmed
+from blurkit.systems.deconvolution.fourier import (
+    centroid,
+    measured_noise,
+    shape,
+    trimmed,
+    with_residual,
+)
 from blurkit.systems.deconvolution.lights import Lights, lights
 from blurkit.systems.deconvolution.networks import Deconvolver, Restored
-from blurkit.systems.deconvolution.restoration import with_residual
 from blurkit.systems.deconvolution.windows import (
     Window,
     batch,

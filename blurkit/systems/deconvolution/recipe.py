@@ -32,9 +32,9 @@ from blurkit.systems.deconvolution.fourier import (
     recentred,
     reduced,
     rfft2,
+    with_residual,
 )
 from blurkit.systems.deconvolution.networks import Deconvolver
-from blurkit.systems.deconvolution.restoration import with_residual
 from blurkit.systems.deconvolution.samples import DeconvolutionSamples, drawn_path
 from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for

@@ -9,7 +9,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.systems.deconvolution.restoration import BETAS, soft, with_residual
+from blurkit.systems.deconvolution.fourier import with_residual
+from blurkit.systems.deconvolution.networks import BETAS, soft
 from tests.benchmarks import levin
 from tests.benchmarks.inversion import (
     _conjugate_gradients,
