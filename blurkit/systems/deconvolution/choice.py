@@ -7,15 +7,17 @@ counts is how good the deconvolution network expects the picture to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.torch_runner import autocast
+from blurkit.engine.torch_runner import autocast, worker_threads
 from blurkit.io.records import central_crop
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import (
@@ -32,7 +34,7 @@ from blurkit.systems.deconvolution.fourier import (
     trimmed,
 )
 from blurkit.systems.deconvolution.lights import kernel_of_lights
-from blurkit.systems.deconvolution.nonblind import PROMISED, NonBlindDeconvolution
+from blurkit.systems.deconvolution.nonblind import PROMISED, NonBlindDeconvolution, Watch, unwatched
 from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
 
 LONG_SEEN = 480
@@ -51,9 +53,6 @@ LIT_SIDE, LIT_PIXELS = 59, 6e5
 SCHEDULE = (7, 7, 7, 11, 11, 11, 15, 15, 15, 21, 21, 25, 29)
 """Sides of the kernels, turn by turn. Several turns at the coarse scales gain 0.8 dB in windows,
 and take less time than one at full size."""
-
-TURNING = (7, 7, 7, 11, 11, 11, 11, 15, 15, 15, 15, 21, 21, 21, 29, 41)
-"""The same for windows whose kernels one movement of the camera explains."""
 
 COARSE = 21
 """Side of the kernels of which one is chosen, pixels."""
@@ -89,6 +88,13 @@ LONG_EDGES = 640
 show where a camera that rested has moved, pixels."""
 
 
+FREEDOM = 0.8
+"""Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
+each of them explains only its own part."""
+
+Result = TypeVar("Result")
+
+
 @dataclass
 class Estimates:
     """Kernels (N, side, side) of a window, on the CPU, and what is expected of each.
@@ -122,6 +128,21 @@ class KernelSelection:
     ) -> None:
         self.undo, self.o = undo, options
         self.estimator = estimator.eval().to(undo.device)
+
+    def each(
+        self,
+        work: Callable[..., Result],
+        *inputs: Sequence[object],
+        stage: str = "",
+        watch: Watch = unwatched,
+    ) -> list[Result]:
+        """Return what `work` makes of the inputs of every window; tell `watch`."""
+        results = []
+        with worker_threads(self.undo.device) as pool:
+            for result in pool.map(work, *inputs):
+                results.append(result)
+                watch(stage, len(results), len(inputs[0]))
+        return results
 
     def in_light(
         self, photo: np.ndarray, found: Estimates, light: int, shared: Mapping[int, SharedKernel]
@@ -451,6 +472,16 @@ class KernelSelection:
         gains = self.gains(copy, kernels, gamma)
         best = int(gains.argmax())
         return kernels[best if gains[best] > self.o.margin else 0]
+
+    def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
+        """Whether a kernel promises enough: the more, the less it is trusted."""
+        o = self.o
+        return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
+
+    def promised(self, photos: Sequence[np.ndarray], kernels: Tensor, gamma: float) -> float:
+        """Return the mean of what kernels (N, s, s) promise for photos (H, W, 3), 0 at least."""
+        gains = self.each(partial(self.gain, gamma=gamma), photos, [*kernels])
+        return float(np.clip(gains, 0, None).mean())
 
     def gain(self, photo: np.ndarray, kernel: Tensor, gamma: float) -> float:
         """Return what `gains` does, for one kernel (side, side)."""

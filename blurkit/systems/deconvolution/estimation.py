@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blurkit.systems.deconvolution.config import FULL, Estimation
+from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
     cleaned,
@@ -28,7 +28,6 @@ from blurkit.systems.deconvolution.fourier import (
     gradients,
     irfft2,
     measured_noise,
-    recentred,
     resized_kernels,
     rfft2,
     transfer_function,
@@ -45,13 +44,6 @@ PAPER_REACH = 30
 
 ONE_LINE = 0.08
 """Largest spread of the colours of edges across their line, part of that along it, of print."""
-
-TURN, TURN_STEP = 24, 2
-"""By how many pixels at most a camera that turns moves a corner of a photo, to both sides, and in
-what steps, where kernels have the side `FULL`."""
-
-FITTED = 20
-"""How often the movement of a camera is improved, so that it explains kernels."""
 
 LEAST_TIE, TIE_GROWTH, LARGEST_TIE = 2.0, 3.0, 8.0
 """Weights that tie a picture to its ink: first, in units of the prior's, their growth, and last."""
@@ -262,49 +254,3 @@ def projected(start: Tensor, response: Tensor, wanted: Tensor, ridge: Tensor, st
         ahead = following + (pace - 1) / quicker * (following - kernel)
         kernel, pace = following, quicker
     return kernel
-
-
-@torch.inference_mode()
-def of_one_movement(
-    kernels: Tensor, weights: Tensor, places: np.ndarray, others: np.ndarray
-) -> Tensor:
-    """Return the kernels (M, s, s) that one movement of the camera makes in `others` of a photo.
-
-    It is what explains best the `kernels` (N, s, s) found in `places` (N,), which count by their
-    `weights` (N,): places are complex, right and down from the middle, whose distance from a corner
-    is 1. The movement is how long the camera had each shift at each turn about the middle (Whyte et
-    al., "Non-uniform deblurring for shaken images", IJCV 2012), found by the steps of Richardson
-    and Lucy. Kernels are seen under a Gaussian of one pixel, where the side is `FULL`.
-    """
-    size = kernels.shape[-1]
-    side = fast_length(3 * size // 2 + 14)
-    down, right = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)
-    turns = 1j * size / FULL * torch.arange(-TURN, TURN + 1, TURN_STEP)[:, None]
-
-    def shifts(at: np.ndarray) -> Tensor:
-        by = (turns * torch.from_numpy(at))[..., None, None]
-        phase = -2 * math.pi * (down * by.imag + right * by.real)
-        return torch.polar(torch.ones_like(phase), phase).to(torch.complex64)
-
-    deviation = max(0.5, size / FULL)
-    soft = torch.exp(-2 * (math.pi * deviation) ** 2 * (down.square() + right.square()))
-    there, parts = soft * shifts(places), (weights / weights.sum())[:, None, None]
-    spectra = soft * transfer_function(kernels, side, side)
-    seen = irfft2(spectra, s=(side, side)).clamp_min(0)
-    least = 1e-3 * seen.max()
-
-    def explained(values: Tensor) -> Tensor:
-        return irfft2((rfft2(values)[:, None] * there).sum(0), s=(side, side)).clamp_min(0)
-
-    def back(values: Tensor) -> Tensor:
-        spectrum = (rfft2(parts * values) * there.conj()).sum(1)
-        return irfft2(spectrum, s=(side, side)).clamp_min(0)
-
-    movement = back(seen)
-    for _ in range(FITTED):
-        movement = movement * back((seen + least) / (explained(movement) + least))
-        movement = movement / movement.sum() + 1e-12
-    spectrum = (rfft2(movement)[:, None] * shifts(others)).sum(0)
-    found = around_origin(spectrum, size, (side, side)).clamp_min(0)
-    found = found * (found >= 0.03 * found.amax((-2, -1), keepdim=True))
-    return recentred(found / found.sum((-2, -1), keepdim=True))

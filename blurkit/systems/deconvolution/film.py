@@ -118,7 +118,8 @@ class FilmEstimate:
     def __init__(self, deconvolution: Deconvolution) -> None:
         self._cv2 = opencv("the estimate of a film's blur")
         self._dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._photo, self._options = deconvolution, deconvolution.options
+        self._photo, self._choice = deconvolution, deconvolution.choice
+        self._options = deconvolution.options
         self.forget()
 
     def forget(self) -> None:
@@ -164,7 +165,7 @@ class FilmEstimate:
         promised = np.mean([b.gain * sure for b, sure in zip(chosen, self._believed, strict=True)])
         if np.median([best.trust for best in chosen]) < UNSURE:
             searched = self._photo.windows(image, light=self._light)
-            gain = self._photo.choice.gain
+            gain = self._choice.gain
             gains = [w.believed and gain(w.cut(image), w.kernel, w.gamma) for w in searched]
             if np.mean(gains) > promised:
                 return self._as_photo(searched)
@@ -253,7 +254,7 @@ class FilmEstimate:
             return self._explaining(places, before, gammas[self._light])
         found = [self._explaining(places, before, gamma) for gamma in gammas]
         gains = [fmean(best.gain for best in kernels) for kernels in found]
-        return found[self._photo.choice.light([gains])]
+        return found[self._choice.light([gains])]
 
     def _explaining(
         self, places: Sequence[Window], before: FilmFrame, gamma: float
@@ -268,15 +269,15 @@ class FilmEstimate:
             common = self._moved(old, _common_flow(self._coarse_flow, place), place)
             return self._coarse(place.cut(half), (place.cut(guide), common), gamma, size)
 
-        coarse = self._photo.each(first, halves)
+        coarse = self._choice.each(first, halves)
         height, width = self._frame.shape[:2]
         canvas = Canvas(height, width, 3, self._options.overlap)
         brief = partial(self._briefly, gamma=gamma)
-        for place, picture in zip(places, self._photo.each(brief, places, coarse), strict=True):
+        for place, picture in zip(places, self._choice.each(brief, places, coarse), strict=True):
             canvas.add(place.top, place.left, picture)
         guide = self._moved(before.shown, self._flow(canvas.image(), before.restored, SMOOTHED))
         fine = partial(self._fine, guide=guide, gamma=gamma, size=size)
-        return self._photo.each(fine, places, before.kernels or [None] * len(places))
+        return self._choice.each(fine, places, before.kernels or [None] * len(places))
 
     def _coarse(
         self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
@@ -289,12 +290,11 @@ class FilmEstimate:
         photo = central_crop(photo, seen, seen)
         known = [central_crop(guide, seen, seen) for guide in guides]
         starts = torch.cat([self._explained(photo, guide, gamma, side).kernels for guide in known])
-        choice = self._photo.choice
-        found, sure = choice.turned(photo, gamma, starts, between(FIRST, side), side)
+        found, sure = self._choice.turned(photo, gamma, starts, between(FIRST, side), side)
         if float(sure.max()) < EXPLAINING:
-            alone, _ = choice.turned(photo, gamma, dots(1), between(0, side), side)
+            alone, _ = self._choice.turned(photo, gamma, dots(1), between(0, side), side)
             found = torch.cat([found, alone])
-        gains = choice.gains(photo, found, gamma)
+        gains = self._choice.gains(photo, found, gamma)
         return kernels_at(found[int(gains.argmax())][None], size)[0]
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
@@ -315,13 +315,12 @@ class FilmEstimate:
         seen = self._options.seen
         photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._frame, guide))
         plain = self._explained(photo, known, gamma, size).kernels.cpu()
-        choice = self._photo.choice
-        learned, sure = choice.turned(photo, gamma, plain, between(FINE, size), size)
+        learned, sure = self._choice.turned(photo, gamma, plain, between(FINE, size), size)
         kernels = [plain, learned]
         alike = float(kernel_agreement(*kernels)[0])
         if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
             kernels.append(before[None])
-        gains = choice.gains(photo, torch.cat(kernels), gamma)
+        gains = self._choice.gains(photo, torch.cat(kernels), gamma)
         best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
         trust = (float(sure[0]) + alike) / 2
         return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))
@@ -329,7 +328,7 @@ class FilmEstimate:
     @torch.inference_mode()
     def _explained(self, photo: np.ndarray, guide: np.ndarray, gamma: float, size: int) -> Turn:
         """Return the turn whose picture is a guide (h, w, 3), from the kernel of least squares."""
-        estimator, device = self._photo.choice.estimator, self._photo.undo.device
+        estimator, device = self._choice.estimator, self._photo.undo.device
         photos, picture = (
             torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].clamp(0, 1).to(device)
             for x in (photo, guide)
@@ -367,11 +366,11 @@ class FilmEstimate:
 
     def _alone(self, place: Window) -> tuple[SelectedKernel, bool]:
         """Return a kernel that is searched for in this frame alone, and whether to believe it."""
-        o, choice, light = self._options, self._photo.choice, self._light or 0
+        o, light = self._options, self._light or 0
         photo = central_crop(place.cut(self._frame), o.seen, o.seen)
-        found = choice.starts(photo, light)
-        best = choice.finished(photo, found, found.best, light)
-        return best, self._photo.believes(best) and best.trust >= o.trust
+        found = self._choice.starts(photo, light)
+        best = self._choice.finished(photo, found, found.best, light)
+        return best, self._choice.believes(best) and best.trust >= o.trust
 
     # ---- registration ----------------------------------------------------------------------------
 

@@ -5,30 +5,26 @@ where windows meet (Hirsch et al., "Efficient filter flow for space-variant mult
 deconvolution", CVPR 2010).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, product
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.engine.torch_runner import worker_threads
 from blurkit.io.records import central_crop
 from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
-    ALIKE,
     COARSE,
+    FREEDOM,
     LAMP_EDGES,
     LONG_SCALES,
     PRINT_WEIGHTS,
     SAMPLED,
     SHARED,
-    TURNING,
     Estimates,
     KernelSelection,
     SharedKernel,
@@ -41,16 +37,16 @@ from blurkit.systems.deconvolution.choice import (
     worth,
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
-from blurkit.systems.deconvolution.estimation import of_one_movement, two_coloured
+from blurkit.systems.deconvolution.estimation import two_coloured
 from blurkit.systems.deconvolution.estimator import BlurEstimator, dots
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
-    kernels_at,
     off_peak,
     padded,
     shape,
 )
 from blurkit.systems.deconvolution.lights import BRIGHT, lit
+from blurkit.systems.deconvolution.movement import with_movement
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution, Watch, unwatched
 from blurkit.systems.deconvolution.windows import (
@@ -61,19 +57,13 @@ from blurkit.systems.deconvolution.windows import (
     blurs,
     grouped,
     helped,
-    middles_apart,
     neighbours,
     rectangles,
     sampled,
-    shrunk,
     with_kernels,
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
-
-FREEDOM = 0.8
-"""Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
-each of them explains only its own part."""
 
 NEAR = 0.15
 """By how much less than the best one a kernel of a larger size may promise in its small copy to be
@@ -108,10 +98,6 @@ LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
 sharp bricks, agreed by 0.65 to 0.75, better ones, of pages and coins, by 0.87 to 1."""
 
-PART, PARTS, TOLD = 256, 24, 0.01
-"""Side of the windows whose kernels one movement of the camera explains, pixels; how many show it
-at most; and how much more they have to promise."""
-
 HELD = 0.7
 """Length of a blur, part of the side of a window's kernel, up to which that holds it."""
 
@@ -137,8 +123,6 @@ where its trust is lacking. Of a soft sky, wrong ones promised 0.14 with a trust
 
 LENIENT = 0.25
 """How much less a long kernel must promise: it is seen smaller, and by itself."""
-
-Result = TypeVar("Result")
 
 Finished = dict[tuple[int, int], SelectedKernel]
 """The kernels of parts in full size, by the number of the part and of its estimate."""
@@ -168,21 +152,6 @@ class Deconvolution:
         """Return what determines the result in addition to options and weights, for records."""
         precision = str(self.undo.dtype).removeprefix("torch.")
         return f"precision={precision} device={self.undo.device.type}"
-
-    def each(
-        self,
-        work: Callable[..., Result],
-        *inputs: Sequence[object],
-        stage: str = "",
-        watch: Watch = unwatched,
-    ) -> list[Result]:
-        """Return what `work` makes of the inputs of every window; tell `watch`."""
-        results = []
-        with worker_threads(self.undo.device) as pool:
-            for result in pool.map(work, *inputs):
-                results.append(result)
-                watch(stage, len(results), len(inputs[0]))
-        return results
 
     def places(self, image: np.ndarray) -> list[Window]:
         """Return the windows of a photo before anything is found in them: none is believed."""
@@ -216,18 +185,18 @@ class Deconvolution:
         if lamps:
             light, kernel = 0, lamps[0][0]  # the light in which they were found
             shown = kernel, self.choice.expected(image, FULL, kernel)
-            found = self.each(partial(self.choice.or_lamps, lamps=shown), cuts, found)
+            found = self.choice.each(partial(self.choice.or_lamps, lamps=shown), cuts, found)
         if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
             shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
             join = partial(self.choice.joined, kernel=shared[usual], light=usual, bonus=SHARED)
-            found = self.each(join, cuts, found)
+            found = self.choice.each(join, cuts, found)
         if light is None:
             found, light, known = self._in_light(cuts, found, shared, watch)
         if borrowed := lent(found, bool(shared)):
             join = partial(self.choice.joined, kernel=borrowed, light=light)
-            found = self.each(join, cuts, found)
+            found = self.choice.each(join, cuts, found)
         choices = self.choice.chosen(found, near)
         ends = self._finished(cuts, found, light, choices, known, watch)
         ends, printed = self._printed(image, cuts, ends, o.gammas[usual], watch)
@@ -247,15 +216,15 @@ class Deconvolution:
         if best and ((length := shape(best.kernel).length) >= median or not sure):
             return self._long(image, best, around(length, o), watch)
         chosen = self._rested(image, cuts, chosen)
-        trusted = [self.believes(best) and best.trust >= o.trust for best in chosen]
+        trusted = [self.choice.believes(best) and best.trust >= o.trust for best in chosen]
         windows = helped(with_kernels(places, chosen, trusted), o.trust)
         windows = [
-            replace(window, believed=window.believed or self.believes(best))
+            replace(window, believed=window.believed or self.choice.believes(best))
             for window, best in zip(windows, chosen, strict=True)
         ]
         if alone or lamps or printed or promised < o.margin:
             return windows
-        return self._turning(image, windows)
+        return with_movement(image, windows, self.choice, watch)
 
     def _starts(
         self, parts: Sequence[np.ndarray], light: int, alone: bool, watch: Watch
@@ -263,9 +232,10 @@ class Deconvolution:
         """Return what `starts` finds in a photo's parts, which have one size if not `alone`."""
         if alone:
             starts = partial(self.choice.starts, light=light)
-            return self.each(starts, parts, stage="estimate blur", watch=watch)
+            return self.choice.each(starts, parts, stage="estimate blur", watch=watch)
         found = partial(self.choice.from_dots, light=light)
-        return [*chain(*self.each(found, grouped(parts), stage="estimate blur", watch=watch))]
+        every = self.choice.each(found, grouped(parts), stage="estimate blur", watch=watch)
+        return [*chain(*every)]
 
     def _lamps(
         self, photo: np.ndarray, sizes: Sequence[int]
@@ -281,7 +251,7 @@ class Deconvolution:
         starts = [dots(1)] * len(every)
         for side, least in LAMP_GLANCES:
             shown = partial(self.choice.by_lights, photo, side)
-            found = self.each(shown, starts, *zip(*every, strict=True))
+            found = self.choice.each(shown, starts, *zip(*every, strict=True))
             if max(bright for _, bright in found) < least:
                 return []
             starts = [kernel for kernel, _ in found]
@@ -315,7 +285,7 @@ class Deconvolution:
                 watch(stage, done // len(lights), total // len(lights))
 
         work = partial(self.choice.in_light, shared=shared)
-        ends = self.each(work, *inputs, stage="find light", watch=watched)
+        ends = self.choice.each(work, *inputs, stage="find light", watch=watched)
         tried = dict(zip(each, ends, strict=True))
         light = self.choice.light([[tried[n, light][1].gain for light in lights] for n in best])
         known = {n: tried[n, light] for n in best}
@@ -325,7 +295,7 @@ class Deconvolution:
             again = self._starts(rest, light, not shared, watch)
             if shared:
                 join = partial(self.choice.joined, kernel=shared[light], light=light, bonus=SHARED)
-                again = self.each(join, rest, again)
+                again = self.choice.each(join, rest, again)
             own = {n: known[n][0] for n in best} | dict(zip(left, again, strict=True))
             found = [own[n] for n in range(len(parts))]
         return found, light, {(n, e.best): end for n, (e, end) in known.items()}
@@ -335,7 +305,8 @@ class Deconvolution:
     ) -> dict[int, SharedKernel]:
         """Return the kernels that the most promising windows share, by the index of a gamma."""
         best = [parts[n] for n in promising(found, ENOUGH)]
-        return dict(zip(lights, self.each(partial(self.choice.shared, best), lights), strict=True))
+        kernels = self.choice.each(partial(self.choice.shared, best), lights)
+        return dict(zip(lights, kernels, strict=True))
 
     def _finished(
         self,
@@ -351,7 +322,7 @@ class Deconvolution:
         left = [pair for pair in every if pair not in known]
         inputs = zip(*((parts[n], found[n], choice) for n, choice in left), strict=True)
         finish = partial(self.choice.finished, light=light)
-        ends = self.each(finish, *inputs, stage="refine blur", watch=watch)
+        ends = self.choice.each(finish, *inputs, stage="refine blur", watch=watch)
         made = known | dict(zip(left, ends, strict=True))
         return [made[pair] for pair in every]
 
@@ -374,18 +345,18 @@ class Deconvolution:
             return found, False
         most = max(like, key=lambda n: found[n].gain)
         part, first = parts[most], found[most]
-        tries = self.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
+        tries = choice.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
         if first.trust >= o.sure:  # what is unlike it is no better
             tries = [t for t in tries if kernel_agreement(t.kernel, first.kernel) >= LIKE]
         else:
-            (inked,) = self.each(partial(choice.inked, photo), [usual])  # in one thread, as always
-            starts = self.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
-            tries += self.each(partial(choice.printed, part, usual), unlike(starts))
+            (inked,) = choice.each(partial(choice.inked, photo), [usual])  # in one thread, as ever
+            starts = choice.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
+            tries += choice.each(partial(choice.printed, part, usual), unlike(starts))
         best = max([first, *tries], key=worth)
         if best is first:
             return found, False
         inputs = [parts[n] for n in like], [found[n] for n in like], [best] * len(like)
-        ends = self.each(choice.readable, *inputs, stage="read print", watch=watch)
+        ends = choice.each(choice.readable, *inputs, stage="read print", watch=watch)
         for n, end in zip(like, ends, strict=True):
             found[n] = end
         return found, len(like) == len(parts)
@@ -404,16 +375,16 @@ class Deconvolution:
         side, gamma, some = found[0].kernel.shape[-1], found[0].gamma, sampled(parts)
         kernel = padded(torch.ones(1, 1), side)
         for rounds in REST_ROUNDS:
-            (kernel,) = self.each(partial(choice.rested, photo, gamma, rounds), [kernel])
+            (kernel,) = choice.each(partial(choice.rested, photo, gamma, rounds), [kernel])
             promised = partial(choice.gain, kernel=kernel, gamma=gamma)
-            if np.mean(self.each(promised, some)) < MOVED:
+            if np.mean(choice.each(promised, some)) < MOVED:
                 return found
-        gains = self.each(promised, parts)
+        gains = choice.each(promised, parts)
         own = [best.gain for best in found]
         before, after = float(np.mean(own)), float(np.mean(gains))
         if after < before + max(MOVED, before) or np.less(gains, own).any():
             return found
-        (sure,) = self.each(partial(choice.expected, photo, side), [kernel[None]])
+        (sure,) = choice.each(partial(choice.expected, photo, side), [kernel[None]])
         return [SelectedKernel(kernel, gamma, float(sure), gain) for gain in gains]
 
     def _whole(
@@ -430,13 +401,13 @@ class Deconvolution:
         if not sizes:
             return None
         copies = [copied(photo, size) for size in sizes]
-        found = self.each(partial(choice.starts, light=light, alone=False), copies)
+        found = choice.each(partial(choice.starts, light=light, alone=False), copies)
         if all(
             float(own.agreement) >= o.sure and length_in_photo(own.kernels[0], size) <= HELD * FULL
             for own, size in zip(found, sizes, strict=True)
         ):
             return self._rivalled(photo, None, sizes, gains) if np.mean(gains) < o.margin else None
-        found = self.each(partial(choice.surer, light=light), copies, found)
+        found = choice.each(partial(choice.surer, light=light), copies, found)
         known: Finished = {}
         if again:
             found, light, known = self._in_light(copies, found, {}, sampled=1)
@@ -446,12 +417,12 @@ class Deconvolution:
         doubtful, own = best.trust < o.sure, np.maximum(gains, 0).mean()
         sure = length_in_photo(best.kernel, size) > HELD * FULL and best.gain > FREEDOM * own
         chance = length_in_photo(best.kernel, size) > SHORT * FULL and best.gain > CHANCE * own
-        if not (sure or (doubtful and chance)) or not self.believes(best, LENIENT):
+        if not (sure or (doubtful and chance)) or not choice.believes(best, LENIENT):
             return self._rivalled(photo, None, sizes, gains)
         near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
         # one thread, as everywhere: more of them sum otherwise, and another kernel may win
         inputs = [photo] * len(near), *zip(*near, strict=True)
-        wholes = self.each(choice.enlarged, *inputs)
+        wholes = choice.each(choice.enlarged, *inputs)
         whole = wholes[0]
         if len(wholes) > 1:
             whole = max(wholes, key=lambda each: choice.gain(photo, each.kernel, each.gamma))
@@ -477,10 +448,10 @@ class Deconvolution:
             small = [size for size in sizes if size <= LARGEST_L0]
             starts = product(small, (o.weight, o.weight / 2))
             l0 = partial(choice.l0, photo, gamma=whole.gamma)
-            kernels = self.each(l0, *zip(*starts, strict=True))
+            kernels = choice.each(l0, *zip(*starts, strict=True))
             rivals += [(replace(whole, kernel=own), choice.gain, UNLIKELY) for (own,) in kernels]
         if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
-            shown = self.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
+            shown = choice.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
             gain = choice.gain if sure else choice.beside_lamps
             rivals += [(own, gain, 0.0) for own, bright in shown if bright > SHINING]
         if not rivals:
@@ -491,7 +462,7 @@ class Deconvolution:
             mean = np.mean([gain(cut, rival.kernel, rival.gamma) for cut in cuts])
             return float(mean) - handicap
 
-        promises = self.each(promised, *zip(*rivals, strict=True))
+        promises = choice.each(promised, *zip(*rivals, strict=True))
         most = max(promises)
         winner = rivals[promises.index(most)][0]
         if not gains:
@@ -501,71 +472,6 @@ class Deconvolution:
         least = LEAST_LONG + CAREFUL * o.caution * (1 - winner.trust) ** 2
         return winner if longer and most > max(own, least) else None
 
-    def _turning(self, photo: np.ndarray, windows: list[Window]) -> list[Window]:
-        """Return the windows of a photo, or smaller ones if one movement of the camera is better.
-
-        It explains kernels that are unlike each other; they have to promise more than `windows`.
-        """
-        o, gamma = self.options, windows[0].gamma
-        kernels = torch.stack([window.kernel for window in windows])
-        if kernel_agreement(kernels[:, None], kernels).mean() >= ALIKE:
-            return windows
-        height, width = photo.shape[:2]
-        parts = [Window(*p) for p in rectangles(height, width, replace(o, window=PART))]
-        cuts = [part.cut(photo) for part in parts]
-        middles = np.array([complex(*part.centre[::-1]) for part in parts])
-        places = (2 * middles - complex(width, height)) / math.hypot(height, width)
-        near = torch.stack([min(windows, key=partial(middles_apart, p)).kernel for p in parts])
-        found, sure = self._moved(cuts, places, near, gamma)
-        if sure < o.trust:
-            return windows
-        best = SelectedKernel(found[0], gamma, sure, self._promised(cuts, found, gamma))
-        least = self._promised(cuts, near, gamma) + TOLD
-        if best.gain < least or not self.believes(best):
-            return windows
-        chosen = [replace(best, kernel=kernel) for kernel in found]
-        return with_kernels(parts, chosen, [blurs(kernel, o) for kernel in found])
-
-    def _promised(self, parts: Sequence[np.ndarray], kernels: Tensor, gamma: float) -> float:
-        """Return the mean of what kernels (N, s, s) promise for parts of a photo, 0 at least."""
-        gains = self.each(partial(self.choice.gain, gamma=gamma), parts, [*kernels])
-        return float(np.clip(gains, 0, None).mean())
-
-    def _moved(
-        self, parts: Sequence[np.ndarray], places: np.ndarray, near: Tensor, gamma: float
-    ) -> tuple[Tensor, float]:
-        """Return the kernels of a photo's parts by one movement of the camera, and the mean trust.
-
-        After each turn of the estimator, some of the parts show the movement. They, and in the last
-        turn all of them, go on from the kernels that it makes in their `places`. If coarse ones
-        promise much less than those found `near` the parts, these are returned, with no trust.
-        """
-        some, first = slice(None, None, -(-len(parts) // PARTS)), TURNING.count(TURNING[0]) + 1
-        turn = partial(self.choice.turned, gamma=gamma, starts=dots(1), sides=TURNING[:first])
-        ((kernel, _),) = self.each(partial(turn, size=FULL), [np.stack(parts[some])])
-        kernels = kernel.expand(len(parts[some]), -1, -1)
-        for number, side in enumerate(TURNING[first:-1], first):
-            found, sure = self._turned(parts[some], gamma, kernels, side)
-            if number == TURNING.index(COARSE):
-                copies = [shrunk(part, COARSE / FULL) for part in parts[some]]
-                known = self._promised(copies, kernels_at(near[some], COARSE), gamma)
-                if self._promised(copies, found, gamma) < FREEDOM * known:
-                    return near, 0.0
-            wanted = places if number == len(TURNING) - 2 else places[some]
-            (kernels,) = self.each(of_one_movement, [found], [sure], [places[some]], [wanted])
-        kernels, sure = self._turned(parts, gamma, kernels, TURNING[-1])
-        return kernels, float(sure.mean())
-
-    def _turned(
-        self, parts: Sequence[np.ndarray], gamma: float, kernels: Tensor, side: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return the kernels (N, side, side) of a photo's parts after a turn, and their trust."""
-        every = grouped([*zip(parts, kernels, strict=True)])
-        pairs = [[*zip(*each, strict=True)] for each in every]
-        turn = partial(self.choice.turned, gamma=gamma, sides=[side], size=FULL)
-        made = self.each(lambda x: turn(np.stack(x[0]), starts=torch.stack(x[1])), pairs)
-        return torch.cat([k for k, _ in made]), torch.cat([sure for _, sure in made])
-
     def _long(
         self, photo: np.ndarray, whole: SelectedKernel, options: WindowOptions, watch: Watch
     ) -> list[Window]:
@@ -573,13 +479,8 @@ class Deconvolution:
         places = [Window(*p) for p in rectangles(photo.shape[0], photo.shape[1], options)]
         cuts, size = [place.cut(photo) for place in places], whole.kernel.shape[-1]
         refine = partial(self.choice.enlarged, found=whole, size=size, scales=LONG_SCALES[-1:])
-        found = self.each(refine, cuts, stage="estimate long blur", watch=watch)
+        found = self.choice.each(refine, cuts, stage="estimate long blur", watch=watch)
         return with_kernels(places, found, [True] * len(places))
-
-    def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
-        """Whether a kernel promises enough: the more, the less it is trusted."""
-        o = self.options
-        return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
 
 
 def shipped_estimator() -> BlurEstimator:

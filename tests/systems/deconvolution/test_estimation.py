@@ -8,14 +8,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from blurkit.synthesis.kernels import random_trajectory, scaled_path, splat
-from blurkit.systems.deconvolution.config import FULL, Estimation
+from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import (
     _least_squares,
     estimate_kernels,
     ink,
     kernels_between,
-    of_one_movement,
     scales,
     two_coloured,
     two_toned,
@@ -224,21 +222,3 @@ def test_sparse_ink_tells_the_kernel_of_print() -> None:
     ]
     alike = [float(kernel_agreement(each, batch(kernel))) for each in found]
     assert alike[1] > max(0.85, alike[0] + 0.05), alike
-
-
-def test_kernels_in_some_places_tell_those_of_one_movement_in_others() -> None:
-    """The truth is the path of each place, drawn."""
-    rng = np.random.default_rng(2)
-    path = scaled_path(random_trajectory(rng), 9)
-    angle = scaled_path(random_trajectory(rng).real, 10).real
-    places = np.array([complex(x, y) for y in (-0.3, 0.3) for x in (-0.5, 0, 0.5)])
-    others = np.array([0.7 + 0.5j, -0.8 + 0.1j, 0.2 - 0.6j])
-
-    def drawn(at: np.ndarray) -> Tensor:
-        ways = [path + 1j * angle * place for place in at]
-        return batch(*(splat(way.imag + 20, way.real + 20, FULL) for way in ways))
-
-    found = of_one_movement(drawn(places), torch.ones(len(places)), places, others)
-    assert kernel_agreement(found, drawn(others)).min() > 0.85
-    middle = drawn(np.zeros(1, complex))  # as if the camera did not turn
-    assert kernel_agreement(middle, drawn(others)).max() < 0.6

@@ -13,14 +13,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from blurkit.io.records import central_crop
-from blurkit.synthesis.kernels import draw_path, random_trajectory, scaled_path, splat
+from blurkit.synthesis.kernels import draw_path, random_trajectory, splat
+from blurkit.systems.deconvolution.choice import KernelSelection
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.fourier import halfway, kernel_agreement, off_peak, shape
 from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution, Watch, instead, needless
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.samples import rested
-from blurkit.systems.deconvolution.samples import taken as exposed_to
 from blurkit.systems.deconvolution.windows import (
     SelectedKernel,
     Window,
@@ -438,30 +438,6 @@ def test_the_faint_path_of_a_camera_that_rested_is_undone(
     assert psnr(restored, sharp, 24) > psnr(blurry, sharp, 24) + 3
 
 
-@pytest.mark.slow
-def test_one_movement_explains_the_blur_of_a_camera_that_turned(
-    deconvolution: Deconvolution, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng, sharp = np.random.default_rng(7), photo("astronaut", 512, 512)
-    path = scaled_path(random_trajectory(rng), 8)
-    angle = scaled_path(random_trajectory(rng).real, 8).real
-    corners = np.linspace(-1, 1, 7)
-    ways = [[path + 1j * angle * complex(x, y) for x in corners] for y in corners]
-    kernels = np.array([[splat(at.imag + 24, at.real + 24, 49) for at in row] for row in ways])
-    light = torch.from_numpy(np.moveaxis(sharp**2.2, 2, 0)).float()
-    blurry = exposed_to(light, torch.from_numpy(kernels).float()).clamp(0, 1) ** (1 / 2.2)
-    image = blurry.permute(1, 2, 0).numpy() + noise(sharp.shape, 1 / 255)
-    image = image.clip(0, 1).astype(np.float32)
-    windows = deconvolution.windows(image)
-    monkeypatch.setattr(deconvolution, "_turning", lambda image, windows: windows)
-    alone = deconvolution.windows(image)
-    assert (len(windows), len(alone)) == (9, 4)
-    gained, before = (
-        psnr(without_blur(deconvolution, image, found), sharp, 20) for found in (windows, alone)
-    )
-    assert gained > before + 0.3
-
-
 @pytest.mark.parametrize(("seed", "size"), [(1, 17), pytest.param(11, 25, marks=pytest.mark.slow)])
 def test_a_shaken_page_can_be_read_again(
     deconvolution: Deconvolution, seed: int, size: int
@@ -534,7 +510,7 @@ def test_windows_use_a_gpu_one_after_the_other(device: str, most: int, one_threa
     work, told = Counting(), []
     owner = SimpleNamespace(undo=SimpleNamespace(device=torch.device(device)))
     watch: Watch = lambda *stage: told.append(stage)  # noqa: E731
-    assert Deconvolution.each(owner, work, range(6), stage="stage", watch=watch) == [*range(6)]
+    assert KernelSelection.each(owner, work, range(6), stage="stage", watch=watch) == [*range(6)]
     assert work.most == most and told[-1] == ("stage", 6, 6)
 
 

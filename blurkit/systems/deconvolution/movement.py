@@ -1,0 +1,174 @@
+"""One movement of the camera: what it makes of each part of a photo, found from all of them.
+
+A camera that also turns blurs each part in another way. The movement is how long the camera had
+each shift at each turn about the middle of the photo (Whyte et al., "Non-uniform deblurring for
+shaken images", IJCV 2012).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurkit.systems.deconvolution.choice import ALIKE, COARSE, FREEDOM, KernelSelection
+from blurkit.systems.deconvolution.config import FULL
+from blurkit.systems.deconvolution.estimator import dots
+from blurkit.systems.deconvolution.fourier import (
+    around_origin,
+    fast_length,
+    irfft2,
+    kernel_agreement,
+    kernels_at,
+    recentred,
+    rfft2,
+    transfer_function,
+)
+from blurkit.systems.deconvolution.nonblind import Watch, unwatched
+from blurkit.systems.deconvolution.windows import (
+    SelectedKernel,
+    Window,
+    blurs,
+    grouped,
+    middles_apart,
+    rectangles,
+    shrunk,
+    with_kernels,
+)
+
+COMMON = (7, 7, 7, 11)
+"""Sides of the kernel that all parts of a photo share at first, turn by turn."""
+
+APART = (11, 11, 11, 15, 15, 15, 15, 21, 21, 21, 29)
+"""Sides of the kernels that each has then; the last turn is at full size."""
+
+PART, PARTS, TOLD = 256, 24, 0.01
+"""Side of the windows whose kernels one movement of the camera explains, pixels; how many show it
+at most; and how much more they have to promise."""
+
+TURN, TURN_STEP = 24, 2
+"""By how many pixels at most a camera that turns moves a corner of a photo, to both sides, and in
+what steps, where kernels have the side `FULL`."""
+
+FITTED = 20
+"""How often the movement of a camera is improved, so that it explains kernels."""
+
+
+def with_movement(
+    photo: np.ndarray, windows: list[Window], choice: KernelSelection, watch: Watch = unwatched
+) -> list[Window]:
+    """Return the windows of a photo, or smaller ones if one movement of the camera is better.
+
+    It explains kernels that are unlike each other; they have to promise more than `windows`.
+    """
+    o, gamma = choice.o, windows[0].gamma
+    kernels = torch.stack([window.kernel for window in windows])
+    if kernel_agreement(kernels[:, None], kernels).mean() >= ALIKE:
+        return windows
+    height, width = photo.shape[:2]
+    parts = [Window(*p) for p in rectangles(height, width, replace(o, window=PART))]
+    cuts = [part.cut(photo) for part in parts]
+    middles = np.array([complex(*part.centre[::-1]) for part in parts])
+    places = (2 * middles - complex(width, height)) / math.hypot(height, width)
+    near = torch.stack([min(windows, key=partial(middles_apart, p)).kernel for p in parts])
+    found, sure = _moved(choice, cuts, places, near, gamma, watch)
+    if sure < o.trust:
+        return windows
+    best = SelectedKernel(found[0], gamma, sure, choice.promised(cuts, found, gamma))
+    if best.gain < choice.promised(cuts, near, gamma) + TOLD or not choice.believes(best):
+        return windows
+    chosen = [replace(best, kernel=kernel) for kernel in found]
+    return with_kernels(parts, chosen, [blurs(kernel, o) for kernel in found])
+
+
+def _moved(
+    choice: KernelSelection,
+    parts: Sequence[np.ndarray],
+    places: np.ndarray,
+    near: Tensor,
+    gamma: float,
+    watch: Watch,
+) -> tuple[Tensor, float]:
+    """Return the kernels of a photo's parts by one movement of the camera, and the mean trust.
+
+    After each turn of the estimator, some of the parts show the movement, and go on from the
+    kernels that it makes in their `places`; so do all of them in the last turn. If coarse ones
+    promise much less than those found `near` the parts, these are returned, with no trust.
+    """
+    every = slice(None, None, -(-len(parts) // PARTS))
+    some, there = parts[every], places[every]
+    turn = partial(choice.turned, gamma=gamma, starts=dots(1), sides=COMMON, size=FULL)
+    ((kernel, _),) = choice.each(turn, [np.stack(some)])
+    found, sure = _turned(choice, some, gamma, kernel.expand(len(some), -1, -1), APART[0])
+    for number, side in enumerate(APART[1:], 1):
+        (kernels,) = choice.each(of_one_movement, [found], [sure], [there], [there])
+        found, sure = _turned(choice, some, gamma, kernels, side)
+        watch("find movement", number, len(APART))
+        if number == APART.index(COARSE):
+            copies = [shrunk(part, COARSE / FULL) for part in some]
+            known = choice.promised(copies, kernels_at(near[every], COARSE), gamma)
+            if choice.promised(copies, found, gamma) < FREEDOM * known:
+                return near, 0.0
+    (kernels,) = choice.each(of_one_movement, [found], [sure], [there], [places])
+    kernels, sure = _turned(choice, parts, gamma, kernels, FULL)
+    watch("find movement", len(APART), len(APART))
+    return kernels, float(sure.mean())
+
+
+def _turned(
+    choice: KernelSelection, parts: Sequence[np.ndarray], gamma: float, kernels: Tensor, side: int
+) -> tuple[Tensor, Tensor]:
+    """Return the kernels (N, side, side) of a photo's parts after a turn, and their trust."""
+    alike = grouped([*zip(parts, kernels, strict=True)])
+    pairs = [[*zip(*each, strict=True)] for each in alike]
+    turn = partial(choice.turned, gamma=gamma, sides=[side], size=FULL)
+    made = choice.each(lambda x: turn(np.stack(x[0]), starts=torch.stack(x[1])), pairs)
+    return torch.cat([k for k, _ in made]), torch.cat([sure for _, sure in made])
+
+
+@torch.inference_mode()
+def of_one_movement(
+    kernels: Tensor, weights: Tensor, places: np.ndarray, others: np.ndarray
+) -> Tensor:
+    """Return the kernels (M, s, s) that one movement of the camera makes in `others` of a photo.
+
+    It is what explains best the `kernels` (N, s, s) found in `places` (N,), which count by their
+    `weights` (N,): places are complex, right and down from the middle, whose distance from a corner
+    is 1. The movement is found by the steps of Richardson and Lucy. Kernels are seen under a
+    Gaussian of one pixel, where the side is `FULL`.
+    """
+    size = kernels.shape[-1]
+    side = fast_length(3 * size // 2 + 14)
+    down, right = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)
+    turns = 1j * size / FULL * torch.arange(-TURN, TURN + 1, TURN_STEP)[:, None]
+
+    def shifts(at: np.ndarray) -> Tensor:
+        by = (turns * torch.from_numpy(at))[..., None, None]
+        phase = -2 * math.pi * (down * by.imag + right * by.real)
+        return torch.polar(torch.ones_like(phase), phase).to(torch.complex64)
+
+    deviation = max(0.5, size / FULL)
+    soft = torch.exp(-2 * (math.pi * deviation) ** 2 * (down.square() + right.square()))
+    there, parts = soft * shifts(places), (weights / weights.sum())[:, None, None]
+    spectra = soft * transfer_function(kernels, side, side)
+    seen = irfft2(spectra, s=(side, side)).clamp_min(0)
+    least = 1e-3 * seen.max()
+
+    def explained(values: Tensor) -> Tensor:
+        return irfft2((rfft2(values)[:, None] * there).sum(0), s=(side, side)).clamp_min(0)
+
+    def back(values: Tensor) -> Tensor:
+        spectrum = (rfft2(parts * values) * there.conj()).sum(1)
+        return irfft2(spectrum, s=(side, side)).clamp_min(0)
+
+    movement = back(seen)
+    for _ in range(FITTED):
+        movement = movement * back((seen + least) / (explained(movement) + least))
+        movement = movement / movement.sum() + 1e-12
+    spectrum = (rfft2(movement)[:, None] * shifts(others)).sum(0)
+    found = around_origin(spectrum, size, (side, side)).clamp_min(0)
+    found = found * (found >= 0.03 * found.amax((-2, -1), keepdim=True))
+    return recentred(found / found.sum((-2, -1), keepdim=True))
