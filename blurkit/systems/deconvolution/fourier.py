@@ -262,37 +262,43 @@ def cleaned(kernels: Tensor, floor: float, part: float, resting: bool = False) -
     half a pixel from the middle, unless centring moves a part of it over the border. One that
     becomes empty is replaced by no blur.
     """
-    from scipy import ndimage  # slow to import, and most photos do without
+    kernels = values = path = kernels.clamp_min(0)
+    if resting:
+        from scipy.ndimage import gaussian_filter  # slow to import, and most photos do without
 
-    results = kernels.clamp_min(0).cpu().numpy().copy()
-    for kernel in results:
-        values = path = kernel
-        if resting:
-            values, path = (ndimage.gaussian_filter(k, FAINT) for k in (kernel, off_peak(kernel)))
-        kernel[values < path.max() * floor] = 0
-        labels, count = ndimage.label(kernel, np.ones((3, 3)))
-        if count > 1:
-            sums = ndimage.sum_labels(kernel, labels, np.arange(1, count + 1))
-            whole = (off_peak(kernel) if resting else kernel).sum()
-            small = 1 + np.flatnonzero(sums < part * whole)
-            kernel[np.isin(labels, small)] = 0
-        middle = kernel.shape[0] // 2, kernel.shape[1] // 2
-        if kernel.sum() <= 0:
-            kernel[middle] = 1
-        kernel /= kernel.sum()
-        centre = ndimage.center_of_mass(kernel)
-        shift = [round(m - c) for m, c in zip(middle, centre, strict=True)]
-        kernel[:] = ndimage.shift(kernel, shift, order=0)  # what crosses a border is lost
-        kernel /= kernel.sum()
-    return torch.from_numpy(results).to(kernels)
+        every = [k.cpu().numpy() for k in (kernels, off_peak(kernels))]
+        soft = [gaussian_filter(k, (0, FAINT, FAINT)) for k in every]
+        values, path = (torch.from_numpy(k).to(kernels) for k in soft)
+    kept = kernels * (values >= floor * path.amax((-2, -1), keepdim=True))
+    if part:
+        labels = connected_parts(kept > 0).flatten(1)
+        sums = kept.new_zeros(labels.shape[0], labels.shape[1] + 1)
+        sums = sums.scatter_add(1, labels, kept.flatten(1))
+        whole = (off_peak(kept) if resting else kept).sum((-2, -1))[:, None]
+        kept = kept * (sums.gather(1, labels) >= part * whole).view_as(kept)
+    dot = padded(kept.new_ones(1, 1), kept.shape[-1])
+    kept = torch.where(kept.sum((-2, -1), keepdim=True) > 0, kept, dot)
+    kept = recentred(kept)
+    return kept / kept.sum((-2, -1), keepdim=True)
 
 
-def off_peak(kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel (h, w) without its largest value and what is next to it: where it moved."""
-    row, column = np.unravel_index(kernel.argmax(), kernel.shape)
-    path = kernel.copy()
-    path[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = 0
-    return path
+def connected_parts(mask: Tensor) -> Tensor:
+    """Return a number for each connected part, diagonals included, of masks (N, h, w), 0 outside.
+
+    The largest index of a part's pixels spreads over it, pixel by pixel.
+    """
+    numbers = torch.arange(1, mask[0].numel() + 1, device=mask.device).view(mask.shape[1:])
+    labels = numbers * mask.float()
+    while not torch.equal(labels, spread := F.max_pool2d(labels, 3, 1, 1) * mask):
+        labels = spread
+    return labels.long()
+
+
+def off_peak(kernels: Tensor) -> Tensor:
+    """Return kernels (N, h, w) without the largest value and what is next to it: where it moved."""
+    flat = kernels.flatten(1)
+    peak = torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1).view_as(kernels)
+    return kernels * (1 - F.max_pool2d(peak, 3, 1, 1))
 
 
 def resized_kernels(kernels: Tensor, size: int) -> Tensor:

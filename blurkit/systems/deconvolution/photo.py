@@ -370,7 +370,8 @@ class Deconvolution:
         of the whole photo show has to promise more in every part.
         """
         choice = self.choice
-        if np.median([off_peak(best.kernel.numpy()).sum() for best in found]) > 1 - RESTED:
+        paths = off_peak(torch.stack([best.kernel for best in found])).sum((1, 2))
+        if np.median(paths.numpy()) > 1 - RESTED:
             return found
         side, gamma, some = found[0].kernel.shape[-1], found[0].gamma, sampled(parts)
         kernel = padded(torch.ones(1, 1), side)
