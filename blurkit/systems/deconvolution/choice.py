@@ -145,14 +145,18 @@ class KernelSelection:
         return results
 
     def in_light(
-        self, photo: np.ndarray, found: Estimates, light: int, shared: Mapping[int, SharedKernel]
+        self,
+        photo: np.ndarray,
+        known: Estimates | None,
+        light: int,
+        shared: Mapping[int, SharedKernel],
     ) -> tuple[Estimates, SelectedKernel]:
         """Return the coarse kernels of a window for a gamma, and the best one in full size.
 
-        `found` are those for the first gamma, `shared` is as in `all_starts`. Only in full size,
-        and each from its own start, kernels tell gammas apart.
+        They are those `known`, or `all_starts`, for which `shared` is. Only in full size, and each
+        from its own start, kernels tell gammas apart.
         """
-        own = self.all_starts(photo, light, shared) if light else found
+        own = self.all_starts(photo, light, shared) if known is None else known
         return own, self.finished(photo, own, own.best, light)
 
     def light(self, promised: Sequence[Sequence[float]]) -> int:

@@ -172,12 +172,16 @@ class Deconvolution:
         of the gamma if that is known.
         """
         o, places = self.options, self.places(image)
-        usual = light or 0
+        usual, lights = light or 0, range(len(self.options.gammas)) if light is None else [light]
         if not places:
             return []
         cuts = [central_crop(place.cut(image), o.seen, o.seen) for place in places]
         alone = len(cuts) < ENOUGH or len({cut.shape for cut in cuts}) > 1
-        found = self._starts(cuts, usual, alone, watch)
+        own: list[Estimates] = []
+        if len(cuts) == 1:  # threads have time for all lights
+            own = self.choice.each(partial(self.choice.starts, cuts[0]), lights)
+            watch("estimate blur", 1, 1)
+        found = own[:1] or self._starts(cuts, usual, alone, watch)
         near = neighbours(places)
         known: Finished = {}
         shared: Mapping[int, SharedKernel] = {}
@@ -189,11 +193,11 @@ class Deconvolution:
         if not alone and all(self._sharp(found[n]) for n in promising(found, ENOUGH)):
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
-            shared = self._shared(cuts, found, range(len(o.gammas)) if light is None else [light])
+            shared = self._shared(cuts, found, lights)
             join = partial(self.choice.joined, kernel=shared[usual], light=usual, bonus=SHARED)
             found = self.choice.each(join, cuts, found)
         if light is None:
-            found, light, known = self._in_light(cuts, found, shared, watch)
+            found, light, known = self._in_light(cuts, found, shared, watch, own=own)
         if borrowed := lent(found, bool(shared)):
             join = partial(self.choice.joined, kernel=borrowed, light=light)
             found = self.choice.each(join, cuts, found)
@@ -270,15 +274,18 @@ class Deconvolution:
         shared: Mapping[int, SharedKernel],
         watch: Watch = unwatched,
         sampled: int = SAMPLED,
+        own: Sequence[Estimates] = (),
     ) -> tuple[list[Estimates], int, Finished]:
         """Return the estimates of a photo's parts in its light, and the index of that gamma.
 
-        `found` are those for the usual gamma; the `sampled` ones that promise most determine it.
-        What was finished for that is the third result.
+        `found` are those for the usual gamma; the `sampled` ones that promise most determine it. If
+        there is but one part, its `own` may be known for every gamma. What was finished is the
+        third result.
         """
         best, lights = promising(found, sampled), range(len(self.options.gammas))
         each = [*product(best, lights)]
-        inputs = zip(*((parts[n], found[n], light) for n, light in each), strict=True)
+        usual = [None if light else found[n] for n, light in each]
+        inputs = [parts[n] for n, _ in each], own or usual, [light for _, light in each]
 
         def watched(stage: str, done: int, total: int) -> None:
             if done % len(lights) == 0:
@@ -296,8 +303,8 @@ class Deconvolution:
             if shared:
                 join = partial(self.choice.joined, kernel=shared[light], light=light, bonus=SHARED)
                 again = self.choice.each(join, rest, again)
-            own = {n: known[n][0] for n in best} | dict(zip(left, again, strict=True))
-            found = [own[n] for n in range(len(parts))]
+            made = {n: known[n][0] for n in best} | dict(zip(left, again, strict=True))
+            found = [made[n] for n in range(len(parts))]
         return found, light, {(n, e.best): end for n, (e, end) in known.items()}
 
     def _shared(

@@ -38,8 +38,10 @@ def test_photos_tell_together_in_which_light_they_were_blurred(
     undo: NonBlindDeconvolution, light: float
 ) -> None:
     choice = selection(undo)
-    found = [(window, choice.starts(window, 0)) for window in windows(light)]
-    ends = [[choice.in_light(*each, number, {})[1] for number in (0, 1)] for each in found]
+    ends = [
+        [choice.in_light(window, None, number, {})[1] for number in (0, 1)]
+        for window in windows(light)
+    ]
     assert all([end.gamma for end in each] == [2.2, 1.0] for each in ends)
     assert choice.o.gammas[choice.light([[end.gain for end in each] for each in ends])] == light
 
@@ -67,9 +69,8 @@ def test_windows_tell_light_by_what_they_share(undo: NonBlindDeconvolution, ligh
     choice = selection(undo)
     parts = [taken(scene, shake(3, 21), 0.004, light) for scene in bars(8)]
     shared = {number: choice.shared(parts, number) for number in (0, 1)}
-    found = [(part, choice.all_starts(part, 0, shared)) for part in parts]
     usual, other = (
-        np.mean([choice.in_light(*each, number, shared)[1].gain for each in found])
+        np.mean([choice.in_light(part, None, number, shared)[1].gain for part in parts])
         for number in (0, 1)
     )
     assert (usual - other if light == 2.2 else other - usual) > 0.04
