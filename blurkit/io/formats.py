@@ -226,10 +226,9 @@ def written_suffix(suffix: str) -> str:
     return BY_SUFFIX[suffix].becomes if suffix in BY_SUFFIX else ".png"
 
 
-def shown_suffixes(written: bool = False) -> str:
-    """Return the first suffix of every format that is read, or of those that are also written."""
-    kinds = [kind for kind in FORMATS if kind.present and (kind.write or not written)]
-    return " ".join(kind.suffixes[0] for kind in kinds)
+def shown_suffixes() -> str:
+    """Return the first suffix of every format that is written."""
+    return " ".join(kind.suffixes[0] for kind in FORMATS if kind.present and kind.write)
 
 
 def is_image(path: Path) -> bool:

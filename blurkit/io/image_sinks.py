@@ -53,7 +53,7 @@ class FileOptions:
             return None
         suffix = f".{self.format.lower().removeprefix('.')}"
         if suffix not in formats.WRITTEN_SUFFIXES:
-            known = formats.shown_suffixes(written=True).replace(".", "")
+            known = formats.shown_suffixes().replace(".", "")
             raise UsageError(f"--format {self.format}: use one of {known}")
         return suffix
 

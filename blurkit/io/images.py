@@ -205,7 +205,7 @@ def _in_range(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _check_suffix(where: str, suffix: str) -> None:
     if suffix.lower() not in WRITTEN_SUFFIXES:
-        known = shown_suffixes(written=True)
+        known = shown_suffixes()
         raise BlurkitError(f"{where}: unknown image suffix {suffix!r}; use one of {known}")
 
 
