@@ -1,6 +1,5 @@
 """OpenCV, an optional dependency (`pip install 'blurkit[align]'`), for the modules that need it."""
 
-from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -16,18 +15,10 @@ def opencv(purpose: str) -> ModuleType:
         raise BlurkitError(
             f"{purpose} needs OpenCV, which is not installed: pip install 'blurkit[align]'"
         ) from error
-    _use_one_thread(cv2)
-    return cv2
-
-
-@lru_cache(maxsize=1)
-def _use_one_thread(cv2: ModuleType) -> None:
-    """Keep OpenCV from starting threads; this runs once, before any process is forked.
-
-    The results of its optical flow depend on their number, and a forked process would wait forever
-    for threads that exist only in its parent.
-    """
+    # The results of its optical flow depend on the number of threads, and a forked process would
+    # wait forever for threads that exist only in its parent.
     cv2.setNumThreads(1)
+    return cv2
 
 
 def gray(cv2: ModuleType, image: np.ndarray) -> np.ndarray:
