@@ -14,7 +14,7 @@ import PIL.Image as Pillow
 import xxhash
 
 from blurkit.errors import BlurkitError
-from blurkit.io.films import shown_frames
+from blurkit.io.films import rgb, shown_frames
 from blurkit.io.paths import REPORT_PICTURES
 from blurkit.io.records import Image, Record, to_float
 from blurkit.io.writing import refuse_existing, refuse_unwritable, replacing
@@ -96,11 +96,9 @@ class ReportFolder:
 
     def _write(self, image: Image, longest: int) -> str:
         """Write a picture once, and return its path in the folder."""
-        small = shrunk_to(eight_bit(image), longest)
-        colour = np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small
-        file = io.BytesIO()
+        small, file = rgb(shrunk_to(eight_bit(image), longest)), io.BytesIO()
         # 1280x720 pixels take about 150 KB.
-        Pillow.fromarray(colour).save(file, "WEBP", quality=88, method=2)
+        Pillow.fromarray(small).save(file, "WEBP", quality=88, method=2)
         name = f"{REPORT_PICTURES}/{xxhash.xxh3_64_hexdigest(file.getvalue())}.webp"
         if not (self.folder / name).exists():
             with replacing(self.folder / name) as partial:
