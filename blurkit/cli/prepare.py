@@ -325,6 +325,7 @@ def _open(
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard
     from blurkit.io.sinks import ShardFolder, ShardSink
+    from blurkit.io.streams import ShardWriter
 
     output, path = options.output, Path(options.output)
     compression = "gzip" if options.compress else None
@@ -334,6 +335,6 @@ def _open(
     if options.resume:
         raise UsageError("--resume requires a folder of shards as output")
     if is_shard(path):
-        return ShardSink(path, options.force, compression)
+        return ShardSink(ShardWriter(path, options.force, compression))
     files = FileOptions(options.force, warn=say_warning)
     return open_sink(output, ("blur", "sharp"), "prepared", files)

@@ -16,8 +16,8 @@ from blurkit.io.images import encode_image, write_image
 from blurkit.io.paths import comparison_path, composed, is_folder
 from blurkit.io.records import Image, Record, safe_name
 from blurkit.io.shards import SHARD_SUFFIXES, is_shard
-from blurkit.io.sinks import ShardSink, Sink, StreamSink, source_change
-from blurkit.io.streams import standard_output
+from blurkit.io.sinks import ResumedShard, ShardSink, Sink, StreamSink, source_change
+from blurkit.io.streams import ShardWriter, standard_output
 from blurkit.io.writing import last_change, refuse_existing, refuse_unwritable, tidy
 
 
@@ -342,7 +342,7 @@ def open_sink(
     if output == "-":
         return StreamSink(standard_output())
     if is_shard(path):
-        return ShardSink(path, options.force, resume=options.resume)
+        return ShardSink(ResumedShard(path) if options.resume else ShardWriter(path, options.force))
     shards = " ".join(sorted(SHARD_SUFFIXES))
     kinds = f"an image, a film, a folder (end it with /), a shard ({shards}) or -"
     reason = formats.why_unread(path.suffix.lower())

@@ -94,15 +94,11 @@ class StreamSink(Sink):
 
 
 class ShardSink(Sink):
-    """Writes all records to one shard; with `resume`, after those that it or an earlier run has."""
+    """Writes all records to one shard."""
 
-    def __init__(
-        self, path: Path, force: bool = False, compression: str | None = None, resume: bool = False
-    ) -> None:
+    def __init__(self, writer: "ShardWriter | ResumedShard") -> None:
         super().__init__()
-        self._writer: ShardWriter | ResumedShard = (
-            ResumedShard(path, compression) if resume else ShardWriter(path, force, compression)
-        )
+        self._writer = writer
 
     def is_done(self, record: Record) -> bool:
         """Return whether the shard to resume has a record of this name, newer than its source."""
@@ -282,9 +278,8 @@ class ResumedShard:
     the stream is damaged or cannot be written, or if another process writes it.
     """
 
-    def __init__(self, path: Path, compression: str | None = None) -> None:
-        self.path, self._compression = path, compression
-        self._unfinished = unfinished_stream(path)
+    def __init__(self, path: Path) -> None:
+        self.path, self._unfinished = path, unfinished_stream(path)
         self._stack = ExitStack()
         with writing.writing_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -312,7 +307,7 @@ class ResumedShard:
         """Write the old and the new records to the shard. Raises BlurkitError if that fails."""
         with self._stack:
             if self._stream.seek(0, 2):
-                with ShardWriter(self.path, True, self._compression) as writer:
+                with ShardWriter(self.path, force=True) as writer:
                     for record in self._old():
                         if record.name not in self._again.union(self._stopped):
                             writer.write(record)
