@@ -59,21 +59,27 @@ def make_video(
 ) -> Path:
     """Write a video; `tags` are the colour space, range, primaries and transfer function.
 
-    `options` are those of the container, `encoder` those of the encoder.
+    Frames are RGB, or flat planes of the format `pixels`, which is then 4:2:0. `options` are those
+    of the container, `encoder` those of the encoder.
     """
     frames = pictures() if frames is None else frames
-    height, width = frames[0].shape[:2]
+    kind, (height, width) = "rgb24", frames[0].shape[:2]
+    if frames[0].ndim == 2:
+        kind, height = pixels, height * 2 // 3
     with scheduling_kept(), av.open(str(path), "w", options=options or {}) as film:
         film.metadata["title"] = "A Film"
         video: Any = film.add_stream(codec, rate=25, options={"crf": "10"} | (encoder or {}))
         video.width, video.height, video.pix_fmt = width, height, pixels
         video.codec_context.time_base = TICK
-        _tag(video.codec_context, tags)
+        if tags is not None:
+            context = video.codec_context
+            context.colorspace, context.color_range = tags[:2]
+            context.color_primaries, context.color_trc = tags[2:]
         if rotation is not None:
             video.set_display_rotation(rotation)
         track: Any = film.add_stream(sound, rate=48000, layout="mono") if audio else None
-        for number, rgb in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pixels)
+        for number, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format=kind).reformat(format=pixels)
             frame.pts, frame.time_base = (times or range(len(frames)))[number], TICK
             film.mux(video.encode(frame))
         film.mux(video.encode(None))
@@ -82,25 +88,11 @@ def make_video(
     return path
 
 
-def _tag(context: Any, tags: tuple[int, ...] | None) -> None:
-    if tags is not None:
-        context.colorspace, context.color_range = tags[:2]
-        context.color_primaries, context.color_trc = tags[2:]
-
-
-def make_flat(
-    path: Path, yuv: np.ndarray, height: int, tags: tuple[int, ...] | None, count: int = 1
-) -> None:
+def make_flat(path: Path, yuv: np.ndarray, height: int, tags: Any, count: int = 1) -> None:
     """Write a video whose frames have one colour, of 8 or of 10 bits."""
     kind = "yuv420p10le" if yuv.dtype == np.uint16 else "yuv420p"
     flat = np.repeat(np.repeat(yuv, [height, height // 4, height // 4])[:, None], 64, axis=1)
-    with av.open(str(path), "w") as film:
-        video: Any = film.add_stream("libx264", rate=25, options={"crf": "1"})
-        video.width, video.height, video.pix_fmt = 64, height, kind
-        _tag(video.codec_context, tags)
-        for _ in range(count):
-            film.mux(video.encode(av.VideoFrame.from_ndarray(flat, format=kind)))
-        film.mux(video.encode(None))
+    make_video(path, [flat] * count, pixels=kind, tags=tags, audio=False, encoder={"crf": "1"})
 
 
 def _write_sound(film: Any, track: Any, frames: int) -> None:
@@ -255,10 +247,9 @@ def shown_animation(path: Path) -> tuple[list[Any], Any, list[np.ndarray]]:
         return durations, image.info.get("loop"), frames
 
 
-def make_pages(path: Path, dtype: Any = np.uint16) -> list[np.ndarray]:
+def make_pages(path: Path) -> list[np.ndarray]:
     """Write a TIFF file of four pages of several sizes, one of them grey; return its pages."""
-    top = np.iinfo(dtype).max // 255
-    pages = [PHOTO[:20, : 30 + n].astype(dtype) * top for n in range(4)]
+    pages = [PHOTO[:20, : 30 + n].astype(np.uint16) * 257 for n in range(4)]
     pages[2] = pages[2][:, :, 0]
     with tifffile.TiffWriter(path) as file:
         for page in pages:
