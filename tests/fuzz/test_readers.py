@@ -54,7 +54,8 @@ from blurkit.version import STATE_VERSION
 from tests.io.films import make_animation, make_pages, make_video
 from tests.io.films import pictures as pictures_of
 from tests.io.scenes import exif
-from tests.io.test_carried import FILM, deep_avif, multi
+from tests.io.test_carried import FILM, FLOAT, PQ, deep_avif, multi, pfm
+from tests.io.test_formats import write_raw
 from tests.torture.damage import EXTREMES, records, small_checkpoint
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", 0))
@@ -91,22 +92,12 @@ def pillow(kind: str, mode: str = "RGB", **options: Any) -> Write:
     return lambda path: PIL.Image.fromarray(PHOTO).convert(mode).save(path, kind, **options)
 
 
-def several(path: Path) -> None:
-    """A JPEG with a gain map that a list of pictures names, and a film behind it."""
-    path.write_bytes(multi(b"<x hdrgm:Version='1.0'/>") + FILM)
-
-
 def holding(data: bytes) -> Write:
     return lambda path: path.write_bytes(data)
 
 
-def tiff(**options: Any) -> Write:
-    return lambda path: tifffile.imwrite(path, PHOTO, photometric="rgb", **options)
-
-
-def planes(path: Path) -> None:
-    pixels, options = np.moveaxis(PHOTO, -1, 0), {"planarconfig": "separate", "compression": "lzw"}
-    tifffile.imwrite(path, pixels, photometric="rgb", **options)
+def tiff(pixels: np.ndarray = PHOTO, **options: Any) -> Write:
+    return lambda path: tifffile.imwrite(path, pixels, photometric="rgb", **options)
 
 
 def stack(path: Path) -> None:
@@ -114,21 +105,6 @@ def stack(path: Path) -> None:
     described = {"description": "ImageJ=1.54f\nimages=3\n", "metadata": None}
     tifffile.imwrite(path, PHOTO[..., 0], photometric="minisblack", **described)
     path.write_bytes(path.read_bytes() + PHOTO[..., 1:].tobytes())
-
-
-def raw(path: Path) -> None:
-    """A photo of a sensor, as LibRaw reads it."""
-    stated: list[tuple[int, str, int, Any]] = [
-        *((50706, "B", 4, (1, 4, 0, 0)), (33421, "H", 2, (2, 2)), (33422, "B", 4, (0, 1, 1, 2))),
-        *((50721, "2i", 9, (1, 1, 0, 1, 0, 1) * 3), (50778, "H", 1, 21)),
-    ]
-    tags, pixels = [(*tag, True) for tag in stated], np.tile(PHOTO[..., 0], (3, 3))
-    options = {"photometric": 32803, "extratags": tags, "metadata": None}
-    tifffile.imwrite(path, pixels.astype(np.uint16) * 16, **options)
-
-
-def pfm(path: Path) -> None:
-    path.write_bytes(b"PF\n30 24\n-1.0\n" + (PHOTO / 255).astype("<f4").tobytes())
 
 
 def deep_video(path: Path) -> None:
@@ -225,19 +201,23 @@ READERS: dict[str, tuple[Write, Callable[[Path], object]]] = {
     },
     "lossless.webp": (pillow("WEBP", lossless=True), pictures),
     "a.heic": (image(".heic"), pictures),
-    "hdr.avif": (lambda path: path.write_bytes(deep_avif((9, 16, 9, 1))), pictures),
-    "several.jpg": (several, pictures),
+    "hdr.avif": (holding(deep_avif(PQ)), pictures),
+    # with a gain map that a list of pictures names, and a film behind it
+    "several.jpg": (holding(multi(b"<x hdrgm:Version='1.0'/>") + FILM), pictures),
     "cmyk.jpg": (pillow("JPEG", "CMYK"), pictures),
     "progressive.jpg": (pillow("JPEG", progressive=True), pictures),
     "palette.png": (pillow("PNG", "P"), pictures),
     "bit.png": (pillow("PNG", "1"), pictures),
     "one.gif": (pillow("GIF"), pictures),
-    "a.pfm": (pfm, pictures),
+    "a.pfm": (holding(pfm(FLOAT)), pictures),
     "fax.tif": (pillow("TIFF", "1", compression="group4"), pictures),
     "tiles.tif": (tiff(tile=(16, 16), compression="zlib"), pictures),
-    "planes.tif": (planes, pictures),
+    "planes.tif": (
+        tiff(np.moveaxis(PHOTO, -1, 0), planarconfig="separate", compression="lzw"),
+        pictures,
+    ),
     "jpeg.tif": (tiff(compression="jpeg"), pictures),
-    "raw.dng": (raw, pictures),
+    "raw.dng": (lambda path: write_raw(path, np.tile(PHOTO, (3, 3, 1))), pictures),
     "pages.tif": (make_pages, pictures),
     "stack.tif": (stack, pictures),
     **{
