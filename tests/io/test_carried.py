@@ -22,7 +22,7 @@ from blurkit.io.codecs.camera import raw_metadata
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
 from blurkit.io.images import Picture, read_image, write_image
 from tests.io.films import copy
-from tests.io.test_formats import DECODERS, opened, write_raw
+from tests.io.test_formats import DECODERS, exif_block, opened, write_raw
 from tests.shared import ROOT
 
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[60:140, 200:296])
@@ -346,13 +346,7 @@ def stored(path: Path) -> np.ndarray:
 
 def tags(path: Path) -> PIL.Image.Exif:
     """The EXIF tags of a file, by Pillow; where it does not know the container, from the bytes."""
-    if path.suffix not in (".jxl", ".jp2"):
-        return opened(path).getexif()
-    data, block = path.read_bytes(), PIL.Image.Exif()
-    start = max(data.rfind(b"MM\0*"), data.rfind(b"II*\0"))
-    assert data[:start].endswith((b"Exif\0\0\0\0", b"JpgTiffExif->JP2"))
-    block.load(b"Exif\0\0" + data[start:])
-    return block
+    return exif_block(path) if path.suffix in (".jxl", ".jp2") else opened(path).getexif()
 
 
 def info(path: Path) -> dict[str, object]:
