@@ -147,7 +147,7 @@ def test_the_line_says_what_to_install() -> None:
 
 def test_formats_that_are_not_written_become_others(checkpoint: Path) -> None:
     pytest.importorskip("rawpy")
-    from tests.io.test_formats import write_raw
+    from tests.io.test_images import write_raw
 
     write_raw(Path("raw.dng"), photo(0, 64, 64))
     PIL.Image.fromarray(photo(0)).save("still.gif")

@@ -55,7 +55,7 @@ from tests.io.films import make_animation, make_pages, make_video
 from tests.io.films import pictures as pictures_of
 from tests.io.scenes import exif
 from tests.io.test_carried import FILM, FLOAT, PQ, deep_avif, multi, pfm
-from tests.io.test_formats import write_raw
+from tests.io.test_images import write_raw
 from tests.torture.damage import EXTREMES, records, small_checkpoint
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", 0))

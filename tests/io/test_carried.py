@@ -22,7 +22,7 @@ from blurkit.io.codecs.camera import raw_metadata
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
 from blurkit.io.images import Picture, read_image, write_image
 from tests.io.films import copy
-from tests.io.test_formats import DECODERS, exif_block, opened, write_raw
+from tests.io.test_images import DECODERS, error, exif_block, opened, write_raw
 from tests.shared import ROOT
 
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[60:140, 200:296])
@@ -364,10 +364,6 @@ def second(path: Path) -> np.ndarray:
     image = PIL.Image.open(path)
     image.seek(1)
     return np.asarray(image)
-
-
-def error(first: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(first.astype(float) - other).mean())
 
 
 def has(*texts: bytes) -> Callable[[Path], bool]:

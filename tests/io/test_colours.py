@@ -30,7 +30,6 @@ from tests.io.test_carried import (
     codes,
     copied,
     deep_avif,
-    error,
     heic,
     jp2,
     multi,
@@ -40,7 +39,7 @@ from tests.io.test_carried import (
     stored,
     tiff,
 )
-from tests.io.test_formats import cmyk_profile, opened
+from tests.io.test_images import cmyk_profile, error, opened
 
 COLOURS = np.zeros((256, 3), np.uint16)
 COLOURS[:64] = np.reshape(INDEXED.getpalette()[: 3 * 64], (-1, 3))

@@ -19,7 +19,8 @@ from blurkit.errors import BlurkitError
 from blurkit.io.codecs.jpeg import box
 from blurkit.io.images import encode_image, read_image, write_image
 from tests.cli.command import assert_failed, shell
-from tests.io.scenes import SRGB, deep, exif
+from tests.io.scenes import deep
+from tests.io.test_images import held
 from tests.shared import shared_folder
 
 PHOTO = skimage.data.astronaut()[60:124, 200:296]
@@ -64,9 +65,7 @@ def written(folder: Path, suffix: str) -> Path:
         pytest.importorskip("pillow_heif")
     path = folder / f"whole{suffix}"
     alpha = PHOTO[:, :, :1] if suffix in NEW else None
-    blocks = {"exif": exif(6), "icc_profile": SRGB}
-    attrs = {name: np.frombuffer(block, np.uint8) for name, block in blocks.items()}
-    write_image(path, deep(PHOTO) if suffix == "16.png" else PHOTO, alpha, attrs)
+    write_image(path, deep(PHOTO) if suffix == "16.png" else PHOTO, alpha, held(6))
     return path
 
 
