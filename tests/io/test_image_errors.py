@@ -205,13 +205,22 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
+def retagged(data: bytes, **values: int) -> bytes:
+    """A TIFF in which some tags have other values."""
+    changed = bytearray(data)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        for name, value in values.items():
+            place = file.pages[0].tags[name].offset + 2  # of type, count and value
+            struct.pack_into("<HII", changed, place, 4, 1, value)
+    return bytes(changed)
+
+
 def fax(width: int, height: int) -> bytes:
     """A bilevel TIFF of 132 bytes, compressed like a fax; its decoder fills up with white."""
     data = tiff(width, height)
-    data = data[:8] + b"\xff" * 16 + data[24:]
-    for tag, value, other in ((258, 8, 1), (259, 1, 4), (262, 2, 0), (277, 3, 1)):
-        data = data.replace(*(struct.pack("<HHII", tag, 4, 1, v) for v in (value, other)))
-    return data
+    stated = {"BitsPerSample": 1, "Compression": 4, "SamplesPerPixel": 1}
+    data = retagged(data, PhotometricInterpretation=0, **stated)
+    return data[:8] + b"\xff" * 16 + data[24:]
 
 
 def wordy() -> bytes:
@@ -225,26 +234,14 @@ def tiles(side: int) -> bytes:
     """A deflated TIFF of 20x30 pixels in one tile that claims to be larger."""
     pixels = np.zeros((20, 30), np.uint8)
     tifffile.imwrite(file := io.BytesIO(), pixels, tile=(32, 32), compression="zlib")
-    data = file.getvalue()
-    for tag in (322, 323):
-        old = struct.pack("<HHII", tag, 3, 1, 32), struct.pack("<HHII", tag, 4, 1, 32)
-        (found,) = (entry for entry in old if entry in data)
-        data = data.replace(found, struct.pack("<HHII", tag, 4, 1, side))
-    return data
+    return retagged(file.getvalue(), TileWidth=side, TileLength=side)
 
 
 def bilevel() -> bytes:
     """A TIFF of 5 million rows of one bit, all but the first of them missing JPEGs."""
-    file = io.BytesIO()
-    tifffile.imwrite(file, np.zeros((64, 48), np.uint8), compression="jpeg", rowsperstrip=64)
-    data = file.getvalue()
-    file.seek(0)
-    with tifffile.TiffFile(file) as written:
-        tags = written.pages[0].tags
-        for tag, value in ((257, 5_000_000), (258, 1)):
-            place = tags[tag].offset + 2  # of type, count and value
-            data = data[:place] + struct.pack("<HII", 4, 1, value) + data[place + 10 :]
-    return data
+    pixels, file = np.zeros((64, 48), np.uint8), io.BytesIO()
+    tifffile.imwrite(file, pixels, compression="jpeg", rowsperstrip=64)
+    return retagged(file.getvalue(), ImageLength=5_000_000, BitsPerSample=1)
 
 
 def embedded(side: int) -> bytes:
