@@ -56,6 +56,7 @@ def make_video(
     options: dict[str, str] | None = None,
     encoder: dict[str, str] | None = None,
     sound: str = "aac",
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write a video; `tags` are the colour space, range, primaries and transfer function.
 
@@ -67,7 +68,7 @@ def make_video(
     if frames[0].ndim == 2:
         kind, height = pixels, height * 2 // 3
     with scheduling_kept(), av.open(str(path), "w", options=options or {}) as film:
-        film.metadata["title"] = "A Film"
+        film.metadata.update(metadata or {"title": "A Film"})
         video: Any = film.add_stream(codec, rate=25, options={"crf": "10"} | (encoder or {}))
         video.width, video.height, video.pix_fmt = width, height, pixels
         video.codec_context.time_base = TICK
