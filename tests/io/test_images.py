@@ -14,6 +14,7 @@ import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
 import pytest
+import skimage.color
 import skimage.data
 import tifffile
 
@@ -280,17 +281,10 @@ def cmyk_profile() -> bytes:
     c, m, y, k = np.meshgrid(grid, grid, grid, grid, indexing="ij")
     light = np.stack([(1 - ink) * (1 - k) for ink in (c, m, y)], axis=-1) ** 2
     matrix = np.array([[0.436, 0.385, 0.143], [0.222, 0.717, 0.061], [0.014, 0.097, 0.714]])
-    xyz = light @ matrix.T
-    f = np.cbrt(xyz / [0.9642, 1.0, 0.8249])
-    lab = np.stack(
-        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
-    )
-    scaled = np.stack([lab[..., 0] / 100, (lab[..., 1] + 128) / 255, (lab[..., 2] + 128) / 255], -1)
-    values = np.clip(scaled * 255, 0, 255).round().astype(np.uint8).tobytes()
-    identity = np.eye(3).astype(">i4") * 65536
-    ramp = bytes(range(256))
-    table = struct.pack(">4s4xBBBx", b"mft1", 4, 3, 3) + identity.astype(">i4").tobytes()
-    table += ramp * 4 + values + ramp * 3
+    lab = skimage.color.xyz2lab(light @ matrix.T, "D50") * [2.55, 1, 1] + [0, 128, 128]
+    values, ramp = lab.clip(0, 255).round().astype(np.uint8).tobytes(), bytes(range(256))
+    identity = (np.eye(3) * 65536).astype(">i4").tobytes()
+    table = struct.pack(">4s4xBBBx", b"mft1", 4, 3, 3) + identity + ramp * 4 + values + ramp * 3
     table += bytes(-len(table) % 4)
     start = 128 + 4 + 12
     header = struct.pack(
@@ -453,8 +447,12 @@ def test_tables_of_other_colours_are_not_used(tmp_path: Path) -> None:
 # ---- RAW ----------------------------------------------------------------------------------------
 
 
-def write_raw(path: Path, scene: np.ndarray, neutral: tuple[float, ...] = (0.5, 1, 0.7)) -> None:
-    """A DNG file: the light of a scene (H, W, 3) behind a Bayer filter, as a camera stores it."""
+def write_raw(path: Path, scene: np.ndarray, *more: tuple[int, Any, int, Any]) -> None:
+    """A DNG file: the light of a scene (H, W, 3) behind a Bayer filter, as a camera stores it.
+
+    It has `more` tags: their numbers, and the types, numbers and bytes of their values.
+    """
+    neutral = (0.5, 1, 0.7)
     light = np.where(scene <= 10, scene / 255 / 12.92, ((scene / 255 + 0.055) / 1.055) ** 2.4)
     mosaic = np.zeros(scene.shape[:2])
     for channel, (row, column) in ((0, (0, 0)), (1, (0, 1)), (1, (1, 0)), (2, (1, 1))):
@@ -463,18 +461,19 @@ def write_raw(path: Path, scene: np.ndarray, neutral: tuple[float, ...] = (0.5, 
     xyz = [32405, -15371, -4985, -9693, 18760, 416, 556, -2040, 10572]  # of linear sRGB
     ratios = tuple(number for value in neutral for number in (round(value * 10000), 10000))
     tags = [
-        (33421, "H", 2, (2, 2), True),
-        (33422, "B", 4, (0, 1, 1, 2), True),
-        (50706, "B", 4, (1, 4, 0, 0), True),
-        (50708, "s", 0, "test", True),
-        (50714, "H", 1, 0, True),
-        (50717, "H", 1, 16383, True),
-        (50721, "2i", 9, tuple(n for value in xyz for n in (value, 10000)), True),
-        (50728, "2I", 3, ratios, True),
-        (50778, "H", 1, 21, True),
-        (274, "H", 1, 6, True),
+        (33421, "H", 2, (2, 2)),
+        (33422, "B", 4, (0, 1, 1, 2)),
+        (50706, "B", 4, (1, 4, 0, 0)),
+        (50708, "s", 0, "test"),
+        (50714, "H", 1, 0),
+        (50717, "H", 1, 16383),
+        (50721, "2i", 9, tuple(n for value in xyz for n in (value, 10000))),
+        (50728, "2I", 3, ratios),
+        (50778, "H", 1, 21),
+        (274, "H", 1, 6),
     ]
-    tifffile.imwrite(path, values, photometric=32803, extratags=tags, metadata=None)
+    own = [(*tag, True) for tag in (*tags, *more)]
+    tifffile.imwrite(path, values, photometric=32803, extratags=own, metadata=None)
 
 
 @pytest.mark.parametrize("suffix", [".dng", ".NEF"])
