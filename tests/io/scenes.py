@@ -1,7 +1,8 @@
 """Records of real photos in every depth, with every kind of attribute."""
 
 import struct
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import h5py
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
+import pytest
 import skimage.data
 import xxhash
 
+from blurkit.errors import BlurkitError
 from blurkit.io.records import Record
 from blurkit.io.streams import ShardWriter
 
@@ -91,6 +94,16 @@ def assert_all_same(first: Iterable[Record], second: Iterable[Record]) -> None:
     """The same of as many records, in their order."""
     for one, other in zip(first, second, strict=True):
         assert_same(one, other)
+
+
+def refusal(call: Callable[..., object], path: Path, *arguments: object) -> str:
+    """Why a call fails for a file: one line that begins with the file's name, and no warning."""
+    with pytest.raises(BlurkitError) as caught, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(path, *arguments)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message.removeprefix(f"{path}: ")
 
 
 def write_shard(path: Path, records: Iterable[Record], compression: str | None = None) -> Path:

@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import re
-import warnings
 from argparse import Namespace
 from collections import OrderedDict
 from functools import reduce
@@ -25,6 +24,7 @@ from blurkit.io.checkpoints import (
     save_checkpoint,
     with_checksums,
 )
+from tests.io.scenes import refusal
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.ones(2), "n": torch.tensor(3)}
 
@@ -36,16 +36,6 @@ def example() -> Checkpoint:
     }
     configuration = {"crop": 256, "rate": 1e-4, "name": "ä", "list": [1, 2], "none": None}
     return Checkpoint(networks, "msdi", configuration, {"command": "blurkit train", "psnr": 31.5})
-
-
-def refusal(path: Path) -> str:
-    """Why a file is no checkpoint: one line that begins with its name, and no warning."""
-    with pytest.raises(BlurkitError) as caught, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_checkpoint(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ") and "\n" not in message
-    return message.removeprefix(f"{path}: ")
 
 
 @pytest.mark.parametrize("name", ["a.pt", "new/folder/a.pth", "a.safetensors", "a.ckpt"])
@@ -154,7 +144,9 @@ def test_code_is_refused_and_not_run(tmp_path: Path, place: str, form: str | int
         path.write_bytes(pickle.dumps(content, form))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form != "legacy")
-    assert refusal(path).startswith("refused, its pickle would run code; ask its author")
+    assert refusal(load_checkpoint, path).startswith(
+        "refused, its pickle would run code; ask its author"
+    )
     assert not marker.exists()
     pickle.loads(pickle.dumps(evil))  # the trap itself works
     assert marker.exists()
@@ -181,14 +173,14 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     junk += [rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(50)]
     for data in junk:
         path.write_bytes(data)
-        told = refusal(path)
+        told = refusal(load_checkpoint, path)
         assert re.search("not a checkpoint|damaged|holds no network weights", told), (data, told)
         assert "run code" not in told
     path.write_bytes(b"")
-    assert refusal(path) == "is empty (0 bytes)"
-    assert refusal(tmp_path / "missing.pt") == "no such checkpoint"
-    assert refusal(tmp_path) == "is a folder, not a checkpoint"
-    assert refusal(path / "below.pt").startswith("cannot be read")
+    assert refusal(load_checkpoint, path) == "is empty (0 bytes)"
+    assert refusal(load_checkpoint, tmp_path / "missing.pt") == "no such checkpoint"
+    assert refusal(load_checkpoint, tmp_path) == "is a folder, not a checkpoint"
+    assert refusal(load_checkpoint, path / "below.pt").startswith("cannot be read")
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
@@ -197,7 +189,7 @@ def test_truncated_checkpoints(tmp_path: Path, name: str) -> None:
     data = (tmp_path / name).read_bytes()
     for size in (1, 7, 8, 9, 40, len(data) // 2, len(data) - 1):
         (tmp_path / name).write_bytes(data[:size])
-        assert re.search("damaged|not a checkpoint", refusal(tmp_path / name))
+        assert re.search("damaged|not a checkpoint", refusal(load_checkpoint, tmp_path / name))
 
 
 def summed(**content: Any) -> dict[str, Any]:
@@ -233,20 +225,20 @@ ENDLESS = torch.zeros(1).expand(10**6, 10**6)
 )
 def test_files_without_weights(tmp_path: Path, content: Any, expected: str) -> None:
     torch.save(content, tmp_path / "a.pt")
-    assert re.search(expected, refusal(tmp_path / "a.pt"))
+    assert re.search(expected, refusal(load_checkpoint, tmp_path / "a.pt"))
 
 
 def test_safetensors_without_weights(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({}, path)
-    assert "holds no network weights" in refusal(path)
+    assert "holds no network weights" in refusal(load_checkpoint, path)
     for about, expected in (
         ('{"version": 7}', "version 7"),
         ("[1]", "damaged, what it says of itself"),
         ("{broken", "damaged safetensors"),
     ):
         save_file({"encoder/a": torch.zeros(1)}, path, metadata={CHECKPOINT_FORMAT: about})
-        assert expected in refusal(path)
+        assert expected in refusal(load_checkpoint, path)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(small_disk: Path) -> None:

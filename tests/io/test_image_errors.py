@@ -3,7 +3,6 @@
 import io
 import resource
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,26 +18,12 @@ from blurkit.errors import BlurkitError
 from blurkit.io.codecs.jpeg import box
 from blurkit.io.images import encode_image, read_image, write_image
 from tests.cli.command import assert_failed, shell
-from tests.io.scenes import deep
+from tests.io.scenes import deep, refusal
 from tests.io.test_images import held
 from tests.shared import shared_folder
 
 PHOTO = skimage.data.astronaut()[60:124, 200:296]
 NOISE = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
-
-
-def reason(path: Path, action: Callable[[], object]) -> str:
-    """Why `action` fails, after checking that the message is one line that begins with the file."""
-    with pytest.raises(BlurkitError) as caught, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        action()
-    message = str(caught.value)
-    assert "\n" not in message and message.startswith(f"{path}: ")
-    return message.removeprefix(f"{path}: ")
-
-
-def unreadable(path: Path) -> str:
-    return reason(path, lambda: read_image(path))
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:
@@ -52,7 +37,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         "missing.tif": "no such file",
         "text.png/below.png": "cannot be read",
     }.items():
-        assert expected in unreadable(tmp_path / name)
+        assert expected in refusal(read_image, tmp_path / name)
 
 
 OLD = (".png", ".jpg", ".webp", ".bmp", ".ppm", ".tif", "16.png")
@@ -75,7 +60,7 @@ def test_truncated_files(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixtu
     late = (len(data) * 9 // 10, len(data) - 60) if suffix in OLD else ()
     for size in (1, 5, 20, 60, 150, len(data) // 2, *late):
         cut.write_bytes(data[:size])
-        assert unreadable(cut)
+        assert refusal(read_image, cut)
     assert capfd.readouterr().err == ""  # nor do the libraries talk
 
 
@@ -101,9 +86,9 @@ def test_values_of_float_images(tmp_path: Path) -> None:
         broken = floats.copy()
         broken[3, 4] = bad
         tifffile.imwrite(path, broken, photometric="rgb")
-        assert "3 values are NaN or infinite" in unreadable(path)
+        assert "3 values are NaN or infinite" in refusal(read_image, path)
     tifffile.imwrite(path, np.full((5, 5), np.nan, np.float32))
-    assert "25 values are NaN" in unreadable(path)
+    assert "25 values are NaN" in refusal(read_image, path)
     tifffile.imwrite(path, floats * 1.2 - 0.1, photometric="rgb")  # a little beyond is clipped
     expected = np.clip(floats * np.float32(1.2) - np.float32(0.1), 0, 1)
     np.testing.assert_allclose(read_image(path).pixels, expected, atol=1e-6)
@@ -112,11 +97,11 @@ def test_values_of_float_images(tmp_path: Path) -> None:
 def test_pixels_that_are_no_photo(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PHOTO.astype(np.int16), photometric="rgb")
-    assert "int16" in unreadable(path)
+    assert "int16" in refusal(read_image, path)
     tifffile.imwrite(path, np.concatenate([PHOTO, PHOTO], axis=2), planarconfig="contig")
-    assert unreadable(path)
+    assert refusal(read_image, path)
     tifffile.imwrite(path, PHOTO, photometric="cielab")
-    assert "CIELAB; convert" in unreadable(path)
+    assert "CIELAB; convert" in refusal(read_image, path)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -127,9 +112,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     for name in ("file/a.png", "folder.png", f"{'long' * 70}.png"):
         path = tmp_path / name
-        assert "cannot be written" in reason(path, lambda path=path: write_image(path, PHOTO))
+        assert "cannot be written" in refusal(write_image, path, PHOTO)
     path = tmp_path / "a.xyz"
-    assert "unknown image suffix" in reason(path, lambda: write_image(path, PHOTO))
+    assert "unknown image suffix" in refusal(write_image, path, PHOTO)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
     assert (tmp_path / "file").read_text() == "a file"
 
@@ -138,7 +123,7 @@ def test_larger_than_a_format_allows(tmp_path: Path) -> None:
     wide = np.zeros((1, 70000, 3), np.uint8)
     for suffix in (".webp", ".jpg"):
         path = tmp_path / f"a{suffix}"
-        assert "cannot be written" in reason(path, lambda path=path: write_image(path, wide))
+        assert "cannot be written" in refusal(write_image, path, wide)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,7 +133,7 @@ def test_a_full_disk_leaves_the_old_file(small_disk: Path, suffix: str) -> None:
     write_image(path, PHOTO)
     before = path.read_bytes()
     pixels = NOISE.astype(np.uint16) * 257 if suffix == "16.png" else NOISE
-    assert "the disk is full" in reason(path, lambda: write_image(path, pixels))
+    assert "the disk is full" in refusal(write_image, path, pixels)
     assert path.read_bytes() == before
     assert [p.name for p in small_disk.iterdir()] == [path.name]
 
@@ -162,7 +147,7 @@ def test_any_changed_byte_of_a_png_is_reported(tmp_path: Path) -> None:
         changed = bytearray(data)
         changed[place] ^= 4
         (tmp_path / "x.png").write_bytes(changed)
-        assert "damaged" in unreadable(tmp_path / "x.png")
+        assert "damaged" in refusal(read_image, tmp_path / "x.png")
 
 
 # ---- made to harm --------------------------------------------------------------------------------
@@ -340,7 +325,7 @@ def test_tags_of_one_place_take_no_more_memory_than_the_file(tmp_path: Path) -> 
 
 def refused_cheaply(path: Path, words: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    why = unreadable(path)
+    why = refusal(read_image, path)
     assert words in why and len(why) < 300
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
 
