@@ -18,10 +18,9 @@ import skimage.color
 import skimage.data
 import tifffile
 
-from blurkit.errors import BlurkitError
 from blurkit.io.formats import WRITTEN_SUFFIXES, recognise
 from blurkit.io.images import read_image, write_image
-from tests.io.scenes import SRGB, deep, exif
+from tests.io.scenes import SRGB, deep, exif, refusal
 
 PHOTO = skimage.data.astronaut()[60:108, 200:264]
 GRAY = PHOTO[:, :, :1]
@@ -194,8 +193,7 @@ def test_deep_netpbm_also_as_opencv_writes_it(tmp_path: Path) -> None:
     (tmp_path / "b.pfm").write_bytes(b"PF\n64 48\n1.0\n" + floats[::-1].astype(">f4").tobytes())
     np.testing.assert_array_equal(read_image(tmp_path / "b.pfm").pixels, floats)
     (tmp_path / "b.pfm").write_bytes(b"PF\n64 48\n1.0\n" + floats[1:].astype(">f4").tobytes())
-    with pytest.raises(BlurkitError, match="damaged or truncated"):
-        read_image(tmp_path / "b.pfm")
+    assert "damaged or truncated" in refusal(read_image, tmp_path / "b.pfm")
 
 
 @pytest.mark.parametrize("suffix", DECODERS)
@@ -257,8 +255,7 @@ def test_jpeg_xl_of_other_colours_is_refused(tmp_path: Path) -> None:
     path, file = tmp_path / "a.jxl", io.BytesIO()
     PIL.Image.fromarray(PHOTO).save(file, "JPEG", icc_profile=ADOBE)
     path.write_bytes(imagecodecs.jpegxl_encode_jpeg(file.getvalue()))
-    with pytest.raises(BlurkitError, match=r"a\.jxl: has colours other than sRGB"):
-        read_image(path)
+    assert refusal(read_image, path).startswith("has colours other than sRGB")
 
 
 @pytest.mark.parametrize("suffix", [".jxl", ".bmp", ".ppm"])
@@ -301,8 +298,8 @@ def test_sizes_are_bounded_before_decoding(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(imagecodecs, "jpeg2k_decode", None)
     for suffix in sorted(WRITTEN_SUFFIXES):
         write_image(tmp_path / f"a{suffix}", PHOTO)
-        with pytest.raises(BlurkitError, match="claims 64x48 pixels, more than --max-pixels"):
-            read_image(tmp_path / f"a{suffix}")
+        why = refusal(read_image, tmp_path / f"a{suffix}")
+        assert "claims 64x48 pixels, more than --max-pixels" in why
 
 
 def test_contents_decide_what_a_file_is(tmp_path: Path) -> None:
@@ -496,12 +493,10 @@ def test_damaged_raw_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[st
     path = tmp_path / "a.cr2"
     for data in (b"II*\0" + bytes(100), b"FUJIFILMCCD-RAW 0201" + bytes(50), b"IIU\0" + bytes(40)):
         path.write_bytes(data)
-        with pytest.raises(BlurkitError, match=r"a\.cr2: (is not a RAW file|damaged)"):
-            read_image(path)
+        assert refusal(read_image, path).startswith(("is not a RAW file", "damaged"))
     write_raw(path, PHOTO)
     path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(BlurkitError, match=r"a\.cr2: damaged"):
-        read_image(path)
+    assert refusal(read_image, path).startswith("damaged")
     assert capfd.readouterr().err == ""  # nor does LibRaw talk
 
 
@@ -509,7 +504,7 @@ def test_a_raw_file_without_its_suffix_is_never_its_preview(tmp_path: Path) -> N
     write_raw(tmp_path / "a.tif", PHOTO)
     tifffile.imwrite(tmp_path / "b.tif", PHOTO, photometric="rgb", subfiletype=1)
     for name in ("a.tif", "b.tif"):
-        with pytest.raises(BlurkitError, match=r"\.tif: holds a preview .* by its suffix"):
-            read_image(tmp_path / name)
+        why = refusal(read_image, tmp_path / name)
+        assert why.startswith("holds a preview ") and " by its suffix" in why
     kind = recognise(b"II*\0\x10\0\0\0CR\2\0")
     assert kind is not None and ".cr2" in kind.suffixes

@@ -1,7 +1,6 @@
 """Shards give back what was put in, can be mapped, and tell what is left of damaged ones."""
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from tests.io.scenes import (
     pair,
     plain_shard,
     put_attributes,
+    refusal,
     seal,
     varied,
     write_shard,
@@ -95,8 +95,7 @@ def test_records_can_be_read_one_by_one(tmp_path: Path, compression: str | None)
     assert [record.name for record in read_shard(path)] == [record.name for record in records]
     for number in (3, 0, len(records) - 1, 3):
         assert_same(read_record(path, keys[number]), records[number])
-    with pytest.raises(BlurkitError, match=r"a\.h5: record 00000099: damaged"):
-        read_record(path, "00000099")
+    assert refusal(read_record, path, "00000099").startswith("record 00000099: damaged")
 
 
 def test_only_whole_shards_have_keys(tmp_path: Path) -> None:
@@ -107,20 +106,17 @@ def test_only_whole_shards_have_keys(tmp_path: Path) -> None:
         data[:-100]: "is not one whole shard",
         data + data: "is not one whole shard",
         data + b"more": "is not one whole shard",
-        b"": r"is empty \(0 bytes\)",
+        b"": "is empty (0 bytes)",
         b"no shard" * 20: "is not a shard",
     }.items():
         path.write_bytes(content)
-        for call in (lambda: record_keys(path), lambda: read_record(path, "00000000")):
-            with pytest.raises(BlurkitError, match=rf"a\.h5: {words}"):
-                call()
+        assert refusal(record_keys, path).startswith(words)
+        assert refusal(read_record, path, "00000000").startswith(words)
     with h5py.File(path, "w") as file:
         file["data"] = np.arange(5)
-    with pytest.raises(BlurkitError, match="not a blurkit shard"):
-        record_keys(path)
+    assert "not a blurkit shard" in refusal(record_keys, path)
     path.unlink()
-    with pytest.raises(BlurkitError, match=r"a\.h5: cannot be read \(No such file"):
-        record_keys(path)
+    assert refusal(record_keys, path).startswith("cannot be read (No such file")
 
 
 # -- writing whole or not at all -------------------------------------------------------------------
@@ -147,12 +143,10 @@ def test_without_records_no_shard_is_made(tmp_path: Path) -> None:
 
 def test_existing_shards_are_kept_unless_forced(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.h5", [pair("a")])
-    with pytest.raises(BlurkitError, match=r"a\.h5: exists already; give --force"):
-        ShardWriter(tmp_path / "a.h5")
+    assert "exists already; give --force" in refusal(ShardWriter, tmp_path / "a.h5")
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a.h5", tmp_path / f"{'long' * 70}.h5"):
-        with pytest.raises(BlurkitError, match="cannot be written"):
-            write_shard(path, [pair("a")])
+        assert "cannot be written" in refusal(write_shard, path, [pair("a")])
 
 
 @pytest.mark.parametrize("value", [None, {"a": 1}, "zero\0", 2**70, np.array(["a"])])
@@ -241,8 +235,7 @@ def test_a_truncated_shard_gives_its_whole_records(tmp_path: Path, compression: 
         assert f"truncated, {len(data) - size} bytes are missing" in message
         assert f"{len(again)} records are whole" in message
         assert (f"blurkit prepare {cut} -o" in message) == bool(again)
-        with pytest.raises(BlurkitError, match=re.escape(message)):
-            check_whole(cut)
+        assert f"{cut}: {refusal(check_whole, cut)}" == message
 
 
 def test_files_that_are_no_shards(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.reports.pictures import Animation, ContactSheets, contact_sheet
-from tests.io.scenes import write_all
+from tests.io.scenes import refusal, write_all
 
 PHOTO = skimage.data.astronaut()
 SHOW = ("reblurred",)
@@ -92,8 +92,7 @@ def test_an_animation_is_of_one_picture_and_kept(tmp_path: Path) -> None:
     write_all(Animation(path, SHOW, 4), [])
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"mine")
-    with pytest.raises(BlurkitError, match="exists already; give --force"):
-        Animation(path, SHOW, 4)
+    assert refusal(Animation, path, SHOW, 4).startswith("exists already; give --force")
     write_all(Animation(path, SHOW, 4, force=True), [frame(0)])
     assert path.read_bytes().startswith(b"GIF8")
 
