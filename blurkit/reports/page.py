@@ -256,7 +256,7 @@ class RestorationReport:
 
     def __init__(self, folder: Path, force: bool = False, only: range | None = None) -> None:
         self._folder, self._only = ReportFolder(folder, force), only
-        self._shown: tuple[str, set[int]] = ("", set())
+        self._shown: tuple[Path, set[int]] = (Path(), set())
         self._measures = Measures()
         self._rows: list[Scored] = []
 
@@ -277,11 +277,10 @@ class RestorationReport:
 
     def _shows(self, record: Record) -> bool:
         """Return whether a record is a photo, or one of the frames that show a film."""
-        source = str(record.attrs.get("source", ""))
-        if "film" not in record.attrs or not Path(source).is_file():
+        if "film" not in record.attrs or not record.source.is_file():
             return True
-        if self._shown[0] != source:
-            self._shown = source, shown_frames(Path(source), self._only)
+        if self._shown[0] != record.source:
+            self._shown = record.source, shown_frames(record.source, self._only)
         return record.attrs["frame"] in self._shown[1]
 
     def write(self) -> Path | None:
