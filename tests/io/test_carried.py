@@ -21,7 +21,7 @@ import tifffile
 from blurkit.io.codecs.camera import raw_metadata
 from blurkit.io.formats import BY_SUFFIX, WRITTEN_SUFFIXES, written_suffix
 from blurkit.io.images import Picture, read_image, write_image
-from tests.io.films import copy
+from tests.io.films import copy, make_animation
 from tests.io.test_images import DECODERS, error, exif_block, opened, write_raw
 from tests.shared import ROOT
 
@@ -538,25 +538,22 @@ def test_what_animations_carry(tmp_path: Path, suffix: str) -> None:
     if texts is not None:
         texts.add_text("Title", "a title")
         options |= {"pnginfo": texts}
-    images = [PIL.Image.fromarray(pixels) for pixels in (PHOTO, np.ascontiguousarray(PHOTO[::-1]))]
-    source, lines = tmp_path / f"a{suffix}", list[str]()
-    images[0].save(source, save_all=True, append_images=images[1:], duration=100, **options)
+    source, lines = make_animation(tmp_path / f"a{suffix}", **options), list[str]()
     for result in (tmp_path / f"b{suffix}", tmp_path / "c.gif"):
         lines += copy(source, result)
         first, again = opened(source), opened(result)
-        assert again.n_frames == 2
+        assert again.n_frames == first.n_frames == 5
         kept = {"icc_profile", "exif", "xmp", "comment", "Title"}.intersection(first.info)
         if result.suffix == suffix:
             assert all(again.info[name] == first.info[name] for name in kept)
-            assert suffix != ".webp" or error(np.asarray(again.convert("RGB")), PHOTO) == 0
+            frames = (np.asarray(image.convert("RGB")) for image in (first, again))
+            assert suffix != ".webp" or error(*frames) == 0
     assert len(lines) == (suffix != ".gif") and all("c.gif" not in line for line in lines)
     assert suffix == ".gif" or "colour profile (colours are converted to sRGB)" in lines[0]
 
 
 def test_tags_of_an_animation_as_a_film_are_named(tmp_path: Path) -> None:
-    source = tmp_path / "a.avif"
-    images = [PIL.Image.fromarray(pixels) for pixels in (PHOTO, PHOTO[::-1].copy())]
-    images[0].save(source, save_all=True, append_images=images[1:], duration=100)
+    source = make_animation(tmp_path / "a.avif")
     data = source.read_bytes()
     place = data.index(b"moov") - 4
     (size,) = struct.unpack_from(">I", data, place)
