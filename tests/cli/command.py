@@ -39,7 +39,10 @@ class Ran:
 
 
 def run(*arguments: object, input: bytes = b"", cwd: Path | None = None) -> Ran:
-    """`blurkit ARGUMENTS` to its end. No command may ever show a traceback."""
+    """`blurkit ARGUMENTS` to its end. No command may ever show a traceback.
+
+    After `-m MODULE` or `-c CODE`, that is what runs, with torch and all of blurkit imported.
+    """
     return _run(["blurkit", *map(str, arguments)], input, cwd)
 
 
@@ -69,11 +72,6 @@ def warm_environment() -> dict[str, str]:
     """An environment in which `blurkit` is run by the process of tests/cli/warm.py."""
     path = f"{WARM.parent}{os.pathsep}{ENVIRONMENT['PATH']}"
     return ENVIRONMENT | {"PATH": path, "BLURKIT_TEST_SERVER": address()}
-
-
-def python(*arguments: object, cwd: Path | None = None) -> Ran:
-    """`python -m MODULE ...` or `python -c CODE ...`, with torch and all of blurkit imported."""
-    return _run(["blurkit", *map(str, arguments)], b"", cwd)
 
 
 def fresh(*arguments: object, input: str = "", **variables: str) -> Ran:

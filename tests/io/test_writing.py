@@ -18,7 +18,7 @@ import pytest
 
 from blurkit.errors import BlurkitError
 from blurkit.io.writing import locked, replacing
-from tests.cli.command import python
+from tests.cli.command import run
 from tests.io.scenes import refusal
 
 HOLD = """
@@ -199,7 +199,7 @@ for _ in range(25):
 @pytest.mark.parametrize("name", ["x.h5", "x.pt"])
 def test_an_interrupt_while_a_library_writes(name: str, tmp_path: Path) -> None:
     """HDF5 and torch crash if a signal is raised in the functions that they call."""
-    ran = python("-c", STORM, tmp_path / name)
+    ran = run("-c", STORM, tmp_path / name)
     assert (ran.status, ran.err) == (0, "")
 
 

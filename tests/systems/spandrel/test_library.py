@@ -11,7 +11,7 @@ import torch
 from blurkit.errors import BlurkitError
 from blurkit.systems import from_state_dict
 from blurkit.systems.spandrel.inference import TORCHVISION, known_architectures
-from tests.cli.command import assert_done, python
+from tests.cli.command import assert_done, run
 
 UNKNOWN = {"some.weight": torch.zeros(3)}
 
@@ -42,7 +42,7 @@ def imported(folder: Path, code: str) -> str:
         "assert not {'spandrel', 'torchvision'} & {*sys.modules}\n"
         "from blurkit.systems.spandrel.inference import known_architectures as known\n"
     )
-    ran = python("-c", start + code)
+    ran = run("-c", start + code)
     assert_done(ran)
     return ran.out.decode()
 
