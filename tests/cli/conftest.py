@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
 from tests.cli.command import assert_done
 from tests.cli.invoke import invoke
 from tests.cli.pictures import plant_photos, plant_tree
+from tests.engine.networks import steered, stored
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +48,6 @@ def shard(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small MSDI-Net that nearly returns its input and works in tiles of 64 pixels."""
-    import torch
-
-    from blurkit.systems.msdi.networks import DegradationEncoder, MSDINet, PriorUpsampling
-    from tests.engine.networks import stored
-
     torch.manual_seed(0)
     network = MSDINet(DegradationEncoder(1, 8), PriorUpsampling(1, 8), width=8, hidden=8)
     with torch.no_grad():
@@ -62,6 +60,4 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks of the joint stage, `steered()`, that work in tiles of 64 pixels."""
-    from tests.engine.networks import steered, stored
-
     return stored(tmp_path_factory.mktemp("joint") / "enc.pt", steered().roles(), crop=64)

@@ -9,9 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import tifffile
+import torch
 from pytest import MonkeyPatch
 
 from blurkit.io.paths import refuse_missing
+from blurkit.systems.msdi.networks import MultiscaleDiscriminator
 from tests.cli.command import assert_failed, assert_refused, files, records, shell, start
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import photo, plant_pair, plant_tree, write
@@ -119,10 +121,6 @@ def test_one_bad_pair_of_a_dataset() -> None:
 
 
 def test_checkpoints_that_are_none(tree: Path) -> None:
-    import torch
-
-    from blurkit.systems.msdi.networks import MultiscaleDiscriminator
-
     marker = Path("code-was-run")
     Path("garbage.pt").write_bytes(os.urandom(500))
     Path("code.pt").write_bytes(pickle.dumps(Malicious(marker)))

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import skimage.data
+import torch
 import yaml
 
 import blurkit
@@ -66,8 +67,6 @@ def test_any_program_can_run_the_file(checkpoint: Path, exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     tile = (PHOTO[:144, :192] / 255).astype(np.float32).transpose(2, 0, 1)[None]
     (restored,) = session.run(None, {"image": tile})
-    import torch
-
     with torch.no_grad():
         expected = network_for("deblurring", load_checkpoint(checkpoint))(torch.from_numpy(tile))
     np.testing.assert_allclose(restored, expected[-1].numpy(), atol=1e-4)
@@ -84,8 +83,6 @@ def test_a_nafnet_is_exported(guided: bool, photo: Path) -> None:
 
 def nafnet(path: Path, guided: bool) -> Path:
     """A checkpoint of a small NAFNet whose blocks do something, unlike those of a new one."""
-    import torch
-
     torch.manual_seed(0)
     blocks = {"encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]}
     encoding = msdi.DegradationEncoder(1, 8), msdi.PriorUpsampling(1, 8)
@@ -99,8 +96,6 @@ def nafnet(path: Path, guided: bool) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("use", ["deblurring", "reblurring"])
 def test_stacked_generators_are_exported(use: str) -> None:
-    import torch
-
     torch.manual_seed(0)
     options = {"modulation": "paper", "inject_stages": "both", "inject_bottleneck": True}
     roles = {role: msdi.StackedGenerator(8, 8, **options) for role in ("deblur", "reblur")}
@@ -116,8 +111,6 @@ def test_stacked_generators_are_exported(use: str) -> None:
 
 def test_an_input_without_an_effect_is_left_out(joint: Path) -> None:
     """A generator that was trained without degradations takes latents that it does not use."""
-    import torch
-
     torch.manual_seed(0)
     plain = {"deblur": msdi.JointGenerator(8, injection="none")}
     done("export", stored(Path("plain.pt"), plain), "--role", "deblur", "-o", "plain.onnx")
@@ -126,8 +119,6 @@ def test_an_input_without_an_effect_is_left_out(joint: Path) -> None:
 
 
 def test_results_of_no_meaning_are_refused() -> None:
-    import torch
-
     network = msdi.JointGenerator(8, injection="none")
     torch.nn.init.constant_(network.last.weight, 1e38)  # the sums overflow
     wild = stored(Path("wild.pt"), {"deblur": network})

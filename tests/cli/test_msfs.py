@@ -11,6 +11,7 @@ import torch
 from blurkit.engine.torch_runner import with_local_statistics
 from blurkit.io.images import read_image
 from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.tasks.inspect import macs, parameters
 from tests.cli.command import piped
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import blurred, photo, write
@@ -79,8 +80,6 @@ def test_it_is_known_and_needs_no_encoder(released: Path, stage_1: Path) -> None
 
 def test_its_cost_is_the_blurry_branchs() -> None:
     """The fact sheet has 216.3 GMACs at 256x256 for the official size."""
-    from blurkit.tasks.inspect import macs, parameters
-
     with torch.device("meta"):
         network = MSFSNet(layers="official")
     assert parameters(network) == 21_586_291
