@@ -15,7 +15,7 @@ from blurkit.io.records import Record
 from tests.cli.command import assert_failed, assert_refused, files, fresh, records, start
 from tests.cli.invoke import assert_each_refused, done, invoke
 from tests.cli.pictures import photo, plant_photos, write
-from tests.cli.test_interrupts import wait_for
+from tests.cli.test_interrupts import end, wait_for
 from tests.io.films import make_video, pictures
 from tests.io.scenes import assert_all_same
 
@@ -341,8 +341,7 @@ def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
     unfinished = Path(".out.h5.unfinished")
     record = 2 * 64 * 64 * 3  # bytes
     wait_for(lambda: unfinished.is_file() and unfinished.stat().st_size > record, 60)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    end(process, signal.SIGKILL)
     assert not output.exists()
     with unfinished.open("ab") as file:  # as if it had been killed while it wrote
         file.write(unfinished.read_bytes()[:5000])
@@ -442,8 +441,8 @@ def test_what_cannot_work_is_refused_without_torch() -> None:
     """One process runs all commands in turn, which takes less time than a process for each."""
     for number, name in enumerate(("photo.png", "b.png", "there/photo.png", "out/photo.png")):
         write(Path(name), photo(number))
-    for end in ("deblurred", "reblurred", "transferred"):
-        write(f"there/photo.{end}.png", photo(0))
+    for made in ("deblurred", "reblurred", "transferred"):
+        write(f"there/photo.{made}.png", photo(0))
     Path("empty").mkdir()
     Path("notes.txt").write_text("no image")
     before = files()

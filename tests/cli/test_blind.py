@@ -225,15 +225,19 @@ def test_it_runs_in_a_pipe(photos: Path) -> None:
 # ---- stopped and resumed -------------------------------------------------------------------------
 
 
+def stopped(number: int, log: Path, *arguments: object, **options: Any) -> tuple[int, str]:
+    """Status and errors of a search that gets a signal when it has logged its second photo."""
+    process = start(*BLIND, *arguments, "--log", log, "--quiet", **options)
+    wait_for(lambda: log.exists() and '"name": "1"' in log.read_text(), 60)
+    return end(process, number)
+
+
 def test_a_stopped_search_of_a_folder_is_continued(photos: Path) -> None:
     options = [*SLOW, *search_config(Path(), average_decay=0.9)]
-    whole, out, log = Path("whole"), Path("out"), Path("log.jsonl")
+    whole, out = Path("whole"), Path("out")
     searched(photos, *options, "-o", f"{whole}/")
     command = [photos, *options, "-o", f"{out}/"]
-    process = start(*BLIND, *command, "--log", log, "--quiet")
-    wait_for(lambda: log.exists() and '"name": "1"' in log.read_text(), 60)
-    process.send_signal(signal.SIGINT)
-    status, told = end(process)
+    status, told = stopped(signal.SIGINT, Path("log.jsonl"), *command)
     assert status == 130 and told.splitlines()[-1] == "interrupted"
     assert "continue with --resume" in told and "Traceback" not in told
     assert (out / "0.png").exists() and (out / "1.state.pt").exists()
@@ -249,19 +253,13 @@ def test_a_stopped_search_of_a_folder_is_continued(photos: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_shard_is_whole_and_continued(photos: Path) -> None:
-    log = Path("log.jsonl")
-    options = [*SLOW, "--log", log]
-    whole, out = Path("whole.h5"), Path("out.h5")
-    searched(photos, *options, "-o", whole)
+    whole, out, log = Path("whole.h5"), Path("out.h5"), Path("log.jsonl")
+    searched(photos, *SLOW, "--log", log, "-o", whole)
     once = [line.split('"name"')[1] for line in log.read_text().splitlines()]
     log.unlink()
-    process = start(*BLIND, photos, *options, "-o", out, "--quiet")
-    wait_for(lambda: log.exists() and '"name": "1"' in log.read_text(), 60)
-    process.send_signal(signal.SIGTERM)
-    status, _ = end(process)
-    assert status == 143
+    assert stopped(signal.SIGTERM, log, photos, *SLOW, "-o", out)[0] == 143
     assert [record.name for record in records(out)] == ["0"]
-    searched(photos, *options, "-o", out, "--resume")
+    searched(photos, *SLOW, "--log", log, "-o", out, "--resume")
     wanted, found = records(whole), records(out)
     for record in [*wanted, *found]:
         del record.attrs["restored_seconds"]
@@ -272,19 +270,12 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_stream_goes_on_behind_what_was_sent(photos: Path) -> None:
-    state, log = Path("run.pt"), Path("log.jsonl")
-    command = [*BLIND, photos, *SLOW, "--quiet", "-o", "-", "--state", state]
-    stream = Path("stream.h5")
+    state, stream = Path("run.pt"), Path("stream.h5")
+    command = [photos, *SLOW, "-o", "-", "--state", state]
     with stream.open("wb") as file:
-        process = start(*command, "--log", log, stdout=file)
-        wait_for(lambda: log.exists() and '"name": "1"' in log.read_text(), 60)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-    assert process.returncode == 143
+        assert stopped(signal.SIGTERM, Path("log.jsonl"), *command, stdout=file)[0] == 143
     with stream.open("ab") as file:
-        process = start(*command, "--resume", stdout=file)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+        assert end(start(*BLIND, *command, "--quiet", "--resume", stdout=file))[0] == 0
     assert [record.name for record in records(stream)] == ["0", "1", "2"]
     assert not state.exists()
 

@@ -1,7 +1,6 @@
 """Films through the commands: deblurred, reblurred, transferred, scored and described."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -21,7 +20,7 @@ from blurkit.engine.engine import Engine
 from blurkit.io.records import from_float
 from tests.cli.command import assert_failed, files, piped, start
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.cli.test_interrupts import wait_for
+from tests.cli.test_interrupts import end, wait_for
 from tests.io.films import (
     PHOTO,
     UNEVEN,
@@ -341,8 +340,7 @@ def test_a_stopped_run_leaves_no_film(stop: signal.Signals, checkpoint: Path) ->
     source = make_video(Path("a.mp4"), pictures(20) * 10)
     ran = start("deblur", source, "-c", checkpoint, "-o", "out/b.mp4")
     wait_for(lambda: any(Path().glob("out/.b.mp4.*.partial")), 60)
-    os.kill(ran.pid, stop)
-    ran.communicate()
+    end(ran, stop)
     assert not Path("out/b.mp4").exists()
     left = [*Path("out").iterdir()]
     assert left == [] or stop == signal.SIGKILL
@@ -363,8 +361,7 @@ def test_a_film_killed_at_any_time_and_resumed_is_as_if_run_through(checkpoint: 
         ran = start(*command)
         wait_for(lambda left=left: {*Path().glob(".b.tif.*.partial")} - left, 60)
         time.sleep(seconds)
-        os.kill(ran.pid, signal.SIGKILL)
-        ran.communicate()
+        end(ran, signal.SIGKILL)
         assert not Path("b.tif").exists()
     done(*command)
     made, whole = ([r.images["blur"] for r in read_records([f])] for f in ("b.tif", "whole.tif"))

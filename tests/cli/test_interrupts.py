@@ -62,9 +62,14 @@ def begun(
     return process
 
 
-def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    """Exit status and standard error of a command, when no process of it is left to write there."""
-    _, err = process.communicate(timeout=30)
+def end(process: subprocess.Popen[bytes], number: int = 0) -> tuple[int, str]:
+    """Exit status and standard error of a command, when no process of it is left to write there.
+
+    It first gets the signal of that `number`, if one is given.
+    """
+    if number:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
     return process.returncode, err.decode()
 
 
@@ -75,8 +80,7 @@ def test_a_stopped_preparation_is_continued(
     large_tree: Path, whole: list[Record], number: int, jobs: int, ended: Any
 ) -> None:
     process = begun(large_tree, Path(), jobs)
-    process.send_signal(number)
-    assert end(process) == ended
+    assert end(process, number) == ended
     left = sorted(path.name for path in Path().iterdir())
     assert left == [f"test-{i:05d}.h5" for i in range(len(left))]
     assert 1 <= len(left) < len(whole)
@@ -100,14 +104,12 @@ def test_an_interrupt_is_never_lost(large_tree: Path) -> None:
     for tries in range(5):
         process = begun(large_tree, Path(str(tries)), 1, start_warm)
         time.sleep(0.016 * tries)
-        process.send_signal(signal.SIGINT)
-        assert end(process) == INTERRUPTED
+        assert end(process, signal.SIGINT) == INTERRUPTED
 
 
 def test_workers_end_with_their_parent(large_tree: Path) -> None:
     process = begun(large_tree, Path(), 2)
-    process.kill()
-    assert end(process) == (-signal.SIGKILL, "")
+    assert end(process, signal.SIGKILL) == (-signal.SIGKILL, "")
 
 
 def test_a_killed_worker_is_told(large_tree: Path) -> None:
@@ -126,8 +128,7 @@ def test_one_shard_that_is_stopped_leaves_what_was_there(large_tree: Path) -> No
     process = start("prepare", large_tree, "-o", "one.h5", *options)
     wait_for(lambda: any(Path().glob(".one.h5.*.partial")))
     time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    assert end(process) == TERMINATED
+    assert end(process, signal.SIGTERM) == TERMINATED
     assert [path.name for path in Path().iterdir()] == ["one.h5"]
     assert Path("one.h5").read_bytes() == b"what was there"
 
@@ -139,8 +140,7 @@ def test_a_reader_that_is_interrupted_ends_its_writer(large_tree: Path) -> None:
     assert writer.stdout is not None and writer.stderr is not None
     writer.stdout.close()
     wait_for(lambda: any(Path().glob(".one.h5.*.partial")))
-    reader.send_signal(signal.SIGINT)
-    assert end(reader) == INTERRUPTED
+    assert end(reader, signal.SIGINT) == INTERRUPTED
     assert writer.stderr.read() == b""
     assert writer.wait(timeout=30) == 141
     assert not list(Path().iterdir())

@@ -16,7 +16,7 @@ from blurkit.io.sinks import Sink
 from blurkit.io.streams import shard_bytes
 from tests.cli.command import files, fresh, start
 from tests.cli.pictures import photo, write
-from tests.cli.test_interrupts import wait_for
+from tests.cli.test_interrupts import end, wait_for
 
 PATIENCE = 20.0
 """Seconds after which something that was to happen meanwhile has not happened."""
@@ -93,10 +93,10 @@ def test_a_result_does_not_wait_for_the_next_record_of_a_stream(checkpoint: Path
 
 @pytest.mark.parametrize(
     ("number", "status", "last", "output"),
-    [(signal.SIGINT, 130, b"interrupted", ""), (signal.SIGTERM, 143, b"terminated", "o.h5")],
+    [(signal.SIGINT, 130, "interrupted", ""), (signal.SIGTERM, 143, "terminated", "o.h5")],
 )
 def test_a_signal_keeps_what_is_finished(
-    number: signal.Signals, status: int, last: bytes, output: str, checkpoint: Path
+    number: signal.Signals, status: int, last: str, output: str, checkpoint: Path
 ) -> None:
     """Whole images are kept, a part of a shard is not."""
     for index in range(20):
@@ -104,9 +104,8 @@ def test_a_signal_keeps_what_is_finished(
     process = start("deblur", "in", "-c", checkpoint, "-o", f"out/{output}")
     found = "out/*" if output else "out/[!.]*"
     wait_for(lambda: any(path.stat().st_size > 10_000 for path in Path().glob(found)), 60)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err.splitlines()[-1]) == (status, last)
+    ended, err = end(process, number)
+    assert (ended, err.splitlines()[-1]) == (status, last)
     names = [*files("out")]
     assert names == [f"{index:02}.png" for index in range(len(names))]
     assert len(names) < 20 and bool(names) != bool(output)
