@@ -55,6 +55,11 @@ def expected(
     return pixels(generator(tensor(image), joint.prior_upsampling(z)), image)
 
 
+def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
+    """`image` as `reblur --like` makes it: `expected` of G_r with one guide."""
+    return expected("reblur", image, (1, guide))
+
+
 def psnr(image: np.ndarray, target: np.ndarray) -> float:
     """By scikit-image, in decibels."""
     return float(skimage.metrics.peak_signal_noise_ratio(target, image))

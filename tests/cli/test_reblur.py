@@ -19,16 +19,11 @@ from blurkit.io.records import Record
 from blurkit.tasks.reblur import exchange, with_estimated_blur
 from tests.cli import bgans, kernel_spaces
 from tests.cli.command import assert_failed, assert_refused, files, piped, records, shard_records
-from tests.cli.guides import FP32, assert_made, expected, official, psnr
+from tests.cli.guides import FP32, assert_made, like, official, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.pictures import blurred, photo, plant_pair, plant_photos, write
 from tests.engine.networks import steered, stored
 from tests.io.scenes import SRGB, exif
-
-
-def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    return expected("reblur", image, (1, guide))
-
 
 PHOTOS = [Path(f"photos/{n}.png") for n in range(4)]
 REFERENCES = [Path(f"blurry/{n}.png") for n in range(3)]

@@ -8,15 +8,11 @@ import pytest
 
 from blurkit.systems.system import shipped_file
 from tests.cli.command import assert_failed, files, piped, records
-from tests.cli.guides import FP32, assert_made, expected, psnr
+from tests.cli.guides import FP32, assert_made, like, psnr
 from tests.cli.invoke import assert_each_refused, done, invoke, results
 from tests.cli.pictures import blurred, photo, plant_pair, write
 
 Pair = tuple[Path, Path]
-
-
-def like(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    return expected("reblur", image, (1, guide))
 
 
 @pytest.fixture
