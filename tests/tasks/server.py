@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 SLOW = 30
-"""The seconds in which a slow answer sends nothing."""
+"""The seconds of a `pause` in which a slow answer sends nothing."""
 
 REFUSALS = {"gone": 404, "ill": 503, "private": 403, "gated": 401}
 """By kind of address, the status of answers without a file."""
@@ -114,14 +114,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.cuts -= 1
                 return
         self.wfile.write(b"0\r\n\r\n")
-
-    def answer_slow(self, path: str) -> None:
-        """Half of the file, and then nothing for a long time."""
-        data = self.server.files[path]
-        self.begin(Content_Length=len(data))
-        self.wfile.write(data[: len(data) // 2])
-        self.wfile.flush()
-        time.sleep(SLOW)
 
     def answer_trickle(self, path: str) -> None:
         """A byte, and another one, and so on: of the body, or of a header if the file is empty."""

@@ -121,8 +121,8 @@ def test_a_cut_answer_is_requested_again(
 
 def test_a_slow_answer_ends(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
-    started = time.monotonic()
-    assert "timed out" in refusal(server.address("/slow/net.pth"))
+    server.pause, started = SLOW, time.monotonic()
+    assert "timed out" in refusal(server.address("/files/net.pth"))
     assert time.monotonic() - started < SLOW / 3 and kept(cache) == []
 
 
