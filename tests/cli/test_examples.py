@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.ndimage
 from skimage.metrics import peak_signal_noise_ratio
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
@@ -15,7 +14,8 @@ from blurkit.io.images import read_image
 from blurkit.reports.pictures import GAP
 from tests.cli.command import Ran, piped, records
 from tests.cli.kernel_spaces import saved
-from tests.cli.pictures import blurred, photo, plant_pair, write
+from tests.cli.pictures import blurred, photo, plant_pair, plant_photos, write
+from tests.cli.test_kernel_space import convolved
 from tests.cli.test_msfs import plant_realblur
 from tests.shared import ROOT, vgg11
 from tests.systems.kernel_space.searches import search_config
@@ -340,26 +340,22 @@ def mean_psnr(images: list[np.ndarray], targets: list[np.ndarray]) -> Any:
     return pytest.approx(np.mean([*map(peak_signal_noise_ratio, targets, images)]), abs=0.03)
 
 
-def convolved(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    weights = (kernel / kernel.sum())[:, :, None]
-    made = scipy.ndimage.convolve(image.astype(float), weights, mode="reflect")
-    return np.rint(made).clip(0, 255).astype(np.uint8)
-
-
 def test_levin(tmp_path: Path) -> None:
     """Table 1 with networks that are there: what stands beside the transfer, made again by hand."""
     saved(tmp_path / "kernel.pt")
     (tmp_path / "kernels").mkdir()
     for name, kernel in KERNELS.items():
         np.save(tmp_path / f"kernels/{name}.npy", kernel)
-    for number in range(4):
-        write(tmp_path / f"test/{number}.png", photo(number, 256, 260))
+    plant_photos(tmp_path / "test", 4, 256, 260)
     script("kernel_space_levin", "'' kernels test 1 out", tmp_path, CHECKPOINT="kernel.pt")
     found = {name: rest for name, *rest in map(str.split, lines_of(tmp_path / "out"))}
     assert len(found) == 2
     sharp = [record.images["sharp"] for record in records(tmp_path / "out/sharp2.h5")]
     assert len(sharp) == 4 and sharp[0].shape == (256, 256, 3)
-    images = {name: [convolved(i, kernel) for i in sharp] for name, kernel in KERNELS.items()}
+    images = {
+        name: [np.rint(convolved(i, k / k.sum())).astype(np.uint8) for i in sharp]
+        for name, k in KERNELS.items()
+    }
     for (name, other), paper in zip((("a", "b"), ("b", "a")), ("49.48", "51.93"), strict=True):
         told, transferred, unchanged, wrong = found[f"{name}.npy"]
         assert told == paper and 0 < float(transferred) < 60
@@ -407,8 +403,7 @@ def test_swap_with_the_papers_preset_and_protocol(pairs: Path, tmp_path: Path) -
 def test_augmentation(pairs: Path, tmp_path: Path) -> None:
     """Table 4: photos with drawn and with transferred blur, tested on three kinds of blur."""
     saved(tmp_path / "kernel.pt")
-    for number in range(2):
-        write(tmp_path / f"photos/{number}.png", photo(number, 256, 272))
+    plant_photos(tmp_path / "photos", 2, 256, 272)
     environment = {"CHECKPOINT": "kernel.pt", "PRESET": "official"}
     environment["OPTIONS"] = f"{QUICK} --crop 128"
     arguments = f"photos photos {pairs} {pairs} 2 out"

@@ -17,7 +17,7 @@ import blurkit
 from blurkit.io.records import Record
 from tests.cli.command import assert_failed, files, records
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.cli.pictures import blurred, photo, write
+from tests.cli.pictures import blurred, photo, plant_photos, write
 from tests.io.films import make_video, pictures
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -144,8 +144,7 @@ def test_deblur_and_python(checkpoint: Path, tree: Path) -> None:
 
 @pytest.mark.parametrize("output", ["out/", "out.h5"])
 def test_a_resumed_run_reports_everything(output: str, checkpoint: Path) -> None:
-    for number in range(2):
-        write(f"in/{number}.png", photo(number))
+    plant_photos("in", 2)
     make_video(Path("in/film.mp4"), pictures(2))
     command = ["deblur", "in", "-c", checkpoint, "-o", output, "-q"]
     done(*command[:1], "in/0.png", "in/film.mp4", *command[2:], "--resume")

@@ -9,11 +9,11 @@ import pytest
 import skimage.data
 from scipy.ndimage import uniform_filter1d
 from skimage.measure import blur_effect
-from skimage.metrics import peak_signal_noise_ratio
 
 from blurkit.cli import deblur as cli_deblur
 from blurkit.io.records import Record
 from blurkit.tasks.deblur import restoration_warnings, with_sharpness
+from tests.cli import guides
 from tests.cli.command import records
 from tests.cli.invoke import done
 from tests.cli.pictures import blurred, photo, write
@@ -32,7 +32,7 @@ def soft(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def psnr(first: Path, second: Path) -> float:
-    return float(peak_signal_noise_ratio(imageio.imread(first), imageio.imread(second)))
+    return guides.psnr(imageio.imread(second), imageio.imread(first))
 
 
 def sharpness(image: np.ndarray) -> float:
