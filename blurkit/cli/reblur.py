@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 
 Way = Literal["like", "kernel", "random", "noise", "search"]
-WAYS: tuple[Way, ...] = ("like", "kernel", "random", "noise", "search")
 """Sources of blur. `like`, the default, is what `--like` names, or else the record itself."""
 
 
@@ -81,7 +80,7 @@ class ReblurOptions(shared.Reblurring, shared.ImageTask, shared.Tracked):
     @property
     def ways(self) -> list[Way]:
         """The given options that name a source of blur."""
-        return [way for way in WAYS if getattr(self, way) not in (None, False, ())]
+        return [way for way in get_args(Way) if getattr(self, way) not in (None, False, ())]
 
     @property
     def way(self) -> Way:
