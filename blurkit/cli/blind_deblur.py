@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -137,8 +137,8 @@ def blind_deblur(
     holds_records = streamed or (output and not is_folder(output) and is_shard(Path(output)))
     if run.save_every and run.save_to is None and holds_records:
         raise UsageError("--save-every with a shard or a stream requires --save-to FOLDER")
-    files = FileOptions(run.force, run.resume and not streamed, run.format, run.quality)
-    files = replace(files, warn=say_warning)
+    how = run.force, run.resume and not streamed, run.format, run.quality
+    files = FileOptions(*how, warn=say_warning)
     with RecordBatch(inputs, run, "blind-deblur", "deblurred", summary=False) as batch:
         batch.use(open_sink(output, ("restored",), "deblurred", files))
         batch.refuse_hopeless(inputs, blur=run.blur, same_names=not run.resume)

@@ -117,7 +117,7 @@ def _compare(
     first, second = ((options.images[0],), options.images[1]) if options.images else default
     problems = Problems(inputs, part=part)
     rows = []
-    records = _read(inputs, (first[-1], second), part, problems)
+    records = _read(inputs, (first[-1], second), problems)
     for record in track(records, "contextual-sim", None, "record", options.quiet):
         with problems.guard(record.name):
             x, y = record.image(*first), record.image(second)
@@ -147,19 +147,17 @@ def _compare(
     problems.finish(len(rows), "compared")
 
 
-def _read(
-    inputs: list[str], roles: tuple[str, str], part: WorkPart, problems: Problems
-) -> Iterator[Record]:
+def _read(inputs: list[str], roles: tuple[str, str], problems: Problems) -> Iterator[Record]:
     """Yield the records of inputs; two files or folders give the images `roles`, of any sizes."""
     from blurkit.data.collection import are_two_sides, find_two_sides
     from blurkit.data.sources import read_records
     from blurkit.io.images import image_record, read_image
 
     if not are_two_sides(inputs):
-        yield from read_records(inputs, image=roles[0], part=part, on_error=problems.add)
+        yield from read_records(inputs, image=roles[0], part=problems.part, on_error=problems.add)
         return
     scenes = find_two_sides(inputs[0], inputs[1], roles, problems.add, problems.say)
-    part = part.among(scene.name for scene in scenes)
+    part = problems.part.among(scene.name for scene in scenes)
     for scene in scenes:
         if scene.name not in part:
             continue

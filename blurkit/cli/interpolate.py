@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,7 +90,7 @@ def _interpolate(inputs: list[str], options: InterpolateOptions, batch: RecordBa
     mixed, engine = shared.model_of(o, o).interpolating(*path, o.deblur, o.spherical)
     energies = defaultdict[str, list[float]](list)
     blurrier: set[str] = set()
-    jobs = (job for record in records for job in _frames(record, partial(mixed, record), batch))
+    jobs = (job for record in records for job in _frames(record, mixed, batch))
     for frame in batch.run(jobs):
         energy, pair = frame.attrs["gradient_energy"], frame.name.rpartition("/")[0]
         energies[pair].append(energy)
@@ -162,12 +161,12 @@ def _blurrier(frame: Record) -> list[str]:
 
 
 def _frames(
-    record: Record, jobs: Callable[[], Iterator[RecordTask]], batch: RecordBatch
+    record: Record, mixed: Callable[[Record], Iterator[RecordTask]], batch: RecordBatch
 ) -> Iterator[RecordTask]:
     """Yield the frames of a record, unless all were finished before or it lacks an image."""
     frames: list[RecordTask] = []
     with batch.guard(record.name):
-        frames += jobs()
+        frames += mixed(record)
     if frames and all(batch.sink.is_done(frame) for frame, _ in frames):
         batch.already += 1
     else:
