@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,13 @@ def no_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def photos(inside: None) -> Path:
     """A folder of three sharp photos of 64x48."""
     return plant_photos("photos", 3)
+
+
+@pytest.fixture
+def kernel(inside: None) -> Path:
+    """A kernel that takes the mean of five pixels in a row."""
+    np.save("k.npy", np.full((1, 5), 0.2))
+    return Path("k.npy")
 
 
 @pytest.fixture(scope="session")

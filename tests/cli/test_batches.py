@@ -22,10 +22,6 @@ from tests.io.scenes import assert_all_same
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def plant(folder: Path, count: int, side: int = 48) -> Path:
-    return plant_photos(folder, count, side, side)
-
-
 def test_files_of_one_stem_have_a_result_each(checkpoint: Path) -> None:
     folder = Path("in")
     for number, name in enumerate(("b.png", "b.tif", "b.bmp", "c.png")):
@@ -46,7 +42,7 @@ def test_files_of_one_stem_have_a_result_each(checkpoint: Path) -> None:
 
 
 def test_parts_make_the_files_of_one_run(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = plant(Path("in"), 7)
+    folder = plant_photos("in", 7)
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
     done(*options, "whole/")
     for part in (1, 2, 3):
@@ -70,11 +66,11 @@ ARRAYS = {
 }
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_an_array_of_eight_that_lost_a_task(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ids are 0 to 7, of which 5 is lost and then started again, alone."""
-    plant(Path("photos"), 11)
-    np.save("k.npy", np.full((1, 5), 0.2))
+    plant_photos("photos", 11)
     command, *ends = ARRAYS[kind]
     array, whole = ([*command.split(), *end.split()] for end in ends)
     done(*whole, "-q")
@@ -104,7 +100,7 @@ def test_an_array_of_eight_that_lost_a_task(kind: str, monkeypatch: pytest.Monke
 
 
 def test_what_status_cannot_know() -> None:
-    plant(Path("in"), 1)
+    plant_photos("in", 1)
     stream = "--status requires files as"
     refused = {
         ("in", "-o", "-"): stream,
@@ -119,11 +115,10 @@ def test_what_status_cannot_know() -> None:
     assert [*files()] == ["in/0.png"]
 
 
-def test_a_film_is_in_one_part() -> None:
-    np.save("k.npy", np.full((1, 5), 0.2))
-    plant(Path("in"), 2)
+def test_a_film_is_in_one_part(kernel: Path) -> None:
+    plant_photos("in", 2)
     make_video(Path("in/clip.mov"), pictures(4), audio=False)
-    command = ["reblur", "in", "--kernel", "k.npy", "-q", "-o"]
+    command = ["reblur", "in", "--kernel", kernel, "-q", "-o"]
     done(*command, "whole/")
     done(*command, "frames.h5")
     for number in (1, 2, 3):
@@ -135,9 +130,8 @@ def test_a_film_is_in_one_part() -> None:
     assert files("again").keys() == files("whole").keys()
 
 
-def test_several_results_in_one_file_are_refused_before_any_work(shard: Path) -> None:
-    folder = plant(Path("in"), 2)
-    kernel = write(Path("k.png"), np.full((1, 5), 255, np.uint8))
+def test_several_results_in_one_file_are_refused_before_any_work(shard: Path, kernel: Path) -> None:
+    folder = plant_photos("in", 2)
     one = {("-o", "one.png"): "-o one.png is one image, but there are more; name a folder/"}
     for inputs in ([folder / "0.png", folder / "1.png"], [folder], [shard]):
         assert_each_refused(one, "deblur", *inputs)
@@ -150,8 +144,8 @@ def test_several_results_in_one_file_are_refused_before_any_work(shard: Path) ->
     assert not Path("one.png").exists()
 
 
-def test_a_name_without_an_ending_is_a_folder_for_several(shard: Path) -> None:
-    folder, kernel = plant(Path("in"), 2), write(Path("k.png"), np.full((1, 5), 255, np.uint8))
+def test_a_name_without_an_ending_is_a_folder_for_several(shard: Path, kernel: Path) -> None:
+    folder = plant_photos("in", 2)
     command = ["--kernel", kernel, "-q", "-o"]
     for number, inputs in enumerate(([folder], [folder / "0.png", folder / "1.png"], [shard])):
         done("reblur", *inputs, *command, f"out{number}")
@@ -163,7 +157,7 @@ def test_a_name_without_an_ending_is_a_folder_for_several(shard: Path) -> None:
 
 
 def test_what_blurkit_wrote_is_skipped_among_named_files(checkpoint: Path) -> None:
-    plant(Path(), 2)
+    plant_photos("", 2)
     done("deblur", "0.png", "1.png", "-c", checkpoint, "--compare", "-q")
     named = sorted(Path().glob("*.*g"))
     assert len(named) == 6
@@ -193,10 +187,8 @@ def test_forms_of_one_name_are_one_name(checkpoint: Path) -> None:
     assert [*files("out")] == [f"{forms[0]}.png"]
 
 
-def test_files_without_an_ending_and_open_ones_are_read_by_content() -> None:
-    jpeg, kernel = write("photo.jpg", photo(0)).read_bytes(), Path("k.npy")
-    np.save(kernel, np.full((1, 5), 0.2))
-    command = ["--kernel", kernel, "-q"]
+def test_files_without_an_ending_and_open_ones_are_read_by_content(kernel: Path) -> None:
+    jpeg, command = write("photo.jpg", photo(0)).read_bytes(), ["--kernel", kernel, "-q"]
     Path("photo.jpg").rename("photo")
     make_video(Path("clip.mov"), pictures(2), audio=False).rename("clip")
     done("prepare", "photo", "--as", "sharp", "-o", "one.h5", "-q")
@@ -221,7 +213,7 @@ def test_files_without_an_ending_and_open_ones_are_read_by_content() -> None:
 
 
 def test_an_output_that_cannot_be_opened_is_said_once(checkpoint: Path) -> None:
-    folder = plant(Path("in"), 3)
+    folder = plant_photos("in", 3)
     for output in ("/proc/out/", "in/0.png/out/"):
         for command in (["deblur", folder, "-c", checkpoint], ["prepare", folder, "-q"]):
             assert_refused(invoke(*command, "-o", output), ": cannot be written")
@@ -229,7 +221,7 @@ def test_an_output_that_cannot_be_opened_is_said_once(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("command", ["deblur", "blind-deblur", "interpolate"])
 def test_a_refusal_behind_the_opened_output_leaves_nothing(command: str) -> None:
-    plant(Path("in"), 2)
+    plant_photos("in", 2)
     Path("bad.pt").write_text("no checkpoint")
     inputs = ("in/0.png", "in/1.png") if command == "interpolate" else ("in/0.png",)
     before = files()
@@ -239,7 +231,7 @@ def test_a_refusal_behind_the_opened_output_leaves_nothing(command: str) -> None
 
 
 def test_a_refusal_behind_the_opened_folder_of_shards_leaves_nothing() -> None:
-    plant(Path("in"), 2)
+    plant_photos("in", 2)
     Path("bad.pt").write_text("no checkpoint")
     done("prepare", "in", "-o", "out/", "-q")
     changed = Path("out/train-00000.h5").stat().st_mtime_ns + 1
@@ -253,7 +245,7 @@ def test_a_refusal_behind_the_opened_folder_of_shards_leaves_nothing() -> None:
 
 
 def test_a_folder_is_resumed(checkpoint: Path) -> None:
-    folder, output = plant(Path("in"), 4), Path("out")
+    folder, output = plant_photos("in", 4), Path("out")
     command = ["deblur", folder, "-c", checkpoint, "-o", f"{output}/"]
     done(*command)
     whole = files(output)
@@ -280,22 +272,22 @@ def test_a_folder_is_resumed(checkpoint: Path) -> None:
     assert files(output).keys() == whole.keys()
 
 
-def test_pairs_whose_photo_has_changed_are_made_again() -> None:
-    folder, kernel = plant(Path("in"), 2), write(Path("k.png"), np.full((1, 5), 255, np.uint8))
+def test_pairs_whose_photo_has_changed_are_made_again(kernel: Path) -> None:
+    folder = plant_photos("in", 2)
     command = ["reblur", folder, "--kernel", kernel, "--pairs", "-o", "out/", "--resume"]
     done(*command)
     newer = Path("out/train-00000.h5").stat().st_mtime_ns + 1
-    write(folder / "1.png", photo(7, 48, 48))
+    write(folder / "1.png", photo(7))
     os.utime(folder / "1.png", ns=(newer, newer))
     assert done(*command).lines[-1].endswith(", 1 finished before")
     made = {record.name: record.images["sharp"] for record in records(*Path("out").glob("*.h5"))}
     assert [*made] == ["0", "1"]
-    np.testing.assert_array_equal(made["1"], photo(7, 48, 48))
+    np.testing.assert_array_equal(made["1"], photo(7))
 
 
 def test_images_beside_and_other_commands_are_resumed(joint: Path) -> None:
     for name, *more in (("reblur", "--like", "B"), ("transfer", "A", "B", "--system", "msdi")):
-        folder = plant(Path(name), 2, 64)
+        folder = plant_photos(name, 2, 64, 64)
         pair = {"A": folder / "0.png", "B": folder / "1.png"}
         command = [name, folder, *(pair.get(word, word) for word in more), "-c", joint, "-q"]
         done(*command)
@@ -310,11 +302,10 @@ def test_images_beside_and_other_commands_are_resumed(joint: Path) -> None:
         assert files(folder) == before
 
 
-def test_records_that_come_from_no_file_are_resumed() -> None:
+def test_records_that_come_from_no_file_are_resumed(kernel: Path) -> None:
     made = (Record(f"{n}", {"sharp": photo(n, 24, 24)}) for n in range(2))
     write_records(made, "in.h5")
-    np.save("k.npy", np.full((1, 5), 0.2))
-    command = ["reblur", "in.h5", "--kernel", "k.npy", "--resume", "-o", "out.h5"]
+    command = ["reblur", "in.h5", "--kernel", kernel, "--resume", "-o", "out.h5"]
     assert "reblurred 2 images in " in done(*command).err
     again = done(*command).lines[-1]
     assert again.startswith("reblurred 0 ") and again.endswith(", 2 finished before")
@@ -334,7 +325,7 @@ def test_pairs_of_an_interpolation_are_resumed(joint: Path, tree: Path) -> None:
 
 
 def test_a_killed_run_loses_one_record_of_a_shard(checkpoint: Path) -> None:
-    folder, output = plant(Path("in"), 4, 64), Path("out.h5")
+    folder, output = plant_photos("in", 4, 64, 64), Path("out.h5")
     options = ["deblur", folder, "-c", checkpoint, "-q", "-o"]
     done(*options, "whole.h5")
     process = start(*options, output, "--resume")

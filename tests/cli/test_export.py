@@ -109,7 +109,7 @@ def test_stacked_generators_are_exported(use: str) -> None:
     assert list(told["inputs"]) == ["image", "blur"][: 1 + (use == "reblurring")]
 
 
-def test_an_input_without_an_effect_is_left_out(joint: Path) -> None:
+def test_an_input_without_an_effect_is_left_out() -> None:
     """A generator that was trained without degradations takes latents that it does not use."""
     torch.manual_seed(0)
     plain = {"deblur": msdi.JointGenerator(8, injection="none")}

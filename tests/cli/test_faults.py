@@ -43,11 +43,10 @@ MAKE = dict.fromkeys((".gif", ".webp", ".apng"), make_animation) | {".tif": make
 
 @pytest.mark.parametrize("suffix", MAKE)
 def test_a_film_that_cannot_be_opened_is_not_taken_for_a_picture(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    film, kernel, real = tmp_path / f"a{suffix}", tmp_path / "k.npy", io.open
+    film, real = tmp_path / f"a{suffix}", io.open
     MAKE[suffix](film)
-    np.save(kernel, np.full((1, 3), 1 / 3))
     whole, opened, at = len([*read_film(film)]), 0, 0
 
     def fails(file: Any, *arguments: Any, **named: Any) -> Any:

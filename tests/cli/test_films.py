@@ -90,7 +90,7 @@ def test_frames_as_images_and_records(films: Path, checkpoint: Path) -> None:
     assert shown(Path("a.mp4")).sound == shown(film).sound
 
 
-def test_a_film_and_a_sheet_of_six_of_its_frames(films: Path, checkpoint: Path) -> None:
+def test_a_film_and_a_sheet_of_six_of_its_frames(checkpoint: Path) -> None:
     source = make_video(Path("long.mp4"), pictures(11))
     ran = done("deblur", source, "-c", checkpoint, "-o", "out/", "--compare", "--html", "page")
     assert "wrote out/long.mp4 and out/long.compare.jpg" in ran.lines
@@ -119,10 +119,9 @@ def test_a_preview_has_only_some_frames_and_is_no_result(films: Path, checkpoint
     assert [*files("out")] == ["a.mp4", "whole/a.mp4"], again.err
 
 
-def test_the_blur_of_a_film_over_time_is_told(films: Path) -> None:
-    np.save("kernel.npy", np.full((1, 5), 0.2))
+def test_the_blur_of_a_film_over_time_is_told(films: Path, kernel: Path) -> None:
     film = films / "sound.mp4"
-    ran = done("deblur", film, "--kernel", "kernel.npy", "-o", "a.mp4")
+    ran = done("deblur", film, "--kernel", kernel, "-o", "a.mp4")
     assert "sound: blur undone in 4 of 4 frames, over time up to 5 5 5 5 pixels" in ran.lines
     assert "pixels" not in done("deblur", film, "--method", "network", "-o", "b.mp4").err
 
@@ -159,10 +158,9 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".tif", ".mp4"])
-def test_a_film_that_cannot_be_written_is_its_own_failure(suffix: str) -> None:
+def test_a_film_that_cannot_be_written_is_its_own_failure(suffix: str, kernel: Path) -> None:
     """A GIF is written at its end, when the first frame of the next film is there already."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8)
-    np.save("kernel.npy", np.full((1, 3), 1 / 3))
     for name, frames in (("a", [*noise]), ("b", [*noise // 64]), ("c", [*noise])):
         path = Path(f"in/{name}{suffix}")
         path.parent.mkdir(exist_ok=True)
@@ -170,7 +168,7 @@ def test_a_film_that_cannot_be_written_is_its_own_failure(suffix: str) -> None:
             make_video(path, frames, audio=False)
         else:
             save_pages(path, frames, duration=40)
-    command = ["reblur", "in", "--kernel", "kernel.npy", "-o", "out/"]
+    command = ["reblur", "in", "--kernel", kernel, "-o", "out/"]
     done(*command, "-q")
     sizes = {path.stem: path.stat().st_size for path in Path("out").iterdir()}
     shutil.rmtree("out")
@@ -186,13 +184,12 @@ def test_a_film_that_cannot_be_written_is_its_own_failure(suffix: str) -> None:
     assert len([*read_records(["out"])]) == 9
 
 
-def test_a_full_disk_ends_a_batch_after_what_is_finished(small_disk: Path) -> None:
+def test_a_full_disk_ends_a_batch_after_what_is_finished(small_disk: Path, kernel: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, 300, 400, 3), np.uint8)
     Path("in").mkdir()
     PIL.Image.fromarray(noise[0, :9]).save("in/a.png")
     save_pages("in/b.tif", noise)
-    np.save("kernel.npy", np.full((1, 3), 1 / 3))
-    ran = invoke("reblur", "in", "--kernel", "kernel.npy", "-o", f"{small_disk}/out/")
+    ran = invoke("reblur", "in", "--kernel", kernel, "-o", f"{small_disk}/out/")
     full = f"error: {small_disk}/out/b.tif: the disk is full; free some space and run again"
     assert (ran.status, ran.lines) == (1, [f"wrote {small_disk}/out/a.png", full])
     assert [*files(small_disk)] == ["out/a.png"]
@@ -237,17 +234,16 @@ def test_what_cannot_be_one_film_or_previewed_is_refused_at_once(films: Path) ->
     assert_each_refused(cases, "deblur", cwd=films)
 
 
-def test_reblur_gives_all_frames_one_blur(films: Path) -> None:
-    np.save("kernel.npy", np.full((1, 5), 0.2))
+def test_reblur_gives_all_frames_one_blur(films: Path, kernel: Path) -> None:
     source, output = films / "sound.mp4", Path("a.mp4")
-    done("reblur", source, "--kernel", "kernel.npy", "-o", output)
+    done("reblur", source, "--kernel", kernel, "-o", output)
     for before, after in zip(shown(source).yuv, shown(output).yuv, strict=True):
         luma = before[:48].astype(float)
         blurred = sum(luma[4:-4, 4 + d : 60 + d] for d in (-2, -1, 0, 1, 2)) / 5
         assert psnr([blurred], [after[4:44, 4:60]]) > 34
 
 
-def test_one_random_blur_is_drawn_for_a_film(films: Path) -> None:
+def test_one_random_blur_is_drawn_for_a_film() -> None:
     still = make_video(Path("still.mkv"), [PHOTO[:96, :96]] * 2, codec="ffv1", audio=False)
     done("reblur", still, "--random", "-o", "out/", "--frames")
     first, second = (Path(f"out/still/00000{n}.png") for n in (0, 1))
@@ -264,10 +260,9 @@ def test_transfer_to_a_film(films: Path, joint: Path) -> None:
     assert shown(Path("a.mp4")).sound == shown(film).sound
 
 
-def test_eval_of_film_against_film(films: Path) -> None:
+def test_eval_of_film_against_film(films: Path, kernel: Path) -> None:
     sharp, blurry = films / "sound.mp4", Path("blurry.mp4")
-    np.save("kernel.npy", np.full((1, 5), 0.2))
-    done("reblur", sharp, "--kernel", "kernel.npy", "-o", blurry)
+    done("reblur", sharp, "--kernel", kernel, "-o", blurry)
     *frames, total = invoke("eval", blurry, sharp, "--json").json
     rgb = [np.stack(_decoded(path)) for path in (blurry, sharp)]
     expected = [psnr([a], [b]) for a, b in zip(*rgb, strict=True)]
