@@ -32,10 +32,11 @@ from blurkit.systems.uses import start_engine
 from blurkit.tasks.reblur import apply_kernel
 from tests.cli import bgans
 from tests.cli.command import records
-from tests.cli.invoke import done
+from tests.cli.invoke import done, timeless
 from tests.cli.kernel_spaces import CODE, saved
 from tests.cli.pictures import blurred, photo, plant_photos, write
 from tests.engine.networks import steered, stored
+from tests.io.scenes import assert_all_same
 from tests.shared import ROOT, vgg11
 
 net = partial(load, "deblur.pt")
@@ -115,7 +116,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     f"{SPACE} --like pairs.h5": lambda x: x.kernel.reblur(x.sharp, x.pair),
     "transfer sharp.png pairs.h5 -c kernel.pt": lambda x: x.kernel.transfer(x.sharp, x.pair),
     f"{SPACE} --random --seed 4 --random-scale 2": lambda x: x.kernel.random_blur(
-        x.record, seed=4, scale=2
+        x.record, seed=4, scale=2.0
     ),
     f"{SPACE} --kernel code.h5": lambda x: x.kernel.apply_kernel(x.sharp, BLUR_CODE),
     "reblur sharp.png --kernel k.npy": lambda x: x.default.apply_kernel(x.sharp, np.eye(5)),
@@ -145,19 +146,12 @@ def test_calls_give_the_bits_of_commands(command: str, x: SimpleNamespace, tmp_p
     source, role = ("blur", "restored") if "deblur" in command else ("sharp", "reblurred")
     for one, record in zip(made if "interpolate" in command else [made], wanted, strict=True):
         if isinstance(one, Record):
-            same_but_for_time(one, record)
+            assert_all_same(timeless([one]), timeless([record]))
         else:
             np.testing.assert_array_equal(one, record.images[role])
         if "-c" in command and "interpolate" not in command:
             assert not np.array_equal(record.images[role], record.images[source])
     assert set(x.pair.images) == {"sharp", "blur"} and set(x.pair.attrs) == {"number"}
-
-
-def same_but_for_time(first: Record, second: Record) -> None:
-    assert first.name == second.name
-    np.testing.assert_equal(first.images, second.images)
-    kept = [{k: v for k, v in r.attrs.items() if "seconds" not in k} for r in (first, second)]
-    np.testing.assert_equal(*kept)
 
 
 def test_an_encoder_of_another_file_and_amounts_change_the_result(x: SimpleNamespace) -> None:
@@ -280,8 +274,7 @@ def test_prepare(tmp_path: Path) -> None:
     done("prepare", "photos", *options, "-o", tmp_path / "out.h5", "-q")
     how = Preparation(synthesis=Synthesis("shake"), copies=2, crop=32, seed=3, measure=psnr)
     made = blurkit.prepare("photos", preparation=how, image="sharp")
-    for one, other in zip(made, records(tmp_path / "out.h5"), strict=True):
-        same_but_for_time(one, other)
+    assert_all_same(made, records(tmp_path / "out.h5"))
     assert [r.name for r in blurkit.prepare("photos")] == ["0", "1"]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ def results(output: str | Path, *arguments: object) -> list[Record]:
     folder = not Path(output).suffix
     done(*arguments, "-q", "-o", f"{output}/" if folder else output)
     return shard_records(output) if folder else records(output)
+
+
+def timeless(made: Sequence[Record]) -> Sequence[Record]:
+    """The records without the seconds that each took."""
+    for record in made:
+        record.attrs = {k: v for k, v in record.attrs.items() if not k.endswith("_seconds")}
+    return made
 
 
 def assert_each_refused(

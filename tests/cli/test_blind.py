@@ -21,7 +21,7 @@ from blurkit.systems.blind_search import SavedSearches, TiledSearch, run_searche
 from blurkit.systems.kernel_space.search import advance
 from blurkit.tasks.deblur import deblur_by_search
 from tests.cli.command import Ran, assert_failed, assert_refused, files, piped, records, start
-from tests.cli.invoke import assert_each_refused, done, invoke
+from tests.cli.invoke import assert_each_refused, done, invoke, timeless
 from tests.cli.pictures import photo, plant_photos, write
 from tests.cli.test_interrupts import end, wait_for
 from tests.io.scenes import assert_all_same
@@ -135,9 +135,7 @@ def test_a_record_stores_the_configuration_that_repeats_it(photos: Path) -> None
     file.write_text(wanted.attrs["blind_config"])
     assert json.loads(file.read_text())["image_rate"] == 0.02
     found = recorded(Path("again.h5"), photos / "0.png", "--config", file)
-    for record in (wanted, found):
-        del record.attrs["restored_seconds"]
-    assert_all_same([wanted], [found])
+    assert_all_same(timeless([wanted]), timeless([found]))
     other = restored(Path("5.png"), *options, "--seed", 5)
     assert not np.array_equal(other, wanted.images["restored"])
 
@@ -260,10 +258,7 @@ def test_a_stopped_shard_is_whole_and_continued(photos: Path) -> None:
     assert stopped(signal.SIGTERM, log, photos, *SLOW, "-o", out)[0] == 143
     assert [record.name for record in records(out)] == ["0"]
     searched(photos, *SLOW, "--log", log, "-o", out, "--resume")
-    wanted, found = records(whole), records(out)
-    for record in [*wanted, *found]:
-        del record.attrs["restored_seconds"]
-    assert_all_same(wanted, found)
+    assert_all_same(timeless(records(whole)), timeless(records(out)))
     assert [line.split('"name"')[1] for line in log.read_text().splitlines()] == once
     assert not Path("out.state.pt").exists()
 

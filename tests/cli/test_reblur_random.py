@@ -16,7 +16,7 @@ from blurkit.io.records import Record
 from tests.cli import bgans, kernel_spaces
 from tests.cli.command import assert_failed, assert_refused, files, piped, records, shard_records
 from tests.cli.guides import FP32, assert_made, psnr
-from tests.cli.invoke import done, invoke, results
+from tests.cli.invoke import done, invoke, results, timeless
 from tests.cli.pictures import blurred, photo, write
 from tests.io.scenes import assert_all_same
 
@@ -61,13 +61,6 @@ def random(tmp_path_factory: pytest.TempPathFactory) -> Way:
 def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.getfixturevalue(request.param)
     return found
-
-
-def timeless(made: list[Record]) -> list[Record]:
-    """The records without the seconds that each took."""
-    for record in made:
-        del record.attrs["reblurred_seconds"]
-    return made
 
 
 def test_several_blurs_of_each_photo(way: Way, photos: Path) -> None:
