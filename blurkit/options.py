@@ -222,11 +222,7 @@ Method = Literal["auto", "shake", "network"]
 
 
 def choose_method(
-    method: Method | None,
-    checkpoint: bool,
-    kernel: bool,
-    network_options: bool,
-    sheet: bool = False,
+    method: Method | None, checkpoint: bool, kernel: bool, network_options: bool, sheet: bool
 ) -> Method:
     """Return the method to use: `method` if it is given, else the default for the other arguments.
 

@@ -112,7 +112,7 @@ def say_error(where: str, reason: str) -> None:
     say(f"error: {reason}" if where in reason else f"error: {where}: {reason}")
 
 
-def counted(number: int, what: str = "image") -> str:
+def counted(number: int, what: str) -> str:
     """Return a number of things in words."""
     return f"{number} {what}{'s' * (number != 1)}"
 
@@ -389,7 +389,7 @@ def _ended(job: Future[Record | Callable[[], Record]], background: Background) -
 
 
 def say_written(
-    files: Sequence[Path], quiet: bool, what: str = "image", comparisons: Sequence[Path] = ()
+    files: Sequence[Path], quiet: bool, what: str, comparisons: Sequence[Path] = ()
 ) -> None:
     """Say in one line where results, each a `what`, and their comparisons were written."""
     paths = [*files, *comparisons]
@@ -432,7 +432,7 @@ def show_status(
     whole: WorkPart,
     options: Tracked,
     verb: str,
-    dataset: bool = False,
+    dataset: bool,
     origin: Callable[[str], str] = str,
 ) -> NoReturn:
     """Print how many of the `results` each part has, then the parts that lack some, and end.

@@ -318,9 +318,7 @@ def _transfer(options: PrepareOptions, problems: Problems) -> Callable[[Record, 
     return partial(transferred, pairs=donors, engine=engine, seed=options.seed)
 
 
-def _open(
-    options: PrepareOptions, part: WorkPart, changed: Callable[[str], int] | None = None
-) -> Sink:
+def _open(options: PrepareOptions, part: WorkPart, changed: Callable[[str], int] | None) -> Sink:
     """Return the sink for `-o`; a folder receives shards, with `changed` as for `ShardFolder`."""
     from blurkit.io.image_sinks import FileOptions, open_sink
     from blurkit.io.shards import is_shard

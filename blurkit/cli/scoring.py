@@ -377,7 +377,7 @@ class NetworkRuns(AbstractContextManager["NetworkRuns"]):
         networks: Mapping[str, DeblurOptions],
         problems: Problems,
         size: tuple[int, int],
-        alone: bool = False,
+        alone: bool,
     ) -> None:
         self._problems, self._alone = problems, alone
         self._sizes: dict[str, Sizes] = {}

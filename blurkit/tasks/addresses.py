@@ -20,7 +20,7 @@ def refuse_unused(digests: Collection[str], names: Iterable[object]) -> None:
         raise UsageError("--sha256 is for files from addresses (https://...); name one")
 
 
-def local_file(name: _Name, digests: Collection[str] = (), quiet: bool = False) -> _Name | Path:
+def local_file(name: _Name, digests: Collection[str], quiet: bool = False) -> _Name | Path:
     """Return the cached file of an address, as `fetched` does; any other name unchanged."""
     if not is_address(name):
         return name

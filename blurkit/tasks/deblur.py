@@ -333,10 +333,10 @@ def restoration_warnings(record: Record) -> list[str]:
     return []
 
 
-def result_line(record: Record, found: str, whole: Sequence[int] | None = None) -> str:
+def result_line(record: Record, found: str, whole: Sequence[int] | None) -> str:
     """Return a line on a restored and appraised record; `found` says what blur it had.
 
-    `whole` is the height and width of the photo of which it is a part.
+    `whole` is the height and width of the photo of which it is a part, None if it is whole.
     """
     before, after = (record.attrs[f"sharpness_{when}"] for when in ("before", "after"))
     part = ""

@@ -167,7 +167,7 @@ blurkit deblur photo.jpg -c {file}
 """
 
 
-def model_card(about: Mapping[str, Any], file: str, licence: str = "other") -> str:
+def model_card(about: Mapping[str, Any], file: str, licence: str) -> str:
     """Return the model card of a checkpoint, as the Hugging Face Hub reads it: Markdown with YAML.
 
     `about` is what `info` returns for the checkpoint, `file` its name, and `licence` one of the
