@@ -311,17 +311,14 @@ class SearchBatch:
         run = self.run
         total = self.context.options.iterations * sum(len(s.searches) for s in searches)
         label = searches[0].record.name if len(searches) == 1 else f"{len(searches)} pictures"
-        counted = sum(search.iteration for search in searches)
-        progress = Progress(label, total, "iteration", counted, run.quiet)
         shown = {id(search): search.iteration for search in searches}
+        progress = Progress(label, total, "iteration", sum(shown.values()), run.quiet)
         logged = {id(tile): tile.last.iteration for s in searches for tile in s.searches}
         saved = time.monotonic()
 
         def watch(group: Sequence[Search]) -> bool:
-            nonlocal counted, saved
-            now = sum(search.iteration for search in searches)
-            progress.advance(now - counted)
-            counted = now
+            nonlocal saved
+            progress.advance(sum(s.iteration for s in searches) - sum(shown.values()))
             progress.note(_objective(group[0]))
             for search in searches:
                 every = run.save_every

@@ -205,7 +205,7 @@ def _fill(
     progress = Progress("prepare", known_count(items), "scene", already, options.quiet)
     table = PrepareSummary(sum(map(len, finished.values())), options.split)
     jobs = options.jobs or processors()
-    ready = prepare_items(left, preparation, jobs, problems.add, lambda: progress.advance())
+    ready = prepare_items(left, preparation, jobs, problems.add, progress.advance)
     with closing(ready):
         for record in ready:
             if sink.is_done(record):
