@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from blurkit.errors import BlurkitError, OnError, UsageError, raise_error
-from blurkit.io.paths import refuse_missing
+from blurkit.io.paths import reading_errors, refuse_missing
 from blurkit.io.records import Record
 from blurkit.options import Placement, Precision, Protocol, ValueRange
 from blurkit.systems.system import shipped_file
@@ -204,10 +204,8 @@ def info(
         failures.append(str(error))
         on_error(where, error)
 
-    try:
+    with reading_errors(text):
         contents = _records(text, verify, blur, note, watch) or _networks(text, size)
-    except OSError as error:
-        raise BlurkitError(f"{text}: cannot be read ({error.strerror})") from error
     return {**contents, "problems": failures}
 
 

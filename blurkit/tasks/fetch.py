@@ -19,6 +19,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Reque
 from platformdirs import user_cache_path
 
 from blurkit.errors import BlurkitError, UsageError, one_line
+from blurkit.io.paths import reading_errors
 from blurkit.io.writing import locked, replacing, writing_errors
 from blurkit.reports.progress import Progress, say
 from blurkit.version import __version__
@@ -124,11 +125,8 @@ def _is_cached(file: Path) -> bool:
 
 def _verify(address: str, file: Path, wanted: Collection[str]) -> None:
     """Raise BlurkitError if a cached file has changed, or is not one that is wanted."""
-    try:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise BlurkitError(f"{file}: cannot be read ({error.strerror})") from error
+    with reading_errors(file), file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != _recorded(file):
         raise BlurkitError(f"{file}: has changed since it was fetched; remove it to fetch it again")
     if wanted and found not in wanted:
