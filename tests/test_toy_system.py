@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.cli.command import Ran, assert_done, records
-from tests.cli.pictures import blurred, photo, write
+from tests.cli.pictures import plant_pair
 from tests.shared import ROOT
 
 FILES = {
@@ -150,8 +150,7 @@ def run(house: Path) -> Iterator[Callable[..., Ran]]:
 def trained(house: Path, run: Callable[..., Ran]) -> Path:
     """A toy trained in two pieces, on pairs that `prepare` wrote."""
     for number in range(3):
-        write(house / f"pairs/blur/{number}.png", blurred(photo(number, 64, 80)))
-        write(house / f"pairs/sharp/{number}.png", photo(number, 64, 80))
+        plant_pair(house / "pairs", str(number), number, height=64, width=80)
     assert_done(run("prepare", "pairs", "-o", "shards/", "-q"))
     options = ("--system", "toy", "--layers", 2, "--iterations", 6, "--batch", 2, "--crop", 32)
     command = ("train-deblur", "shards", *options, "-o", "toy.pt", "--save-minutes", 0, "-q")

@@ -21,7 +21,7 @@ from blurkit.nn.features import BACKBONES, FeatureNetwork
 from tests.cli.command import assert_failed, assert_refused, files, records
 from tests.cli.guides import psnr
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.cli.pictures import blurred, photo, write
+from tests.cli.pictures import blurred, photo, plant_pair, write
 from tests.metrics.oracle import noisy
 
 GAUSSIAN: dict[str, Any] = {"gaussian_weights": True, "use_sample_covariance": False}
@@ -171,8 +171,7 @@ def test_subsets_by_the_blurry_images() -> None:
 def test_subsets_of_a_dataset(tmp_path: Path) -> None:
     """The blurry images of records are known; under ten images there is no tenth."""
     for n in range(10):
-        write(tmp_path / f"blur/{n}.png", blurred(photo(n)))
-        write(tmp_path / f"sharp/{n}.png", photo(n))
+        plant_pair(tmp_path, str(n), n)
         if n >= 8:
             ran = done("eval", tmp_path, "--json")
             assert ("subsets" in ran.json[-1]) == ("blurriest 10 % (1)" in ran.err) == (n == 9)
