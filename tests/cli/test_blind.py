@@ -22,7 +22,7 @@ from blurkit.systems.kernel_space.search import advance
 from blurkit.tasks.deblur import deblur_by_search
 from tests.cli.command import Ran, assert_failed, assert_refused, files, piped, records, start
 from tests.cli.invoke import assert_each_refused, done, invoke, timeless
-from tests.cli.pictures import photo, plant_photos, write
+from tests.cli.pictures import photo, write
 from tests.cli.test_interrupts import end, wait_for
 from tests.io.scenes import assert_all_same
 from tests.systems.kernel_space.searches import (
@@ -36,6 +36,8 @@ from tests.systems.kernel_space.searches import (
 from tests.systems.kernel_space.searches import photo as astronaut
 from tests.systems.kernel_space.test_search import KERNEL
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BLIND = ("blind-deblur", "--precision", "fp32")
 QUICK: list[object] = ["--config", QUICK_CONFIG, "--iterations", 3]
 PLAIN: list[object] = ["--operator", "convolution", "--kernel-size", 5, *QUICK]
@@ -46,7 +48,7 @@ OPTIONS |= {"prior_width": 8, "warm_up": 1, "iterations": 3}
 
 
 def blind(*arguments: object) -> Ran:
-    """A blind search in this process, on one thread."""
+    """A blind search in this process."""
     return invoke(*BLIND, *arguments)
 
 
@@ -74,12 +76,6 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("kernel") / "kernel.pt"
     save_checkpoint(kernel_checkpoint(), path)
     return path
-
-
-@pytest.fixture
-def photos(one_thread: None) -> Path:
-    """Three photos of 64x48; torch has one thread, as in the processes that tests start."""
-    return plant_photos("photos", 3)
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -282,7 +278,7 @@ MOVES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 
 
 @pytest.fixture
-def source(one_thread: None) -> Path:
+def source() -> Path:
     """A photo of 200x160."""
     return write("photo.png", photo(0, 160, 200))
 
