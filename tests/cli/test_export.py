@@ -22,7 +22,7 @@ from blurkit.systems.system import shipped_file
 from blurkit.systems.uses import network_for
 from tests.cli.command import assert_refused, fresh
 from tests.cli.invoke import assert_each_refused, done, invoke
-from tests.cli.pictures import blurred
+from tests.cli.pictures import blurred, write
 from tests.engine.networks import stored
 
 PHOTO = blurred(skimage.data.coffee()[:150, :200])
@@ -30,9 +30,7 @@ PHOTO = blurred(skimage.data.coffee()[:150, :200])
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    imageio.imwrite(path, PHOTO)
-    return path
+    return write(tmp_path_factory.mktemp("photo") / "photo.png", PHOTO)
 
 
 @pytest.fixture(scope="module")
