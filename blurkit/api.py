@@ -70,8 +70,7 @@ def prepare(
 
     how = preparation or Preparation(measure=psnr)
     found, how = find([str(text) for text in inputs], how, image, blur, lists)
-    for where, reason in found.left_out:
-        on_error(where, BlurkitError(reason))
+    found.report(on_error)
     yield from prepare_items(found.items, how, jobs, on_error)
 
 

@@ -163,8 +163,7 @@ def prepare(
         say(layout, options.quiet)
     if work_list.results:
         say(summary_of_results(work_list.results), options.quiet)
-    for where, reason in work_list.left_out:
-        problems.add(where, BlurkitError(reason))
+    work_list.report(problems.add)
     resumed = options.resume and is_folder(options.output)
     changed = last_changes(work_list.items, preparation) if resumed else None
     with _open(options, part, changed) as sink:

@@ -61,8 +61,7 @@ def collect(
 ) -> RecordList:
     """Collect the records that `read_records` would read; `on_error` is told what was skipped."""
     found = find_items(inputs, image=image)
-    for where, reason in found.left_out:
-        on_error(where, BlurkitError(reason))
+    found.report(on_error)
     fetches: list[tuple[str, Fetch]] = []
     for item in found.items:
         if isinstance(item, ShardSource):
@@ -239,8 +238,7 @@ def _index(source: str, image: str, on_error: OnError) -> dict[str, Fetch]:
     if not fetches:
         why = next((reason for _, reason in inputs.left_out), f"{source}: holds no image")
         raise BlurkitError(why)
-    for where, reason in inputs.left_out:
-        on_error(where, BlurkitError(reason))
+    inputs.report(on_error)
     return fetches
 
 
@@ -342,8 +340,8 @@ def find_two_sides(
         sides = [dict.fromkeys(names, Path(first)), dict.fromkeys(names, Path(second))]
     else:
         found = [find_items([first], image=roles[0]), find_items([second], image=roles[1])]
-        for where, reason in (skipped for side in found for skipped in side.left_out):
-            on_error(where, BlurkitError(reason))
+        for inputs in found:
+            inputs.report(on_error)
         scenes = [[s for s in side.items if isinstance(s, Scene)] for side in found]
         if _are_pairs(scenes[0], roles) and not _are_pairs(scenes[1], roles):
             first, second, scenes = second, first, scenes[::-1]

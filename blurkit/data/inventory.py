@@ -114,8 +114,7 @@ def describe_folder(
     inputs = find_items([path], image="image", blur=blur, lists=())
     for reason in inputs.unmatched:
         on_error(str(path), BlurkitError(reason))
-    for where, reason in inputs.left_out:
-        on_error(where, BlurkitError(reason))
+    inputs.report(on_error)
     shards = [item for item in inputs.items if isinstance(item, ShardSource)]
     layouts = ", ".join(inputs.layouts).removeprefix(f"{path}: ")
     layout = {"shards": len(shards)} if shards else {"layout": layouts}

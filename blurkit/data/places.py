@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from blurkit.errors import UsageError
+from blurkit.errors import BlurkitError, OnError, UsageError
 from blurkit.io.paths import composed, normal
 
 _Item = TypeVar("_Item")
@@ -144,6 +144,11 @@ class Found(Generic[_Item]):
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
+
+    def report(self, on_error: OnError) -> None:
+        """Report what is `left_out` to `on_error`."""
+        for where, reason in self.left_out:
+            on_error(where, BlurkitError(reason))
 
 
 def locate(path: Path, parts: tuple[str, ...], blur: str = "blur") -> Place:

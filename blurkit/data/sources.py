@@ -158,8 +158,7 @@ def read_records(
     inputs and items that cannot be read are reported to `on_error`, and reading continues.
     """
     found = find_items(inputs, image=image, blur=blur, lists=lists)
-    for where, reason in found.left_out:
-        on_error(where, BlurkitError(reason))
+    found.report(on_error)
     return RecordStream(found.items, part, on_error, stdin)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import skimage.data
 
 from blurkit.data.films import clip_records, find_clips
-from blurkit.errors import BlurkitError, OnError, raise_error
+from blurkit.errors import OnError, raise_error
 from blurkit.io.records import Record
 from blurkit.synthesis.averaging import Averaging
 from blurkit.synthesis.exposure import Exposure, MovingObject
@@ -40,7 +40,6 @@ def averaged_records(
 ) -> Iterator[Record]:
     """The records of every window of every clip in `inputs`, as of `clip_records`."""
     found = find_clips(inputs, averaging.average)
-    for where, reason in found.left_out:
-        on_error(where, BlurkitError(reason))
+    found.report(on_error)
     for clip in found.items:
         yield from clip_records(clip, averaging, on_error)
