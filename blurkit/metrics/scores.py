@@ -61,9 +61,7 @@ METRICS = (
             "(RealBlur)",
             "ssim_aligned": "as ssim, after gain and ECC homography, inside the mask (RealBlur)",
         },
-        lambda *images: dict(
-            zip(("psnr_aligned", "ssim_aligned"), aligned_scores(*images), strict=True)
-        ),
+        lambda made, target: aligned_scores(made, target),
         require=lambda: opencv(ALIGNMENT),
         ranking="psnr_aligned",
     ),
@@ -268,8 +266,8 @@ def align(restored: Image, sharp: Image) -> tuple[np.ndarray, np.ndarray]:
     return warped.reshape(sharp.shape), mask[:, :, None]
 
 
-def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
-    """Return (PSNR in dB, SSIM) of the images inside the mask, after `align`, whose errors it has.
+def aligned_scores(restored: Image, sharp: Image) -> Scores:
+    """Return PSNR in dB and SSIM of the images inside the mask, after `align`, whose errors it has.
 
     White is at 1. SSIM is the mean over channels of the map (`ssim_map`) of the masked images,
     inside the mask; it is None if a side has fewer than 11 pixels or the mask covers nothing of it.
@@ -281,6 +279,7 @@ def aligned_scores(restored: Image, sharp: Image) -> tuple[float, float | None]:
     mse = float(np.vdot(difference, difference)) / (float(mask.sum()) * sharp.shape[2])
     decibels = math.inf if mse == 0 else -10 * math.log10(mse)
     inner = mask[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
-    if not fits(sharp) or not inner.any():
-        return decibels, None
-    return decibels, float((ssim_map(warped, fixed) * inner).mean(axis=2).sum() / inner.sum())
+    similarity = None
+    if fits(sharp) and inner.any():
+        similarity = float((ssim_map(warped, fixed) * inner).mean(axis=2).sum() / inner.sum())
+    return {"psnr_aligned": decibels, "ssim_aligned": similarity}
