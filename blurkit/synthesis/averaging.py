@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -229,13 +228,12 @@ class Motion:
         result has their shape and type. Both are warped and blended by time; points outside one
         frame are taken from the other.
         """
-        cv2 = opencv(FLOW_PURPOSE)
-        before = _sources(cv2, self.forward, time)
-        after = _sources(cv2, self.backward, 1 - time)
+        before = _sources(self.forward, time)
+        after = _sources(self.backward, 1 - time)
         near = (1 - time) * _inside(before)
         near /= near + time * _inside(after)
-        warped = _sample(cv2, first, before).reshape(first.shape)
-        other = _sample(cv2, second, after).reshape(second.shape)
+        warped = _sample(first, before).reshape(first.shape)
+        other = _sample(second, after).reshape(second.shape)
         return other + near[:, :, None].astype(first.dtype) * (warped - other)
 
 
@@ -252,27 +250,27 @@ def find_motion(first: Image, second: Image) -> Motion:
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     forward, backward = search.calc(*grays, None), search.calc(*grays[::-1], None)
     flows = forward, backward
-    matched = _matched(cv2, *flows, *grays), _matched(cv2, *flows[::-1], *grays[::-1])
+    matched = _matched(*flows, *grays), _matched(*flows[::-1], *grays[::-1])
     return Motion(forward, backward, float(np.mean(matched)))
 
 
 def _matched(
-    cv2: ModuleType, there: np.ndarray, back: np.ndarray, here: np.ndarray, other: np.ndarray
+    there: np.ndarray, back: np.ndarray, here: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
     """Return where the flow `there` leads to a similar point whose flow `back` returns."""
     target = _grid(*here.shape) + there
-    back = _sample(cv2, back, target)
+    back = _sample(back, target)
     gap = ((there + back) ** 2).sum(axis=2)
     size = (there**2).sum(axis=2) + (back**2).sum(axis=2)
-    similar = cv2.absdiff(_sample(cv2, other, target), here) <= 32  # of 255 grey levels
+    similar = opencv(FLOW_PURPOSE).absdiff(_sample(other, target), here) <= 32  # of 255 levels
     return similar & (gap < RETURN_RELATIVE * size + RETURN_FIXED)
 
 
-def _sources(cv2: ModuleType, flow: np.ndarray, time: float) -> np.ndarray:
+def _sources(flow: np.ndarray, time: float) -> np.ndarray:
     """Return the source in its frame of each point that `time` times `flow` brings to the grid."""
     source = grid = _grid(*flow.shape[:2])
     for _ in range(3):  # a fixed-point iteration
-        source = grid - np.float32(time) * _sample(cv2, flow, source)
+        source = grid - np.float32(time) * _sample(flow, source)
     return source
 
 
@@ -284,8 +282,9 @@ def _inside(source: np.ndarray) -> np.ndarray:
     return inside + 1e-3  # which matters if both frames miss a point
 
 
-def _sample(cv2: ModuleType, image: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _sample(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Sample `image` at `places` (H, W, 2), bilinearly and with replicated borders."""
+    cv2 = opencv(FLOW_PURPOSE)
     return cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
