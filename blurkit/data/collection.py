@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import product, takewhile
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -57,7 +57,6 @@ def collect(
     *,
     image: str = "blur",
     on_error: OnError = raise_error,
-    stdin: BinaryIO | None = None,
 ) -> RecordList:
     """Collect the records that `read_records` would read; `on_error` is told what was skipped."""
     found = find_items(inputs, image=image)
@@ -65,7 +64,7 @@ def collect(
     fetches: list[tuple[str, Fetch]] = []
     for item in found.items:
         if isinstance(item, ShardSource):
-            fetches += _packed(item, on_error, stdin)
+            fetches += _packed(item, on_error)
         else:
             fetches += scene_fetches(item, on_error)
     return RecordList(fetches)
@@ -95,16 +94,14 @@ def scene_fetches(scene: Scene, on_error: OnError) -> list[tuple[str, Fetch]]:
     return [(name, partial(spool.read, key)) for key, name in spool.names.items()]
 
 
-def _packed(
-    item: ShardSource, on_error: OnError, stdin: BinaryIO | None
-) -> list[tuple[str, Fetch]]:
+def _packed(item: ShardSource, on_error: OnError) -> list[tuple[str, Fetch]]:
     """Return fetches for the records of a shard, or of a source that is first read to its end."""
     if not is_stream(item.source):
         path = Path(item.source)
         with suppress(BlurkitError):  # truncated, or a stream saved to a file: read what there is
             keys = record_keys(path)
             return [(f"{path}, record {key}", partial(read_record, path, key)) for key in keys]
-    spool = _Spool(read_shard_source(item, on_error, stdin))
+    spool = _Spool(read_shard_source(item, on_error))
     return [(f"{item.source}, record {key}", partial(spool.read, key)) for key in spool.names]
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
 from blurkit.data.films import film_records, has_films, scene_length
 from blurkit.data.layouts import find_scenes, is_archive, read_picture
@@ -146,20 +146,18 @@ def read_records(
     *,
     image: str = "blur",
     blur: str = "blur",
-    lists: Sequence[Path] | None = None,
     on_error: OnError = raise_error,
-    stdin: BinaryIO | None = None,
     part: WorkPart = WHOLE,
 ) -> RecordStream:
     """Return the records of `inputs`, to be read one at a time.
 
-    `image`, `blur` and `lists` are as for `find_items`, which may raise UsageError. `stdin`
-    replaces standard input for `-`. Only the records of `part` are read, a film as one. Skipped
-    inputs and items that cannot be read are reported to `on_error`, and reading continues.
+    `image` and `blur` are as for `find_items`, which may raise UsageError. Only the records of
+    `part` are read, a film as one. Skipped inputs and items that cannot be read are reported to
+    `on_error`, and reading continues.
     """
-    found = find_items(inputs, image=image, blur=blur, lists=lists)
+    found = find_items(inputs, image=image, blur=blur)
     found.report(on_error)
-    return RecordStream(found.items, part, on_error, stdin)
+    return RecordStream(found.items, part, on_error)
 
 
 class RecordStream(Iterator[Record]):
@@ -170,14 +168,13 @@ class RecordStream(Iterator[Record]):
         items: Iterable[Scene | ShardSource],
         part: WorkPart = WHOLE,
         on_error: OnError = raise_error,
-        stdin: BinaryIO | None = None,
     ) -> None:
         items = list(items)
         part = part_among(part, items)
         self.items = [i for i in items if isinstance(i, ShardSource) or i.name in part]
         self._part = part
         # It does not refer to this object, which would keep files open until a garbage collection.
-        self._read = item_records(self.items, part, on_error, stdin)
+        self._read = item_records(self.items, part, on_error)
 
     def drop(self, unwanted: Callable[[Record], bool]) -> list[Scene]:
         """Drop the scenes whose `without_images` is `unwanted`, and return them."""
@@ -225,13 +222,12 @@ def item_records(
     items: Iterable[Scene | ShardSource],
     part: WorkPart = WHOLE,
     on_error: OnError = raise_error,
-    stdin: BinaryIO | None = None,
     pixels: bool = True,
 ) -> Iterator[Record]:
     """Yield the records of items, films frame by frame, shards as `read_shard_source` in `part`."""
     for item in items:
         if isinstance(item, ShardSource):
-            records = read_shard_source(item, on_error, stdin, pixels)
+            records = read_shard_source(item, on_error, pixels)
             yield from (record for record in records if result_name(record) in part)
             continue
         try:
@@ -243,14 +239,11 @@ def item_records(
 
 
 def read_shard_source(
-    item: ShardSource,
-    on_error: OnError = raise_error,
-    stdin: BinaryIO | None = None,
-    pixels: bool = True,
+    item: ShardSource, on_error: OnError = raise_error, pixels: bool = True
 ) -> Iterator[Record]:
     """Yield a shard's, a saved stream's or standard input's records, with `pixels` or without."""
     if item.source == STREAM:
-        yield from read_stream(stdin or standard_input(), on_error, item.image)
+        yield from read_stream(standard_input(), on_error, item.image)
         return
     path = Path(item.source)
     if is_stream(item.source):

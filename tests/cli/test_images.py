@@ -36,12 +36,15 @@ def test_an_image_through_a_pipe(checkpoint: Path, jpeg: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".avif", ".jxl", ".jp2", ".heic"])
-def test_every_format_is_recognised_by_its_bytes(suffix: str) -> None:
+def test_every_format_is_recognised_by_its_bytes(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if suffix == ".heic":
         pytest.importorskip("pillow_heif")
     write_image(Path(f"a{suffix}"), photo(0))
     data = Path(f"a{suffix}").read_bytes()
-    (record,) = read_records(["-"], image="sharp", stdin=io.BytesIO(data))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    (record,) = read_records(["-"], image="sharp")
     assert record.name == "stdin" and list(record.images) == ["sharp"]
     assert record.attrs["suffix"] == suffix and record.attrs["source"] == "stdin"
     assert np.abs(record.images["sharp"].astype(float) - photo(0)).mean() < 4

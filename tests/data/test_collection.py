@@ -1,9 +1,7 @@
 """Records at any time, as those read in order; folders, files and runs are paired by name."""
 
-import io
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,18 +22,9 @@ from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
 from tests.cli.pictures import blurred, photo, plant_tree, write
-from tests.data.trees import Plant, Reports, assert_pair, noted
+from tests.data.trees import Give, Plant, Reports, assert_pair
 from tests.io.scenes import assert_all_same, assert_same, pair, varied, write_shard
 from tests.metrics.oracle import noisy
-
-
-@pytest.fixture
-def reports() -> Reports:
-    return []
-
-
-def gather(inputs: list[Path | str], reports: Reports, **options: Any) -> RecordList:
-    return collect([*map(str, inputs)], on_error=noted(reports), **options)
 
 
 def assert_holds(collection: RecordList, records: list[Record]) -> None:
@@ -64,23 +53,28 @@ def test_files_folders_trees_and_shards(tmp_path: Path, plant: Plant, plant_pair
     assert collection.places[-1] == f"{tmp_path / 'shards/b.h5'}, record 00000000"
 
 
-def test_streams_are_read_once_and_then_held(tmp_path: Path) -> None:
+def test_streams_are_read_once_and_then_held(tmp_path: Path, give: Give) -> None:
     records = varied()
     stream = b"".join(map(shard_bytes, records))
     (tmp_path / "saved.h5").write_bytes(stream)
     whole = str(write_shard(tmp_path / "whole.h5", records))
-    held = collect(["-"], stdin=io.BytesIO(stream))
+    give(stream)
+    held = collect(["-"])
     assert_holds(held, records)
     assert held.places[1] == "-, record 00000001"
     assert_holds(collect([str(tmp_path / "saved.h5")]), records)
-    assert_holds(collect([whole, "-"], stdin=io.BytesIO(stream)), [*records, *records])
+    give(stream)
+    assert_holds(collect([whole, "-"]), [*records, *records])
     with pytest.raises(UsageError, match="name '-' once"):
         collect(["-", "-"])
 
 
-def test_what_holds_a_stream_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_holds_a_stream_goes_with_it(
+    tmp_path: Path, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    held = collect(["-"], stdin=io.BytesIO(shard_bytes(pair("a"))))
+    give(shard_bytes(pair("a")))
+    held = collect(["-"])
     assert len(list(tmp_path.rglob("*.h5"))) == 1
     assert_same(held[0], pair("a"))
     del held
@@ -91,7 +85,7 @@ def test_a_truncated_shard_is_salvaged_and_told(tmp_path: Path, reports: Reports
     records = [pair(str(n), n) for n in range(5)]
     data = write_shard(tmp_path / "whole.h5", records).read_bytes()
     (tmp_path / "cut.h5").write_bytes(data[: -2 * pair("a").bytes])
-    left = gather([tmp_path / "cut.h5", tmp_path / "whole.h5"], reports)
+    left = collect([str(tmp_path / name) for name in ("cut.h5", "whole.h5")], on_error=reports)
     ((where, told),) = reports
     assert where == str(tmp_path / "cut.h5") and "records are whole" in told
     salvaged = len(left) - 5
@@ -101,14 +95,16 @@ def test_a_truncated_shard_is_salvaged_and_told(tmp_path: Path, reports: Reports
         collect([str(tmp_path / "cut.h5")])
 
 
-def test_what_is_left_out_is_told_at_once(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+def test_what_is_left_out_is_told_at_once(
+    tmp_path: Path, plant: Plant, give: Give, reports: Reports
+) -> None:
     plant("a.png", 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.h5").write_text("no shard" * 20)
     (tmp_path / "empty.h5").write_bytes(b"")
-    names = ("missing.png", "a.png", "empty", "text.h5", "empty.h5", "-")
-    inputs: list[Path | str] = [name if name == "-" else tmp_path / name for name in names]
-    collection = gather(inputs, reports, stdin=io.BytesIO(b""))
+    give(b"")
+    names = ("missing.png", "a.png", "empty", "text.h5", "empty.h5")
+    collection = collect([*(str(tmp_path / name) for name in names), "-"], on_error=reports)
     assert [record.name for record in collection] == ["a"]
     for name in ("missing.png", "empty", "text.h5", "empty.h5"):
         assert sum(where == str(tmp_path / name) for where, _ in reports) == 1, name
@@ -142,14 +138,15 @@ def test_a_bad_record_keeps_its_place(tmp_path: Path) -> None:
         collection[0]
 
 
-def test_pairs_of_two_folders_or_files(tmp_path: Path, plant_pairs: Plant, plant: Plant) -> None:
+def test_pairs_of_two_folders_or_files(
+    tmp_path: Path, plant_pairs: Plant, plant: Plant, reports: Reports
+) -> None:
     for number in range(3):
         plant_pairs(f"b/x/{number}.png", f"s/x/{number}.png", number)
     plant("b/lonely.png", 7, blurred=True)
-    told: Reports = []
     sides = [str(tmp_path / "b"), str(tmp_path / "s")]
-    pairs = collect_pairs(sides, ("blur", "sharp"), noted(told))
-    assert [where for where, _ in told] == ["lonely"]
+    pairs = collect_pairs(sides, ("blur", "sharp"), reports)
+    assert [where for where, _ in reports] == ["lonely"]
     assert pairs.places == [f"x/{number}" for number in range(3)]
     for number in (2, 0):
         images = pairs[number].images
@@ -186,8 +183,8 @@ def test_folders_are_paired_by_name(
         plant_pairs(f"b/x/{number}.png", f"s/x/{number}.bmp", number)
     plant("b/0.png", 20, blurred=True)
     plant("s/x/3.png", 21)
-    sides, note = (str(tmp_path / "b"), str(tmp_path / "s")), noted(reports)
-    records = list(read_two_sides(*sides, on_error=note, roles=("blur", "sharp")))
+    sides = str(tmp_path / "b"), str(tmp_path / "s")
+    records = list(read_two_sides(*sides, on_error=reports, roles=("blur", "sharp")))
     assert [r.name for r in records] == ["x/1", "x/2", "x/10"]
     for record in records:
         assert list(record.images) == ["blur", "sharp"]
@@ -197,10 +194,10 @@ def test_folders_are_paired_by_name(
         "0": f"{tmp_path}/b/0.png: no partner of that name in {sides[1]}",
         "x/3": f"{tmp_path}/s/x/3.png: no partner of that name in {sides[0]}",
     }
-    scenes = find_two_sides(*sides, ("blur", "sharp"), note)
+    scenes = find_two_sides(*sides, ("blur", "sharp"), reports)
     assert [scene.name for scene in scenes] == ["x/1", "x/2", "x/10"]
     halves = WorkPart(1, 2), WorkPart(2, 2)
-    parts = [[r.name for r in read_two_sides(*sides, half, on_error=note)] for half in halves]
+    parts = [[r.name for r in read_two_sides(*sides, half, on_error=reports)] for half in halves]
     assert sorted([*parts[0], *parts[1]]) == ["x/1", "x/10", "x/2"]
     with pytest.raises(BlurkitError, match="no partner"):
         find_two_sides(*sides, ("blur", "sharp"))
@@ -327,8 +324,7 @@ def test_names_of_published_results(whose: str, tmp_path: Path, reports: Reports
         write(tmp_path / f"truth/{name}.png", photo(20 + number))
     expected = PAIRED.get(whose, {n: n for n in range(len(sharp))})
     sides, lines = (str(tmp_path / "results"), str(tmp_path / "truth")), list[str]()
-    note = noted(reports)
-    pairs = find_two_sides(*sides, ("restored", "sharp"), note, lines.append)
+    pairs = find_two_sides(*sides, ("restored", "sharp"), reports, lines.append)
     assert {sharp.index(s.name): s.files["restored"] for s in pairs} == {
         n: tmp_path / f"results/{restored[m]}.png" for n, m in expected.items()
     }
@@ -338,7 +334,7 @@ def test_names_of_published_results(whose: str, tmp_path: Path, reports: Reports
     assert all(line.startswith(f"{sides[0]}: {len(differ)} paired by") for line in lines)
     assert len(reports) == len(restored) + len(sharp) - 2 * len(pairs)
     if expected:
-        runs = RestorationRuns([sides[0]], sides[1], on_error=note, say=lines.append)
+        runs = RestorationRuns([sides[0]], sides[1], on_error=reports, say=lines.append)
         assert {*runs.names} == {s.name for s in pairs}
         for n, m in expected.items():
             (record,) = runs.load(sharp[n]).values()
@@ -363,7 +359,7 @@ def test_splits_without_a_partner_are_left_out_in_a_line(tmp_path: Path, reports
     write(tmp_path / "h/test-a/1.png", photo(0))
     lines = list[str]()
     sides = str(tmp_path / "h"), str(tmp_path / "HIDE")
-    (pair,) = find_two_sides(*sides, ("restored", "sharp"), noted(reports), lines.append)
+    (pair,) = find_two_sides(*sides, ("restored", "sharp"), reports, lines.append)
     assert pair.files["sharp"] == tmp_path / "HIDE/GT/1.png"
     assert [where for where, _ in reports] == ["test-a/2"]
     assert lines == ["2 of the split train are left out: no image of it has a partner"]

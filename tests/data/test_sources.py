@@ -1,12 +1,10 @@
 """The one door: files, folders, datasets, shards and streams give the same records, in parts."""
 
-import io
 import os
 import pickle
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +14,9 @@ from blurkit.data.places import Scene, WorkPart, array_of, parse_part, part_of_j
 from blurkit.data.sources import ShardSource, find_items, load_scene, read_records
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.films import is_film
-from blurkit.io.records import Record
 from blurkit.io.streams import shard_bytes
-from tests.data.trees import Plant, Reports, assert_pair, noted
+from tests.data.trees import Give, Plant, Reports, assert_pair
 from tests.io.scenes import write_shard
-
-
-@pytest.fixture
-def reports() -> Reports:
-    return []
-
-
-def read(inputs: list[Path | str], reports: Reports, **options: Any) -> list[Record]:
-    return list(read_records(inputs, on_error=noted(reports), **options))
 
 
 def test_files_folders_and_what_is_neither(tmp_path: Path, plant: Plant, reports: Reports) -> None:
@@ -39,7 +27,8 @@ def test_files_folders_and_what_is_neither(tmp_path: Path, plant: Plant, reports
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "empty").mkdir()
     names = ("a.png", "missing.png", "b/a.png", "notes.txt", "photos", "empty")
-    records = read([tmp_path / name for name in names], reports, image="sharp")
+    inputs = [tmp_path / name for name in names]
+    records = list(read_records(inputs, image="sharp", on_error=reports))
     assert [record.name for record in records] == [f"{tmp_path.name}/a", "b/a", "x/1"]
     assert all(list(record.images) == ["sharp"] for record in records)
     assert records[0].attrs["source"] == str(tmp_path / "a.png")
@@ -50,18 +39,15 @@ def test_files_folders_and_what_is_neither(tmp_path: Path, plant: Plant, reports
         assert part in told
 
 
-def test_several_roots_keep_their_names_apart(
-    tmp_path: Path, plant_pairs: Plant, plant: Plant, reports: Reports
-) -> None:
+def test_several_roots_keep_their_names_apart(tmp_path: Path, plant_pairs: Plant) -> None:
     for scene, root in enumerate(("first", "second", "third/second")):
         plant_pairs(f"{root}/blur/1.png", f"{root}/sharp/1.png", scene)
     inputs = [tmp_path / root for root in ("first", "second", "third/second")]
-    records = read(inputs, reports)
+    records = list(read_records(inputs))
     names = [f"{tmp_path.name}/second/1", "third/second/1"]
     assert [record.name for record in records] == ["first/1", *names]
     backwards = find_items(inputs[::-1]).items
     assert [item.name for item in backwards if isinstance(item, Scene)] == [*names[::-1], "first/1"]
-    assert reports == []
     for record in records:
         assert_pair(record.images)
 
@@ -99,50 +85,47 @@ def test_items_can_be_pickled_and_loaded_elsewhere(tmp_path: Path, plant_pairs: 
     assert_pair(record.images)
 
 
-def test_shards_and_streams(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+def test_shards_and_streams(tmp_path: Path, plant: Plant, give: Give) -> None:
     for scene in range(5):
         plant(f"photos/{scene}.png", scene)
-    records = read([tmp_path / "photos"], reports)
+    records = list(read_records([tmp_path / "photos"]))
     shards = tmp_path / "shards"
     for name, part in (("10.h5", records[3:]), ("2.h5", records[:3])):
         write_shard(shards / name, part)
     stream = b"".join(map(shard_bytes, records))
     (tmp_path / "saved.h5").write_bytes(stream)
+    give(stream)
     for inputs in ([shards], [shards / "2.h5", shards / "10.h5"], [tmp_path / "saved.h5"], ["-"]):
-        again = read(inputs, reports, stdin=io.BytesIO(stream))
-        assert len(again) == 5
-        for one, other in zip(records, again, strict=True):
+        for one, other in zip(records, read_records(inputs), strict=True):
             assert one.name == other.name
             np.testing.assert_equal(other.images, one.images)
-    assert reports == []
     assert find_items([shards]).items == [ShardSource(str(shards / n)) for n in ("2.h5", "10.h5")]
 
 
-def test_images_beside_shards_are_refused(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+def test_images_beside_shards_are_refused(tmp_path: Path, plant: Plant) -> None:
     plant("mixed/1.png", 1)
     (tmp_path / "mixed/1.h5").write_bytes(b"nothing")
-    assert read([tmp_path / "mixed"], reports) == []
-    assert "mixed: holds both images and shards" in reports[0][1]
+    with pytest.raises(BlurkitError, match="mixed: holds both images and shards"):
+        read_records([tmp_path / "mixed"])
 
 
-def test_parts_share_the_work(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+def test_parts_share_the_work(tmp_path: Path, plant: Plant, give: Give) -> None:
     for scene in range(9):
         plant(f"{scene}.png", scene)
-    whole = read([tmp_path], reports)
-    parts = [[r.name for r in read([tmp_path], reports, part=WorkPart(i, 2))] for i in (1, 2)]
+    stream = b"".join(map(shard_bytes, read_records([tmp_path])))  # names are not known at first
+    parts, streamed = [], []
+    for part in (WorkPart(1, 2), WorkPart(2, 2)):
+        parts.append([record.name for record in read_records([tmp_path], part=part)])
+        give(stream)
+        streamed.append({record.name for record in read_records(["-"], part=part)})
     assert parts == [["0", "2", "4", "6", "8"], ["1", "3", "5", "7"]]
-    stream = b"".join(map(shard_bytes, whole))  # whose names are not known at first
-    streamed = [
-        {r.name for r in read(["-"], reports, part=WorkPart(i, 2), stdin=io.BytesIO(stream))}
-        for i in (1, 2)
-    ]
-    assert all(streamed) and streamed[0] ^ streamed[1] == {record.name for record in whole}
+    assert all(streamed) and streamed[0] ^ streamed[1] == {*map(str, range(9))}
 
 
-def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant, reports: Reports) -> None:
+def test_the_number_of_records_is_known(tmp_path: Path, plant: Plant) -> None:
     for scene in range(3):
         plant(f"photos/{scene}.png", scene)
-    write_shard(tmp_path / "two.h5", read([tmp_path / "photos"], reports)[:2])
+    write_shard(tmp_path / "two.h5", list(read_records([tmp_path / "photos"]))[:2])
     assert read_records([tmp_path / "two.h5", tmp_path / "photos"]).total == 5
     assert read_records([tmp_path / "photos"], part=WorkPart(1, 2)).total == 2
     assert read_records(["-"]).total is None

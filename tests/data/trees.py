@@ -10,6 +10,7 @@ from blurkit.data.sources import load_scene
 from blurkit.errors import BlurkitError
 
 Plant = Callable[..., None]
+Give = Callable[[bytes], None]
 
 J = "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
 R = "RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref"
@@ -91,13 +92,11 @@ TREES: dict[str, tuple[list[tuple[str, str]], dict[str, str | None]]] = {
 """By layout, the files of its pairs, and the splits expected by name."""
 
 
-Reports = list[tuple[str, str]]
-"""Where something was wrong, and the error."""
+class Reports(list[tuple[str, str]]):
+    """Where something was wrong, and the error: keeps what is reported when it is called."""
 
-
-def noted(reports: Reports) -> Callable[[str, BlurkitError], None]:
-    """What is reported is added to `reports`."""
-    return lambda where, error: reports.append((where, str(error)))
+    def __call__(self, where: str, error: BlurkitError) -> None:
+        self.append((where, str(error)))
 
 
 def assert_pair(images: dict[str, np.ndarray], tolerance: float = 0) -> None:
