@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -117,17 +118,18 @@ class CropSampler:
     def _drawn(self, seed: int, step: int, size: int, part: slice) -> tuple[list[int], np.ndarray]:
         """Return the scenes of one step's crops and the crops' positions in them, in [0, 1)."""
         places = np.random.default_rng([seed, 1, step]).random((size, 2))[part]
-        return [self._scene(seed, step * size + i) for i in range(size)[part]], places
+        count = len(self.scenes)
+        samples = (divmod(step * size + i, count) for i in range(size)[part])
+        return [int(_order(seed, epoch, count)[sample]) for epoch, sample in samples], places
 
     def _same(self, seed: int, step: int, size: int, part: slice) -> np.ndarray:
         return np.random.default_rng([seed, 4, step]).random(size)[part] < self.same
 
-    def _scene(self, seed: int, sample: int) -> int:
-        epoch, place = divmod(sample, len(self.scenes))
-        if getattr(self, "_shuffled", None) != (seed, epoch):
-            self._shuffled = (seed, epoch)
-            self._order = np.random.default_rng([seed, 2, epoch]).permutation(len(self.scenes))
-        return int(self._order[place])
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order of `count` scenes in an epoch."""
+    return np.random.default_rng([seed, 2, epoch]).permutation(count)
 
 
 class UnpairedSampler:
