@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems.dbgan.config import BGANConfiguration, DBGANConfiguration
@@ -101,14 +102,18 @@ def apart(stage: str, shards: Path, start: Path, folder: Path, **changed: Any) -
     return distances(one, two)
 
 
-def distances(one: Path, two: Path) -> dict[str, float]:
-    """How far two checkpoints are apart, by tensor; of its largest value where that is above 1."""
+def differences(one: Path, two: Path) -> dict[str, Tensor]:
+    """How far values of two checkpoints are apart; of a tensor's largest where that is above 1."""
     shared = tensors(two)
     return {
-        key: float((value.double() - shared[key].double()).abs().max())
-        / max(1.0, float(value.abs().max()))
+        key: (value.double() - shared[key].double()).abs() / max(1.0, float(value.abs().max()))
         for key, value in tensors(one).items()
     }
+
+
+def distances(one: Path, two: Path) -> dict[str, float]:
+    """The largest of the `differences`, by tensor."""
+    return {key: float(apart.max()) for key, apart in differences(one, two).items()}
 
 
 if __name__ == "__main__":

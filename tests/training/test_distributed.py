@@ -23,27 +23,19 @@ from blurkit.training.distributed import Processes, SynchronisedBatchNorm, synch
 from tests.cli.bgans import saved
 from tests.cli.command import ENVIRONMENT
 from tests.shared import ROOT
-from tests.training.plain_descent import apart, descend
-from tests.training.plain_descent import distances as between
+from tests.training.plain_descent import apart, descend, differences, distances
 from tests.training.runs import (
     DEBLUR,
     JOINT,
     WHOLE,
     beside,
     read_log,
-    tensors,
     together,
     train,
     two_processes,
 )
 
 TOLERANCE = 1e-5
-
-
-def distances(first: Tensor, second: Tensor) -> Tensor:
-    """Absolute differences, over the tensor's largest value where that is above 1."""
-    scale = max(1.0, float(first.abs().max()))
-    return (first.double() - second.double()).abs() / scale
 
 
 UNEQUAL: dict[str, Any] = {"batch": 5, "discriminator": "spectral", "real_share": 0.0}
@@ -93,7 +85,7 @@ def test_two_processes_with_parts_and_unequal_shares_follow_one(
     two: Path, training_shards: Path, tmp_path: Path
 ) -> None:
     descent(training_shards, tmp_path / "one.pt")
-    assert max(between(tmp_path / "one.pt", two / "two.pt").values()) <= TOLERANCE
+    assert max(distances(tmp_path / "one.pt", two / "two.pt").values()) <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -122,7 +114,7 @@ def test_two_processes_follow_the_gradients_of_one(
     assert {key: distance for key, distance in found.items() if distance > tolerance} == {}
     still = {"learning_rate": 0, "final_learning_rate": 0}
     descend(*given, tmp_path / "still.pt", **changed | still)
-    assert max(between(tmp_path / "one.pt", tmp_path / "still.pt").values()) > 5 * tolerance
+    assert max(distances(tmp_path / "one.pt", tmp_path / "still.pt").values()) > 5 * tolerance
 
 
 def train_together(*arguments: object) -> None:
@@ -142,8 +134,7 @@ def assert_same_step(stage: str, one: Path, two: Path) -> None:
         assert losses["losses"].pop(name) > 0
     assert own_losses["losses"] == pytest.approx(losses["losses"], rel=TOLERANCE)
     assert own_validation["validation"] == pytest.approx(validation["validation"], rel=1e-3)
-    alone, shared = tensors(one), tensors(two)
-    apart = torch.cat([distances(alone[key], shared[key]).flatten() for key in alone])
+    apart = torch.cat([values.flatten() for values in differences(one, two).values()])
     assert (apart > TOLERANCE).double().mean() < 0.02
     assert apart.max() <= 2 * losses["learning_rates"].popitem()[1]
 
