@@ -2,6 +2,7 @@
 
 import base64
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -93,27 +94,26 @@ def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
             read_kernels(tmp_path / name)
 
 
-def large(path: Path) -> None:
-    """A file of a matrix with more rows than a kernel has, a few kilobytes of zeros."""
-    matrix = np.zeros((5_000_000, 1), np.uint8)
-    if path.suffix == ".npy":
-        np.lib.format.open_memmap(path, "w+", np.uint8, (1 << 40, 1))
-    elif path.suffix == ".npz":
-        np.savez_compressed(path, matrix)
-    elif path.name == "inflated.mat":
-        scipy.io.savemat(path, {"k": np.zeros((9000, 9000), np.uint8)}, do_compression=True)
-    elif path.name == "new.mat":
-        with h5py.File(path, "w") as file:
-            file.create_dataset("k", data=matrix, compression="gzip")
-    elif path.suffix == ".mat":
-        scipy.io.savemat(path, {"k": matrix}, do_compression=True)
-    else:
-        imageio.imwrite(path, matrix[:40_000])
+def write_new_matlab(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("k", data=TALL, compression="gzip")
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.mat", "inflated.mat", "new.mat", "a.png"])
+TALL, WIDE = np.zeros((5_000_000, 1), np.uint8), np.zeros((9000, 9000), np.uint8)
+LARGE: dict[str, Callable[[Path], object]] = {
+    "a.npy": lambda path: np.lib.format.open_memmap(path, "w+", np.uint8, (1 << 40, 1)),
+    "a.npz": lambda path: np.savez_compressed(path, TALL),
+    "a.mat": lambda path: scipy.io.savemat(path, {"k": TALL}, do_compression=True),
+    "inflated.mat": lambda path: scipy.io.savemat(path, {"k": WIDE}, do_compression=True),
+    "new.mat": write_new_matlab,
+    "a.png": lambda path: imageio.imwrite(path, TALL[:40_000]),
+}
+"""How to write a matrix larger than a kernel, a few kilobytes of zeros, by the file's name."""
+
+
+@pytest.mark.parametrize("name", LARGE)
 def test_a_kernel_has_a_largest_size(name: str, tmp_path: Path) -> None:
-    large(tmp_path / name)
+    LARGE[name](tmp_path / name)
     words = "more than 67108864 bytes" if "inflated" in name else "has at most 1000 pixels a side"
     with pytest.raises(BlurkitError, match=f"{name}: .*{words}"):
         read_kernels(tmp_path / name)
