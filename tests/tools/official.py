@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -104,18 +105,11 @@ def narrower() -> Iterator[None]:
     normalisation = nn.modules.batchnorm._NormBase
     build = normalisation.__init__
 
-    def init(
-        self: Any,
-        channels: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        **options: Any,
-    ) -> None:
-        learned = affine or track_running_stats
-        count = narrow(channels) if learned else channels
-        build(self, count, eps, momentum, affine, track_running_stats, **options)
+    def init(self: Any, channels: int, *args: Any, **options: Any) -> None:
+        given = signature(build).bind(self, channels, *args, **options)
+        given.apply_defaults()
+        learned = given.arguments["affine"] or given.arguments["track_running_stats"]
+        build(self, narrow(channels) if learned else channels, *args, **options)
 
     with (
         narrowed(nn.Conv2d),
