@@ -267,8 +267,7 @@ class Trainer:
             self.log.events.show(self.step, sorted(pictures.glob(f"{self.step:07d}-*.png")))
 
     def _checkpoint(self) -> Checkpoint:
-        states = self._states(self.recipe.networks) | self._averages()
-        networks = {role: self.recipe.finished(role, state) for role, state in states.items()}
+        networks = self._states(self.recipe.networks) | self._averages()
         metrics = self.metrics if self.validated == self.step else {}
         about = {**self.provenance, "iterations": self.step, "metrics": metrics}
         if self.warnings:

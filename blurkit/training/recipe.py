@@ -139,10 +139,6 @@ class Recipe(ABC):
         """Return the shapes of one sample in a batch, by name."""
         return dict.fromkeys(self.images, (3, self.configuration.crop, self.configuration.crop))
 
-    def finished(self, role: str, states: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the checkpoint holds of a network, given its (averaged) state dict."""
-        return states
-
     def may_differ(self, own: States, given: States) -> set[str]:
         """Return the keys that need not match in a network and in the weights it starts from.
 
