@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -136,19 +136,20 @@ class Measures:
     target: str = "sharp"
     border: int = 0
     alone: NoReference | None = None
-    keys: tuple[str, ...] = field(init=False)
-    """The names of the scores, in the order in which they are printed."""
 
     def __post_init__(self) -> None:
         _refuse_others("--ssim", self.ssim, SSIM_KINDS)
         _refuse_others("--metric", self.metrics, [metric.name for metric in METRICS])
-        keys = ["psnr", *dict.fromkeys(SSIM_KINDS[kind] for kind in self.ssim)]
         for metric in self.added:
             metric.require()
-            keys += metric.protocol
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the scores, in the order in which they are printed."""
+        keys = ["psnr", *dict.fromkeys(SSIM_KINDS[kind] for kind in self.ssim)]
+        keys += [key for metric in self.added for key in metric.protocol]
         keys += ["lpips"] * (self.lpips is not None)
-        keys += self.alone.protocol if self.alone else ()
-        object.__setattr__(self, "keys", tuple(keys))
+        return (*keys, *(self.alone.protocol if self.alone else ()))
 
     @property
     def added(self) -> list[Metric]:
