@@ -72,30 +72,27 @@ def test_images_it_cannot_take(alex: Lpips) -> None:
         alex(small, small[1:])
 
 
-def test_an_official_file_of_heads(
-    alex: Lpips, backbones: Path, heads: Path, tmp_path: Path
-) -> None:
-    tensors = load_file(heads)
-    own = {k.removeprefix("alex."): v for k, v in tensors.items() if k.startswith("alex.")}
-    torch.save(own, tmp_path / "alex.pth")
-    photo = skimage.data.astronaut()[:64, :64]
-    found = load_lpips(backbones / "alex.pth", tmp_path / "alex.pth")(noisy(photo), photo)
-    assert found == alex(noisy(photo), photo)
+def heads_of(net: str, heads: Path) -> dict[str, torch.Tensor]:
+    """What the official file of one backbone's heads holds."""
+    tensors = load_file(heads).items()
+    return {key.removeprefix(f"{net}."): v for key, v in tensors if key.startswith(f"{net}.")}
 
 
-def test_the_heads_of_the_installed_package(
+def test_official_files_of_heads(
     alex: Lpips, backbones: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the official package has them; nothing of it is imported."""
+    """One that is named, and that of the installed package, of which nothing is imported."""
     folder = tmp_path / "lpips/weights/v0.1"
     folder.mkdir(parents=True)
     (tmp_path / "lpips/__init__.py").write_text("raise AssertionError")
-    own = {k.removeprefix("alex."): v for k, v in load_file(heads).items() if k[:4] == "alex"}
-    torch.save(own, folder / "alex.pth")
+    torch.save(heads_of("alex", heads), folder / "alex.pth")
+    photo = skimage.data.astronaut()[:64, :64]
+    expected = alex(noisy(photo), photo)
+    named = load_lpips(backbones / "alex.pth", folder / "alex.pth")
+    assert named(noisy(photo), photo) == expected
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("BLURKIT_LPIPS_HEADS", raising=False)
-    photo = skimage.data.astronaut()[:64, :64]
-    assert load_lpips(backbones / "alex.pth")(noisy(photo), photo) == alex(noisy(photo), photo)
+    assert load_lpips(backbones / "alex.pth")(noisy(photo), photo) == expected
 
 
 def test_unusable_files(
@@ -112,8 +109,7 @@ def test_unusable_files(
         load_lpips(backbones / "alex.pth", tmp_path / "none.pth")
     with pytest.raises(BlurkitError, match=r"vgg\.pth: not the LPIPS heads for AlexNet: lin0"):
         load_lpips(backbones / "alex.pth", backbones / "vgg.pth")
-    other = {k.removeprefix("vgg."): v for k, v in load_file(heads).items() if k[:3] == "vgg"}
-    save_file(other, tmp_path / "vgg.safetensors")
+    save_file(heads_of("vgg", heads), tmp_path / "vgg.safetensors")
     with pytest.raises(BlurkitError, match=r"for AlexNet: lin1\.model\.1\.weight is missing or"):
         load_lpips(backbones / "alex.pth", tmp_path / "vgg.safetensors")
     small = vgg11()
