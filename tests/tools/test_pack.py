@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from blurkit.errors import BlurkitError
 from blurkit.io.checkpoints import Checkpoint, StateDict, halved, load_checkpoint, save_checkpoint
-from blurkit.io.image_sinks import open_sink
 from blurkit.io.records import Record
 from blurkit.systems.kernel_space.networks import LightKernelSpace
 from blurkit.systems.msdi.networks import (
@@ -28,6 +27,7 @@ from blurkit.systems.registry import load_networks
 from blurkit.systems.uses import network_for, trained_tile
 from tests.cli.invoke import invoke
 from tests.engine import networks
+from tests.io.scenes import write_shard
 from tests.tools.pack import main, pack
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -229,13 +229,13 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     whole = Checkpoint(states(kernel_space=network), "kernel-space", {"crop": 256}, about)
     save_checkpoint(whole, trained)
     photos = [skimage.data.astronaut(), skimage.data.coffee()[:, :384], skimage.data.chelsea()]
-    pairs, output = tmp_path / "pairs.h5", tmp_path / "small.pt"
-    with open_sink(str(pairs), ("blur",), "made") as sink:
-        for number, photo in enumerate(photos):
-            blur = cv2.blur(photo, (3 + 4 * number, 3))
-            attrs = {"blur_extent": 3.0 + number} if number else {}
-            sink.write(Record(f"photo{number}", {"sharp": photo, "blur": blur}, attrs))
-    assert main([str(trained), "--codes", str(pairs), "-o", str(output)]) == 0
+    pairs = []
+    for number, photo in enumerate(photos):
+        images = {"sharp": photo, "blur": cv2.blur(photo, (3 + 4 * number, 3))}
+        attrs = {"blur_extent": 3.0 + number} if number else {}
+        pairs.append(Record(f"photo{number}", images, attrs))
+    shard, output = write_shard(tmp_path / "pairs.h5", pairs), tmp_path / "small.pt"
+    assert main([str(trained), "--codes", str(shard), "-o", str(output)]) == 0
     packed = load_checkpoint(output)
     assert packed.system == "kernel-space" and packed.provenance["kernel_space"] == about
     assert packed.provenance["agreement"]["kernel_space"] >= 60
@@ -244,9 +244,9 @@ def test_a_kernel_space_is_halved_and_its_codes_standardised(tmp_path: Path) -> 
     found = load_networks(packed)["kernel_space"]
     assert isinstance(found, LightKernelSpace)
     codes, differences = [], []
-    for number, photo in enumerate(photos):
-        top, left = ((side - 256) // 2 for side in photo.shape[:2])
-        both = np.stack([photo, cv2.blur(photo, (3 + 4 * number, 3))])
+    for pair in pairs:
+        both = np.stack([*pair.images.values()])
+        top, left = ((side - 256) // 2 for side in both.shape[1:3])
         cut = both[:, top : top + 256, left : left + 256].astype(np.float32) / 255
         sharp, blur = torch.from_numpy(cut).permute(0, 3, 1, 2)[:, None]
         with torch.no_grad():
