@@ -139,7 +139,7 @@ def test_vgg19_file_with_classifier(tmp_path: Path, image: Tensor) -> None:
 
 def test_files_may_end_where_the_layers_do(tmp_path: Path) -> None:
     """Small files of VGG-19 without the layers behind conv5_1 serve as they did."""
-    whole = _torchvision(VGG19)
+    whole = _vgg(VGGS["VGG-19"][0])
     part = {k: v for k, v in whole.items() if not k.startswith(("features.3", "classifier"))}
     save_file(part, tmp_path / "part.safetensors")
     assert load_features(tmp_path / "part.safetensors").layers[-1] == "relu5_1"
@@ -170,43 +170,38 @@ def _torchvision(convolutions: dict[int, tuple[int, int, int]]) -> dict[str, Ten
     return state_dict
 
 
-# torchvision's `features` of VGG-19, VGG-16 and AlexNet, convolution by convolution.
-VGG19 = {
-    **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3), 10: (128, 256, 3)},
-    **dict.fromkeys((12, 14, 16), (256, 256, 3)),
-    **{19: (256, 512, 3), **dict.fromkeys((21, 23, 25, 28, 30, 32, 34), (512, 512, 3))},
-}
-VGG16 = {
-    **{0: (3, 64, 3), 2: (64, 64, 3), 5: (64, 128, 3), 7: (128, 128, 3)},
-    **{10: (128, 256, 3), 12: (256, 256, 3), 14: (256, 256, 3)},
-    **{17: (256, 512, 3), 19: (512, 512, 3), 21: (512, 512, 3)},
-    **{24: (512, 512, 3), 26: (512, 512, 3), 28: (512, 512, 3)},
-}
+# torchvision's `features` of AlexNet, VGG-19 and VGG-16.
 ALEXNET = {
     **{0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}
 }
-
-
-VGGS = {
+Blocks = tuple[tuple[int, ...], ...]
+VGGS: dict[str, tuple[Blocks, dict[str, int]]] = {
     "VGG-19": (
-        VGG19,
         ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)),
         {"relu5_1": 28, "relu5_4": 34},
     ),
     "VGG-16": (
-        VGG16,
         ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
         {"relu1_2": 2, "relu2_2": 7, "relu3_3": 14, "relu4_3": 21, "relu5_3": 28},
     ),
 }
-"""By name, the convolutions, their blocks, and the convolutions before some layers."""
+"""By name, the convolutions of each block, and the convolutions before some layers."""
+
+
+def _vgg(blocks: Blocks) -> dict[str, Tensor]:
+    """The same of a VGG, whose blocks have 64, 128, 256 and twice 512 channels."""
+    convolutions, narrow = {}, 3
+    for block, wide in zip(blocks, (64, 128, 256, 512, 512), strict=True):
+        for index in block:
+            convolutions[index], narrow = (narrow, wide, 3), wide
+    return _torchvision(convolutions)
 
 
 @pytest.mark.parametrize("name", VGGS)
 def test_other_vggs_follow_their_files(name: str, tmp_path: Path, image: Tensor) -> None:
     """All of their layers after the ReLU, and the last one before it too."""
-    convolutions, blocks, layers = VGGS[name]
-    w = _torchvision(convolutions)
+    blocks, layers = VGGS[name]
+    w = _vgg(blocks)
     torch.save(w, tmp_path / "vgg.pth")
     backbone = load_features(tmp_path / "vgg.pth", (PRE_ACTIVATION, *layers))
     assert (backbone.name, backbone.layers) == (name, (PRE_ACTIVATION, *layers))
