@@ -248,7 +248,7 @@ def object_layer(light: Tensor, moving: MovingObject) -> Tensor:
     """Return an object's texture times its mask, and the mask, as (C + 1, H, W)."""
     _, height, width = light.shape
     rows, columns = (
-        torch.from_numpy(mirrored(n, abs(shift), abs(shift))[abs(shift) + shift :][:n])
+        torch.from_numpy(mirrored(n, abs(shift))[abs(shift) + shift :][:n])
         for n, shift in ((height, round(moving.shift_y)), (width, round(moving.shift_x)))
     )
     texture = light[:, rows][:, :, columns]
@@ -322,7 +322,7 @@ def convolve_each(images: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         wide[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
     down, right = (length // 2 for length in stacked.shape[1:])
     rows, columns = (
-        torch.from_numpy(mirrored(n, reach, reach)).to(images.device)
+        torch.from_numpy(mirrored(n, reach)).to(images.device)
         for n, reach in zip(images.shape[2:], (down, right), strict=True)
     )
     exact = torch.float32 if images.device.type == "mps" else torch.float64
@@ -343,6 +343,6 @@ def disk(radius: float) -> Kernel:
     return kernel / kernel.sum()
 
 
-def mirrored(length: int, before: int, after: int) -> np.ndarray:
-    """Return the indices that extend a row of pixels by mirroring, at its start and its end."""
-    return np.pad(np.arange(length), (before, after), mode="symmetric")
+def mirrored(length: int, reach: int) -> np.ndarray:
+    """Return the indices that extend a row of pixels by `reach` at both ends, by mirroring."""
+    return np.pad(np.arange(length), reach, mode="symmetric")
