@@ -36,14 +36,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(data / f"pairs/gopro_avg/train/GOPR0477_11_00/{role}/000001.png", image)
         write(data / f"pairs/reds_180p/train/train_{role}/000/00000000.png", image)
     lacking = 'import sys\nsys.modules["av"] = sys.modules["imagecodecs"] = None\n'
-    write_text(work / "bare/sitecustomize.py", lacking)
+    (work / "bare").mkdir()
+    (work / "bare/sitecustomize.py").write_text(lacking)
     assert_done(shell(f"bash {SCRIPT} pack data/", work))
     return work
-
-
-def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def train(work: Path, network: str, options: str, **variables: object) -> None:
