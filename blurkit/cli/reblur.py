@@ -226,7 +226,7 @@ def _measure(records: Iterable[Record], options: ReblurOptions, engine: Engine |
             say(f"{record.name}: {_source(like, found)}", options.quiet or options.json)
         image = record.image("reblurred", "blur")
         if options.copies > 1 and (options.json or not options.quiet):
-            diversity.add(record.name, image, record.image("sharp", "restored"))
+            diversity.add(image, record.image("sharp", "restored"))
         if options.json:
             print_json(
                 result_values(record, image, "reblurred", like=like)

@@ -33,15 +33,14 @@ class Diversity:
 
     def __init__(self) -> None:
         self._rows: list[Scored] = []
-        self._name = ""
         self._sharp: Image | None = None
         self._versions: list[Image] = []
 
-    def add(self, name: str, version: Image, sharp: Image) -> None:
+    def add(self, version: Image, sharp: Image) -> None:
         """Add a `version` of the photo `sharp`, the same array object for all versions of it."""
         if sharp is not self._sharp:
             self._close()
-            self._name, self._sharp = name, sharp
+            self._sharp = sharp
         self._versions.append(eight_bit(version))
 
     def _close(self) -> None:
@@ -52,7 +51,7 @@ class Diversity:
                 "pairwise_psnr": pairwise_psnr(self._versions),
                 "psnr_sharp": fmean(psnr(version, sharp) for version in self._versions),
             }
-            self._rows.append(Scored(self._name, scores, "."))
+            self._rows.append(Scored("", scores, "."))
         self._sharp, self._versions = None, []
 
     def summary(self) -> dict[str, float | int | None]:

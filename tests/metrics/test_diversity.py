@@ -68,7 +68,7 @@ def test_photos_one_after_another() -> None:
               (same, [PHOTO, PHOTO])]  # fmt: skip
     for sharp, images in groups:
         for image in images:
-            diversity.add("x", image, sharp)
+            diversity.add(image, sharp)
     measured = [images for _, images in groups[:2]]
     nearness = [np.mean([decibels(PHOTO, image) for image in images]) for images in measured]
     assert diversity.summary() == {
@@ -85,7 +85,7 @@ def test_a_photo_that_is_done_is_let_go() -> None:
     for photo in range(3):
         sharp = PHOTO.copy()
         for image in versions(2, photo):
-            diversity.add("x", image, sharp)
+            diversity.add(image, sharp)
             held.append(weakref.ref(image))
             del image
         held.append(weakref.ref(sharp))
