@@ -205,7 +205,7 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
         CropSampler([write_shard(tmp_path / "a.h5", [record])], 16, PAIR)
 
 
-def test_broken_shards_are_refused(tmp_path: Path, shards: list[Path]) -> None:
+def test_broken_shards_are_refused(shards: list[Path]) -> None:
     data = shards[0].read_bytes()
     shards[0].write_bytes(data[:-100])
     with pytest.raises(BlurkitError, match=r"00000\.h5: truncated, 100 bytes.*blurkit prepare"):

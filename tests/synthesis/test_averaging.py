@@ -106,7 +106,7 @@ def test_bad_inputs_are_told_and_the_rest_goes_on(tmp_path: Path, plant: Plant) 
     assert len(told) == 5
 
 
-def test_sixteen_bits_give_the_same_as_eight(tmp_path: Path) -> None:
+def test_sixteen_bits_give_the_same_as_eight() -> None:
     photo = skimage.data.chelsea()[:40, :50]
     eight = [np.roll(photo, shift, axis=1) for shift in range(5)]
     fine = average_frames([frame.astype(np.uint16) * 257 for frame in eight])
@@ -157,7 +157,7 @@ def test_bad_response_curves(text: str, message: str, tmp_path: Path) -> None:
         read_response(path)
 
 
-def test_frames_of_one_window_are_alike(tmp_path: Path) -> None:
+def test_frames_of_one_window_are_alike() -> None:
     photo = skimage.data.chelsea()
     with pytest.raises(BlurkitError, match="differ"):
         average_frames([photo, photo[:-1]])

@@ -71,7 +71,7 @@ def test_sixteen_bit_png(kernels: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(read, kernel, atol=2e-6)
 
 
-def test_what_is_no_kernel_is_told(tmp_path: Path, shared_data: Path) -> None:
+def test_what_is_no_kernel_is_told(tmp_path: Path) -> None:
     np.save(tmp_path / "cube.npy", np.ones((2, 3, 4)))
     np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
     np.save(tmp_path / "infinite.npy", np.diag([np.inf, -np.inf]))
