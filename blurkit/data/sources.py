@@ -210,8 +210,8 @@ class RecordStream(Iterator[Record]):
             if isinstance(item, Scene) or is_stream(item.source):
                 found.add(item.name if isinstance(item, Scene) else item.source)
                 continue
-            records = item_records([item], self._part, lambda where, error: None, pixels=False)
-            found.update(map(result_name, records))
+            names = map(result_name, outlines([item]))
+            found.update(name for name in names if name in self._part)
         return len(found)
 
     def __next__(self) -> Record:
