@@ -95,7 +95,7 @@ def contextual_network(
 ) -> FeatureNetwork:
     """Return the feature network in `path` for `ContextualSimilarity`, ImageNet-normalised.
 
-    `layers` are names from its table in nn/backbones.py, which also has the default.
+    `layers` are names from its row in nn/features.py, which also has the default.
     Raises BlurkitError if the file cannot be read, or if the network or a layer is unknown.
     """
     network = load_features(path, layers or (CONTEXTUAL,)).to(device)
