@@ -279,12 +279,8 @@ def pixels(path: Path) -> bytes:
 def image_case(suffix: str, damage: Damage, folder: Path) -> Case:
     """Read damaged images."""
     path, crop = folder / f"whole{suffix}", PHOTO[60:180, 200:360]
-    if suffix.startswith("16"):
-        write_image(path, crop.astype(np.uint16) * 257)
-    elif suffix.startswith("float"):
-        write_image(path, (crop / 255).astype(np.float32))
-    else:
-        write_image(path, crop)
+    deep = {"16": crop.astype(np.uint16) * 257, "float": (crop / 255).astype(np.float32)}
+    write_image(path, deep.get(suffix.partition(".")[0], crop))
     return read_case(path, damage, pixels, "other values")
 
 
