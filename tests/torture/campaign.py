@@ -102,23 +102,22 @@ def _forked(
     process = context.Process(target=_run_cases, args=arguments)
     process.start()
     theirs.close()
-    done = 0
-    for number in numbers:
+    left: list[int] = []
+    for done, number in enumerate(numbers, 1):
         try:
             answer = ours.recv() if ours.poll(campaign.limit) else f"hang: {campaign.limit:.0f} s"
         except EOFError:
             process.join()
             answer = f"crash: status {process.exitcode}"
-        done += 1
         if answer == END:
-            numbers, done = [], 0
             break
         result.add(number, answer)
         if answer.startswith(("hang", "crash")):
+            left = numbers[done:]
             break
     process.kill()
     process.join()
-    return numbers[done:]
+    return left
 
 
 def _run_cases(
