@@ -46,7 +46,7 @@ def main() -> None:
         sys.stdout.write("\n".join([row(results[-1]), *failures, ""]))
         sys.stdout.flush()
     failed = sum(len(result.failures) for result in results)
-    sys.stdout.write(f"{sum(map(total, results))} cases, {failed} failed\n")
+    sys.stdout.write(f"{sum(r.outcomes.total() for r in results)} cases, {failed} failed\n")
     if given.write:
         write(results, given.seed)
     sys.exit(1 if failed else 0)
@@ -59,15 +59,11 @@ def in_a_fresh_process(campaign: Campaign, given: argparse.Namespace) -> Result:
         return one.submit(run, campaign, given.seed, given.case).result()
 
 
-def total(result: Result) -> int:
-    return sum(result.outcomes.values())
-
-
 def row(result: Result) -> str:
     """A campaign as a row of the table, failures first."""
     ordered = sorted(result.outcomes.items(), key=lambda item: (item[0] not in FAILURES, -item[1]))
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in ordered)
-    each = 1000 * result.seconds / max(1, total(result))
+    each = 1000 * result.seconds / max(1, result.outcomes.total())
     return f"| {result.name} | {outcomes} | {len(result.failures)} | {each:.0f} ms |"
 
 
@@ -88,7 +84,7 @@ def grouped(rows: Iterable[str]) -> list[str]:
 def write(results: Sequence[Result], seed: int) -> None:
     minutes = sum(result.seconds for result in results) / 60
     told = (
-        f"{sum(map(total, results))} cases of seed {seed} in {minutes:.0f} minutes "
+        f"{sum(r.outcomes.total() for r in results)} cases of seed {seed} in {minutes:.0f} minutes "
         f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__.partition('+')[0]})."
     )
