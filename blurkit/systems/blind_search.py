@@ -27,8 +27,8 @@ from blurkit.nn.features import find_features, load_features
 from blurkit.options import check_strength
 from blurkit.systems.kernel_space.networks import EncodedBlur
 from blurkit.systems.kernel_space.objective import Objective, SearchContext
+from blurkit.systems.kernel_space.priors import load_style_prior
 from blurkit.systems.kernel_space.search import Search, SearchResult, advance, find_blur
-from blurkit.systems.kernel_space.style_prior import load_style_prior
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.system import inference, load_shipped, providers
 from blurkit.systems.uses import Estimate, network_for

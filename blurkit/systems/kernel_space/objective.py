@@ -22,7 +22,7 @@ from blurkit.nn.features import FeatureNetwork, map_distance
 from blurkit.options import Precision
 from blurkit.systems.kernel_space import operators
 from blurkit.systems.kernel_space.networks import EncodedBlur
-from blurkit.systems.kernel_space.style_prior import StylePrior
+from blurkit.systems.kernel_space.priors import StylePrior
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimator
 

@@ -16,7 +16,6 @@ from blurkit.io.checkpoints import load_tensors
 from blurkit.synthesis.rendering import convolve
 from blurkit.systems.kernel_space import priors
 from blurkit.systems.kernel_space.networks import CODE_STRIDE, EncodedBlur
-from blurkit.systems.kernel_space.style_prior import bicubic_downsample
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import Estimate
 
@@ -214,7 +213,7 @@ class Downsampling(Operator):
         return priors.NoBlur().to(source.device)
 
     def observe(self, photo: Tensor) -> Tensor:
-        return bicubic_downsample(photo, self.factor)
+        return priors.bicubic_downsample(photo, self.factor)
 
     def draw_blur(self, blur: Tensor) -> np.ndarray:
         """Raise BlurkitError: there is no blur."""

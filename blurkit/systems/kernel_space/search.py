@@ -21,7 +21,6 @@ from blurkit.errors import BlurkitError, Say
 from blurkit.systems.kernel_space import priors
 from blurkit.systems.kernel_space.objective import SearchContext
 from blurkit.systems.kernel_space.priors import DeepImage, StyleImage, cut_to_middle
-from blurkit.systems.kernel_space.style_prior import SphericalAdam, one_cycle_drop
 from blurkit.systems.uses import Estimate
 
 StepKind = Literal["image warm-up", "blur warm-up", "joint", "image", "blur"]
@@ -99,7 +98,7 @@ class Search:
         trainable = [p for p in self.image.parameters() if p.requires_grad]
         self._image_optimizer: torch.optim.Optimizer | None = None
         if isinstance(self.image, StyleImage):
-            self._image_optimizer = SphericalAdam(trainable, options.image_rate)
+            self._image_optimizer = priors.SphericalAdam(trainable, options.image_rate)
         elif trainable:
             self._image_optimizer = torch.optim.Adam(trainable, options.image_rate, fused=True)
         self._start = None if self.started else operator.starting_blur(self.photo)
@@ -252,7 +251,7 @@ class Search:
         if self._image_optimizer is not None and kind in ("image warm-up", "joint", "image"):
             rate = options.image_rate
             if isinstance(self.image, StyleImage):
-                rate *= one_cycle_drop(self.iteration, options.iterations)
+                rate *= priors.one_cycle_drop(self.iteration, options.iterations)
             elif kind != "image warm-up":
                 rate *= self._decay(self.iteration, options.iterations)
             _step(self._image_optimizer, rate)

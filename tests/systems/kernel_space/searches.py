@@ -17,8 +17,8 @@ from blurkit.io.records import Record, to_float
 from blurkit.systems.blind_search import TiledSearch, run_searches
 from blurkit.systems.kernel_space.networks import KernelSpace
 from blurkit.systems.kernel_space.objective import SearchContext
+from blurkit.systems.kernel_space.priors import StylePrior
 from blurkit.systems.kernel_space.search import advance
-from blurkit.systems.kernel_space.style_prior import StylePrior
 from blurkit.systems.kernel_space.stylegan import StyleGAN2
 from blurkit.systems.search_options import SearchOptions
 from blurkit.systems.uses import network_for

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
 from blurkit.systems import from_state_dict
-from blurkit.systems.kernel_space.style_prior import (
+from blurkit.systems.kernel_space.priors import (
     SphericalAdam,
     StylePrior,
     bicubic_downsample,
