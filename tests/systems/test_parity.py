@@ -153,8 +153,12 @@ def built(fixture: Fixture) -> nn.Module:
     """The network of the fixture's state dict, whose keys come back in the same order."""
     shapes = fixture.json["state_dict"]
     spectral = any(key.removesuffix("_u") in shapes for key in shapes if key[-2:] == "_u")
-    network = from_state_dict(spectral_weights(fixture) if spectral else fixture.weights(shapes))
-    assert list(network.state_dict()) == list(shapes)
+    weights = spectral_weights(fixture) if spectral else fixture.weights(shapes)
+    if all(key.startswith("net_prior.") for key in weights):
+        # Part of a joint model: filled under its whole keys, then a network of its own.
+        weights = {key.removeprefix("net_prior."): value for key, value in weights.items()}
+    network = from_state_dict(weights)
+    assert list(network.state_dict()) == list(weights)
     return network
 
 
@@ -229,28 +233,10 @@ What the tiling adds is tested in tests/engine/test_engine.py.
 # -- tests -----------------------------------------------------------------------------------------
 
 
-class Networks:
-    """Keeps the network built last, so that neighbours which share it fill it once."""
-
-    def __init__(self) -> None:
-        self.key: int | None = None
-        self.network: Any = None
-
-    def get(self, fixture: Fixture) -> nn.Module:
-        if self.key != fixture.network_key:
-            self.key, self.network = None, None  # freed before the next one is made
-            weights = fixture.weights(fixture.json["state_dict"])
-            if all(key.startswith("net_prior.") for key in weights):
-                # Part of a joint model: filled under its whole keys, then a network of its own.
-                weights = {key.removeprefix("net_prior."): value for key, value in weights.items()}
-            self.network = from_state_dict(weights)
-            self.key = fixture.network_key
-        return self.network
-
-
 @pytest.fixture(scope="module")
-def networks() -> Networks:
-    return Networks()
+def networks() -> dict[int, nn.Module]:
+    """The network built last, so that neighbours which share it fill it once."""
+    return {}
 
 
 def names() -> list[str]:
@@ -264,14 +250,18 @@ def names() -> list[str]:
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in names()]
 )
 @torch.no_grad()
-def test_official_outputs(name: str, networks: Networks) -> None:
+def test_official_outputs(name: str, networks: dict[int, nn.Module]) -> None:
     if name in ELSEWHERE:
         pytest.skip(f"{name}: see {ELSEWHERE[name]}")
     fixture = Fixture(name)
     if name in CHECKS:
         CHECKS[name](fixture)
         return
-    network = networks.get(fixture)
+    key = fixture.network_key
+    if key not in networks:
+        networks.clear()  # frees the last one before the next is made
+        networks[key] = built(fixture)
+    network = networks[key]
     assert fixture.outputs()
     for gain, outputs in fixture.outputs().items():
         with latent_gain(network, gain):
