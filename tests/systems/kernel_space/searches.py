@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,10 @@ def kernel_checkpoint() -> Checkpoint:
     return Checkpoint({"kernel_space": network.state_dict()}, "kernel-space", where="kernel.pt")
 
 
-def style_network(sides: int = 5) -> StyleGAN2:
-    """A StyleGAN2 of few channels for images of 2 ** (sides + 1) pixels, whose noise shows."""
+def style_network(widths: Sequence[int] = (8,) * 5, kind: type[Any] = StyleGAN2) -> Any:
+    """A StyleGAN with these few channels at each size from 4x4 on, whose noise shows."""
     torch.manual_seed(3)
-    network = StyleGAN2((8,) * sides, latent=16)
+    network = kind(widths, latent=16)
     for key, value in network.named_parameters():
         if "noise" in key:
             torch.nn.init.normal_(value)
@@ -52,7 +52,7 @@ def style_network(sides: int = 5) -> StyleGAN2:
 
 
 def style_prior(sides: int = 5) -> StylePrior:
-    network = style_network(sides)
+    network = style_network((8,) * sides)
     return StylePrior(network.style, network, divisor=6)
 
 

@@ -1,6 +1,5 @@
 """StyleGAN and StyleGAN2 found again from their files, and the prior for searches made of them."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from blurkit.systems.msdi.networks import MultiscaleDiscriminator
 from blurkit.systems.registry import load_networks
 from blurkit.tasks.inspect import describe_checkpoint
 from tests.shared import shared_folder
+from tests.systems.kernel_space.searches import style_network
 
 Generator = StyleGANSynthesis | StyleGAN2
 WIDTHS = {"StyleGANSynthesis": (12, 10, 8, 6, 4, 2), "StyleGAN2": (8, 6, 4)}
@@ -33,12 +33,7 @@ WIDTHS = {"StyleGANSynthesis": (12, 10, 8, 6, 4, 2), "StyleGAN2": (8, 6, 4)}
 
 def small(kind: type[Any]) -> Any:
     """A generator of few channels whose every weight has an effect."""
-    torch.manual_seed(3)
-    network = kind(WIDTHS[kind.__name__], latent=16)
-    for key, value in network.named_parameters():
-        if "noise" in key:
-            nn.init.normal_(value)
-    return network.eval()
+    return style_network(WIDTHS[kind.__name__], kind).eval()
 
 
 def inputs(network: Generator, count: int = 2) -> tuple[Tensor, list[Tensor]]:
@@ -145,10 +140,8 @@ def test_info_tells_of_them() -> None:
 
 @pytest.fixture(scope="module")
 def official() -> dict[str, Tensor]:
-    folder = shared_folder("parity", "BLURKIT_PARITY")
-    arrays = np.load(folder / "kernel_losses.npz")
-    told = json.loads((folder / "kernel_losses.json").read_text())
-    return {name: torch.from_numpy(arrays[name]) for name in told["arrays"]}
+    arrays = np.load(shared_folder("parity", "BLURKIT_PARITY") / "kernel_losses.npz")
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def assert_close(value: Tensor, reference: Tensor) -> None:
