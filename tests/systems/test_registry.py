@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_leaves
 
 from blurkit.engine.engine import SizeRequirement
 from blurkit.errors import BlurkitError, UsageError
@@ -160,11 +161,6 @@ def outputs(network: nn.Module) -> list[Tensor]:
             return [drawn(one) for one in shape]
         return torch.rand(shape, generator=generator)
 
-    def flat(value: Any) -> list[Tensor]:
-        if isinstance(value, (list, tuple)):
-            return [tensor for part in value for tensor in flat(part)]
-        return [value] if isinstance(value, Tensor) else []
-
     if isinstance(network, (Deconvolver, BlurEstimator, BlurCodes)):
         return [*network.state_dict().values()]
     torch.manual_seed(3)
@@ -176,7 +172,8 @@ def outputs(network: nn.Module) -> list[Tensor]:
     elif isinstance(network, DegradationEncoder):
         shapes = [(1, network.layer1[0].in_channels, 64, 64)]
     run = network.features if isinstance(network, BlurEncoder) else network
-    return [*flat(run(*map(drawn, shapes))), *network.state_dict().values()]
+    made = tree_leaves(run(*map(drawn, shapes)))
+    return [*(leaf for leaf in made if leaf is not None), *network.state_dict().values()]
 
 
 def test_every_class_that_a_system_describes_is_here() -> None:
