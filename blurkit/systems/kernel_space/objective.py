@@ -228,8 +228,7 @@ class SearchContext:
                 raise UsageError("--prior stylegan requires --generator FILE")
             # One z passes through the mapping itself, whose distribution need not be known.
             samples = 2 if options.latents == "sphere" else options.gaussian_samples
-            mean, std = generator.to(self.device).fit_gaussian(samples)
-            self.style = generator, mean.to(self.device), std.to(self.device)
+            self.style = generator, *generator.to(self.device).fit_gaussian(samples)
 
     def _operator(self, space: EncodedBlur | None) -> operators.Operator:
         options = self.options
