@@ -31,7 +31,7 @@ class MSDIRecipe(Recipe):
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> Losses:
-        """Return the measures of `collapse` that the networks of this stage have."""
+        """Return the measures in `losses.LIMITS` that the networks of this stage have."""
         blur, sharp = self.watch.crops(batch["blur"], batch["sharp"])
         if len(blur) == 1:
             return {}
@@ -44,7 +44,7 @@ class MSDIRecipe(Recipe):
         """Return the measures of some crops (N, 3, H, W), which show whether it has collapsed."""
 
     def check_collapse(self, losses: Mapping[str, float]) -> str:
-        """Return a warning if encoder or generators have collapsed; see `collapse`."""
+        """Return a warning if encoder or generators have collapsed; see `losses.LIMITS`."""
         return self.watch.collapsed(self.drawing[0], losses)
 
     def may_differ(self, own: States, given: States) -> set[str]:
