@@ -639,8 +639,6 @@ EXPORTED = {
 FIXED = {"msfs_net": 32, "dbgan_D": 128, "dbgan_D_96": 96, "dbgan_D_192": 192, "dbgan_D_128SN": 128}
 """Sides of the images of networks that are exported for one size."""
 
-SLOWLY = {name: [pytest.mark.slow] for name in EXPORTED if name != "msfs_net"}
-NAMES = [pytest.param(name, marks=SLOWLY.get(name, ())) for name in EXPORTED]
 SMALL = 32
 """Tiles have so many pixels, so that comparing takes little time; MSFS-Net knows no other size."""
 
@@ -659,7 +657,9 @@ class InSession(nn.Module):
         return tree_map(lambda like: next(found), self.network(*inputs))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "msfs_net")) for n in EXPORTED]
+)
 @torch.no_grad()
 def test_an_exported_network_gives_the_official_outputs(name: str, tmp_path: Path) -> None:
     fixture = Fixture(name)

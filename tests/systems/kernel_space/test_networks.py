@@ -19,15 +19,12 @@ from blurkit.systems.kernel_space.networks import (
 from blurkit.systems.kernel_space.priors import ImagePrior, NonLocal
 from tests.tools.pack import standardise
 
-SMALL: dict[str, Any] = {
-    **{"width": 4, "code": 16, "front_blocks": 1, "back_blocks": 2, "code_blocks": 3}
-}
 LIGHT: dict[str, Any] = {"width": 4, "code": 16, "back_blocks": 2}
 
 
 def small(variational: bool = False) -> KernelSpace:
     torch.manual_seed(1)
-    return KernelSpace(**SMALL, variational=variational).eval()
+    return KernelSpace(4, 16, 1, 2, 3, variational).eval()
 
 
 def light(variational: bool = False) -> LightKernelSpace:
