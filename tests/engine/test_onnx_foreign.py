@@ -60,14 +60,17 @@ class Graph:
     def write(
         self,
         path: Path,
-        inputs: dict[str, Shape],
-        outputs: dict[str, Shape],
+        *results: str,
+        shape: Shape = PHOTOS,
+        made: Shape | None = None,
+        inputs: Sequence[str] = ("x",),
         types: tuple[int, int] = (FLOAT, FLOAT),
     ) -> Path:
-        """Write the network with results called as the keys of `outputs`, in order."""
+        """Write the network; inputs have the `shape`, and so have `results`, or that in `made`."""
+        ends = zip((inputs, results), types, (shape, made or shape), strict=True)
         parts = (
-            [helper.make_tensor_value_info(name, kind, shape) for name, shape in values.items()]
-            for values, kind in zip((inputs, outputs), types, strict=True)
+            [helper.make_tensor_value_info(name, kind, sides) for name in names]
+            for names, kind, sides in ends
         )
         graph = helper.make_graph(self.nodes, "network", *parts, self.weights)
         opset = [helper.make_opsetid("", 17)]
@@ -81,15 +84,15 @@ def nchw(path: Path, shape: Shape = ("n", 3, "h", "w"), scale: float = 1) -> Pat
     """A network for values in 0..`scale`."""
     graph, channels = Graph(), shape[1] if isinstance(shape[1], int) else 3
     unit = graph("Div", "x", graph.weight(scale))
-    graph("Mul", graph.residual(unit, channels), graph.weight(scale))
-    return graph.write(path, {"x": shape}, {graph.nodes[-1].output[0]: shape})
+    back = graph("Mul", graph.residual(unit, channels), graph.weight(scale))
+    return graph.write(path, back, shape=shape)
 
 
 def nhwc(path: Path, shape: Shape = ("n", "h", "w", 3)) -> Path:
     graph = Graph()
     planes = graph("Transpose", "x", perm=[0, 3, 1, 2])
-    graph("Transpose", graph.residual(planes), perm=[0, 2, 3, 1])
-    return graph.write(path, {"x": shape}, {graph.nodes[-1].output[0]: shape})
+    back = graph("Transpose", graph.residual(planes), perm=[0, 2, 3, 1])
+    return graph.write(path, back, shape=shape)
 
 
 def signed(path: Path) -> Path:
@@ -97,27 +100,27 @@ def signed(path: Path) -> Path:
     graph = Graph()
     smaller = graph("Mul", graph.residual("x"), graph.weight(4))
     smaller = graph("Div", smaller, graph.weight(4))
-    graph("Clip", graph("Sub", smaller, graph.weight(0.3)), graph.weight(-1), graph.weight(1))
-    graph("Add", graph.nodes[-1].output[0], graph.weight(0.3))
-    return graph.write(path, {"x": PHOTOS}, {graph.nodes[-1].output[0]: PHOTOS})
+    darker = graph("Sub", smaller, graph.weight(0.3))
+    limited = graph("Clip", darker, graph.weight(-1), graph.weight(1))
+    return graph.write(path, graph("Add", limited, graph.weight(0.3)))
 
 
 def byte(path: Path, result: int = BYTE) -> Path:
     """A network of bytes, NHWC as TensorFlow's, which gives bytes or values in 0..1."""
-    graph, shape = Graph(), (1, "h", "w", 3)
+    graph = Graph()
     values = graph("Div", graph("Cast", "x", to=FLOAT), graph.weight(255))
     planes = graph.residual(graph("Transpose", values, perm=[0, 3, 1, 2]))
     back = graph("Transpose", planes, perm=[0, 2, 3, 1])
     if result == BYTE:
         limited = graph("Clip", graph("Mul", back, graph.weight(255)), *map(graph.weight, (0, 255)))
         back = graph("Cast", graph("Round", limited), to=BYTE)
-    return graph.write(path, {"x": shape}, {back: shape}, (BYTE, result))
+    return graph.write(path, back, shape=(1, "h", "w", 3), types=(BYTE, result))
 
 
 def half(path: Path) -> Path:
     graph = Graph()
     back = graph("Cast", graph.residual(graph("Cast", "x", to=FLOAT)), to=HALF)
-    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS}, (HALF, HALF))
+    return graph.write(path, back, types=(HALF, HALF))
 
 
 def multiple(path: Path) -> Path:
@@ -126,8 +129,8 @@ def multiple(path: Path) -> Path:
     small = "x"
     for seed in range(3):
         small = graph.convolution(small, step=2, seed=seed)
-    back = graph("Add", "x", graph("Resize", small, "", graph.weight([1, 1, 8, 8]), mode="nearest"))
-    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
+    large = graph("Resize", small, "", graph.weight([1, 1, 8, 8]), mode="nearest")
+    return graph.write(path, graph("Add", "x", large))
 
 
 def unit(image: np.ndarray) -> np.ndarray:
@@ -267,40 +270,39 @@ def test_the_layout_is_said(tmp_path: Path) -> None:
 def larger(path: Path) -> Path:
     graph = Graph()
     back = graph("Resize", "x", "", graph.weight([1, 1, 2, 2]), mode="nearest")
-    return graph.write(path, {"x": PHOTOS}, {back: ("n", 3, "H", "W")})
+    return graph.write(path, back, made=("n", 3, "H", "W"))
 
 
 def classifier(path: Path) -> Path:
     graph = Graph()
     flat = graph("Flatten", graph("GlobalAveragePool", graph.convolution("x")))
-    return graph.write(path, {"x": PHOTOS}, {flat: ("n", 3)})
+    return graph.write(path, flat, made=("n", 3))
 
 
 def two_inputs(path: Path) -> Path:
     graph = Graph()
-    return graph.write(path, {"x": PHOTOS, "mask": PHOTOS}, {graph("Add", "x", "mask"): PHOTOS})
+    return graph.write(path, graph("Add", "x", "mask"), inputs=("x", "mask"))
 
 
 def failing(path: Path) -> Path:
     graph = Graph()
     back = graph("Reshape", "x", graph.weight([1, 3, 7, 11], np.int64))
-    return graph.write(path, {"x": PHOTOS}, {back: ("n", 3, "H", "W")})
+    return graph.write(path, back, made=("n", 3, "H", "W"))
 
 
 def two_results(path: Path) -> Path:
     graph = Graph()
-    results = {graph.residual("x", seed=seed): PHOTOS for seed in range(2)}
-    return graph.write(path, {"x": PHOTOS}, results)
+    return graph.write(path, *(graph.residual("x", seed=seed) for seed in range(2)))
 
 
 def negative(path: Path) -> Path:
     graph = Graph()
-    return graph.write(path, {"x": PHOTOS}, {graph("Neg", "x"): PHOTOS})
+    return graph.write(path, graph("Neg", "x"))
 
 
 def vectors(path: Path) -> Path:
     graph = Graph()
-    return graph.write(path, {"x": ("n", 10)}, {graph("Relu", "x"): ("n", 10)})
+    return graph.write(path, graph("Relu", "x"), shape=("n", 10))
 
 
 REFUSED = {
@@ -387,16 +389,15 @@ def endless(path: Path) -> Path:
     nodes = [helper.make_node("Identity", [n], [f"{n}2"]) for n in ("c", "v")]
     graph = Graph()
     body = helper.make_graph(nodes, "body", inputs, results)
-    back = graph("Loop", "", graph.weight(True, np.bool_), "x", body=body)
-    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
+    return graph.write(path, graph("Loop", "", graph.weight(True, np.bool_), "x", body=body))
 
 
 def hungry(path: Path) -> Path:
     """A network that makes a matrix of terabytes."""
     graph = Graph()
     sides = graph.weight([10**6, 10**6], np.int64)
-    back = graph("Add", "x", graph("ReduceSum", graph("ConstantOfShape", sides), keepdims=0))
-    return graph.write(path, {"x": PHOTOS}, {back: PHOTOS})
+    total = graph("ReduceSum", graph("ConstantOfShape", sides), keepdims=0)
+    return graph.write(path, graph("Add", "x", total))
 
 
 def test_a_network_that_never_ends_or_takes_all_memory_is_one_line(
