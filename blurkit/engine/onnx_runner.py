@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -132,7 +132,7 @@ class OnnxRunner(Runner):
         if about is None:
             if "layout" not in found:
                 raise BlurkitError(f"{path}: {found['problem']}")
-            self.layout = OnnxLayout.of(found["layout"])
+            self.layout = OnnxLayout(**found["layout"])
             about, self.fixed = _foreign(self.layout), bool(self.layout.fixed)
         elif value_range:
             raise UsageError(f"--value-range: {path} says itself that its values are in 0..1")
@@ -224,7 +224,7 @@ def describe_onnx(path: Path) -> dict[str, Any]:
     """
     found = examined(path)
     if "layout" in found:
-        found |= OnnxLayout.of(found.pop("layout")).describe()
+        found |= OnnxLayout(**found.pop("layout")).describe()
     return {"kind": "ONNX network", **found}
 
 
@@ -484,7 +484,7 @@ class OnnxLayout:
     channels_last: bool
     channels: int
     single: bool
-    sides: tuple[int | None, int | None]
+    sides: Sequence[int | None]
     minimum: int
     multiple: int
     given: ValueRange = "0..1"
@@ -494,11 +494,6 @@ class OnnxLayout:
     def fixed(self) -> int:
         """The side of the largest square in a fixed size, 0 if the size is not fixed."""
         return min((side for side in self.sides if side is not None), default=0)
-
-    @classmethod
-    def of(cls, fields: dict[str, Any]) -> OnnxLayout:
-        """Return the layout with these fields, as JSON gives them back."""
-        return cls(**fields | {"sides": tuple(fields["sides"])})
 
     def describe(self) -> dict[str, Any]:
         """Return the layout as plain values."""
