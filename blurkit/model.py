@@ -31,7 +31,6 @@ from blurkit.systems.system import (
     load_shipped,
     providers,
     shipped_file,
-    shipped_for_pairs,
     title_and_date,
 )
 from blurkit.tasks.deblur import deblur as deblur_record
@@ -276,7 +275,8 @@ class Model:
         """Return the function that gives records the blur of a pair, and its engine."""
         from blurkit.tasks.reblur import reblur
 
-        engine = self.engine("reblurring", shipped_for_pairs(bool(self.encoders)))
+        # A code compares both images of the pair; only networks without codes take an encoder.
+        engine = self.engine("reblurring", "reblurring" if self.encoders else "coding")
         return partial(reblur, engine=engine), engine
 
     def random_blur(self, image: Photo, *, seed: int = 0, scale: float | None = None) -> Photo:

@@ -245,14 +245,6 @@ def load_shipped(system: str | None = None, use: Use = "deblurring") -> Checkpoi
     return load_checkpoint(shipped_file(system, use))
 
 
-def shipped_for_pairs(encoder: bool) -> Use:
-    """Return the use whose weights are the default where the blur of a pair is transferred.
-
-    A code compares both images of the pair; only networks without codes take another `encoder`.
-    """
-    return "reblurring" if encoder else "coding"
-
-
 def title_and_date(checkpoint: Checkpoint) -> tuple[str, str]:
     """Return the title of a checkpoint's system, and the day on which it was made."""
     titles = {system.name: system.title for system in systems().values()}
