@@ -47,14 +47,6 @@ def imported(folder: Path, code: str) -> str:
     return ran.out.decode()
 
 
-def plant_torchvision(folder: Path, first: str = "") -> None:
-    package = folder / "torchvision/transforms"
-    package.mkdir(parents=True)
-    (folder / "torchvision/__init__.py").write_text(first)
-    (package / "__init__.py").write_text("")
-    (package / "functional.py").write_text("InterpolationMode = rotate = normalize = 'real'")
-
-
 def test_a_missing_torchvision_stays_missing(source: Path, tmp_path: Path) -> None:
     code = (
         "import importlib.util, importlib.machinery\n"
@@ -71,7 +63,11 @@ def test_a_missing_torchvision_stays_missing(source: Path, tmp_path: Path) -> No
 def test_only_a_torchvision_that_works_is_used(source: Path, tmp_path: Path) -> None:
     """The first import fails, as always where it is made for another torch; the second does not."""
     once = "if 'failed' not in vars(sys): sys.failed = 1; raise RuntimeError('no torchvision::nms')"
-    plant_torchvision(tmp_path, f"import sys\n{once}")
+    package = tmp_path / "torchvision/transforms"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text(f"import sys\n{once}")
+    (package / "__init__.py").touch()
+    (package / "functional.py").write_text("InterpolationMode = rotate = normalize = 'real'")
     code = (
         "assert known() and 'torchvision' not in sys.modules and sys.failed\n"
         "for name in [name for name in sys.modules if name.startswith('spandrel')]:\n"
