@@ -142,11 +142,11 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     return "; ".join(f"{problem}: {_first(keys)}" for problem, keys in problems.items() if keys)
 
 
-def _first(keys: Iterable[str], count: int = 3) -> str:
-    """Return the first keys and the number of the remaining ones."""
+def _first(keys: Iterable[str]) -> str:
+    """Return the first three keys and the number of the remaining ones."""
     keys = list(keys)
-    more = f" and {len(keys) - count} more" if len(keys) > count else ""
-    return ", ".join(keys[:count]) + more
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more
 
 
 # ---- Roles ---------------------------------------------------------------------------------------

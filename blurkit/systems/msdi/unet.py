@@ -84,7 +84,7 @@ class UpStep(Recomputable):
 class SupervisedAttention(Recomputable):
     """HINet's link between stages: the first stage's image, and features weighted by it."""
 
-    def __init__(self, channels: int, image_channels: int = 3) -> None:
+    def __init__(self, channels: int, image_channels: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = conv(channels, channels), conv(channels, image_channels)
         self.conv3 = conv(image_channels, channels)

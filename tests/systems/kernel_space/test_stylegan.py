@@ -36,10 +36,11 @@ def small(kind: type[Any]) -> Any:
     return style_network(WIDTHS[kind.__name__], kind).eval()
 
 
-def inputs(network: Generator, count: int = 2) -> tuple[Tensor, list[Tensor]]:
+def inputs(network: Generator) -> tuple[Tensor, list[Tensor]]:
+    """Latents and noises for two images."""
     torch.manual_seed(4)
-    latents = torch.randn(count, network.layers, 16)
-    return latents, [torch.randn(count, 1, side, side) for side in network.noise_sides]
+    latents = torch.randn(2, network.layers, 16)
+    return latents, [torch.randn(2, 1, side, side) for side in network.noise_sides]
 
 
 V1, V2 = (512,) * 4 + (256, 128, 64, 32, 16), (512,) * 5 + (256, 128)
