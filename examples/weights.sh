@@ -101,7 +101,7 @@ small sintel_raft_demo 2.5 3 1
 small vid4_walk 2 3 1
 small vipseg_market 4 5 1
 real "$folder/gopro.h5" "$data/more/pairs/gopro"
-tool widen "$folder/narrow.pt" -o "$folder/wide.pt"
+tool convert widen "$folder/narrow.pt" -o "$folder/wide.pt"
 wide=(--width 32 --frequency-weight 0.05 --clip 0.2)
 plain=(--injection none --blur-weight 0 --crop 192 --batch 4)
 shards=("$folder"/{linear,linear-plain,kernels,some-camera}/*.h5)

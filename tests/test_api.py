@@ -278,6 +278,31 @@ def test_prepare(tmp_path: Path) -> None:
     assert [r.name for r in blurkit.prepare("photos")] == ["0", "1"]
 
 
+def test_a_gif_that_may_not_be_read_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree("photos", tmp_path / "photos")
+    (tmp_path / "photos/a.gif").write_bytes(b"GIF89a")
+    opened = Path.open
+
+    def refusing(path: Path, *mode: Any) -> Any:
+        if path.suffix == ".gif":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *mode)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    failed: list[str] = []
+    how = Preparation(synthesis=Synthesis("realistic"))
+    made = blurkit.prepare(
+        tmp_path / "photos",
+        preparation=how,
+        image="sharp",
+        on_error=lambda where, error: failed.append(str(error)),
+    )
+    assert [record.name for record in made] == ["0", "1"]
+    assert failed == [f"{tmp_path / 'photos/a.gif'}: cannot be read (Permission denied)"]
+
+
 def test_reading_stops_or_goes_on(tmp_path: Path) -> None:
     shutil.copytree("photos", tmp_path / "photos")
     (tmp_path / "photos/0.png").write_bytes(b"no image")

@@ -86,7 +86,7 @@ def contextual_sim(
     refuse_missing([options.features], "file (from --features)")
     if len(inputs) < 3:  # of more, the others are still compared
         refuse_missing(inputs, "file or folder")
-    options = with_part(shared.at_hand(options))
+    options = shared.at_hand(with_part(options))
 
     from blurkit.engine.torch_runner import choose_device
     from blurkit.metrics.contextual import ContextualSimilarity, contextual_network

@@ -124,7 +124,8 @@ def deblur(inputs: shared.InputPaths, options: DeblurOptions) -> None:
     if options.status:
         from blurkit.cli.batch import status_of
 
-        status_of(inputs, options, "deblurred", blur=options.blur)
+        verb = "previewed" if options.preview else "deblurred"
+        status_of(inputs, options, verb, blur=options.blur)
     only = clipped_frames(options, inputs)
     options = shared.at_hand(options)
 

@@ -533,13 +533,14 @@ def _restored(work: Work, record: Record) -> Record | BlurkitError:
 def _peak_memory() -> float:
     """Return the most bytes that this process has reserved on a GPU, or else in main memory.
 
-    Windows does not say the latter, which is 0 there.
+    Windows does not say the latter, nor do some containers: it is 0 there.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return float(max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))))
     if STATUS.exists():
-        return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+        peak = STATUS.read_text().partition("VmHWM:")[2]
+        return int(peak.split()[0]) * 1024 if peak else 0
     try:
         import resource  # its value on Linux would include the process that started this one
     except ImportError:

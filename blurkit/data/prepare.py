@@ -180,7 +180,7 @@ def _sequence(item: Scene | Clip | Record) -> str:
     """Return the name of what is never divided between two splits."""
     if isinstance(item, Record):
         return str(item.attrs.get("sequence", item.name))
-    if isinstance(item, Scene) and item.sequence and not has_films(item):
+    if isinstance(item, Scene) and item.sequence and not _is_film(item):
         return item.sequence
     return item.name
 
@@ -281,15 +281,11 @@ def _here(item: WorkItem, preparation: Preparation, on_error: OnError) -> Outcom
     """Return one item's records, in this process; sources of many records are read lazily."""
     if isinstance(item, ShardSource):
         return _finish_all(read_shard_source(item, on_error), preparation, on_error)
-    try:
-        film = _is_film(item)
-    except BlurkitError as error:
-        return error
-    if isinstance(item, Scene) and film:  # its frames make no film again
+    if isinstance(item, Scene) and _is_film(item):  # its frames make no film again
         frames = film_records(item, on_error)
         single = (Record(frame.name, frame.images, unfilmed(frame.attrs)) for frame in frames)
         return _finish_all(single, preparation, on_error)
-    if film and isinstance(item, Clip) and preparation.average is not None:
+    if isinstance(item, Clip) and _is_film(item) and preparation.average is not None:
         return _finish_all(clip_records(item, preparation.average, on_error), preparation, on_error)
     return _apart(item, preparation)
 
@@ -326,7 +322,10 @@ def _finish(record: Record, preparation: Preparation) -> Iterator[Record]:
 def _is_film(item: WorkItem | Record) -> bool:
     """Return whether an item is read frame by frame, and not as a whole."""
     if isinstance(item, Scene):
-        return has_films(item)
+        try:
+            return has_films(item)
+        except BlurkitError:  # which is reported when it is read
+            return False
     return isinstance(item, Clip) and not item.frames
 
 

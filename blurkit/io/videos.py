@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from blurkit.errors import BlurkitError, one_line
-from blurkit.io.codecs.metadata import HLG, PQ, PRIMARIES
+from blurkit.io.codecs.metadata import HLG, PQ, PRIMARIES, built_profile
 from blurkit.io.formats import ending
 from blurkit.io.images import FrameTime, Picture, frame_picture
 from blurkit.io.paths import check_claim, decoding_errors, reading_error
@@ -368,20 +368,13 @@ def _profile_of(frame: Any) -> Attributes:
 @lru_cache
 def _profile(wide: int, transfer: int) -> bytes:
     """Return the profile of primaries, with sRGB's curve or compressed high dynamic range."""
-    import imagecodecs
-
     code = np.linspace(0, 1, 1024)
     curve = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
     if transfer in (PQ, HLG):
         light = _light_of_pq(code) if transfer == PQ else PEAK * _scene_of_hlg(code) ** 1.2
         curve = _light_of_pq(_compressed(_pq_of_light(light))) / WHITE
-    red_green_blue = WIDE.get(wide, WIDE[9])
-    points = [n for place in (0, 2, 4) for n in (*red_green_blue[place : place + 2], 1.0)]
-    white = (0.314, 0.351, 1.0) if wide == 11 else (0.3127, 0.3290, 1.0)
-    table = from_float(curve.clip(0, 1), np.uint16)
-    return bytes(
-        imagecodecs.cms_profile("rgb", whitepoint=white, primaries=points, transferfunction=table)
-    )
+    white = (0.314, 0.351) if wide == 11 else (0.3127, 0.3290)
+    return built_profile(white, WIDE.get(wide, WIDE[9]), from_float(curve.clip(0, 1), np.uint16))
 
 
 def _light_of_pq(code: np.ndarray) -> np.ndarray:

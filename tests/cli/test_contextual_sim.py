@@ -129,7 +129,9 @@ def test_decoupling_from_a_stream_in_parts(shard: Path, still: Path) -> None:
     options = ("--decoupling", "-c", still, "--crop", 32, "--json", "-q")
     options += ("--pairing", "shuffled", "--seed", 3)
     *rows, last = done("contextual-sim", shard, *options).json
-    stream = done("contextual-sim", "-", *options, "--part", "2/2", input=shard.read_bytes())
+    Path("net2of2.pt").write_bytes(still.read_bytes())
+    own = *options, "-c", "net{part}.pt", "--part", "2/2"
+    stream = done("contextual-sim", "-", *own, input=shard.read_bytes())
     assert stream.json[0] == rows[1] and rows[0]["positions"] == 64
     assert last["protocol"]["pairs"] == "shuffled, seed 3"
     assert last["protocol"]["pixels"] == "central 32x32"

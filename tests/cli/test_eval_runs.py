@@ -20,6 +20,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
 import blurkit
+from blurkit.cli import scoring
 from blurkit.cli.evaluate import shipped_networks
 from blurkit.engine.onnx_runner import ONNX_METADATA, Exported
 from blurkit.io.checkpoints import Checkpoint, load_checkpoint
@@ -467,3 +468,13 @@ def test_networks_that_are_refused(square: Path, shard: Path) -> None:
     assert_each_refused(words, "eval", "--networks")
     missing = {(square, "none.h5"): "none.h5: no such file", ("none.pt", shard): "no such checkp"}
     assert_each_refused(missing, "eval", "--networks", status=1)
+
+
+def test_memory_that_a_system_does_not_tell_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t1000 kB\n")
+    monkeypatch.setattr(scoring, "STATUS", tmp_path / "status")
+    assert scoring._peak_memory() == 0
+    (tmp_path / "status").write_text("VmHWM:\t    1000 kB\n")
+    assert scoring._peak_memory() == 1024000

@@ -242,11 +242,14 @@ def profile_of(cicp: tuple[int, int, int, int], gray: bool = False) -> bytes:
     else:  # pictures with the curve of films are shown like those with that of sRGB
         light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
     points = () if gray else PRIMARIES.get(primaries, PRIMARIES[1])
-    return built_profile((0.3127, 0.3290), points, light)  # of white D65
+    return built_profile((0.3127, 0.3290), points, light.astype(np.float32))  # of D65
 
 
 def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.ndarray) -> bytes:
-    """Return the ICC profile of chromaticities (x, y) and a curve, of gray without primaries."""
+    """Return the ICC profile of chromaticities (x, y) and a curve, of gray without primaries.
+
+    The curve is float32 in [0, 1], or uint16.
+    """
     import imagecodecs
 
     points = [n for at in range(0, len(primaries), 2) for n in (*primaries[at : at + 2], 1.0)]
@@ -254,7 +257,7 @@ def built_profile(white: Sequence[float], primaries: Sequence[float], light: np.
         "rgb" if primaries else "gray",
         whitepoint=(*white, 1.0),
         primaries=points or None,
-        transferfunction=light.astype(np.float32),
+        transferfunction=light,
     )
     made = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # not now, so that results are always the same
     return profile[:24] + made + profile[36:]

@@ -157,7 +157,7 @@ def _profile(chunks: Mapping[bytes, bytes], gray: bool) -> bytes:
     white, primaries = ([n / 100_000 for n in part] for part in (points[:2], points[2:]))
     light = np.linspace(0, 1, 1024) ** (100_000 / gamma)
     try:
-        return built_profile(white, [] if gray else primaries, light)
+        return built_profile(white, [] if gray else primaries, light.astype(np.float32))
     except Exception:  # of any kind, for colours that do not exist
         return b""
 

@@ -198,6 +198,7 @@ def test_a_preview_restores_the_middle(blurry: Path, tmp_path: Path) -> None:
     assert np.abs(before - imageio.imread(source)[8:258, 108:492]).mean() < 4
     ran = invoke("deblur", tmp_path, "--preview", "-q")
     assert_failed(ran, "photo", "photo.previewed.jpg: exists already")
+    assert done("deblur", source, "--preview", "--status").err.endswith("1 of 1 previewed\n")
     done("deblur", source, "--preview", "-o", tmp_path / "look.png", "-q")
     assert imageio.imread(tmp_path / "look.png").shape == shown.shape
 
