@@ -77,7 +77,7 @@ class Tracked(Divided, Printing):
 
     status: bool = rare(
         False,
-        "Only print how much each of the parts has done, and those that lack results as --array=.",
+        "Only print what each part has done, and those that lack results as --array=.",
     )
 
 

@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.estimate          measures and prints the tables (some minutes)
     --write          also writes docs/benchmarks/estimate.json and docs/deconvolution.md's tables
-    --sets windows   windows, long, slight, rested, print: these alone
+    --sets windows   windows, long, slight, rested, print, turning: these alone
     --count N        the first so many of each set alone
     --seed N         another draw
 
@@ -14,7 +14,8 @@ pixels, every second one with lights of 3 to 30 times white; they go through `bl
 and are scored after alignment. `slight` are the same photos under paths of 0 to 4 pixels, `rested`
 under paths of 9 to 41 pixels on which the camera rests for 30, 60 and 75 % of the exposure in turn.
 `print` are scikit-image's page and text, also enlarged, in drawn inks on drawn papers, every third
-one bright on dark, under paths of 9 to 41 pixels.
+one bright on dark, under paths of 9 to 41 pixels. `turning` are sharp frames of GoPro, under paths
+of 9 to 41 pixels on which the camera also turns about the middle, by 5 to 20 pixels in the corners.
 """
 
 import sys
@@ -28,10 +29,16 @@ import skimage.data
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 import blurkit
 from blurkit.io.records import Record, from_float, to_float
-from blurkit.synthesis.kernels import draw_path, random_trajectory, random_trajectory_kernel
+from blurkit.synthesis.kernels import (
+    draw_path,
+    random_trajectory,
+    random_trajectory_kernel,
+    scaled_path,
+)
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import estimate_kernels
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, trimmed
@@ -181,11 +188,42 @@ def pairs(kind: str, count: int, seed: int) -> Iterator[Record]:
         yield Record(f"{kind} {number}", {"blur": blur, "sharp": sharp}, attrs)
 
 
+POSES = 120
+"""How many places of a camera that turns are averaged."""
+
+
+def turning(count: int, seed: int) -> Iterator[Record]:
+    """Yield frames of GoPro in turn, seen by a camera that moves and turns."""
+    pool = photos("pairs/gopro", "pairs/gopro_avg")
+    rng = np.random.default_rng([seed, 77])
+    for number in range(count):
+        photo = pool[number % len(pool)]
+        height, width = photo.shape[:2]
+        path, angle = (random_trajectory(rng) for _ in range(2))
+        path = scaled_path(path, int(rng.integers(4, 21)))
+        by = scaled_path(angle.real, rng.uniform(5, 20)).real / (np.hypot(height, width) / 2)
+        light = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None] ** GAMMA
+        down, right = np.ogrid[:height, :width]
+        places = right - (width - 1) / 2 + 1j * (down - (height - 1) / 2)
+        exposed = torch.zeros_like(light)
+        for pose in np.linspace(0, len(path) - 1, POSES).round().astype(int):
+            at = (places - path[pose]) / (1 + 1j * by[pose])
+            grid = torch.from_numpy(np.stack([2 * at.real / width, 2 * at.imag / height], -1))
+            exposed += F.grid_sample(
+                light, grid[None].float(), "bicubic", "reflection", align_corners=False
+            )
+        seen = (exposed[0] / POSES).clamp(0, 1) ** (1 / GAMMA)
+        blurry = seen.permute(1, 2, 0).numpy() + rng.normal(0, NOISE / 255, photo.shape)
+        made = {"blur": blurry.astype(np.float32), "sharp": photo}
+        images = {role: from_float(image, np.dtype(np.uint8)) for role, image in made.items()}
+        yield Record(f"turning {number}", images, {})
+
+
 def measure_photos(kind: str, count: int, seed: int) -> list[dict[str, Any]]:
     """Return the gain and the seconds of `deblur`, and what it said of every photo."""
     model = blurkit.load(device="cpu")
     rows = []
-    for record in pairs(kind, count, seed):
+    for record in turning(count, seed) if kind == "turning" else pairs(kind, count, seed):
         started = time.perf_counter()
         result = model.deblur(record)
         seconds = time.perf_counter() - started
@@ -232,7 +270,8 @@ def tables(results: dict[str, Any]) -> str:
     parts = {}
     if photos := results.get("long"):
         parts |= {"long, without lights": photos[::2], "long, with lights": photos[1::2]}
-    parts |= {kind: results[kind] for kind in ("slight", "rested", "print") if kind in results}
+    others = ("slight", "rested", "print", "turning")
+    parts |= {kind: results[kind] for kind in others if kind in results}
     rows = []
     for name, photos in parts.items():
         seconds = np.median([row["s"] for row in photos])
@@ -244,7 +283,7 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join(made)
 
 
-COUNTS = {"windows": 20, "long": 16, "slight": 24, "rested": 12, "print": 12}
+COUNTS = {"windows": 20, "long": 16, "slight": 24, "rested": 12, "print": 12, "turning": 8}
 """How many windows and photos each set has."""
 
 
