@@ -218,7 +218,10 @@ class Deconvolution:
         else:
             best = None
         if best and ((length := shape(best.kernel).length) >= median or not sure):
-            return self._long(image, best, around(length, o), watch)
+            windows = self._long(image, best, around(length, o), watch)
+            # refined, a wrong one promises more if it is cut short
+            if np.median([shape(window.kernel).length for window in windows]) > SHORT * FULL:
+                return windows
         chosen = self._rested(image, cuts, chosen)
         trusted = [self.choice.believes(best) and best.trust >= o.trust for best in chosen]
         windows = helped(with_kernels(places, chosen, trusted), o.trust)

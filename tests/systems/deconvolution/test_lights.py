@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from blurkit.io.records import to_float
 from blurkit.systems.deconvolution import choice, nonblind
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import dots
@@ -12,6 +13,8 @@ from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.lights import BRIGHT, Lights, kernel_of_lights, lights, redrawn
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import SelectedKernel, known
+from tests.benchmarks.unchanged import noisy
+from tests.shared import shared_folder
 from tests.systems.deconvolution.photos import (
     GAMMA,
     batch,
@@ -208,6 +211,17 @@ def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
     engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
     blurry = taken(night(), shake(3, 25))
     assert (engine._rivalled(blurry, None, [FULL], [0.1]) is not None) == kept
+
+
+def test_a_kernel_that_lights_show_is_not_used_if_refining_cuts_it_short(
+    deconvolution: Deconvolution,
+) -> None:
+    """The white corner of a sharp face shows a kernel of 50 pixels; refined, it has two."""
+    folder = shared_folder("data", "BLURKIT_DATA") / "sharp/set5"
+    face = next(record for record in noisy([folder]) if record.name.startswith("head"))
+    image, sharp = (to_float(face.image(role)) for role in ("blur", "sharp"))
+    restored = without_blur(deconvolution, image, deconvolution.windows(image))
+    assert psnr(restored, sharp) > psnr(image, sharp) - 0.5
 
 
 def test_what_a_kernel_promises_beside_lamps_is_not_spoilt_by_them(
