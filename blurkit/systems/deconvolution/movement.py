@@ -56,6 +56,9 @@ what steps, where kernels have the side `FULL`."""
 FITTED = 20
 """How often the movement of a camera is improved, so that it explains kernels."""
 
+FAINTEST = 0.03
+"""Part of a kernel's largest value below which the others become 0, as in `estimator.py`."""
+
 
 def with_movement(
     photo: np.ndarray, windows: list[Window], choice: KernelSelection, watch: Watch = unwatched
@@ -170,5 +173,5 @@ def of_one_movement(
         movement = movement / movement.sum() + 1e-12
     spectrum = (rfft2(movement)[:, None] * shifts(others)).sum(0)
     found = around_origin(spectrum, size, (side, side)).clamp_min(0)
-    found = found * (found >= 0.03 * found.amax((-2, -1), keepdim=True))
+    found = found * (found >= FAINTEST * found.amax((-2, -1), keepdim=True))
     return recentred(found / found.sum((-2, -1), keepdim=True))
