@@ -262,13 +262,16 @@ def unchanged(
     A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
     clipped, that is no sign: it takes their streaks for lights.
     """
+
+    def lit(own: np.ndarray) -> bool:
+        pixels = min(own.shape[0] * own.shape[1], options.window**2)  # large windows have no more
+        return float((own.max(2) >= CLIPPED).sum()) > options.clipped * pixels
+
     same = []
     for window in windows:
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
-        pixels = min(window.height * window.width, options.window**2)  # large windows have no more
-        lit = float((own.max(2) >= CLIPPED).sum()) / pixels
-        same.append(change * 255 < options.least_change and lit <= options.clipped)
+        same.append(change * 255 < options.least_change and not lit(own))
     return same
 
 
