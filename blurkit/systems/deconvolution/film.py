@@ -58,9 +58,10 @@ EXPLAINED = 0.03
 """How much less the kernel that the frame before explains, or its own, must promise than a learned
 one."""
 
-EXPLAINING = 0.85
-"""Expected agreement from which a kernel that a guide explains needs no other start. In three films
-that saved a sixth of the time and changed nothing."""
+EXPLAINING, EXPLAINED_WELL = 0.85, 0.9
+"""Expected agreement from which a kernel that a guide explains needs no other start in a half-size
+copy, once turned, and from which it needs no turns. In 13 films of eight frames the latter saved 3
+to 32 % of the time, and changed the gain by -0.13 to +0.31 dB, +0.01 on the mean."""
 
 FIRST, FINE = 15, 29
 """Sides of the kernels of the first learned turn, in half-size copies and in whole frames."""
@@ -234,11 +235,12 @@ class FilmEstimate:
         `kept` (H, W, 1) as it is, without being sharper.
         """
         smooth = partial(self._cv2.GaussianBlur, ksize=(0, 0))
-        light = restored.mean(2)
-        differ = smooth(np.square(moved - restored).mean(2), sigmaX=NEARBY)
+        mean = partial(self._cv2.transform, m=np.full((1, 3), 1 / 3))
+        light = mean(restored)
+        differ = smooth(mean(np.square(moved - restored)), sigmaX=NEARBY)
         contrast = smooth(light * light, sigmaX=NEARBY) - smooth(light, sigmaX=NEARBY) ** 2
         alike = np.exp(-differ / (DIFFERENT**2 + CONTRAST * contrast.clip(0)))
-        slopes = (np.gradient(smooth(x, sigmaX=0.7).mean(2)) for x in (moved, restored))
+        slopes = (np.gradient(mean(smooth(x, sigmaX=0.7))) for x in (moved, restored))
         power = [smooth(y * y + x * x, sigmaX=AROUND) + 1e-5 for y, x in slopes]
         sharper, same = SHARPER * np.log(power[0] / power[1]), kept[..., 0]
         own = 1 / (1 + np.exp(-sharper - EQUAL))
@@ -282,14 +284,19 @@ class FilmEstimate:
     def _coarse(
         self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
     ) -> Tensor:
-        """Return the kernel (size, size) that promises most, from a window in half its size.
+        """Return the kernel (size, size) of a window in half its size.
 
-        Some start from its guides, and if none of these is `EXPLAINING`, one from a dot.
+        It is what one of its guides explains well, or of kernels that start from these, and from a
+        dot if none of them is `EXPLAINING`, the one that promises most.
         """
         side, seen = (size // 2) | 1, self._options.seen // 2
         photo = central_crop(photo, seen, seen)
         known = [central_crop(guide, seen, seen) for guide in guides]
-        starts = torch.cat([self._explained(photo, guide, gamma, side).kernels for guide in known])
+        tries = [self._explained(photo, guide, gamma, side) for guide in known]
+        best = max(tries, key=lambda turn: float(turn.agreement))
+        if float(best.agreement) > EXPLAINED_WELL:
+            return kernels_at(best.kernels.cpu(), size)[0]
+        starts = torch.cat([turn.kernels for turn in tries])
         found, sure = self._choice.turned(photo, gamma, starts, between(FIRST, side), side)
         if float(sure.max()) < EXPLAINING:
             alone, _ = self._choice.turned(photo, gamma, dots(1), between(0, side), side)
