@@ -87,11 +87,6 @@ LONG_EDGES = 640
 """Side of the middle of a copy whose edges refine a long kernel, twice, or of a photo whose edges
 show where a camera that rested has moved, pixels."""
 
-
-FREEDOM = 0.8
-"""Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
-each of them explains only its own part."""
-
 Result = TypeVar("Result")
 
 
@@ -479,8 +474,11 @@ class KernelSelection:
 
     def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:
         """Whether a kernel promises enough: the more, the less it is trusted."""
-        o = self.o
-        return best.gain >= o.margin + lenient * o.caution * (1 - best.trust) ** 2
+        return best.gain >= self.o.margin + lenient * self.lacking(best.trust)
+
+    def lacking(self, trust: float) -> float:
+        """Return how much more a kernel has to promise for want of trust."""
+        return self.o.caution * (1 - trust) ** 2
 
     def promised(self, photos: Sequence[np.ndarray], kernels: Tensor, gamma: float) -> float:
         """Return the mean of what kernels (N, s, s) promise for photos (H, W, 3), 0 at least."""

@@ -19,7 +19,6 @@ from blurkit.options import Precision
 from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
     COARSE,
-    FREEDOM,
     LAMP_EDGES,
     LONG_SCALES,
     PRINT_WEIGHTS,
@@ -104,6 +103,10 @@ HELD = 0.7
 SHORT = 0.5
 """The same, up to which windows that are sure of it are right: no longer one is looked for. What
 replaces theirs has to be at least as long."""
+
+FREEDOM = 0.8
+"""Part of what the kernels of windows promise that one kernel of the whole photo has to promise:
+each of them explains only its own part."""
 
 CHANCE = 0.6
 """Part of what the kernels of windows promise without which a long one has no chance: in its small
@@ -480,7 +483,7 @@ class Deconvolution:
             return winner
         own = np.maximum(sampled(gains), 0).mean()
         longer = shape(winner.kernel).length > SHORT * FULL
-        least = LEAST_LONG + CAREFUL * o.caution * (1 - winner.trust) ** 2
+        least = LEAST_LONG + CAREFUL * choice.lacking(winner.trust)
         return winner if longer and most > max(own, least) else None
 
     def _long(
