@@ -349,12 +349,13 @@ class Deconvolution:
     ) -> tuple[list[SelectedKernel], bool]:
         """Return the kernels of a photo's parts, and whether those of all are better than `found`.
 
-        They are those of print. The blurry part of two colours that promises most tells whether it
-        is print, in the `usual` gamma or in its own; its kernel is tried in all others of them.
+        They are those of print, where most parts are blurry and of two colours. That of them which
+        promises most tells whether it is print, in the `usual` gamma or in its own; its kernel is
+        tried in all others of them.
         """
         o, choice, found = self.options, self.choice, [*found]
         like = [n for n, f in enumerate(found) if blurs(f.kernel, o) and two_coloured(parts[n])]
-        if not like or largest(parts[0]) <= COARSE:
+        if 2 * len(like) <= len(parts) or largest(parts[0]) <= COARSE:
             return found, False
         most = max(like, key=lambda n: found[n].gain)
         part, first = parts[most], found[most]
