@@ -48,7 +48,7 @@ APART = (11, 11, 11, 15, 15, 15, 15, 21, 21, 21, 29)
 PART, PARTS, TOLD = 256, 12, 0.01
 """Side of the windows whose kernels one movement of the camera explains, pixels; how many show it
 at most; and how much more they have to promise. With 12 of 24, 24 photos gained 4.6 dB in 9 s of
-one processor, with all of them 4.3 in 14, and with 8, 4.3 in 7."""
+one processor, with all of them 4.1 in 12, and with 8, 4.3 in 7."""
 
 HOPE = 0.6
 """Part of what the kernels of windows promise that those of a movement have to, while coarse. Where

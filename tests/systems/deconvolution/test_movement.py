@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from blurkit.synthesis.kernels import random_trajectory, scaled_path, splat
+from blurkit.systems.deconvolution import movement
 from blurkit.systems.deconvolution import photo as photos_of_windows
 from blurkit.systems.deconvolution.config import FULL
 from blurkit.systems.deconvolution.fourier import kernel_agreement
@@ -48,6 +49,7 @@ def test_one_movement_explains_the_blur_of_a_camera_that_turned(
     image = blurry.permute(1, 2, 0).numpy() + noise(sharp.shape, 1 / 255)
     image = image.clip(0, 1).astype(np.float32)
     told: list[str] = []
+    monkeypatch.setattr(movement, "PARTS", 6)  # of 9: the others learn of it at the end
     windows = deconvolution.windows(image, lambda stage, *_: told.append(stage))
     monkeypatch.setattr(photos_of_windows, "with_movement", lambda image, windows, *_: windows)
     alone = deconvolution.windows(image)
