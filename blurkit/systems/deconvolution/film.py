@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
@@ -14,7 +14,6 @@ from blurkit.engine.engine import Canvas
 from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Record, central_crop, from_float
 from blurkit.systems.deconvolution.choice import ALIKE, between, largest, supported
-from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.estimator import Turn, dots, forward_differences, view
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
@@ -29,7 +28,6 @@ from blurkit.systems.deconvolution.windows import (
     rectangles,
     shrunk,
     spread,
-    unchanged,
     with_kernels,
 )
 
@@ -178,25 +176,8 @@ class FilmEstimate:
         self._kernels = [best.kernel for best in chosen]
         return helped(with_kernels(places, chosen, self._believed), o.trust)
 
-    def left(
-        self,
-        image: np.ndarray,
-        restored: np.ndarray,
-        windows: Sequence[Window],
-        options: WindowOptions,
-    ) -> list[bool]:
-        """Return what `unchanged` does, for what the frame before left as it was more easily."""
-        before = self._before.left if self._before is not None else []
-        if len(before) != len(windows):
-            return unchanged(image, restored, windows, options)
-        less, more = (
-            unchanged(image, restored, windows, replace(options, least_change=bound))
-            for bound in (options.least_change / STEADY, options.least_change * STEADY)
-        )
-        return [a or (b and c) for a, b, c in zip(less, more, before, strict=True)]
-
     def factors(self, windows: Sequence[Window]) -> list[float]:
-        """Return the factors of `needless`: more of what was left before is to be left again."""
+        """Return those of `unchanged` and `needless`: what was left before is the more easily."""
         before = self._before.left if self._before is not None else []
         if len(before) != len(windows):
             return [1.0] * len(windows)

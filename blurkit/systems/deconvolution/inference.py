@@ -261,24 +261,26 @@ class WindowDeblurring:
         )
         if film is not None:
             film.begin(copy)
+
+        def factors(found: Sequence[Window]) -> list[float]:
+            return [] if film is None else film.factors(found)
+
         rest = None
         if self.otherwise is None:
             windows = self._windows(image, copy, film)
             same = [not window.believed for window in windows]
         else:
-            left = unchanged if film is None else film.left
             restored = self.otherwise(copy)
             windows = self.deconvolution.places(copy)
-            same = left(copy, restored, windows, o)
+            same = unchanged(copy, restored, windows, o, factors(windows))
             if not all(same):
                 windows = self._windows(image, copy, film)  # larger ones, if the blur is long
-                same = left(copy, restored, windows, o)
+                same = unchanged(copy, restored, windows, o, factors(windows))
                 if isinstance(self.kernel, KernelSheet):  # which says what is sharp
                     sharp = [window.trust > 0 and not window.believed for window in windows]
                     same = [a or b for a, b in zip(same, sharp, strict=True)]
                 else:
-                    factors = () if film is None else film.factors(windows)
-                    same = needless(undo, copy, restored, windows, same, o, factors)
+                    same = needless(undo, copy, restored, windows, same, o, factors(windows))
                 windows = instead(undo, copy, restored, windows, same, o)
             rest = spared(copy, restored, windows, same, o)
         watch = self.watch if film is None else unwatched  # a film's progress is of its frames

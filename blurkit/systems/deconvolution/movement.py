@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blurkit.systems.deconvolution.choice import ALIKE, COARSE, KernelSelection
-from blurkit.systems.deconvolution.config import FULL
+from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import (
     around_origin,
@@ -79,18 +79,19 @@ def with_movement(
     trust = float(np.mean([window.trust for window in windows]))
     if trust >= o.sure or kernel_agreement(kernels[:, None], kernels).mean() >= ALIKE:
         return windows
-    parts, places = _parts(photo, choice)
+    parts, places = _parts(photo, o)
     cuts = [part.cut(photo) for part in parts]
+    copies = [shrunk(cut, COARSE / FULL) for cut in cuts]
     near = torch.stack([min(windows, key=partial(middles_apart, p)).kernel for p in parts])
-    known = _coarsely(choice, cuts, near, gamma)
-    order = np.argsort(-known)
+    known = choice.each(partial(choice.gain, gamma=gamma), copies, [*kernels_at(near, COARSE)])
+    order = np.argsort(-np.array(known))
     some, rest = np.sort(order[:PARTS]), np.sort(order[PARTS:])
-    told, there = [cuts[n] for n in some], places[some]
-    least = HOPE * known[some].clip(0).mean()
-    if (movement := _movement(choice, told, there, gamma, least, watch)) is None:
+    told, small = ([each[n] for n in some] for each in (cuts, copies))
+    hope = HOPE * float(np.clip([known[n] for n in some], 0, None).mean())
+    made = _moved(choice, told, small, places[some], places, gamma, hope, watch)
+    if made is None:
         return windows
-    (kernels,) = choice.each(of_one_movement, *([x] for x in (*movement, there, places)))
-    found, agreement = _turned(choice, told, gamma, kernels[some], FULL)
+    found, agreement = _turned(choice, told, gamma, made[some], FULL)
     watch("find movement", len(APART), len(APART))
     before, after = (choice.promised(told, each, gamma) for each in (near[some], found))
     best = SelectedKernel(found[0], gamma, float(agreement.mean()), after)
@@ -99,54 +100,45 @@ def with_movement(
         return windows
     ends = dict(zip(some, found, strict=True))
     if len(rest):
-        more, _ = _turned(choice, [cuts[n] for n in rest], gamma, kernels[rest], FULL)
+        more, _ = _turned(choice, [cuts[n] for n in rest], gamma, made[rest], FULL)
         ends |= dict(zip(rest, more, strict=True))
     chosen = [replace(best, kernel=ends[n]) for n in range(len(parts))]
     return with_kernels(parts, chosen, [blurs(best.kernel, o) for best in chosen])
 
 
-def _parts(photo: np.ndarray, choice: KernelSelection) -> tuple[list[Window], np.ndarray]:
+def _parts(photo: np.ndarray, options: WindowOptions) -> tuple[list[Window], np.ndarray]:
     """Return the parts of a photo, each with one blur, and their places as `of_one_movement`."""
     height, width = photo.shape[:2]
-    parts = [Window(*p) for p in rectangles(height, width, replace(choice.o, window=PART))]
+    parts = [Window(*p) for p in rectangles(height, width, replace(options, window=PART))]
     middles = np.array([complex(*part.centre[::-1]) for part in parts])
     return parts, (2 * middles - complex(width, height)) / math.hypot(height, width)
 
 
-def _coarsely(
-    choice: KernelSelection, parts: Sequence[np.ndarray], kernels: Tensor, gamma: float
-) -> np.ndarray:
-    """Return what kernels (N, s, s) of a photo's parts promise in small copies of these."""
-    copies = [shrunk(part, COARSE / FULL) for part in parts]
-    gain = partial(choice.gain, gamma=gamma)
-    return np.array(choice.each(gain, copies, [*kernels_at(kernels, COARSE)]))
-
-
-def _movement(
+def _moved(
     choice: KernelSelection,
     parts: Sequence[np.ndarray],
+    copies: Sequence[np.ndarray],
     places: np.ndarray,
+    everywhere: np.ndarray,
     gamma: float,
-    least: float,
+    hope: float,
     watch: Watch,
-) -> tuple[Tensor, Tensor] | None:
-    """Return the kernels of a photo's parts that one movement explains, and the trust in them.
+) -> Tensor | None:
+    """Return the kernels that one movement of the camera, which some parts show, makes everywhere.
 
-    After each turn of the estimator, the parts go on from the kernels that this movement makes in
-    their `places`. There is none if coarse ones promise less than `least`.
+    After each turn of the estimator, the parts go on from the kernels that the movement makes in
+    their `places`. None is the result if coarse ones promise less than `hope` for small `copies`.
     """
     turn = partial(choice.turned, gamma=gamma, starts=dots(1), sides=COMMON, size=FULL)
     ((kernel, _),) = choice.each(turn, [np.stack(parts)])
-    kernels = kernel.expand(len(parts), -1, -1)
-    for number, side in enumerate(APART):
+    kernels, then = kernel.expand(len(parts), -1, -1), [places] * (len(APART) - 1) + [everywhere]
+    for number, (side, others) in enumerate(zip(APART, then, strict=True)):
         found, sure = _turned(choice, parts, gamma, kernels, side)
         watch("find movement", number, len(APART))
-        looked = number == APART.index(COARSE)
-        if looked and _coarsely(choice, parts, found, gamma).clip(0).mean() < least:
+        if number == APART.index(COARSE) and choice.promised(copies, found, gamma) < hope:
             return None
-        if number + 1 < len(APART):
-            (kernels,) = choice.each(of_one_movement, [found], [sure], [places], [places])
-    return found, sure
+        (kernels,) = choice.each(of_one_movement, [found], [sure], [places], [others])
+    return kernels
 
 
 def _turned(

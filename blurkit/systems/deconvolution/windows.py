@@ -255,12 +255,16 @@ def exposure_middle(windows: Sequence[Window]) -> tuple[float, float]:
 
 
 def unchanged(
-    image: np.ndarray, restored: np.ndarray, windows: Sequence[Window], options: WindowOptions
+    image: np.ndarray,
+    restored: np.ndarray,
+    windows: Sequence[Window],
+    options: WindowOptions,
+    factors: Sequence[float] = (),
 ) -> list[bool]:
     """Return in which windows a network has hardly changed an image (H, W, C).
 
     A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
-    clipped, that is no sign: it takes their streaks for lights.
+    clipped, that is no sign: it takes their streaks for lights. `factors` change the bound.
     """
 
     def lit(own: np.ndarray) -> bool:
@@ -268,10 +272,10 @@ def unchanged(
         return float((own.max(2) >= CLIPPED).sum()) > options.clipped * pixels
 
     same = []
-    for window in windows:
+    for window, factor in zip(windows, factors or [1.0] * len(windows), strict=True):
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
-        same.append(change * 255 < options.least_change and not lit(own))
+        same.append(change * 255 < factor * options.least_change and not lit(own))
     return same
 
 
