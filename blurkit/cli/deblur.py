@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 FOUND = (
     *("sharpness_before", "sharpness_after", "restored_change"),
-    *("restored_windows", "restored_believed", "restored_left", "restored_guided"),
+    *("restored_windows", "restored_believed", "restored_left"),
+    *("restored_sharp", "restored_guided"),
     *("blur_length", "blur_angle", "blur_trust", "blur_gamma"),
 )
 """Attributes of a restoration that --json prints if a record has them."""

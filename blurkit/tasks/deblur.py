@@ -315,7 +315,7 @@ def is_left(record: Record) -> bool:
     """Return whether all windows of a record were left as they are, by its neighbours as well."""
     windows = record.attrs.get("restored_windows", 0)
     left = bool(windows) and record.attrs["restored_left"] == windows
-    return left and not inversion().mixed_share(record)
+    return left and not inversion().visible_share(record, "restored_guided")
 
 
 def restoration_warnings(record: Record) -> list[str]:

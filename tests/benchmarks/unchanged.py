@@ -1,10 +1,10 @@
-"""What deblurring had better leave unchanged: sharp photos with noise, focus, saturated lights.
+"""What deblurring had better leave unchanged: what is sharp, or out of focus, saturated lights.
 
 python -m tests.benchmarks.unchanged        measures and prints the table (a few minutes)
     --write          also writes it into docs/deconvolution.md
 
 The photos are Set5's and scikit-image's. Sharp ones get noise of 1/255; the others are blurred by
-`blurkit prepare --synthesize`.
+`blurkit prepare --synthesize`, one kind but for what is in their middle.
 """
 
 from pathlib import Path
@@ -20,9 +20,11 @@ from tests.benchmarks.measure import synthesized
 from tests.shared import shared_folder
 
 SETS = ("set5", "skimage")
+FOLLOWED = "sharp in the middle"
 BLURS: dict[str, tuple[str, ...]] = {
     "out of focus": ("defocus", "--noise", "0.002", "--seed", "1"),
     "saturated lights": ("realistic", "--highlights", "4", "--seed", "2"),
+    FOLLOWED: ("shake", "--noise", "0.004", "--seed", "3"),
 }
 """By what the photos are, the arguments of `prepare --synthesize`."""
 
@@ -39,11 +41,22 @@ def noisy(folders: list[Path]) -> list[Record]:
     return records
 
 
+def followed(record: Record) -> Record:
+    """A photo of a camera that followed what is in the middle, an ellipse: with noise, not blur."""
+    sharp, blur = (record.image(role) for role in ("sharp", "blur"))
+    rows, columns = (np.linspace(-2, 2, side) for side in sharp.shape[:2])
+    middle = (np.hypot(rows[:, None], columns) < 1)[..., None]
+    rng = np.random.default_rng(0)
+    clear = from_float(to_float(sharp) + 0.004 * rng.standard_normal(sharp.shape), np.uint8)
+    return Record(record.name, {"blur": np.where(middle, clear, blur), "sharp": sharp})
+
+
 def table(folder: Path) -> str:
     """The mean gains of the network and of the default on each kind of photos, as Markdown."""
     folders = [folder / "sharp" / name for name in SETS]
     kinds = {"sharp": noisy(folders)}
     kinds |= {kind: synthesized(folders, *blur) for kind, blur in BLURS.items()}
+    kinds[FOLLOWED] = [followed(record) for record in kinds[FOLLOWED]]
     models = blurkit.load(shipped_file()), blurkit.load()
     head = (
         *("", "photos", "unchanged, dB", "`network`", "`auto`", "worst of `auto`"),

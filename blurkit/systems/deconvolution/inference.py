@@ -92,13 +92,15 @@ def start_estimator(network: Deconvolver, device: str, precision: Precision) -> 
 class RestoredImage:
     """A restored image (H, W, 3), its windows, which are `left` as they are, and its offset.
 
-    Of a film's frame, `guided` is how much of it, 0 to 1, its neighbours are.
+    How much of it, 0 to 1, was `sharp` itself, is that of `Undone`; of a film's frame, `guided` is
+    how much its neighbours are.
     """
 
     picture: np.ndarray
     windows: list[Window]
     left: list[bool]
     offset: tuple[float, float]
+    sharp: float
     guided: float | None = None
 
 
@@ -130,13 +132,14 @@ class WindowDeblurring:
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
         `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
-        undone, and `restored_left`, the number left as they are; `restored_offset`, the pixels
-        (down, right) from the kernels' centroids to the middle of the exposure, if the picture was
-        moved there; of a film's frame, `restored_guided` is how much of it, 0 to 1, its neighbours
-        are. If any kernel is believed, the most trusted one is described by `blur_length` in
-        pixels, `blur_angle` in degrees, `blur_trust` from 0 to 1, and `blur_gamma`, the exponent
-        from pixel values to the light that it blurred; with `keep_kernel` it is stored as `kernel`,
-        and what `KernelSheet.of` reads. Raises BlurkitError without a `blur`.
+        undone, and `restored_left`, the number left as they are; `restored_sharp`, how much of it,
+        0 to 1, was sharp itself; `restored_offset`, the pixels (down, right) from the kernels'
+        centroids to the middle of the exposure, if the picture was moved there; of a film's frame,
+        `restored_guided` is how much of it, 0 to 1, its neighbours are. If any kernel is believed,
+        the most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
+        `blur_trust` from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that
+        it blurred; with `keep_kernel` it is stored as `kernel`, and what `KernelSheet.of` reads.
+        Raises BlurkitError without a `blur`.
         """
         begun = self.begun(record)
         return begun if isinstance(begun, Record) else begun()
@@ -180,6 +183,8 @@ class WindowDeblurring:
         }
         if any(made.offset):
             attrs["restored_offset"] = np.round(made.offset, 2)
+        if made.sharp:
+            attrs["restored_sharp"] = round(made.sharp, 3)
         if made.guided is not None:
             attrs["restored_guided"] = round(made.guided, 3)
         found = described(made.windows)
@@ -297,9 +302,8 @@ class WindowDeblurring:
                 overlap = round(o.overlap * image.shape[0] / copy.shape[0])
                 parts = detailed(image, copy, parts, found, overlap, undo.device)
             offset = exposure_middle(found) if alone and not steady else (0.0, 0.0)
-            return RestoredImage(
-                placed(parts.picture, found, offset, overlap), found, same, offset, guided
-            )
+            picture = placed(parts.picture, found, offset, overlap)
+            return RestoredImage(picture, found, same, offset, parts.sharp, guided)
 
         return finished
 
@@ -371,6 +375,8 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
     if believed and record.attrs["blur_length"] >= 1:
         length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
         part = _undone_in(record, believed, windows)
+        if sharp := visible_share(record, "restored_sharp"):
+            part += f", but for the {sharp:.0%} that is sharp itself"
         found = f"blur of {length:.0f} pixels at {angle:.0f} degrees undone {part}"
         rest = ", the rest " if otherwise and believed < windows else ""
     else:
@@ -381,14 +387,14 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
     elif rest:
         some = f", {left} of {windows} windows left as they are" if left else ""
         rest += f"restored by the network{some}"
-    share = mixed_share(record)
+    share = visible_share(record, "restored_guided")
     mixed = f", with {share:.0%} of neighbouring frames mixed in" if share else ""
     return f"{found}{rest}{mixed}"
 
 
-def mixed_share(record: Record) -> float:
-    """Return how much of a frame, 0 to 1, its neighbours are; 0 if that is next to nothing."""
-    share = float(record.attrs.get("restored_guided", 0))
+def visible_share(record: Record, name: str) -> float:
+    """Return an attribute of a record that is a share, 0 to 1; 0 if that is next to nothing."""
+    share = float(record.attrs.get(name, 0))
     return share if share >= 0.01 else 0.0
 
 

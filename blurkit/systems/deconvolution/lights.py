@@ -178,8 +178,13 @@ def kernel_of_lights(
             kernel = kernels_between(sharp[:, 0], explained[:, 0], side, c)
         for _ in range(redraws if side == sides[-1] else min(redraws, 1)):
             kernel = cleaned(redrawn(kernel, small, free), c.floor, c.part)  # lamps also glow
+    return kernel, brightness(sharp)
+
+
+def brightness(sharp: Tensor) -> float:
+    """Return the mean of the light of lamps in sharp light of any shape, weighted by itself."""
     lamps = torch.where(sharp > LAMP, sharp, 0.0)
-    return kernel, float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))
+    return float(lamps.square().sum() / lamps.sum().clamp_min(FAINTEST))
 
 
 def redrawn(kernel: Tensor, light: Tensor, clipped: Tensor) -> Tensor:

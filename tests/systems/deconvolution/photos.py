@@ -50,6 +50,14 @@ def taken(
     return noisy.clip(0, 1).astype(np.float32)
 
 
+def followed(sharp: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`taken` by a camera that followed what is in the middle, and where that is sharp (H, W)."""
+    rows, columns = (np.linspace(-2, 2, side) for side in sharp.shape[:2])
+    middle = np.hypot(rows[:, None], columns) < 1
+    still = (sharp + noise(sharp.shape, 1 / 255, 1)).clip(0, 1).astype(np.float32)
+    return np.where(middle[..., None], still, taken(sharp, kernel)), middle
+
+
 def psnr(image: np.ndarray, sharp: np.ndarray, border: int = 0) -> float:
     """The PSNR in dB of an image in [0, 1], without its border."""
     inside = tuple(slice(border, side - border) for side in sharp.shape[:2])

@@ -21,7 +21,16 @@ from blurkit.systems.system import load_shipped
 from blurkit.systems.uses import network_for
 from blurkit.tasks.deblur import masked
 from tests.engine.networks import Identity, Smooth
-from tests.systems.deconvolution.photos import batch, grown, photo, psnr, shake, taken, without_blur
+from tests.systems.deconvolution.photos import (
+    batch,
+    followed,
+    grown,
+    photo,
+    psnr,
+    shake,
+    taken,
+    without_blur,
+)
 
 KERNEL = shake(1, 17)
 
@@ -70,6 +79,19 @@ def test_records_keep_their_kind(deconvolution: Deconvolution, kind: type, chann
     black = np.zeros((*restored.shape[:2], 1), np.uint8)
     black[:, :9] = 255
     assert windows_summary(masked(done, black)).endswith(" undone where the mask is not black")
+
+
+def test_a_line_tells_that_a_part_was_sharp_itself(
+    deconvolution: Deconvolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blurry, middle = followed(photo("astronaut"), KERNEL)
+    window = Window(0, 0, 256, 256, batch(KERNEL)[0])
+    monkeypatch.setattr(deconvolution, "windows", lambda *_: [window])
+    done = WindowDeblurring(deconvolution, "some.pt")(Record("a", {"blur": blurry}))
+    share = done.attrs["restored_sharp"]
+    assert abs(share - middle.mean()) < 0.1
+    told = windows_summary(done)
+    assert told.endswith(f" in the whole photo, but for the {share:.0%} that is sharp itself")
 
 
 def test_a_known_kernel_and_a_part_of_the_strength(deconvolution: Deconvolution) -> None:

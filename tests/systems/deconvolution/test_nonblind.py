@@ -24,6 +24,7 @@ from blurkit.systems.deconvolution.windows import (
 from tests.systems.deconvolution.photos import (
     batch,
     engine_of,
+    followed,
     grown,
     noise,
     photo,
@@ -118,6 +119,22 @@ def test_what_a_network_made_of_the_photo_takes_part(deconvolution: Deconvolutio
     )
     assert poor > reached - 0.5
     assert better > reached + 1
+
+
+@pytest.mark.parametrize("with_draft", [False, True])
+def test_what_is_sharp_beside_a_blur_stays(deconvolution: Deconvolution, with_draft: bool) -> None:
+    sharp = photo("astronaut")
+    blurry, middle = followed(sharp, kernel := shake(1, 13))
+    window = [Window(0, 0, 256, 256, batch(kernel)[0])]
+    drafts = (blurry,) if with_draft else ()
+    restored = without_blur(deconvolution, blurry, window, *drafts)
+    inside, outside = (ndimage.binary_erosion(x, iterations=12) for x in (middle, ~middle))
+    before, after = (
+        [psnr(x[where][None], sharp[where][None]) for where in (inside, outside)]
+        for x in (blurry, restored)
+    )
+    assert after[0] > before[0] - 1
+    assert after[1] > before[1] + 2
 
 
 # ---- small copies --------------------------------------------------------------------------------
