@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOUND = (
     *("sharpness_before", "sharpness_after", "restored_change"),
     *("restored_windows", "restored_believed", "restored_left"),
-    *("restored_sharp", "restored_guided"),
+    *("restored_unexplained", "restored_guided"),
     *("blur_length", "blur_angle", "blur_trust", "blur_gamma"),
 )
 """Attributes of a restoration that --json prints if a record has them."""

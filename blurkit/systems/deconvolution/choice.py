@@ -35,7 +35,7 @@ from blurkit.systems.deconvolution.fourier import (
 )
 from blurkit.systems.deconvolution.lights import kernel_of_lights
 from blurkit.systems.deconvolution.nonblind import PROMISED, NonBlindDeconvolution, Watch, unwatched
-from blurkit.systems.deconvolution.windows import SelectedKernel, shrunk
+from blurkit.systems.deconvolution.windows import ALIKE, SelectedKernel, shrunk
 
 LONG_SEEN = 480
 """Side of the middle of a small copy in which a long kernel is estimated, pixels."""
@@ -61,9 +61,9 @@ SHARED = 0.1
 """By how much more than its own a kernel that a window shares with others is worth, as voices are:
 what several windows say is less due to chance."""
 
-ALIKE, RIVAL = 0.9, 0.1
-"""Agreement below which coarse kernels count as different, and by how much less than the chosen one
-such a kernel may promise to be finished as well."""
+RIVAL = 0.1
+"""By how much less than the chosen one a coarse kernel unlike it may promise to be finished, too.
+"""
 
 SAMPLED = 3
 """The number of windows that determine the gamma."""

@@ -50,6 +50,7 @@ from blurkit.systems.deconvolution.windows import (
     known,
     scaled,
     spared,
+    still_blurred,
     typical,
     unchanged,
 )
@@ -92,7 +93,7 @@ def start_estimator(network: Deconvolver, device: str, precision: Precision) -> 
 class RestoredImage:
     """A restored image (H, W, 3), its windows, which are `left` as they are, and its offset.
 
-    How much of it, 0 to 1, was `sharp` itself, is that of `Undone`; of a film's frame, `guided` is
+    How much of it, 0 to 1, is `unexplained`, is that of `Undone`; of a film's frame, `guided` is
     how much its neighbours are.
     """
 
@@ -100,7 +101,7 @@ class RestoredImage:
     windows: list[Window]
     left: list[bool]
     offset: tuple[float, float]
-    sharp: float
+    unexplained: float
     guided: float | None = None
 
 
@@ -132,14 +133,15 @@ class WindowDeblurring:
 
         Attributes: `restored_by`, `restored_with`, `restored_strength` and `restored_seconds`;
         `restored_windows`, the number of windows, `restored_believed`, the number whose blur was
-        undone, and `restored_left`, the number left as they are; `restored_sharp`, how much of it,
-        0 to 1, was sharp itself; `restored_offset`, the pixels (down, right) from the kernels'
-        centroids to the middle of the exposure, if the picture was moved there; of a film's frame,
-        `restored_guided` is how much of it, 0 to 1, its neighbours are. If any kernel is believed,
-        the most trusted one is described by `blur_length` in pixels, `blur_angle` in degrees,
-        `blur_trust` from 0 to 1, and `blur_gamma`, the exponent from pixel values to the light that
-        it blurred; with `keep_kernel` it is stored as `kernel`, and what `KernelSheet.of` reads.
-        Raises BlurkitError without a `blur`.
+        undone, and `restored_left`, the number left as they are; `restored_unexplained`, how much
+        of it, 0 to 1, shows more detail than its blur leaves, and is not restored by that;
+        `restored_offset`, the pixels (down, right) from the kernels' centroids to the middle of the
+        exposure, if the picture was moved there; of a film's frame, `restored_guided` is how much
+        of it, 0 to 1, its neighbours are. If any kernel is believed, the most trusted one is
+        described by `blur_length` in pixels, `blur_angle` in degrees, `blur_trust` from 0 to 1, and
+        `blur_gamma`, the exponent from pixel values to the light that it blurred; with
+        `keep_kernel` it is stored as `kernel`, and what `KernelSheet.of` reads. Raises BlurkitError
+        without a `blur`.
         """
         begun = self.begun(record)
         return begun if isinstance(begun, Record) else begun()
@@ -183,8 +185,8 @@ class WindowDeblurring:
         }
         if any(made.offset):
             attrs["restored_offset"] = np.round(made.offset, 2)
-        if made.sharp:
-            attrs["restored_sharp"] = round(made.sharp, 3)
+        if made.unexplained:
+            attrs["restored_unexplained"] = round(made.unexplained, 3)
         if made.guided is not None:
             attrs["restored_guided"] = round(made.guided, 3)
         found = described(made.windows)
@@ -281,6 +283,7 @@ class WindowDeblurring:
             if not all(same):
                 windows = self._windows(image, copy, film)  # larger ones, if the blur is long
                 same = unchanged(copy, restored, windows, o, factors(windows))
+                same = still_blurred(windows, same)
                 if isinstance(self.kernel, KernelSheet):  # which says what is sharp
                     sharp = [window.trust > 0 and not window.believed for window in windows]
                     same = [a or b for a, b in zip(same, sharp, strict=True)]
@@ -303,7 +306,7 @@ class WindowDeblurring:
                 parts = detailed(image, copy, parts, found, overlap, undo.device)
             offset = exposure_middle(found) if alone and not steady else (0.0, 0.0)
             picture = placed(parts.picture, found, offset, overlap)
-            return RestoredImage(picture, found, same, offset, parts.sharp, guided)
+            return RestoredImage(picture, found, same, offset, parts.unexplained, guided)
 
         return finished
 
@@ -375,8 +378,8 @@ def windows_summary(record: Record, otherwise: bool = False) -> str:
     if believed and record.attrs["blur_length"] >= 1:
         length, angle = record.attrs["blur_length"], record.attrs["blur_angle"]
         part = _undone_in(record, believed, windows)
-        if sharp := visible_share(record, "restored_sharp"):
-            part += f", but for the {sharp:.0%} that is sharp itself"
+        if beyond := visible_share(record, "restored_unexplained"):
+            part += f", but for {beyond:.0%} with more detail than it leaves"
         found = f"blur of {length:.0f} pixels at {angle:.0f} degrees undone {part}"
         rest = ", the rest " if otherwise and believed < windows else ""
     else:

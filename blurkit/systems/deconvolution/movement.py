@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurkit.systems.deconvolution.choice import ALIKE, COARSE, KernelSelection
+from blurkit.systems.deconvolution.choice import COARSE, KernelSelection
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import (
@@ -29,6 +29,7 @@ from blurkit.systems.deconvolution.fourier import (
 )
 from blurkit.systems.deconvolution.nonblind import Watch, unwatched
 from blurkit.systems.deconvolution.windows import (
+    ALIKE,
     SelectedKernel,
     Window,
     blurs,

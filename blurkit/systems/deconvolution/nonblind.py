@@ -162,13 +162,13 @@ class Undone:
 
     The picture is where the kernels' centroids are. `share` (H, W, 1) is how much of it, 0 to 1,
     was made with kernels, and `lit` (H, W, 1) how much of the photo's light there is that of lamps.
-    `sharp` is how much of it was under no kernel's blur: see `blurred_part`.
+    `unexplained` is how much of it no kernel explains: see `blurred_part`.
     """
 
     picture: np.ndarray
     share: np.ndarray
     lit: np.ndarray
-    sharp: float = 0.0
+    unexplained: float = 0.0
 
 
 @torch.inference_mode()
@@ -223,8 +223,8 @@ def _blended(
             canvas.add(window.top, window.left, own.permute(1, 2, 0).numpy())
             watch("undo blur", number, len(believed))
     result = canvas.image()
-    picture, sharp = np.ascontiguousarray(result[..., :3]), float(result[..., 5].mean())
-    return Undone(picture, result[..., 3:4], result[..., 4:5], sharp)
+    picture, unexplained = np.ascontiguousarray(result[..., :3]), float(result[..., 5].mean())
+    return Undone(picture, result[..., 3:4], result[..., 4:5], unexplained)
 
 
 @torch.inference_mode()
@@ -237,11 +237,11 @@ def mixed(
 ) -> Tensor:
     """Return a window without its blur where that may help, that share, and what lamps light.
 
-    The result is (6, H, W), on the CPU; the last two are how much is `lit` by lamps and how much is
-    sharp itself. Lamps are taken out of the photo and added to the result, which is used wherever
-    their light is. The rest is `otherwise` (None: the photo), which a network that `joins` drafts
-    joins as well. One half of each is where the expected improvement is `margin`, or where a draft
-    is joined and none is expected; a kernel whose origin is known is used everywhere.
+    The result is (6, H, W), on the CPU; the last two are how much is `lit` by lamps, and how much
+    the kernel does not explain. Lamps are taken out of the photo and added to the result, which is
+    used wherever their light is. The rest is `otherwise` (None: the photo), which a network that
+    `joins` drafts joins as well. One half of each is where the expected improvement is `margin`, or
+    where a draft is joined and none is expected; a kernel whose origin is known is used everywhere.
     """
     photo = batch(image, window)
     rest = photo if otherwise is None else batch(otherwise, window)
@@ -307,7 +307,7 @@ def detailed(
     height, width = image.shape[:2]
     if np.array_equal(made.picture, copy):
         nothing = np.zeros((height, width, 1), np.float32)
-        return Undone(image.copy(), nothing, nothing, made.sharp)
+        return Undone(image.copy(), nothing, nothing, made.unexplained)
     parts = np.concatenate([made.picture, made.picture - copy, made.share, made.lit], 2)
     small = torch.from_numpy(parts).permute(2, 0, 1)[None]
     canvas = Canvas(height, width, 5, overlap)
@@ -323,7 +323,7 @@ def detailed(
         both = torch.cat([own, share, lit], 1)[0].permute(1, 2, 0)
         canvas.add(window.top, window.left, both.numpy())
     result = canvas.image()
-    return Undone(result[..., :3], result[..., 3:4], result[..., 4:], made.sharp)
+    return Undone(result[..., :3], result[..., 3:4], result[..., 4:], made.unexplained)
 
 
 def enlarged(copy: Tensor, window: Window, height: int, width: int) -> Tensor:

@@ -30,6 +30,9 @@ SURER = 0.08
 ENOUGH = 4
 """Number of windows that share a kernel; fewer tell little more than one."""
 
+ALIKE = 0.9
+"""Agreement below which kernels count as different."""
+
 TOGETHER = 4
 """The largest number of windows whose coarse kernels are found together, in an even number of
 groups, so that two processors end at the same time. More are hardly faster."""
@@ -277,6 +280,22 @@ def unchanged(
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
         same.append(change * 255 < factor * options.least_change and not lit(own))
     return same
+
+
+def still_blurred(windows: Sequence[Window], same: Sequence[bool]) -> list[bool]:
+    """Return which windows are to stay the `same` after all.
+
+    One does not whose kernel is believed and that of most of those that a network changes: there,
+    little shows the blur, which is a camera's, not that of what is out of focus.
+    """
+    changed = [w for w, stays in zip(windows, same, strict=True) if w.believed and not stays]
+    if not changed:
+        return [*same]
+    kernels, result = torch.stack([window.kernel for window in changed]), []
+    for window, stays in zip(windows, same, strict=True):
+        alike = stays and window.believed and kernel_agreement(window.kernel, kernels).median()
+        result.append(stays and not alike >= ALIKE)
+    return result
 
 
 def spared(
