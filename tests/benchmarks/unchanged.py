@@ -18,6 +18,7 @@ from blurkit.systems.system import shipped_file
 from tests.benchmarks import pages
 from tests.benchmarks.measure import synthesized
 from tests.shared import shared_folder
+from tests.systems.deconvolution.photos import ellipse
 
 SETS = ("set5", "skimage")
 FOLLOWED = "sharp in the middle"
@@ -44,8 +45,7 @@ def noisy(folders: list[Path]) -> list[Record]:
 def followed(record: Record) -> Record:
     """A photo of a camera that followed what is in the middle, an ellipse: with noise, not blur."""
     sharp, blur = (record.image(role) for role in ("sharp", "blur"))
-    rows, columns = (np.linspace(-2, 2, side) for side in sharp.shape[:2])
-    middle = (np.hypot(rows[:, None], columns) < 1)[..., None]
+    middle = ellipse(*sharp.shape[:2])[..., None]
     rng = np.random.default_rng(0)
     clear = from_float(to_float(sharp) + 0.004 * rng.standard_normal(sharp.shape), np.uint8)
     return Record(record.name, {"blur": np.where(middle, clear, blur), "sharp": sharp})

@@ -252,7 +252,7 @@ def mixed(
     draft = rest + lit * (lamps.dark.cpu() - rest) if joined else None
     result, better = undo(lamps.dark, trimmed(window.kernel[None]), [window.gamma], draft)
     part = torch.ones_like(lit)  # where lamps shine, they show that the kernel is right
-    if brightness(lamps.lamps.mean(1)) < BRIGHT:
+    if window.centred and brightness(lamps.lamps.mean(1)) < BRIGHT:
         part = blurred_part(lamps.dark.cpu(), result.cpu(), window.kernel.cpu())
     result = lamps.added(result, result.new_tensor([window.gamma])).cpu()
     margin = 0 if joined else options.margin
@@ -262,7 +262,7 @@ def mixed(
     height, width = result.shape[-2:]
     weights = part * torch.maximum(weights[..., :height, :width].cpu(), lit)
     if not window.centred:
-        part = weights = torch.ones_like(weights)
+        weights = torch.ones_like(weights)
     return torch.cat([rest + weights * (result - rest), weights, part * lit, 1 - part], 1)[0]
 
 

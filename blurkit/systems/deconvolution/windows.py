@@ -291,11 +291,13 @@ def still_blurred(windows: Sequence[Window], same: Sequence[bool]) -> list[bool]
     changed = [w for w, stays in zip(windows, same, strict=True) if w.believed and not stays]
     if not changed:
         return [*same]
-    kernels, result = torch.stack([window.kernel for window in changed]), []
-    for window, stays in zip(windows, same, strict=True):
-        alike = stays and window.believed and kernel_agreement(window.kernel, kernels).median()
-        result.append(stays and not alike >= ALIKE)
-    return result
+    kernels = torch.stack([window.kernel for window in changed])
+
+    def alike(window: Window) -> bool:
+        return bool(kernel_agreement(window.kernel, kernels).median() >= ALIKE)
+
+    pairs = zip(windows, same, strict=True)
+    return [stays and not (window.believed and alike(window)) for window, stays in pairs]
 
 
 def spared(

@@ -50,10 +50,15 @@ def taken(
     return noisy.clip(0, 1).astype(np.float32)
 
 
+def ellipse(height: int, width: int) -> np.ndarray:
+    """Where the middle of a photo is, half as high and as wide (H, W)."""
+    rows, columns = (np.linspace(-2, 2, side) for side in (height, width))
+    return np.hypot(rows[:, None], columns) < 1
+
+
 def followed(sharp: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`taken` by a camera that followed what is in the middle, and where that is sharp (H, W)."""
-    rows, columns = (np.linspace(-2, 2, side) for side in sharp.shape[:2])
-    middle = np.hypot(rows[:, None], columns) < 1
+    middle = ellipse(*sharp.shape[:2])
     still = (sharp + noise(sharp.shape, 1 / 255, 1)).clip(0, 1).astype(np.float32)
     return np.where(middle[..., None], still, taken(sharp, kernel)), middle
 
