@@ -68,6 +68,10 @@ RIVAL = 0.1
 SAMPLED = 3
 """The number of windows that determine the gamma."""
 
+LITTLE = 0.05
+"""What is added to promises of which the difference of lights is a part, so that it says little
+where they say nothing."""
+
 PRINT_SEEN = 320
 """Side of the middle of a small copy in which the kernel of print is looked for, pixels."""
 
@@ -155,10 +159,17 @@ class KernelSelection:
         return own, self.finished(photo, own, own.best, light)
 
     def light(self, promised: Sequence[Sequence[float]]) -> int:
-        """Return the index of the gamma with which all windows of a photo were developed."""
-        gains = np.mean(promised, 0)
-        gains[0] += self.o.doubt
-        return int(gains.argmax())
+        """Return the index of the gamma with which all windows of a photo were developed.
+
+        `promised` is what kernels promise in every window, gamma by gamma. In most windows, one
+        that is unusual must promise more, by `doubt` of what the best one does: more of one window
+        alone may be due to a wrong kernel for the usual gamma.
+        """
+        gains = np.array(promised)
+        most = gains.max(1, keepdims=True).clip(0) + LITTLE
+        better = np.median((gains - gains[:, :1]) / most, 0)
+        better[0] += self.o.doubt
+        return int(better.argmax())
 
     def starts(self, photo: np.ndarray, light: int, alone: bool = True) -> Estimates:
         """Return coarse kernels of a window for one gamma: from a dot, and if needed from L0's.

@@ -47,7 +47,9 @@ class WindowOptions(Estimation):
     gammas: tuple[float, ...] = option(
         (2.2, 1.0), "Exponents from pixel values to light to try, the usual one first."
     )
-    doubt: float = option(0.09, "Extra log improvement needed to prefer an unusual gamma.")
+    doubt: float = option(
+        0.12, "By which part of its log improvement an unusual gamma must be better."
+    )
     voice: float = option(0.3, "Bonus of a kernel that neighbours agree with, as log improvement.")
     trust: float = option(0.7, "Smallest agreement between kernels of the same blur.", 0, 1)
     sure: float = option(0.9, "Median trust in windows from which no longer blur is looked for.")

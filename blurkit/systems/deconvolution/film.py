@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -237,8 +236,8 @@ class FilmEstimate:
         if self._light is not None:
             return self._explaining(places, before, gammas[self._light])
         found = [self._explaining(places, before, gamma) for gamma in gammas]
-        gains = [fmean(best.gain for best in kernels) for kernels in found]
-        return found[self._choice.light([gains])]
+        gains = [[best.gain for best in kernels] for kernels in zip(*found, strict=True)]
+        return found[self._choice.light(gains)]
 
     def _explaining(
         self, places: Sequence[Window], before: FilmFrame, gamma: float

@@ -215,7 +215,8 @@ class Deconvolution:
         sure = held and np.median(trusts) >= o.sure
         settled = sure and (printed or median <= SHORT * FULL)
         if not (settled or (printed and promised >= o.margin and median <= HELD * FULL)):
-            best = self._whole(image, gains, light, not (light or lamps))
+            again = len(lights) > 1 and not lamps  # windows hold too little of a long blur to tell
+            best = self._whole(image, gains, usual if again else light, again)
         elif promised < o.margin:  # lights may hide what blurs all the rest
             best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains, True)
         else:

@@ -104,9 +104,9 @@ def test_the_usual_light_is_left_only_for_one_that_is_clearly_better(
     def light(*others: float) -> float:
         return choice.o.gammas[choice.light([[1, 1 + other] for other in others])]
 
-    assert light(0.19) == 2.2 and light(0.21) == 1
-    assert light(0.5, 0, 0) == 2.2  # one window among three has to be sure
-    assert light(0.5, 0.5, -0.3) == 1
+    assert light(0.25) == 2.2 and light(0.27) == 1  # a fifth of it, and of `LITTLE`
+    assert light(0.8, 0, 0.1) == 2.2  # what one window among three says may be chance
+    assert light(0.5, 0.5, -0.9) == 1
 
 
 def test_the_true_kernel_promises_more_in_its_light(undo: NonBlindDeconvolution) -> None:

@@ -151,6 +151,20 @@ def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deco
     assert looked == [17, 95]  # a window alone is not sure
 
 
+@pytest.mark.slow
+def test_the_light_of_a_longer_blur_is_looked_for_again(
+    deconvolution: Deconvolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows hold too little of it to tell; a light that is known is not looked for."""
+    monkeypatch.setattr(KernelSelection, "light", lambda self, promised: 1)
+    engine, asked = engine_of(deconvolution, window=192, overlap=32, seen=192), []
+    engine._whole = lambda photo, gains, light, again: asked.append((light, again))  # type: ignore
+    blurry = taken(photo("coffee", 192, 320), shake(1, 95), 0.004)
+    for light in (None, 1):
+        engine.windows(blurry, light=light)
+    assert asked == [(0, True), (1, False)]
+
+
 def straight(length: int, trust: float) -> SelectedKernel:
     """A stroke that was found in a window."""
     kernel = torch.zeros(FULL, FULL)
