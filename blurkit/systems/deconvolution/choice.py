@@ -31,6 +31,7 @@ from blurkit.systems.deconvolution.estimator import START, BlurEstimator, dots, 
 from blurkit.systems.deconvolution.fourier import (
     kernel_agreement,
     kernels_at,
+    shape,
     trimmed,
 )
 from blurkit.systems.deconvolution.lights import kernel_of_lights
@@ -67,6 +68,11 @@ RIVAL = 0.1
 
 SAMPLED = 3
 """The number of windows that determine the gamma."""
+
+LAST_EDGES, FINER, UNREFINED = 0.1, 0.01, 6.0
+"""`edges` of the options with which a kernel is refined at last, by how much more it must promise
+then, and the length of a blur, in pixels, up to which it is not: of such, promises say too little.
+64 windows under drawn blur gained 0.33 dB, one lost 0.48."""
 
 LITTLE = 0.05
 """What is added to promises of which the difference of lights is a part, so that it says little
@@ -330,7 +336,24 @@ class KernelSelection:
         if len(alike) > 1:
             others = alike[rivals[best]].sum() - alike[rivals[best], rivals[best]]
             trust = (trust + float(others) / (len(alike) - 1)) / 2
-        return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
+        return self._refined(photo, SelectedKernel(kernels[best], gamma, trust, float(gains[best])))
+
+    @torch.inference_mode()
+    def _refined(self, photo: np.ndarray, found: SelectedKernel) -> SelectedKernel:
+        """Return the kernel of a photo (H, W, 3), refined if that promises more.
+
+        It is least squares between the photo and the edges of the picture that the whole network
+        restores, of which turns see only the first step.
+        """
+        gamma, side = found.gamma, found.kernel.shape[-1]
+        if shape(found.kernel).length <= UNREFINED:
+            return found
+        blurry = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
+        sharp, _ = self.undo(blurry, trimmed(found.kernel[None]), [gamma])
+        light, seen = ((x.clamp(0, 1) ** gamma).mean(1) for x in (sharp.cpu(), blurry))
+        kernel = kernels_between(light, seen, side, replace(self.o, edges=LAST_EDGES))[0]
+        gain = self.gain(photo, kernel, gamma)
+        return replace(found, kernel=kernel, gain=gain) if gain > found.gain + FINER else found
 
     def inked(self, photo: np.ndarray, gamma: float) -> Tensor:
         """Return the `ink` (1, h, w) of the middle of a photo, at the scale of coarse kernels."""
@@ -565,20 +588,3 @@ def between(first: int, last: int) -> list[int]:
     """Return the sides of kernels from `first` to `last`, which is one of them, turn by turn."""
     sides = [side for side in SCHEDULE if first <= side <= last]
     return sides if sides[-1:] == [last] else [*sides, last]
-
-
-def supported(
-    found: Sequence[SelectedKernel], near: Sequence[Sequence[int]]
-) -> list[SelectedKernel]:
-    """Return the kernels of a photo's windows with trust from their neighbours; `near` lists them.
-
-    It is the mean of three: both parts of that in `finished`, and the agreement with neighbours.
-    """
-    result = []
-    for own, others in zip(found, near, strict=True):
-        trust = own.trust
-        if others:
-            kernels = torch.stack([found[other].kernel for other in others])
-            trust = (2 * trust + float(kernel_agreement(own.kernel, kernels).mean())) / 3
-        result.append(replace(own, trust=trust))
-    return result

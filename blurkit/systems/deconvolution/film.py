@@ -12,7 +12,7 @@ from torch import Tensor
 from blurkit.engine.engine import Canvas
 from blurkit.io.opencv import gray, opencv
 from blurkit.io.records import Record, central_crop, from_float
-from blurkit.systems.deconvolution.choice import between, largest, supported
+from blurkit.systems.deconvolution.choice import between, largest
 from blurkit.systems.deconvolution.estimation import kernels_between
 from blurkit.systems.deconvolution.estimator import Turn, dots, forward_differences, view
 from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, trimmed
@@ -28,6 +28,7 @@ from blurkit.systems.deconvolution.windows import (
     rectangles,
     shrunk,
     spread,
+    supported,
     with_kernels,
 )
 

@@ -31,7 +31,6 @@ from blurkit.systems.deconvolution.choice import (
     largest,
     lent,
     promising,
-    supported,
     unlike,
     worth,
 )
@@ -59,6 +58,7 @@ from blurkit.systems.deconvolution.windows import (
     neighbours,
     rectangles,
     sampled,
+    supported,
     with_kernels,
 )
 from blurkit.systems.registry import load_networks

@@ -156,6 +156,23 @@ def with_kernels(
     ]
 
 
+def supported(
+    found: Sequence[SelectedKernel], near: Sequence[Sequence[int]]
+) -> list[SelectedKernel]:
+    """Return the kernels of a photo's windows with trust from their neighbours; `near` lists them.
+
+    It is the mean of three: both parts of that in `finished`, and the agreement with neighbours.
+    """
+    result = []
+    for own, others in zip(found, near, strict=True):
+        trust = own.trust
+        if others:
+            kernels = torch.stack([found[other].kernel for other in others])
+            trust = (2 * trust + float(kernel_agreement(own.kernel, kernels).mean())) / 3
+        result.append(replace(own, trust=trust))
+    return result
+
+
 def helped(windows: list[Window], enough: float) -> list[Window]:
     """Return the windows; doubtful ones get their neighbours' kernel if these agree.
 
