@@ -336,11 +336,11 @@ class KernelSelection:
         if len(alike) > 1:
             others = alike[rivals[best]].sum() - alike[rivals[best], rivals[best]]
             trust = (trust + float(others) / (len(alike) - 1)) / 2
-        return self._refined(photo, SelectedKernel(kernels[best], gamma, trust, float(gains[best])))
+        return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
     @torch.inference_mode()
-    def _refined(self, photo: np.ndarray, found: SelectedKernel) -> SelectedKernel:
-        """Return the kernel of a photo (H, W, 3), refined if that promises more.
+    def refined(self, photo: np.ndarray, found: SelectedKernel) -> SelectedKernel:
+        """Return the kernel of a window in the size of the photo, refined if that promises more.
 
         It is least squares between the photo and the edges of the picture that the whole network
         restores, of which turns see only the first step.

@@ -206,6 +206,7 @@ class Deconvolution:
             found = self.choice.each(join, cuts, found)
         choices = self.choice.chosen(found, near)
         ends = self._finished(cuts, found, light, choices, known, watch)
+        ends = self.choice.each(self.choice.refined, cuts, ends)
         ends, printed = self._printed(image, cuts, ends, o.gammas[usual], watch)
         chosen = supported(ends, near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))

@@ -114,7 +114,7 @@ def test_a_kernel_is_refined_by_what_the_whole_network_restores(
 ) -> None:
     choice, sharp = selection(undo), photo("coffee", 256)
     blurry = taken(sharp, shake(7, 25), 0.004)
-    found = choice.finished(blurry, choice.starts(blurry, 0), 0, 0)
+    found = choice.refined(blurry, choice.finished(blurry, choice.starts(blurry, 0), 0, 0))
     inputs = batch(blurry.transpose(2, 0, 1))
     restored, _ = undo(inputs, trimmed(found.kernel[None]), [found.gamma])
     assert psnr(restored[0].permute(1, 2, 0).cpu().numpy(), sharp, 24) > 30.4  # by turns alone 29.4
