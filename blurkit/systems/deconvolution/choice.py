@@ -338,21 +338,16 @@ class KernelSelection:
             trust = (trust + float(others) / (len(alike) - 1)) / 2
         return SelectedKernel(kernels[best], gamma, trust, float(gains[best]))
 
-    @torch.inference_mode()
     def refined(self, photo: np.ndarray, found: SelectedKernel) -> SelectedKernel:
         """Return the kernel of a window in the size of the photo, refined if that promises more.
 
-        It is least squares between the photo and the edges of the picture that the whole network
-        restores, of which turns see only the first step.
+        It is refined by edges of what the whole network restores: turns see only its first step.
         """
-        gamma, side = found.gamma, found.kernel.shape[-1]
         if shape(found.kernel).length <= UNREFINED:
             return found
-        blurry = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
-        sharp, _ = self.undo(blurry, trimmed(found.kernel[None]), [gamma])
-        light, seen = ((x.clamp(0, 1) ** gamma).mean(1) for x in (sharp.cpu(), blurry))
-        kernel = kernels_between(light, seen, side, replace(self.o, edges=LAST_EDGES))[0]
-        gain = self.gain(photo, kernel, gamma)
+        known = photo, found.kernel[None], found.gamma
+        kernel = self._edged(*known, 1, replace(self.o, edges=LAST_EDGES), whole=True)[0][0]
+        gain = self.gain(photo, kernel, found.gamma)
         return replace(found, kernel=kernel, gain=gain) if gain > found.gain + FINER else found
 
     def inked(self, photo: np.ndarray, gamma: float) -> Tensor:
@@ -411,11 +406,13 @@ class KernelSelection:
         options: WindowOptions,
         toned: bool = False,
         resting: bool = False,
+        whole: bool = False,
     ) -> list[Tensor]:
         """Return the kernels (1, side, side) of every round from the one of a photo (H, W, 3).
 
         A round is least squares between the edges of the picture that the kernel before it
-        restores, or of the same in two tones, and the photo.
+        restores, by the network's first step or the whole of it, or of the same in two tones, and
+        the photo.
         """
         side, kernels = kernel.shape[-1], [kernel]
         blurry = torch.from_numpy(photo).permute(2, 0, 1).clamp_min(0)
@@ -424,6 +421,8 @@ class KernelSelection:
             own = trimmed(kernels[-1])[0]
             if own.numel() == 1:  # no blur yet
                 sharp = blurry
+            elif whole:
+                sharp = self.undo(blurry[None], own[None], [gamma])[0][0].clamp(0, 1).cpu()
             else:
                 sharp = self.undo.briefly(blurry, own, gamma).clamp(0, 1).cpu()
             values = two_toned(sharp.mean(0, keepdim=True), side) if toned else sharp

@@ -409,9 +409,9 @@ class Deconvolution:
     ) -> SelectedKernel | None:
         """Return a long kernel of the whole photo, if it promises more than those of its windows.
 
-        `gains` are what those promise, and `light` is the index of their gamma, which may be looked
-        for `again`. Long blur is estimated in small copies of the photo, one for each size of the
-        kernel, so that it fits the kernels that are estimated in windows.
+        `gains` are what those promise, and `light` is the index of the gamma, the usual one if it
+        is looked for `again`. Long blur is estimated in small copies of the photo, one for each
+        size of the kernel, so that it fits the kernels that are estimated in windows.
         """
         o, choice = self.options, self.choice
         sizes = o.long_sizes(photo.shape[:2])
