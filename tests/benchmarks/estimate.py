@@ -114,7 +114,7 @@ def estimates(deconvolution: Deconvolution) -> dict[str, Estimate]:
         light = options.gammas.index(GAMMA)
         found = choice.starts(photo, light)
         (number,) = choice.chosen([found], [[]])
-        return choice.refined(photo, choice.finished(photo, found, number, light)).kernel
+        return choice.refined([photo], [choice.finished(photo, found, number, light)])[0].kernel
 
     return {"L0": l0, "chosen": chosen}
 

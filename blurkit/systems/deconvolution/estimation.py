@@ -97,13 +97,19 @@ def _ridge(images: Tensor, c: Estimation) -> Tensor:
 
 @torch.inference_mode()
 def kernels_between(
-    sharp: Tensor, blurry: Tensor, size: int, c: Estimation, resting: bool = False
+    sharp: Tensor,
+    blurry: Tensor,
+    size: int,
+    c: Estimation,
+    resting: bool = False,
+    together: bool = False,
 ) -> Tensor:
     """Return the kernels (N, size, size) that lead from `sharp` to `blurry`, both (N, H, W).
 
-    Only the strong edges of the sharp images count: weak gradients are where a restored image is
-    wrong, and blurry, so that the kernel would shrink (the selection of Cho and Lee, 2009). What is
-    kept of a kernel if the camera was `resting` meanwhile, `cleaned` says.
+    With `together`, it is the one (1, size, size) that leads from all to all. Only the strong edges
+    of the sharp images count: weak gradients are where a restored image is wrong, and blurry, so
+    that the kernel would shrink (the selection of Cho and Lee, 2009). What is kept of a kernel if
+    the camera was `resting` meanwhile, `cleaned` says.
     """
     image, photo = (framed(images, size // 2 + FADE) for images in (sharp, blurry))
     sides = (photo.shape[-2], photo.shape[-1])
@@ -115,7 +121,8 @@ def kernels_between(
     least = every.kthvalue(rank, 1).values.clamp_max(c.edge**2)
     kept = strength >= least[:, None, None]
     latent = rfft2(divergence(across * kept, down * kept)) / power.clamp_min(1e-6)
-    kernels = _least_squares(latent, rfft2(photo), power, sides, size, _ridge(blurry, c), c)
+    ridge = _ridge(blurry, c)
+    kernels = _least_squares(latent, rfft2(photo), power, sides, size, ridge, c, together)
     return cleaned(kernels, c.floor, c.part, resting)
 
 
@@ -223,10 +230,13 @@ def _least_squares(
     size: int,
     ridge: Tensor,
     c: Estimation,
+    together: bool = False,
 ) -> Tensor:
     """Return what `projected` does, from the spectra of x, of y and of the gradients."""
     crossed = latent.conj() * photo * power
     edges = (latent.real.square() + latent.imag.square()) * power
+    if together:
+        crossed, edges, ridge = (x.sum(0, keepdim=True) for x in (crossed, edges, ridge))
     start = around_origin(crossed * (edges + ridge).reciprocal(), size, sides)
     wanted = around_origin(crossed, size, sides)
     correlation = around_origin(edges.to(crossed.dtype), 2 * size - 1, sides)

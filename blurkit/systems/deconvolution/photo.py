@@ -24,15 +24,9 @@ from blurkit.systems.deconvolution.choice import (
     PRINT_WEIGHTS,
     SAMPLED,
     SHARED,
-    Estimates,
     KernelSelection,
-    SharedKernel,
     copied,
     largest,
-    lent,
-    promising,
-    unlike,
-    worth,
 )
 from blurkit.systems.deconvolution.config import FULL, WindowOptions
 from blurkit.systems.deconvolution.estimation import two_coloured
@@ -49,17 +43,23 @@ from blurkit.systems.deconvolution.networks import Deconvolver
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution, Watch, unwatched
 from blurkit.systems.deconvolution.windows import (
     ENOUGH,
+    Estimates,
     SelectedKernel,
+    SharedKernel,
     Window,
     around,
     blurs,
     grouped,
     helped,
+    lent,
     neighbours,
+    promising,
     rectangles,
     sampled,
     supported,
+    unlike,
     with_kernels,
+    worth,
 )
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
@@ -206,7 +206,7 @@ class Deconvolution:
             found = self.choice.each(join, cuts, found)
         choices = self.choice.chosen(found, near)
         ends = self._finished(cuts, found, light, choices, known, watch)
-        ends = self.choice.each(self.choice.refined, cuts, ends)
+        ends = self.choice.refined(cuts, ends)
         ends, printed = self._printed(image, cuts, ends, o.gammas[usual], watch)
         chosen = supported(ends, near)
         trusts, gains = ([getattr(best, what) for best in chosen] for what in ("trust", "gain"))

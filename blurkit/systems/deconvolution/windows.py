@@ -1,8 +1,11 @@
 """Windows of a photo: where they are, which blur was found in them, and what neighbours know."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -82,6 +85,31 @@ class SelectedKernel:
     gamma: float
     trust: float
     gain: float
+
+
+@dataclass
+class Estimates:
+    """Kernels (N, side, side) of a window, on the CPU, and what is expected of each.
+
+    `agreement` (N,) is that with the true kernel; `better` (N,) is the mean `improvement`.
+    """
+
+    kernels: Tensor
+    agreement: Tensor
+    better: np.ndarray
+
+    def __getitem__(self, part: slice) -> Estimates:
+        """Return some of the kernels."""
+        return Estimates(self.kernels[part], self.agreement[part], self.better[part])
+
+    @property
+    def best(self) -> int:
+        """The index of the kernel that promises most."""
+        return int(self.better.argmax())
+
+
+SharedKernel = tuple[Tensor, Tensor]
+"""A coarse kernel (1, side, side) that windows share, and its expected agreement (1,)."""
 
 
 def batch(image: np.ndarray, window: Window) -> Tensor:
@@ -333,3 +361,41 @@ def spared(
     for window, keep in zip(windows, same, strict=True):
         canvas.add(window.top, window.left, window.cut(image if keep else restored))
     return canvas.image()
+
+
+def both(first: Estimates, second: Estimates) -> Estimates:
+    """Return the estimates of two."""
+    return Estimates(
+        torch.cat([first.kernels, second.kernels]),
+        torch.cat([first.agreement, second.agreement]),
+        np.concatenate([first.better, second.better]),
+    )
+
+
+def worth(found: SelectedKernel) -> float:
+    """Return what counts in favour of a kernel of print: its promise, and half the trust in it."""
+    return found.gain + found.trust / 2
+
+
+def promising(found: Sequence[Estimates], count: int) -> list[int]:
+    """Return the numbers of the windows whose estimates promise most, `count` at most."""
+    return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
+
+
+def unlike(found: Sequence[Estimates]) -> list[Estimates]:
+    """Return the single kernel that promises most, and of those unlike it the best one, if any."""
+    best, *others = sorted(found, key=lambda each: -each.better[0])
+    alike = [float(kernel_agreement(best.kernels, other.kernels)) for other in others]
+    different = (other for other, agreed in zip(others, alike, strict=True) if agreed < ALIKE)
+    return [best, *islice(different, 1)]
+
+
+def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:
+    """Return the kernel that promises most in any window, for the others to try, if others can.
+
+    With `sharing`, the last one of each is what windows share, which they have tried.
+    """
+    own = found[promising(found, 1)[0]]
+    if len(found) == 1 or (sharing and own.best == len(own.better) - 1):
+        return None
+    return own.kernels[own.best, None], own.agreement[own.best, None]
