@@ -82,6 +82,9 @@ pixels, up to which it is not: of such, promises say too little. 64 windows unde
 0.33 dB by their own edges, one lost 0.48; 30 photos under one blur each gained 0.23 dB more by the
 kernels of all their windows, none lost more than 0.02."""
 
+SAME = 0.87
+"""Mean agreement of the kernels of a photo's windows from which they are refined together, too."""
+
 LITTLE = 0.05
 """What is added to promises of which the difference of lights is a part, so that it says little
 where they say nothing."""
@@ -178,16 +181,17 @@ class KernelSelection:
         return self._coarse(np.stack(photos), starts, self.o.gammas[light])
 
     def surer(self, photo: np.ndarray, found: Estimates, light: int) -> Estimates:
-        """Return those found from a dot and, if needed, from an L0 kernel of 15 pixels.
+        """Return those found from a dot and, if needed, from L0 kernels of 15 and 21 pixels.
 
         One is enough if the estimator is sure of it and it promises something: a dot may stay one.
         """
         if float(found.agreement) >= self.o.sure and found.better[0] >= self.o.margin:
             return found
         gamma, size = self.o.gammas[light], largest(photo)
-        side = min(15, size)
-        start = self.l0(shrunk(photo, side / size), side, self.o.weight, gamma)
-        return both(found, *self._coarse(photo[None], start, gamma))
+        for side in sorted({min(15, size), min(COARSE, size)}):
+            start = self.l0(shrunk(photo, side / size), side, self.o.weight, gamma)
+            found = both(found, *self._coarse(photo[None], start, gamma))
+        return found
 
     def l0(self, photo: np.ndarray, side: int, weight: float, gamma: float) -> Tensor:
         """Return the kernel (1, side, side) of a photo by the L0 prior with this weight."""
@@ -327,8 +331,8 @@ class KernelSelection:
         """Return the kernels of a photo's windows in its size, refined where that promises more.
 
         They are refined by edges of what the whole network restores: turns see only its first step.
-        If windows have one size, each also tries the kernel that all have together by such edges,
-        and that of the window whose kernel is most like the others.
+        If windows have one size, and their kernels are `SAME`, each also tries the kernel that all
+        have together by such edges, and that of the window whose kernel is most like the others.
         """
         ends = [*found]
         blurry = [n for n, best in enumerate(found) if shape(best.kernel).length > UNREFINED]
@@ -342,10 +346,12 @@ class KernelSelection:
         tries = self.each(between, *zip(*pairs, strict=True)) if pairs else []
         if len(pairs) > 1 and len({cut.shape for cut in cuts}) == 1:
             kernels = torch.stack([best.kernel for best in old])
-            likest = int(kernel_agreement(kernels[:, None], kernels).sum(1).argmax())
-            every = ([torch.cat(lights)] for lights in zip(*pairs, strict=True))
-            (shared,) = self.each(partial(between, together=True), *every)
-            tries = [torch.cat([own, kernels[likest, None], shared]) for own in tries]
+            alike = kernel_agreement(kernels[:, None], kernels)
+            if alike.mean() >= SAME:
+                every = ([torch.cat(lights)] for lights in zip(*pairs, strict=True))
+                (shared,) = self.each(partial(between, together=True), *every)
+                likest = kernels[int(alike.sum(1).argmax()), None]
+                tries = [torch.cat([own, likest, shared]) for own in tries]
         for n, end in zip(blurry, self.each(self._better, cuts, old, tries), strict=True):
             ends[n] = end
         return ends

@@ -121,7 +121,7 @@ def test_a_kernel_is_refined_by_what_the_whole_network_restores(
 def test_windows_under_one_blur_refine_their_kernels_together(
     undo: NonBlindDeconvolution,
 ) -> None:
-    choice, kernel = selection(undo), shake(3, 25)
+    choice, kernel = selection(undo), shake(1, 31)
     sharp = [photo(name, 256) for name in PHOTOS]
     blurry = [taken(each, kernel, 0.008) for each in sharp]
     found = [finished(choice, each) for each in blurry]
@@ -134,7 +134,25 @@ def test_windows_under_one_blur_refine_their_kernels_together(
         every = zip(blurry, sharp, ends, strict=True)
         return float(np.mean([restored(undo, *each) for each in every]))
 
-    assert mean(together) > mean(alone) + 0.6  # 25.9 alone, 27.0 together
+    assert mean(together) > mean(alone) + 0.5  # 28.7 alone, 29.5 together
+
+
+def test_windows_under_different_blur_refine_their_kernels_alone(
+    undo: NonBlindDeconvolution,
+) -> None:
+    choice, kernels = selection(undo), [shake(3, 25), shake(7, 25), shake(1, 31)]
+    blurry = [taken(photo(name, 256), k, 0.008) for name, k in zip(PHOTOS, kernels, strict=True)]
+    found = [finished(choice, each) for each in blurry]
+    for window, own, end in zip(blurry, found, choice.refined(blurry, found), strict=True):
+        assert torch.equal(choice.refined([window], [own])[0].kernel, end.kernel)
+
+
+def test_an_l0_kernel_starts_estimates_where_the_first_are_unsure(
+    undo: NonBlindDeconvolution,
+) -> None:
+    choice, sharp = selection(undo), photo("chelsea", 256)
+    blurry = taken(sharp, shake(2, 19), 0.012)  # from a dot, or an L0 kernel of 15 pixels: 24.6
+    assert restored(undo, blurry, sharp, finished(choice, blurry)) > 28
 
 
 def finished(choice: KernelSelection, blurry: np.ndarray) -> SelectedKernel:
@@ -183,7 +201,7 @@ def test_a_long_blur_is_found_in_small_copies(undo: NonBlindDeconvolution) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "seed", "sure", "count"), [("chelsea", 5, 2.0, 2), ("coffee", 2, 0.9, 1)]
+    ("name", "seed", "sure", "count"), [("chelsea", 5, 2.0, 3), ("coffee", 2, 0.9, 1)]
 )
 def test_of_the_estimates_one_with_a_good_picture_is_chosen(
     undo: NonBlindDeconvolution, name: str, seed: int, sure: float, count: int
