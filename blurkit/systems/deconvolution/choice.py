@@ -83,7 +83,9 @@ pixels, up to which it is not: of such, promises say too little. 64 windows unde
 kernels of all their windows, none lost more than 0.02."""
 
 SAME = 0.87
-"""Mean agreement of the kernels of a photo's windows from which they are refined together, too."""
+"""Mean agreement of the kernels of a photo's windows from which they are refined together, too:
+14 photos of turning cameras, which lose by it, had up to 0.85, nine under one blur at least 0.86.
+"""
 
 LITTLE = 0.05
 """What is added to promises of which the difference of lights is a part, so that it says little
