@@ -37,6 +37,7 @@ from blurkit.systems.deconvolution.lights import kernel_of_lights
 from blurkit.systems.deconvolution.nonblind import PROMISED, NonBlindDeconvolution, Watch, unwatched
 from blurkit.systems.deconvolution.windows import (
     ALIKE,
+    SAME,
     Estimates,
     SelectedKernel,
     SharedKernel,
@@ -81,11 +82,6 @@ LAST_EDGES, UNREFINED = 0.1, 6.0
 pixels, up to which it is not: of such, promises say too little. 64 windows under drawn blur gained
 0.33 dB by their own edges, one lost 0.48; 30 photos under one blur each gained 0.23 dB more by the
 kernels of all their windows, none lost more than 0.02."""
-
-SAME = 0.87
-"""Mean agreement of the kernels of a photo's windows from which they are refined together, too:
-14 photos of turning cameras, which lose by it, had up to 0.85, nine under one blur at least 0.86.
-"""
 
 LITTLE = 0.05
 """What is added to promises of which the difference of lights is a part, so that it says little

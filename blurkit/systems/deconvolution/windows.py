@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from blurkit.engine.engine import Canvas, starts
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import (
+    centred_transfer,
     halfway,
+    irfft2,
     kernel_agreement,
     kernels_at,
     padded,
@@ -35,6 +37,11 @@ ENOUGH = 4
 
 ALIKE = 0.9
 """Agreement below which kernels count as different."""
+
+SAME = 0.87
+"""Mean agreement of the kernels of a photo's windows from which they are refined, and placed, as
+those of one blur: 14 photos of turning cameras, which lose by it, had up to 0.85, nine under one
+blur at least 0.86."""
 
 TOGETHER = 4
 """The largest number of windows whose coarse kernels are found together, in an even number of
@@ -289,16 +296,51 @@ def typical(windows: list[Window]) -> Window | None:
     return max(believed, key=lambda window: window.trust, default=None)
 
 
+def displacements(windows: Sequence[Window]) -> Tensor:
+    """Return how far down and right of its kernel's centroid each window's picture is, (N, 2).
+
+    Centroids differ where kernels of one blur lack or add faint parts; the kernels are placed where
+    they correlate most with the mean of all. Elsewhere, and of what is not believed, it is 0.
+    """
+    result = torch.zeros(len(windows), 2)
+    told = [n for n, window in enumerate(windows) if window.believed and window.centred]
+    if not told:
+        return result
+    kernels = torch.stack([windows[n].kernel for n in told]).cpu()
+    alike = kernel_agreement(kernels[:, None], kernels)
+    if alike.mean() < SAME:
+        return result
+    side = 2 * kernels.shape[-1]
+    spectra = centred_transfer(kernels, side, side)
+    crossed = spectra * spectra[int(alike.sum(1).argmax())].conj()
+    peaks = irfft2(crossed, s=(side, side)).flatten(1).argmax(1)
+    places = torch.stack([peaks // side, peaks % side], 1)
+    places = ((places + side // 2) % side - side // 2).float()
+    down, right = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    rates = torch.stack([x.expand(spectra.shape[1:]) for x in (down, right)]).flatten(1)
+    spectra = spectra.flatten(1)
+    for _ in range(5):  # Newton's steps to parts of a pixel
+        turn = 2 * math.pi * places @ rates
+        moved = spectra * torch.polar(torch.ones_like(turn), turn)
+        crossed = moved * moved.mean(0).conj()
+        curved = torch.einsum("nf,af,bf->nab", crossed.abs(), rates, rates)
+        places = places - torch.linalg.solve(curved, crossed.imag @ rates.T) / (2 * math.pi)
+        places = places - places.mean(0)
+    result[told] = places
+    return result
+
+
 def exposure_middle(windows: Sequence[Window]) -> tuple[float, float]:
     """Return where a photo's picture is in the middle of the exposure: (down, right), in pixels.
 
     That is relative to the centroids of its estimated kernels, the median of those that are
     believed. What moved to and fro does not tell, nor does a short path: then it is (0, 0).
     """
-    kernels = [window.kernel for window in windows if window.believed and window.centred]
-    if not kernels or np.median([shape(kernel).straightness for kernel in kernels]) < STRAIGHT:
+    places = zip(windows, displacements(windows).numpy(), strict=True)
+    told = [(w.kernel, place) for w, place in places if w.believed and w.centred]
+    if not told or np.median([shape(kernel).straightness for kernel, _ in told]) < STRAIGHT:
         return 0.0, 0.0
-    down, right = np.median([halfway(kernel) for kernel in kernels], 0)
+    down, right = np.median([halfway(kernel) - place for kernel, place in told], 0)
     return float(down), float(right)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from skimage.registration import phase_cross_correlation
 
 from blurkit.io.records import Record
 from blurkit.systems.deconvolution.config import WindowOptions
@@ -16,6 +17,7 @@ from blurkit.systems.deconvolution.nonblind import Undone, detailed, shifted
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import (
     Window,
+    displacements,
     known,
     rectangles,
     scaled,
@@ -61,6 +63,8 @@ def test_images_are_moved_by_parts_of_a_pixel() -> None:
         moved = shifted(images, offset)[0].permute(1, 2, 0).numpy()
         assert psnr(moved, expected) > 40
         assert psnr(moved, image) < 30
+        back = shifted(shifted(images, offset), [-by for by in offset])
+        assert psnr(back[0].permute(1, 2, 0).numpy(), image, 8) > 45
     by_whole = shifted(images, (2, -3))
     np.testing.assert_allclose(by_whole[..., 2:, :-3], images[..., :-2, 3:], atol=1e-4)
     np.testing.assert_allclose(by_whole[..., 2:, -1], images[..., :-2, -1], atol=1e-4)
@@ -105,6 +109,32 @@ def test_windows_of_their_own_blur_are_joined(deconvolution: Deconvolution) -> N
     np.testing.assert_allclose(other[:, right], 0.25, atol=1e-6)
     steps = np.abs(np.diff(other[:, 241:281].mean((0, 2))))
     assert steps.max() < 0.03  # blended, not cut
+
+
+@pytest.mark.parametrize(("side", "cut"), [(21, 5), (91, 18)])
+def test_kernels_of_one_blur_show_one_picture(
+    deconvolution: Deconvolution, side: int, cut: int
+) -> None:
+    """The centroid of a kernel that lacks the end of a path is elsewhere, the picture is not."""
+    sharp, kernel = photo("coffee", 200, 400), shake(1, side)
+    blurry, lacking = taken(sharp, kernel), kernel.copy()
+    lacking[:cut] = 0
+    kernels = batch(kernel, lacking / lacking.sum())
+    assert 0.87 < float(kernel_agreement(kernels[:1], kernels[1:])) < 0.97
+    apart = np.subtract(*(ndimage.center_of_mass(k.numpy()) for k in kernels))
+    assert np.abs(apart).max() > 0.5
+    engine = engine_of(deconvolution, window=224, overlap=48)
+    places = rectangles(200, 400, engine.options)
+    windows = [Window(*place, own) for place, own in zip(places, kernels, strict=True)]
+    restored = without_blur(engine, blurry, windows)
+    moved = [
+        phase_cross_correlation(x[20:-20, part], y[20:-20, part], upsample_factor=50)[0]
+        for x, y in [(sharp.mean(2), restored.mean(2))]
+        for part in (slice(20, 170), slice(230, 380))
+    ]
+    np.testing.assert_allclose(*moved, atol=0.15)
+    unlike = [replace(windows[0], kernel=batch(shake(2, side))[0]), windows[1]]
+    assert displacements(unlike).tolist() == [[0, 0], [0, 0]]
 
 
 def test_what_a_network_made_of_the_photo_takes_part(deconvolution: Deconvolution) -> None:
