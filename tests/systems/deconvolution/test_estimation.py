@@ -187,12 +187,16 @@ def printed() -> np.ndarray:
     return PAPER + (INK - PAPER) * (grey("page", 190, 256) < 0.5)[..., None]
 
 
+@pytest.mark.parametrize("deviation", [1 / 255, 4 / 255])
 @pytest.mark.parametrize("size", [1, 13, 25])
-def test_the_colours_of_print_stay_on_one_line_under_blur_and_shade(size: int) -> None:
+def test_the_colours_of_print_stay_on_one_line_under_blur_shade_and_noise(
+    size: int, deviation: float
+) -> None:
     shade = np.linspace(0.7, 1, 256)[None, :, None]
-    assert two_coloured(taken(printed() * shade, shake(1, size)))
+    assert two_coloured(taken(printed() * shade, shake(1, size), deviation))
     for name in ("coffee", "astronaut", "chelsea"):
-        assert not two_coloured(taken(photo(name), shake(1, size)))
+        assert not two_coloured(taken(photo(name), shake(1, size), deviation))
+    assert not two_coloured(taken(np.full((190, 256, 3), PAPER), shake(1, size), deviation))
 
 
 def test_a_blurry_page_in_two_tones_has_the_edges_of_the_sharp_one() -> None:
