@@ -367,7 +367,8 @@ class Deconvolution:
         else:
             (inked,) = choice.each(partial(choice.inked, photo), [usual])  # in one thread, as ever
             starts = choice.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
-            tries += choice.each(partial(choice.printed, part, usual), unlike(starts))
+            some = unlike(starts, o.voice)
+            tries += choice.each(partial(choice.printed, part, usual), some)
         best = max([first, *tries], key=worth)
         if best is first:
             return found, False

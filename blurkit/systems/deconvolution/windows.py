@@ -424,12 +424,17 @@ def promising(found: Sequence[Estimates], count: int) -> list[int]:
     return sorted(range(len(found)), key=lambda n: -found[n].better.max())[:count]
 
 
-def unlike(found: Sequence[Estimates]) -> list[Estimates]:
-    """Return the single kernel that promises most, and of those unlike it the best one, if any."""
-    best, *others = sorted(found, key=lambda each: -each.better[0])
-    alike = [float(kernel_agreement(best.kernels, other.kernels)) for other in others]
-    different = (other for other, agreed in zip(others, alike, strict=True) if agreed < ALIKE)
-    return [best, *islice(different, 1)]
+def unlike(found: Sequence[Estimates], voice: float) -> list[Estimates]:
+    """Return the best of single kernels and, of those unlike it, the best one, if any.
+
+    Each promises something, and has a `voice` for the others: wrong ones have little in common.
+    """
+    kernels = torch.cat([each.kernels for each in found])
+    alike = kernel_agreement(kernels[:, None], kernels)
+    scores = np.concatenate([each.better for each in found]) + voice * alike.mean(1).numpy()
+    best, *others = (-scores).argsort()
+    different = (found[n] for n in others if alike[best, n] < ALIKE)
+    return [found[best], *islice(different, 1)]
 
 
 def lent(found: Sequence[Estimates], sharing: bool) -> SharedKernel | None:

@@ -12,7 +12,7 @@ from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded, resized_kernels, trimmed
 from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution
 from blurkit.systems.deconvolution.photo import Deconvolution, shipped_estimator
-from blurkit.systems.deconvolution.windows import Estimates, SelectedKernel, supported
+from blurkit.systems.deconvolution.windows import Estimates, SelectedKernel, supported, unlike
 from tests.systems.deconvolution.photos import batch, photo, psnr, shake, taken
 
 PHOTOS = ("astronaut", "coffee", "chelsea")
@@ -281,6 +281,18 @@ def test_neighbours_help_to_choose_between_estimates_that_promise_the_same(
     assert chosen(0, sure, sure) == 0
     assert chosen(0.3, sure, sure) == 1
     assert chosen(0.3, doubtful, doubtful) == 0  # they found both
+
+
+def test_of_kernels_of_print_those_are_tried_that_others_are_like() -> None:
+    kernels = {1.1: SLOPE, 1.0: LINE, 0.9: 0.9 * LINE + 0.1 * SLOPE, 0.95: LINE}
+    starts = [made([kernel] * 2, [promised] * 2)[:1] for promised, kernel in kernels.items()]
+
+    def tried(voice: float, starts: list[Estimates]) -> list[float]:
+        return [float(each.better[0]) for each in unlike(starts, voice)]
+
+    assert tried(0, starts) == [1.1, 1.0]
+    assert tried(2, starts) == [1.0, 1.1]
+    assert tried(2, starts[1:]) == [1.0]
 
 
 @pytest.mark.parametrize("sides", [(48, 48), (99, 145)])
