@@ -68,8 +68,8 @@ slight blur, 17 had 0.08 to 0.32, two 0.39 and 0.43; 17 with what was in focus, 
 camera, had 0.41 to 1.2."""
 
 LOBES = 5
-"""How many pixels on each side of a place interpolate what is moved by parts of a pixel. Ten
-pictures of photos lost up to 0.25 dB by bicubic interpolation."""
+"""How many pixels on each side of a place interpolate what is moved by parts of a pixel. Restored
+photos lost 0.08 dB on the mean by bicubic interpolation, up to 0.25, and nothing by these."""
 
 Watch = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of windows done, and their total number."""
