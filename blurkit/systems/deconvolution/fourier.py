@@ -52,9 +52,14 @@ def centred(transfer: Tensor, kernel: Tensor, width: int) -> Tensor:
 
     It is exact for fractions of a pixel. `kernel` (..., h, w) has sum 1; `width` is the images'.
     """
-    down, right = (place[..., None, None] for place in centroid(kernel))
-    rates_down = torch.fft.fftfreq(transfer.shape[-2], device=kernel.device)[:, None]
-    rates_right = torch.fft.rfftfreq(width, device=kernel.device)[None]
+    return with_origin(transfer, *centroid(kernel), width)
+
+
+def with_origin(transfer: Tensor, down: Tensor, right: Tensor, width: int) -> Tensor:
+    """Return spectra (..., H, width // 2 + 1) with an origin (...) that far down and right."""
+    rates_down = torch.fft.fftfreq(transfer.shape[-2], device=transfer.device)[:, None]
+    rates_right = torch.fft.rfftfreq(width, device=transfer.device)[None]
+    down, right = (place[..., None, None] for place in (down, right))
     turn = 2 * math.pi * (rates_down * down + rates_right * right)
     return transfer * torch.polar(torch.ones_like(turn), turn)
 
@@ -359,6 +364,28 @@ def kernel_agreement(first: Tensor, second: Tensor) -> Tensor:
     most = irfft2(product, s=sides).amax((-2, -1))
     powers = first.square().sum((-2, -1)) * second.square().sum((-2, -1))
     return most / powers.sqrt()
+
+
+def registered(kernels: Tensor, first: int) -> Tensor:
+    """Return how far down and right of the mean each of kernels (N, s, s) lies, (N, 2), in pixels.
+
+    That is where the centroids of all are in one place. They are moved to where they correlate most
+    with the `first` one, by whole pixels, then with the mean of all, by Newton's steps.
+    """
+    side = 2 * kernels.shape[-1]
+    spectra = centred_transfer(kernels, side, side)
+    peaks = irfft2(spectra * spectra[first].conj(), s=(side, side)).flatten(1).argmax(1)
+    places = torch.stack([peaks // side, peaks % side], 1)
+    places = ((places + side // 2) % side - side // 2).float()
+    down, right = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    rates = torch.stack(torch.broadcast_tensors(down, right)).flatten(1)
+    for _ in range(5):
+        moved = with_origin(spectra, places[:, 0], places[:, 1], side)
+        crossed = (moved * moved.mean(0).conj()).flatten(1)
+        curved = torch.einsum("nf,af,bf->nab", crossed.abs(), rates, rates)
+        places = places - torch.linalg.solve(curved, crossed.imag @ rates.T) / (2 * math.pi)
+        places = places - places.mean(0)
+    return places
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from torch.nn import functional as F
 from blurkit.engine.engine import Canvas, starts
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.fourier import (
-    centred_transfer,
     halfway,
-    irfft2,
     kernel_agreement,
     kernels_at,
     padded,
+    registered,
     shape,
 )
 from blurkit.systems.deconvolution.lights import CLIPPED
@@ -308,25 +307,8 @@ def displacements(windows: Sequence[Window]) -> Tensor:
         return result
     kernels = torch.stack([windows[n].kernel for n in told]).cpu()
     alike = kernel_agreement(kernels[:, None], kernels)
-    if alike.mean() < SAME:
-        return result
-    side = 2 * kernels.shape[-1]
-    spectra = centred_transfer(kernels, side, side)
-    crossed = spectra * spectra[int(alike.sum(1).argmax())].conj()
-    peaks = irfft2(crossed, s=(side, side)).flatten(1).argmax(1)
-    places = torch.stack([peaks // side, peaks % side], 1)
-    places = ((places + side // 2) % side - side // 2).float()
-    down, right = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
-    rates = torch.stack([x.expand(spectra.shape[1:]) for x in (down, right)]).flatten(1)
-    spectra = spectra.flatten(1)
-    for _ in range(5):  # Newton's steps to parts of a pixel
-        turn = 2 * math.pi * places @ rates
-        moved = spectra * torch.polar(torch.ones_like(turn), turn)
-        crossed = moved * moved.mean(0).conj()
-        curved = torch.einsum("nf,af,bf->nab", crossed.abs(), rates, rates)
-        places = places - torch.linalg.solve(curved, crossed.imag @ rates.T) / (2 * math.pi)
-        places = places - places.mean(0)
-    result[told] = places
+    if alike.mean() >= SAME:
+        result[told] = registered(kernels, int(alike.sum(1).argmax()))
     return result
 
 
