@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from blurkit.engine.engine import Canvas, starts
 from blurkit.systems.deconvolution.config import WindowOptions
+from blurkit.systems.deconvolution.estimation import blurry_print
 from blurkit.systems.deconvolution.fourier import (
     halfway,
     kernel_agreement,
@@ -336,7 +337,8 @@ def unchanged(
     """Return in which windows a network has hardly changed an image (H, W, C).
 
     A network that finds nothing to restore still changes a sharp photo slightly. Where lights are
-    clipped, that is no sign: it takes their streaks for lights. `factors` change the bound.
+    clipped, that is no sign: it takes their streaks for lights. Nor is it in `blurry_print`.
+    `factors` change the bound.
     """
 
     def lit(own: np.ndarray) -> bool:
@@ -348,7 +350,7 @@ def unchanged(
         own = window.cut(image)
         change = float(np.square(window.cut(restored) - own).mean() ** 0.5)
         same.append(change * 255 < factor * options.least_change and not lit(own))
-    return same
+    return [False] * len(same) if any(same) and blurry_print(image) else same
 
 
 def still_blurred(windows: Sequence[Window], same: Sequence[bool]) -> list[bool]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from blurkit.systems.deconvolution.config import Estimation
 from blurkit.systems.deconvolution.estimation import (
     _least_squares,
+    blurry_print,
     estimate_kernels,
     ink,
     kernels_between,
@@ -197,6 +198,18 @@ def test_the_colours_of_print_stay_on_one_line_under_blur_shade_and_noise(
     for name in ("coffee", "astronaut", "chelsea"):
         assert not two_coloured(taken(photo(name), shake(1, size), deviation))
     assert not two_coloured(taken(np.full((190, 256, 3), PAPER), shake(1, size), deviation))
+
+
+@pytest.mark.parametrize("deviation", [1 / 255, 2 / 255])
+def test_blurry_print_has_no_steep_edges_in_some_direction(deviation: float) -> None:
+    sharp = taken(printed(), np.ones((1, 1)), deviation)
+    enlarged = ndimage.zoom(sharp, (2, 2, 1), order=3).astype(np.float32)  # hardly steep
+    assert not blurry_print(sharp) and not blurry_print(enlarged)
+    for name in ("camera", "text"):  # grey photos are of two colours
+        assert not blurry_print(np.stack([grey(name, 172, 256)] * 3, 2).astype(np.float32))
+    for kernel in (np.full((1, 21), 1 / 21), np.full((21, 1), 1 / 21), np.eye(15) / 15):
+        assert blurry_print(taken(printed(), kernel, deviation))
+    assert not blurry_print(taken(photo("coffee"), np.full((1, 15), 1 / 15), deviation))
 
 
 def test_a_blurry_page_in_two_tones_has_the_edges_of_the_sharp_one() -> None:

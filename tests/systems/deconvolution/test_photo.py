@@ -36,6 +36,7 @@ from blurkit.systems.deconvolution.windows import (
 from tests.systems.deconvolution.photos import (
     batch,
     engine_of,
+    grey,
     noise,
     photo,
     psnr,
@@ -239,6 +240,10 @@ def test_a_window_that_a_network_hardly_changes_stays_as_it_is() -> None:
     assert unchanged(lit, lit, windows, options) == [False, True, True]
     lit[1:] = image[1:]  # ten pixels, also in the large window of a long blur
     assert unchanged(lit, lit, [Window(0, 0, 100, 300)], options) == [False]
+    page = np.stack([grey("text", 100, 300)] * 3, 2)
+    for image, stays in ((page, True), (taken(page, np.full((1, 21), 1 / 21)), False)):
+        image = image.astype(np.float32)
+        assert unchanged(image, image, windows, options) == [stays] * 3
 
 
 def whole(kernel: Tensor, trust: float, believed: bool) -> Window:
