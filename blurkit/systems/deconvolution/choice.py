@@ -87,8 +87,9 @@ LITTLE = 0.05
 """What is added to promises of which the difference of lights is a part, so that it says little
 where they say nothing."""
 
-PRINT_SEEN = 320
-"""Side of the middle of a small copy in which the kernel of print is looked for, pixels."""
+PRINT_SEEN = 384
+"""Side of the middle of a photo, and of a small copy, where kernels of print are looked for,
+pixels."""
 
 PRINT_WEIGHTS = (2e-3, 4e-3, 8e-3, 1.4e-2, 2e-2, 4e-2)
 """Weights of the L0 prior for print: each finds kernels that others do not."""
@@ -370,22 +371,41 @@ class KernelSelection:
             return found
         return replace(found, kernel=tries[best], gain=float(gains[best]))
 
-    def inked(self, photo: np.ndarray, gamma: float) -> Tensor:
-        """Return the `ink` (1, h, w) of the middle of a photo, at the scale of coarse kernels."""
-        copy = central_crop(shrunk(photo, COARSE / FULL), PRINT_SEEN, PRINT_SEEN)
+    def inked(self, photo: np.ndarray, gamma: float, factor: float) -> Tensor:
+        """Return the `ink` (1, h, w) of the middle of a photo that is `shrunk` by a factor."""
+        copy = central_crop(shrunk(photo, factor), PRINT_SEEN, PRINT_SEEN)
         values = torch.from_numpy(copy).to(self.undo.device).clamp_min(0)
         return ink((values**gamma).mean(2)[None])
+
+    def of_ink(
+        self, inked: Tensor, side: int, weight: float, start: Tensor | None = None
+    ) -> Tensor:
+        """Return the kernel (1, side, side) of print, by the L0 prior on gradients and ink."""
+        o = replace(self.o, turns=4, beta_growth=4.5)
+        start = None if start is None else start.to(inked.device)
+        weights = inked.new_tensor([weight])
+        return estimate_kernels(inked, side, weights, o, sparse=True, start=start).cpu()
 
     def of_print(self, inked: Tensor, part: np.ndarray, gamma: float, weight: float) -> Estimates:
         """Return the coarse kernel of a part of a photo of print, whose ink is `inked`.
 
-        It starts from that of the L0 prior on the gradients and the ink, with this weight.
+        It starts from `of_ink` with this weight.
         """
-        o = replace(self.o, turns=4, beta_growth=4.5)
-        weights = inked.new_tensor([weight])
-        start = estimate_kernels(inked, COARSE, weights, o, sparse=True).cpu()
+        start = self.of_ink(inked, COARSE, weight)
         ends = self.turned(part, gamma, start, [COARSE] * 3, largest(part), toned=True)
         return self._promising(part[None], *ends, gamma)
+
+    def redrawn(
+        self,
+        inked: Tensor,
+        part: np.ndarray,
+        gamma: float,
+        weight: float,
+        start: Tensor | None = None,
+    ) -> Estimates:
+        """Return the kernel `of_ink` in the size of the photo, as an estimate of a part of it."""
+        kernel = self.of_ink(inked, largest(part), weight, start)
+        return self._promising(part[None], kernel, torch.zeros(1), gamma)
 
     def printed(self, photo: np.ndarray, gamma: float, found: Estimates) -> SelectedKernel:
         """Return the kernel of a window with print, from a coarse one."""
@@ -449,10 +469,18 @@ class KernelSelection:
     def readable(
         self, photo: np.ndarray, found: SelectedKernel, other: SelectedKernel
     ) -> SelectedKernel:
-        """Return the better of the kernels of a window with print and of another, refined."""
-        gain = self.gain(photo, other.kernel, other.gamma)
-        end = self.toned(photo, (other if gain > found.gain else found).kernel, other.gamma)
-        return max(found, end, key=worth)
+        """Return the better of the kernels of a window with print and of another, refined.
+
+        The light is that of the other one: it is one in all of a photo.
+        """
+        gamma, kernels = other.gamma, torch.stack([found.kernel, other.kernel])
+        gains = self.gains(photo, kernels, gamma)
+        both = [
+            SelectedKernel(kernel, gamma, trust, float(gain))
+            for kernel, trust, gain in zip(kernels, (found.trust, other.trust), gains, strict=True)
+        ]
+        best = max(both, key=worth)
+        return max(best, self.toned(photo, best.kernel, gamma), key=worth)
 
     def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
         """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).

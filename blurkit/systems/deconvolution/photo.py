@@ -8,7 +8,7 @@ deconvolution", CVPR 2010).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, product
+from itertools import chain, product, repeat
 
 import numpy as np
 import torch
@@ -218,6 +218,10 @@ class Deconvolution:
         if not (settled or (printed and promised >= o.margin and median <= HELD * FULL)):
             again = len(lights) > 1 and not lamps  # windows hold too little of a long blur to tell
             best = self._whole(image, gains, usual if again else light, again)
+            if best and printed:  # those kernels, too, have explained all of the photo
+                kernels = best.kernel.expand(len(cuts), -1, -1)
+                if self.choice.promised(cuts, kernels, best.gamma) < np.mean(gains):
+                    best = None
         elif promised < o.margin:  # lights may hide what blurs all the rest
             best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains, True)
         else:
@@ -365,11 +369,16 @@ class Deconvolution:
         if first.trust >= o.sure:  # what is unlike it is no better
             tries = [t for t in tries if kernel_agreement(t.kernel, first.kernel) >= LIKE]
         else:
-            (inked,) = choice.each(partial(choice.inked, photo), [usual])  # in one thread, as ever
-            starts = choice.each(partial(choice.of_print, inked, part, usual), PRINT_WEIGHTS)
-            some = unlike(starts, o.voice)
-            tries += choice.each(partial(choice.printed, part, usual), some)
-        best = max([first, *tries], key=worth)
+            factors = COARSE / largest(part), 1.0
+            coarse, fine = choice.each(partial(choice.inked, photo, usual), factors)
+            starts = choice.each(partial(choice.of_print, coarse, part, usual), PRINT_WEIGHTS)
+            tries += choice.each(partial(choice.printed, part, usual), unlike(starts, o.voice))
+            begun = [*repeat(None, len(starts)), *(start.kernels for start in starts)]
+            redraw = partial(choice.redrawn, fine, part, usual)
+            drawn = unlike(choice.each(redraw, 2 * PRINT_WEIGHTS, begun), o.voice)
+            kernels = [found.kernels[0] for found in drawn]
+            tries += choice.each(partial(choice.toned, part, gamma=usual), kernels)
+        best = max([first, *tries], key=lambda t: worth(t) - o.doubt * (t.gamma != usual) * t.gain)
         if best is first:
             return found, False
         inputs = [parts[n] for n in like], [found[n] for n in like], [best] * len(like)

@@ -295,6 +295,26 @@ def test_of_kernels_of_print_those_are_tried_that_others_are_like() -> None:
     assert tried(2, starts[1:]) == [1.0]
 
 
+def test_print_has_one_light_in_all_of_a_photo(undo: NonBlindDeconvolution) -> None:
+    choice, true = selection(undo), padded(batch(shake(1, 17))[0], 41)
+    page = taken(np.repeat(photo("page", 144, 144)[..., None], 3, 2), true.numpy())
+    wrong = SelectedKernel(padded(LINE, 41), 1.0, 0.7, 9.0)
+    best = choice.readable(page, wrong, SelectedKernel(true, 2.2, 0.7, 0.0))
+    assert best.gamma == 2.2 and 0.2 < best.gain < 9
+    assert float(kernel_agreement(best.kernel, true)) > 0.9
+
+
+def test_of_kernels_of_print_that_promise_alike_the_trusted_one_is_taken(
+    undo: NonBlindDeconvolution,
+) -> None:
+    choice, page = selection(undo), np.zeros((96, 96, 3), np.float32)
+    choice.gains = lambda *_: np.array([0.5, 0.48])  # type: ignore[method-assign]
+    choice.toned = lambda _, kernel, gamma: SelectedKernel(kernel, gamma, 0, 0)  # type: ignore
+    for trust, taken_one in ((0.8, SLOPE), (0.7, LINE)):
+        found, other = SelectedKernel(LINE, 2.2, 0.7, 0.5), SelectedKernel(SLOPE, 2.2, trust, 0.5)
+        assert choice.readable(page, found, other).kernel.equal(taken_one)
+
+
 @pytest.mark.parametrize("sides", [(48, 48), (99, 145)])
 def test_sides_that_no_network_takes_come_back_as_they_were(
     undo: NonBlindDeconvolution, sides: tuple[int, int]

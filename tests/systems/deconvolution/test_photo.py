@@ -185,6 +185,20 @@ def test_longer_blur_is_looked_for_where_windows_are_sure_of_a_long_one(
     assert looked == [27]
 
 
+@pytest.mark.parametrize("printed", [False, True])
+def test_longer_blur_must_promise_more_than_that_of_print(
+    deconvolution: Deconvolution, printed: bool
+) -> None:
+    engine, found, asked = engine_of(deconvolution), straight(35, 0.8), []
+    page = taken(np.repeat(photo("page", 150, 150)[..., None], 3, 2), found.kernel.numpy())
+    wrong = replace(found, kernel=found.kernel.T.contiguous())
+    engine._printed = lambda *_: ([found], printed)  # type: ignore[method-assign]
+    engine._whole = lambda *_: wrong  # type: ignore[method-assign]
+    engine._long = lambda *_: asked.append(1) or [whole(wrong.kernel, 1, True)]  # type: ignore
+    engine.windows(page)
+    assert bool(asked) != printed
+
+
 @pytest.mark.slow
 def test_kernels_of_the_whole_photo_compete_with_a_doubtful_one(
     deconvolution: Deconvolution,
