@@ -47,8 +47,8 @@ ONE_LINE = 0.08
 
 STEEPEST, STEEP = 0.002, 0.18
 """Part of print whose slopes are its steepest, and the part of the contrast around it by which they
-change in a pixel, in every direction, if it is sharp. Of 12 sharp photos, two that were enlarged
-twice had 0.20 and 0.32, the others 0.28 to 0.53; 60 under drawn blur had 0.10 to 0.36."""
+change in a pixel, in every direction, if it is sharp. Of 28 sharp photos, grey ones among them, 26
+had at least 0.27, two pages that were enlarged twice 0.20 and 0.32; 63 blurry ones 0.10 to 0.35."""
 
 LEAST_TIE, TIE_GROWTH, LARGEST_TIE = 2.0, 3.0, 8.0
 """Weights that tie a picture to its ink: first, in units of the prior's, their growth, and last."""
