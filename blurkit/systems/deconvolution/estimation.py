@@ -168,7 +168,7 @@ def blurry_print(photo: np.ndarray) -> bool:
     """
     if not two_coloured(photo):
         return False
-    values = torch.from_numpy(photo).mean(2)[None].clamp_min(0)
+    values = torch.from_numpy(photo.mean(2))[None].clamp_min(0)  # also of a flipped view
     smooth, middle = averaged(values, 1), slice(1, -1)
     contrast = (brightest(smooth) + brightest(-smooth))[0, middle, middle].clamp_min(1e-3)
     (grey,) = values

@@ -376,7 +376,7 @@ class Deconvolution:
             begun = [*repeat(None, len(starts)), *(start.kernels for start in starts)]
             redraw = partial(choice.redrawn, fine, part, usual)
             drawn = unlike(choice.each(redraw, 2 * PRINT_WEIGHTS, begun), o.voice)
-            kernels = [found.kernels[0] for found in drawn]
+            kernels = [each.kernels[0] for each in drawn]
             tries += choice.each(partial(choice.toned, part, gamma=usual), kernels)
         best = max([first, *tries], key=lambda t: worth(t) - o.doubt * (t.gamma != usual) * t.gain)
         if best is first:
