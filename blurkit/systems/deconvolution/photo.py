@@ -290,24 +290,26 @@ class Deconvolution:
     ) -> tuple[list[Estimates], int, Finished]:
         """Return the estimates of a photo's parts in its light, and the index of that gamma.
 
-        `found` are those for the usual gamma; the `sampled` ones that promise most determine it. If
-        there is but one part, its `own` may be known for every gamma. What was finished is the
-        third result.
+        `found` are those for the usual gamma; the `sampled` ones that promise most determine it,
+        two of them alone where they agree. If there is but one part, its `own` may be known for
+        every gamma. What was finished is the third result.
         """
-        best, lights = promising(found, sampled), range(len(self.options.gammas))
-        each = [*product(best, lights)]
-        usual = [None if light else found[n] for n, light in each]
-        inputs = [parts[n] for n, _ in each], own or usual, [light for _, light in each]
-
-        def watched(stage: str, done: int, total: int) -> None:
-            if done % len(lights) == 0:
-                watch(stage, done // len(lights), total // len(lights))
-
+        most, lights = promising(found, sampled), range(len(self.options.gammas))
         work = partial(self.choice.in_light, shared=shared)
-        ends = self.choice.each(work, *inputs, stage="find light", watch=watched)
-        tried = dict(zip(each, ends, strict=True))
-        light = self.choice.light([[tried[n, light][1].gain for light in lights] for n in best])
-        known = {n: tried[n, light] for n in best}
+        tried: dict[tuple[int, int], tuple[Estimates, SelectedKernel]] = {}
+        promised: dict[int, list[float]] = {}
+        for some in (most[:2], most[2:]):
+            each = [*product(some, lights)]
+            usual = [None if light else found[n] for n, light in each]
+            inputs = [parts[n] for n, _ in each], own or usual, [light for _, light in each]
+            tried |= zip(each, self.choice.each(work, *inputs), strict=True)
+            promised |= {n: [tried[n, light][1].gain for light in lights] for n in some}
+            agreed = len({self.choice.light([promised[n]]) for n in some}) == 1
+            watch("find light", len(most if agreed else promised), len(most))
+            if agreed:
+                break
+        light = self.choice.light([*promised.values()])
+        known = {n: tried[n, light] for n in promised}
         if light:
             left = [n for n in range(len(parts)) if n not in known]
             rest = [parts[n] for n in left]
@@ -315,7 +317,7 @@ class Deconvolution:
             if shared:
                 join = partial(self.choice.joined, kernel=shared[light], light=light, bonus=SHARED)
                 again = self.choice.each(join, rest, again)
-            made = {n: known[n][0] for n in best} | dict(zip(left, again, strict=True))
+            made = {n: known[n][0] for n in known} | dict(zip(left, again, strict=True))
             found = [made[n] for n in range(len(parts))]
         return found, light, {(n, e.best): end for n, (e, end) in known.items()}
 

@@ -22,6 +22,7 @@ from blurkit.systems.deconvolution.nonblind import NonBlindDeconvolution, Watch,
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.samples import rested
 from blurkit.systems.deconvolution.windows import (
+    Estimates,
     SelectedKernel,
     Window,
     blurs,
@@ -183,6 +184,31 @@ def test_longer_blur_is_looked_for_where_windows_are_sure_of_a_long_one(
         engine._whole = lambda *_, length=length: looked.append(length)  # type: ignore
         engine.windows(taken(photo("coffee", 192, 320), shake(1, 17), 0.004))
     assert looked == [27]
+
+
+@pytest.mark.parametrize(
+    ("others", "asked", "light"),
+    [((0.9, 0.8, 0.0), 2, 1), ((0.0, 0.5, 0.9), 2, 0), ((0.0, 0.9, 0.8), 3, 1)],
+)
+def test_two_windows_that_agree_tell_the_light(
+    deconvolution: Deconvolution, others: tuple[float, ...], asked: int, light: int
+) -> None:
+    """With the usual gamma, each promises 0.5."""
+    engine, own, tried = engine_of(deconvolution), straight(15, 0.9), set[int]()
+    found = [
+        Estimates(own.kernel[None], torch.tensor([0.9]), np.array([1 - n / 10])) for n in range(3)
+    ]
+
+    def in_light(part: np.ndarray, _: object, light: int, shared: object) -> object:
+        number = int(part.mean())
+        tried.add(number)
+        return found[number], replace(own, gain=others[number] if light else 0.5)
+
+    engine.choice.in_light = in_light  # type: ignore[method-assign, assignment]
+    engine._starts = lambda parts, *_: found[3 - len(parts) :]  # type: ignore[method-assign]
+    parts = [np.full((96, 96, 3), number, np.float32) for number in range(3)]
+    assert engine._in_light(parts, found, {})[1] == light
+    assert len(tried) == asked
 
 
 @pytest.mark.parametrize("printed", [False, True])
