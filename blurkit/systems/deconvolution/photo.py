@@ -65,8 +65,8 @@ from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
 
 NEAR = 0.15
-"""By how much less than the best one a kernel of a larger size may promise in its small copy to be
-enlarged as well: there, a size that cuts the blur may promise as much."""
+"""By how much less than the best one, which cuts the blur, a kernel of a larger size may promise in
+its small copy to be enlarged as well."""
 
 RESTED = 0.5
 """Part of a kernel in 3x3 pixels from which the camera may have rested there."""
@@ -223,7 +223,7 @@ class Deconvolution:
                 if self.choice.promised(cuts, kernels, best.gamma) < np.mean(gains):
                     best = None
         elif promised < o.margin:  # lights may hide what blurs all the rest
-            best = self._rivalled(image, None, o.long_sizes(image.shape[:2]), gains, True)
+            best = self._rivalled(image, [], o.long_sizes(image.shape[:2]), gains, True)
         else:
             best = None
         if best and ((length := shape(best.kernel).length) >= median or not sure):
@@ -423,62 +423,81 @@ class Deconvolution:
 
         `gains` are what those promise, and `light` is the index of the gamma, the usual one if it
         is looked for `again`. Long blur is estimated in small copies of the photo, one for each
-        size of the kernel, so that it fits the kernels that are estimated in windows.
+        size of the kernel, so that it fits the kernels that are estimated in windows. Two of which
+        the estimator is sure, if none is long, save the others.
         """
         o, choice = self.options, self.choice
         sizes = o.long_sizes(photo.shape[:2])
         if not sizes:
             return None
         copies = [copied(photo, size) for size in sizes]
-        found = choice.each(partial(choice.starts, light=light, alone=False), copies)
-        if all(
-            float(own.agreement) >= o.sure and length_in_photo(own.kernels[0], size) <= HELD * FULL
-            for own, size in zip(found, sizes, strict=True)
-        ):
-            return self._rivalled(photo, None, sizes, gains) if np.mean(gains) < o.margin else None
+        starts = partial(choice.starts, light=light, alone=False)
+        found: list[Estimates] = []
+        for some in (copies[:2], copies[2:]):
+            found += choice.each(starts, some)
+            lengths = [*map(length_in_photo, (own.kernels[0] for own in found), sizes)]
+            certain = sum(float(own.agreement) >= o.sure for own in found)
+            if max(lengths) <= HELD * FULL and certain >= min(2, len(sizes)):
+                little = np.mean(gains) < o.margin
+                return self._rivalled(photo, [], sizes, gains) if little else None
         found = choice.each(partial(choice.surer, light=light), copies, found)
         known: Finished = {}
         if again:
             found, light, known = self._in_light(copies, found, {}, sampled=1)
         ends = self._finished(copies, found, light, [each.best for each in found], known)
-        pairs = list(zip(ends, sizes, strict=True))
-        best, size = max(pairs, key=lambda pair: pair[0].gain)
+        n = max(range(len(ends)), key=lambda n: ends[n].gain)
+        best, length = ends[n], length_in_photo(ends[n].kernel, sizes[n])
         doubtful, own = best.trust < o.sure, np.maximum(gains, 0).mean()
-        sure = length_in_photo(best.kernel, size) > HELD * FULL and best.gain > FREEDOM * own
-        chance = length_in_photo(best.kernel, size) > SHORT * FULL and best.gain > CHANCE * own
+        sure = length > HELD * FULL and best.gain > FREEDOM * own
+        chance = length > SHORT * FULL and best.gain > CHANCE * own
         if not (sure or (doubtful and chance)) or not choice.believes(best, LENIENT):
-            return self._rivalled(photo, None, sizes, gains)
-        near = [(end, s) for end, s in pairs if s >= size and end.gain > best.gain - NEAR]
-        # one thread, as everywhere: more of them sum otherwise, and another kernel may win
-        inputs = [photo] * len(near), *zip(*near, strict=True)
-        wholes = choice.each(choice.enlarged, *inputs)
-        whole = wholes[0]
-        if len(wholes) > 1:
-            whole = max(wholes, key=lambda each: choice.gain(photo, each.kernel, each.gamma))
-        return self._rivalled(photo, whole, sizes, () if sure else gains) if doubtful else whole
+            return self._rivalled(photo, [], sizes, gains)
+        every = self._in_full(photo, ends, sizes, n)
+        return self._rivalled(photo, every, sizes, () if sure else gains) if doubtful else every[0]
+
+    def _in_full(
+        self, photo: np.ndarray, found: Sequence[SelectedKernel], sizes: Sequence[int], best: int
+    ) -> list[SelectedKernel]:
+        """Return the best of the kernels of copies in full size, and rivals if it is doubtful.
+
+        The next larger one is tried, too, if the best one's size cuts the blur. The rivals are
+        kernels of the L0 prior.
+        """
+        o, choice, first, near = self.options, self.choice, found[best], [best]
+        if length_in_photo(first.kernel, sizes[best]) > HELD * sizes[best]:
+            larger = range(best + 1, len(found))
+            near += [n for n in larger if found[n].gain > first.gain - NEAR][:1]
+
+        def by_l0(side: int, weight: float) -> SelectedKernel:
+            return replace(first, kernel=choice.l0(photo, side, weight, first.gamma)[0])
+
+        works = [partial(choice.enlarged, photo, found[n], sizes[n]) for n in near]
+        if first.trust < o.sure:
+            small = [size for size in sizes if size <= LARGEST_L0]
+            works += [partial(by_l0, *start) for start in product(small, (o.weight, o.weight / 2))]
+        # one thread each, as everywhere: more of them sum otherwise, and another kernel may win
+        made = choice.each(lambda work: work(), works)
+        whole, rivals = made[0], made[len(near) :]
+        if len(near) > 1:
+            whole = max(made[:2], key=lambda each: choice.gain(photo, each.kernel, each.gamma))
+        return [whole, *rivals]
 
     def _rivalled(
         self,
         photo: np.ndarray,
-        whole: SelectedKernel | None,
+        found: Sequence[SelectedKernel],
         sizes: Sequence[int],
         gains: Sequence[float],
         sure: bool = False,
     ) -> SelectedKernel | None:
-        """Return a doubtful kernel of the whole photo, if any, or another that promises more.
+        """Return the kernel of the whole photo that promises most in some windows, if any.
 
-        It is one of the L0 prior, or what lights show; what counts is what they promise in some
-        windows. If `gains` are given, which the windows' own kernels promise, the result is None if
-        it promises less, or is no long blur. Where windows are `sure`, lights must not mislead.
+        It is one of those `found`, all but the first of which by the L0 prior, or what lights show.
+        If `gains` are given, which the windows' own kernels promise, the result is None if it
+        promises less, or is no long blur. Where windows are `sure`, lights must not mislead.
         """
-        o, choice = self.options, self.choice
-        rivals = [] if whole is None else [(whole, choice.gain, 0.0)]
-        if whole is not None:
-            small = [size for size in sizes if size <= LARGEST_L0]
-            starts = product(small, (o.weight, o.weight / 2))
-            l0 = partial(choice.l0, photo, gamma=whole.gamma)
-            kernels = choice.each(l0, *zip(*starts, strict=True))
-            rivals += [(replace(whole, kernel=own), choice.gain, UNLIKELY) for (own,) in kernels]
+        choice = self.choice
+        rivals = [(own, choice.gain, UNLIKELY * (n > 0)) for n, own in enumerate(found)]
         if lamps := self._lamps(photo, sizes)[:LAMPS_REFINED]:
             shown = choice.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
             gain = choice.gain if sure else choice.beside_lamps

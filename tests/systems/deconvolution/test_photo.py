@@ -211,6 +211,47 @@ def test_two_windows_that_agree_tell_the_light(
     assert len(tried) == asked
 
 
+@pytest.mark.parametrize(
+    ("trusts", "length", "asked", "goes_on"),
+    [
+        ((0.95, 0.95, 0.5), 8, 2, False),
+        ((0.5, 0.95, 0.95), 8, 3, False),
+        ((0.5, 0.5, 0.95), 8, 3, True),
+        ((0.95, 0.95, 0.95), 27, 3, True),
+    ],
+)
+def test_two_copies_that_surely_show_no_long_blur_are_enough(
+    deconvolution: Deconvolution,
+    trusts: tuple[float, ...],
+    length: int,
+    asked: int,
+    goes_on: bool,
+) -> None:
+    """Kernels of 41 pixels have 61, 93 and 139 in the photo."""
+    engine, told, surer = engine_of(deconvolution), list[int](), list[int]()
+    shown = [
+        Estimates(straight(length, 1).kernel[None], torch.tensor([trust]), np.array([-1.0]))
+        for trust in trusts
+    ]
+    engine.choice.starts = lambda *_, **light: told.append(1) or shown[len(told) - 1]  # type: ignore
+    engine.choice.surer = lambda _, found, **light: surer.append(1) or found  # type: ignore
+    engine.choice.finished = lambda *_, **light: replace(straight(3, 1), gain=0.0)  # type: ignore
+    assert engine._whole(np.zeros((600, 600, 3), np.float32), [0.5], 0, False) is None
+    assert (len(told), bool(surer)) == (asked, goes_on)
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(27, [61]), (33, [61, 93])])
+def test_a_kernel_of_a_larger_size_is_tried_where_the_best_one_is_cut(
+    deconvolution: Deconvolution, length: int, sizes: list[int]
+) -> None:
+    engine, enlarged = engine_of(deconvolution), list[int]()
+    engine.choice.enlarged = lambda _, found, size: enlarged.append(size) or found  # type: ignore
+    engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
+    found = [straight(length, 0.95)] * 3
+    engine._in_full(photo("coffee", 64, 64), found, [61, 93, 139], 0)
+    assert sorted(enlarged) == sizes
+
+
 @pytest.mark.parametrize("printed", [False, True])
 def test_longer_blur_must_promise_more_than_that_of_print(
     deconvolution: Deconvolution, printed: bool
