@@ -2,7 +2,8 @@
 
 python -m tests.benchmarks.estimate          measures and prints the tables (some minutes)
     --write          also writes docs/benchmarks/estimate.json and docs/deconvolution.md's tables
-    --sets windows   windows, long, slight, rested, print, turning: these alone
+    --sets windows   windows, long, slight, rested, print, turning: these alone; rows of the others
+                     are kept
     --count N        the first so many of each set alone
     --seed N         another draw
 
@@ -292,7 +293,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--sets", nargs="+", choices=COUNTS, default=list(COUNTS))
     parser.add_argument("--count", type=int, help="the first so many of each set alone")
     o = parser.parse_args(arguments)
-    results: dict[str, Any] = {}
+    results = pages.known("estimate") if o.write else {}
     for kind in o.sets:
         measure = measure_windows if kind == "windows" else partial(measure_photos, kind)
         results[kind] = measure(o.count or COUNTS[kind], o.seed)
