@@ -103,7 +103,7 @@ def untouched(photos: Mapping[str, Image], models: Models) -> Numbers:
 
 
 def cost(sizes: Sequence[tuple[int, int]], options: Sequence[str]) -> Numbers:
-    """By WxH, seconds and peak memory in MiB of `blurkit deblur` on a JPEG, starting included."""
+    """By WxH, seconds and peak MiB of `blurkit deblur` on a sharp JPEG, starting included."""
     found = {}
     photo = skimage.data.astronaut()
     with tempfile.TemporaryDirectory() as folder:
