@@ -317,7 +317,7 @@ class Deconvolution:
             if shared:
                 join = partial(self.choice.joined, kernel=shared[light], light=light, bonus=SHARED)
                 again = self.choice.each(join, rest, again)
-            made = {n: known[n][0] for n in known} | dict(zip(left, again, strict=True))
+            made = {n: own for n, (own, _) in known.items()} | dict(zip(left, again, strict=True))
             found = [made[n] for n in range(len(parts))]
         return found, light, {(n, e.best): end for n, (e, end) in known.items()}
 
