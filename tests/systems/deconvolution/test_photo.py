@@ -252,6 +252,36 @@ def test_a_kernel_of_a_larger_size_is_tried_where_the_best_one_is_cut(
     assert sorted(enlarged) == sizes
 
 
+@pytest.mark.parametrize(
+    ("trust", "promised", "own", "kept"),
+    [(0.74, 0.97, 0.92, False), (0.95, 0.97, 0.92, True), (0.73, 0.88, 0.57, True)],
+)
+def test_a_doubtful_kernel_of_the_whole_photo_must_promise_clearly_more(
+    deconvolution: Deconvolution, trust: float, promised: float, own: float, kept: bool
+) -> None:
+    """Where a picture repeats itself, a wrong one promises about as much as the right one."""
+    engine, found = engine_of(deconvolution), straight(35, trust)
+    engine.choice.gain = lambda *_: promised  # type: ignore[method-assign]
+    best = engine._rivalled(photo("coffee", 160, 160).astype(np.float32), [found], [], [own])
+    assert (best is found) == kept
+
+
+@pytest.mark.parametrize(("trust", "taken"), [(0.65, False), (0.75, True)])
+def test_a_long_kernel_that_no_estimate_bears_out_is_not_taken(
+    deconvolution: Deconvolution, trust: float, taken: bool
+) -> None:
+    engine, point = engine_of(deconvolution), straight(1, 0.5)
+    single = Estimates(point.kernel[None], torch.tensor([0.5]), np.array([0.0]))
+    engine.choice.starts = lambda *_, **light: single  # type: ignore[method-assign]
+    engine.choice.surer = lambda _, found, **light: found  # type: ignore[method-assign]
+    long = replace(straight(35, trust), gain=2.0)
+    engine.choice.finished = lambda *_, **light: long  # type: ignore[method-assign]
+    engine._in_full = lambda *_: [long]  # type: ignore[method-assign]
+    engine._rivalled = lambda photo, found, *_: found[0] if found else None  # type: ignore
+    best = engine._whole(np.zeros((600, 600, 3), np.float32), [0.5], 0, False)
+    assert (best is long) == taken
+
+
 @pytest.mark.parametrize("printed", [False, True])
 def test_longer_blur_must_promise_more_than_that_of_print(
     deconvolution: Deconvolution, printed: bool
