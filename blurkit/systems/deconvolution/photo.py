@@ -450,10 +450,10 @@ class Deconvolution:
         n = max(range(len(ends)), key=lambda n: ends[n].gain)
         best, length = ends[n], length_in_photo(ends[n].kernel, sizes[n])
         doubtful, own = best.trust < o.sure, np.maximum(gains, 0).mean()
-        sure = length > HELD * FULL and best.gain > FREEDOM * own
-        chance = length > SHORT * FULL and best.gain > CHANCE * own
-        believed = best.trust >= o.trust and choice.believes(best, LENIENT)
-        if not (believed and (sure or (doubtful and chance))):
+        # a doubtful one has to win in windows as well
+        held, least = (SHORT, CHANCE) if doubtful else (HELD, FREEDOM)
+        better = length > held * FULL and best.gain > least * own
+        if not (better and best.trust >= o.trust and choice.believes(best, LENIENT)):
             return self._rivalled(photo, [], sizes, gains)
         every = self._in_full(photo, ends, sizes, n)
         return self._rivalled(photo, every, sizes, gains) if doubtful else every[0]

@@ -266,9 +266,9 @@ def test_a_doubtful_kernel_of_the_whole_photo_must_promise_clearly_more(
     assert (best is found) == kept
 
 
-@pytest.mark.parametrize(("trust", "taken"), [(0.65, False), (0.75, True)])
+@pytest.mark.parametrize(("trust", "kept"), [(0.65, False), (0.75, True)])
 def test_a_long_kernel_that_no_estimate_bears_out_is_not_taken(
-    deconvolution: Deconvolution, trust: float, taken: bool
+    deconvolution: Deconvolution, trust: float, kept: bool
 ) -> None:
     engine, point = engine_of(deconvolution), straight(1, 0.5)
     single = Estimates(point.kernel[None], torch.tensor([0.5]), np.array([0.0]))
@@ -279,7 +279,7 @@ def test_a_long_kernel_that_no_estimate_bears_out_is_not_taken(
     engine._in_full = lambda *_: [long]  # type: ignore[method-assign]
     engine._rivalled = lambda photo, found, *_: found[0] if found else None  # type: ignore
     best = engine._whole(np.zeros((600, 600, 3), np.float32), [0.5], 0, False)
-    assert (best is long) == taken
+    assert (best is long) == kept
 
 
 @pytest.mark.parametrize("printed", [False, True])
