@@ -91,7 +91,7 @@ PRINT_SEEN = 384
 """Side of the middle of a photo, and of a small copy, where kernels of print are looked for,
 pixels."""
 
-PRINT_WEIGHTS = (2e-3, 4e-3, 8e-3, 1.4e-2, 2e-2, 4e-2)
+PRINT_WEIGHTS = (2e-3, 4e-3, 8e-3, 1.4e-2, 2e-2)
 """Weights of the L0 prior for print: each finds kernels that others do not."""
 
 PRINT_ROUNDS = 4
@@ -377,14 +377,10 @@ class KernelSelection:
         values = torch.from_numpy(copy).to(self.undo.device).clamp_min(0)
         return ink((values**gamma).mean(2)[None])
 
-    def of_ink(
-        self, inked: Tensor, side: int, weight: float, start: Tensor | None = None
-    ) -> Tensor:
+    def of_ink(self, inked: Tensor, side: int, weight: float) -> Tensor:
         """Return the kernel (1, side, side) of print, by the L0 prior on gradients and ink."""
         o = replace(self.o, turns=4, beta_growth=4.5)
-        start = None if start is None else start.to(inked.device)
-        weights = inked.new_tensor([weight])
-        return estimate_kernels(inked, side, weights, o, sparse=True, start=start).cpu()
+        return estimate_kernels(inked, side, inked.new_tensor([weight]), o, sparse=True).cpu()
 
     def of_print(self, inked: Tensor, part: np.ndarray, gamma: float, weight: float) -> Estimates:
         """Return the coarse kernel of a part of a photo of print, whose ink is `inked`.
@@ -395,16 +391,11 @@ class KernelSelection:
         ends = self.turned(part, gamma, start, [COARSE] * 3, largest(part), toned=True)
         return self._promising(part[None], *ends, gamma)
 
-    def redrawn(
-        self,
-        inked: Tensor,
-        part: np.ndarray,
-        gamma: float,
-        weight: float,
-        start: Tensor | None = None,
+    def of_fine_print(
+        self, inked: Tensor, part: np.ndarray, gamma: float, weight: float
     ) -> Estimates:
         """Return the kernel `of_ink` in the size of the photo, as an estimate of a part of it."""
-        kernel = self.of_ink(inked, largest(part), weight, start)
+        kernel = self.of_ink(inked, largest(part), weight)
         return self._promising(part[None], kernel, torch.zeros(1), gamma)
 
     def printed(self, photo: np.ndarray, gamma: float, found: Estimates) -> SelectedKernel:
@@ -469,7 +460,7 @@ class KernelSelection:
     def readable(
         self, photo: np.ndarray, found: SelectedKernel, other: SelectedKernel
     ) -> SelectedKernel:
-        """Return the better of the kernels of a window with print and of another, refined.
+        """Return the better of the kernels of a window with print and of another.
 
         The light is that of the other one: it is one in all of a photo.
         """
@@ -479,8 +470,7 @@ class KernelSelection:
             SelectedKernel(kernel, gamma, trust, float(gain))
             for kernel, trust, gain in zip(kernels, (found.trust, other.trust), gains, strict=True)
         ]
-        best = max(both, key=worth)
-        return max(best, self.toned(photo, best.kernel, gamma), key=worth)
+        return max(both, key=worth)
 
     def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
         """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).

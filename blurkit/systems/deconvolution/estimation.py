@@ -56,41 +56,27 @@ LEAST_TIE, TIE_GROWTH, LARGEST_TIE = 2.0, 3.0, 8.0
 
 @torch.inference_mode()
 def estimate_kernels(
-    images: Tensor,
-    size: int,
-    weights: Tensor,
-    c: Estimation,
-    sparse: bool = False,
-    start: Tensor | None = None,
+    images: Tensor, size: int, weights: Tensor, c: Estimation, sparse: bool = False
 ) -> Tensor:
     """Return the kernels (N, size, size) that blurred `images` (N, H, W), values in [0, 1].
 
     `size` is odd, no smaller than the blur; `weights` (N,) are those of the L0 prior: larger ones
-    keep fewer edges, and if the images are `sparse`, such as `ink`, fewer values. Kernels (N, s, s)
-    of a coarse scale, to `start` from, are refined at the last one alone. Raises ValueError if
-    `size` is even.
+    keep fewer edges, and if the images are `sparse`, such as `ink`, fewer values. Raises ValueError
+    if `size` is even.
     """
-    (kernels,) = deque(growing(images, size, weights, c, sparse, start), maxlen=1)
+    (kernels,) = deque(growing(images, size, weights, c, sparse), maxlen=1)
     return kernels
 
 
 def growing(
-    images: Tensor,
-    size: int,
-    weights: Tensor,
-    c: Estimation,
-    sparse: bool = False,
-    start: Tensor | None = None,
+    images: Tensor, size: int, weights: Tensor, c: Estimation, sparse: bool = False
 ) -> Iterator[Tensor]:
     """Yield the kernels (N, s, s) of `estimate_kernels` after every turn; `s` grows to `size`."""
     if size % 2 == 0:
         raise ValueError(f"the size of a kernel must be an odd number of pixels, not {size}")
     sizes, ridge = scales(size, c.scale_ratio), _ridge(images, c)
-    if start is None:
-        kernels = images.new_zeros(len(images), sizes[0], sizes[0])
-        kernels[:, sizes[0] // 2, sizes[0] // 2 - 1 : sizes[0] // 2 + 1] = 0.5
-    else:
-        kernels, sizes = start, [size]
+    kernels = images.new_zeros(len(images), sizes[0], sizes[0])
+    kernels[:, sizes[0] // 2, sizes[0] // 2 - 1 : sizes[0] // 2 + 1] = 0.5
     for scale in sizes:
         kernels = resized_kernels(kernels, scale)
         small, decayed = images[:, None], weights

@@ -8,7 +8,7 @@ deconvolution", CVPR 2010).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, product, repeat
+from itertools import chain, product
 
 import numpy as np
 import torch
@@ -377,10 +377,8 @@ class Deconvolution:
             coarse, fine = choice.each(partial(choice.inked, photo, usual), factors)
             starts = choice.each(partial(choice.of_print, coarse, part, usual), PRINT_WEIGHTS)
             tries += choice.each(partial(choice.printed, part, usual), unlike(starts, o.voice))
-            begun = [*repeat(None, len(starts)), *(start.kernels for start in starts)]
-            redraw = partial(choice.redrawn, fine, part, usual)
-            drawn = unlike(choice.each(redraw, 2 * PRINT_WEIGHTS, begun), o.voice)
-            kernels = [each.kernels[0] for each in drawn]
+            starts = choice.each(partial(choice.of_fine_print, fine, part, usual), PRINT_WEIGHTS)
+            kernels = [start.kernels[0] for start in unlike(starts, o.voice)]
             tries += choice.each(partial(choice.toned, part, gamma=usual), kernels)
         best = max([first, *tries], key=lambda t: worth(t) - o.doubt * (t.gamma != usual) * t.gain)
         if best is first:

@@ -309,7 +309,6 @@ def test_of_kernels_of_print_that_promise_alike_the_trusted_one_is_taken(
 ) -> None:
     choice, page = selection(undo), np.zeros((96, 96, 3), np.float32)
     choice.gains = lambda *_: np.array([0.5, 0.48])  # type: ignore[method-assign]
-    choice.toned = lambda _, kernel, gamma: SelectedKernel(kernel, gamma, 0, 0)  # type: ignore
     for trust, taken_one in ((0.8, SLOPE), (0.7, LINE)):
         found, other = SelectedKernel(LINE, 2.2, 0.7, 0.5), SelectedKernel(SLOPE, 2.2, trust, 0.5)
         assert choice.readable(page, found, other).kernel.equal(taken_one)

@@ -22,7 +22,6 @@ from blurkit.systems.deconvolution.estimation import (
 from blurkit.systems.deconvolution.fourier import (
     gradient_power,
     kernel_agreement,
-    resized_kernels,
     rfft2,
     shape,
 )
@@ -246,14 +245,3 @@ def test_sparse_ink_tells_the_kernel_of_print() -> None:
     ]
     alike = [float(kernel_agreement(each, batch(kernel))) for each in found]
     assert alike[1] > max(0.85, alike[0] + 0.05), alike
-
-
-def test_a_kernel_of_a_small_copy_is_refined_in_the_photo() -> None:
-    kernel = shake(0, 25)
-    inked = ink(batch(taken(printed(), kernel).mean(2) ** 2.2))
-    coarse = batch(ndimage.zoom(kernel, 13 / 25, order=1))
-    options, weight = Estimation(turns=4), torch.tensor([8e-3])
-    found = estimate_kernels(inked, 25, weight, options, True, coarse / coarse.sum())
-    enlarged = resized_kernels(coarse / coarse.sum(), 25)
-    alike = [float(kernel_agreement(each, batch(kernel))) for each in (enlarged, found)]
-    assert found.shape == (1, 25, 25) and alike[1] > max(0.9, alike[0]), alike
