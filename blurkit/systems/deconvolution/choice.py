@@ -464,13 +464,13 @@ class KernelSelection:
 
         The light is that of the other one: it is one in all of a photo.
         """
-        gamma, kernels = other.gamma, torch.stack([found.kernel, other.kernel])
-        gains = self.gains(photo, kernels, gamma)
-        both = [
-            SelectedKernel(kernel, gamma, trust, float(gain))
-            for kernel, trust, gain in zip(kernels, (found.trust, other.trust), gains, strict=True)
+        pair = found, other
+        gains = self.gains(photo, torch.stack([each.kernel for each in pair]), other.gamma)
+        seen = [
+            replace(each, gamma=other.gamma, gain=float(gain))
+            for each, gain in zip(pair, gains, strict=True)
         ]
-        return max(both, key=worth)
+        return max(seen, key=worth)
 
     def shared(self, photos: Sequence[np.ndarray], light: int) -> SharedKernel:
         """Return the coarse kernel (1, s, s) that windows (H, W, 3) share, its agreement (1,).

@@ -383,8 +383,9 @@ class Deconvolution:
         best = max([first, *tries], key=lambda t: worth(t) - o.doubt * (t.gamma != usual) * t.gain)
         if best is first:
             return found, False
-        inputs = [parts[n] for n in like], [found[n] for n in like], [best] * len(like)
-        ends = choice.each(choice.readable, *inputs, stage="read print", watch=watch)
+        inputs = [parts[n] for n in like], [found[n] for n in like]
+        read = partial(choice.readable, other=best)
+        ends = choice.each(read, *inputs, stage="read print", watch=watch)
         for n, end in zip(like, ends, strict=True):
             found[n] = end
         return found, len(like) == len(parts)
