@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -21,11 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Side by side, tests take one thread each: more would wait for each other.
 
     What is imported and collected stays to the end, so that the garbage collector, which would look
-    at 400,000 objects again and again, leaves it alone.
+    at 400,000 objects again and again, leaves it alone. In the background of a script, or under
+    nohup, signals that tests send are ignored, by all processes that they start, too.
     """
     gc.disable()
     for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
         setattr(skimage.data, name, remembered(getattr(skimage.data, name)))
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.fsync = lambda descriptor: None  # no test pulls the plug
     if hasattr(config, "workerinput"):
         import torch
