@@ -439,8 +439,7 @@ class Deconvolution:
             lengths = [*map(length_in_photo, (own.kernels[0] for own in found), sizes)]
             certain = sum(float(own.agreement) >= o.sure for own in found)
             if max(lengths) <= HELD * FULL and certain >= min(2, len(sizes)):
-                little = np.mean(gains) < o.margin
-                return self._rivalled(photo, [], sizes, gains) if little else None
+                return self._rivalled(photo, [], sizes, gains)
         found = choice.each(partial(choice.surer, light=light), copies, found)
         known: Finished = {}
         if again:

@@ -12,7 +12,7 @@ from blurkit.systems.deconvolution.estimator import dots
 from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.lights import BRIGHT, Lights, kernel_of_lights, lights, redrawn
 from blurkit.systems.deconvolution.photo import Deconvolution
-from blurkit.systems.deconvolution.windows import SelectedKernel, known
+from blurkit.systems.deconvolution.windows import Estimates, SelectedKernel, known
 from tests.benchmarks.unchanged import noisy
 from tests.shared import shared_folder
 from tests.systems.deconvolution.photos import (
@@ -197,6 +197,18 @@ def test_lights_show_no_long_blur_where_a_glance_shows_no_lamps(
     engine.windows(taken(exposed, np.ones((1, 1))))
     first, then = ({(side, FULL), (side, 61)} for side in (15, choice.COARSE))
     assert first <= asked <= first | then
+
+
+def test_lights_are_asked_where_small_copies_are_sure_of_no_long_blur(
+    deconvolution: Deconvolution,
+) -> None:
+    """Also where windows promise something: of people before lights, they are doubted."""
+    engine, asked = engine_of(deconvolution), list[list[float]]()
+    sure = Estimates(dots(1), torch.tensor([0.95]), np.array([0.2]))
+    engine.choice.starts = lambda *_, **__: sure  # type: ignore[method-assign]
+    engine._rivalled = lambda *given: asked.append(given[-1])  # type: ignore[method-assign]
+    engine._whole(photo("coffee", 300, 300), [0.3, 0.2], 0, True)
+    assert asked == [[0.3, 0.2]]
 
 
 @pytest.mark.parametrize(("trust", "bright", "kept"), [(0.77, 20, 0), (0.95, 8, 1), (0.95, 6, 0)])
