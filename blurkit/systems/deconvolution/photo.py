@@ -79,7 +79,8 @@ at least 0.28 more."""
 
 REST_ROUNDS = (1, 4)
 """How often the kernel of a camera that rested is refined before it is looked at, twice: in most
-photos it promises less than `MOVED` after one round, and is given up."""
+photos it promises too little after one round, and is given up. In 29 photos the others added 0.26
+at most; the six that were used had promised at least 0.04 more than was needed to go on."""
 
 LAMP_GLANCES = ((15, 3.2), (COARSE, BRIGHT))
 """Sides of the coarse kernels that lights show, and how bright the best one must make them for a
@@ -403,16 +404,17 @@ class Deconvolution:
         if np.median(paths.numpy()) > 1 - RESTED:
             return found
         side, gamma, some = found[0].kernel.shape[-1], found[0].gamma, sampled(parts)
+        own = [best.gain for best in found]
+        before = float(np.mean(own))
+        more = max(MOVED, before)
         kernel = padded(torch.ones(1, 1), side)
         for rounds in REST_ROUNDS:
             (kernel,) = choice.each(partial(choice.rested, photo, gamma, rounds), [kernel])
             promised = partial(choice.gain, kernel=kernel, gamma=gamma)
-            if np.mean(choice.each(promised, some)) < MOVED:
+            if np.mean(choice.each(promised, some)) < max(MOVED, before + more / 2):
                 return found
         gains = choice.each(promised, parts)
-        own = [best.gain for best in found]
-        before, after = float(np.mean(own)), float(np.mean(gains))
-        if after < before + max(MOVED, before) or np.less(gains, own).any():
+        if np.mean(gains) < before + more or np.less(gains, own).any():
             return found
         (sure,) = choice.each(partial(choice.expected, photo, side), [kernel[None]])
         return [SelectedKernel(kernel, gamma, float(sure), gain) for gain in gains]
