@@ -6,6 +6,7 @@ python -m tests.benchmarks.quality            measures and prints the tables (ab
     -c FILE          measures the network of other weights alone; not with --write
     --set SET        one set of pairs alone; not with --write
     --quick          the first pair of each set alone; not with --write
+    --default        only scores of `blurkit deblur`: all other figures, times too, stay
 """
 
 import hashlib
@@ -226,10 +227,7 @@ def measure_sets(names: Sequence[str], models: Models, count: int | None = None)
     records = {name: held_out(name)[:count] for name in names}
     return {
         "held_out": {name: deblurring(each, models, True) for name, each in records.items()},
-        "sharp": {
-            name: untouched({r.name: r.images["sharp"] for r in each}, models)
-            for name, each in records.items()
-        },
+        "sharp": {name: untouched(sharp_images(name, count), models) for name in names},
         "reblurring": {name: reblurring(each, models[NETWORK]) for name, each in records.items()},
     }
 
@@ -255,6 +253,36 @@ def measure_rest(models: Models, options: Sequence[str]) -> Numbers:
     }
 
 
+def measure_default(models: Models) -> Numbers:
+    """The figures of the page with the scores that `blurkit deblur`, the only model, has now."""
+    results = pages.known("quality")
+    shaken = list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))
+    for kind, records in (
+        ("held_out", {name: held_out(name) for name in HELD_OUT}),
+        ("shake", {"shake": shaken}),
+        ("others", {name: others(name) for name in OTHERS}),
+    ):
+        for name, each in records.items():
+            made = deblurring(each, models)["pairs"]
+            for old, new in zip(results[kind][name]["pairs"], made, strict=True):
+                old["scores"] |= {DEFAULT: new["scores"][DEFAULT]}
+    for name in HELD_OUT:
+        results["sharp"][name] |= untouched(sharp_images(name), models)
+    results["sharp"]["scikit-image"] |= untouched(scikit_photos(), models)
+    return results | {"scored": date.today().isoformat()}
+
+
+def sharp_images(name: str, count: int | None = None) -> dict[str, Image]:
+    """The sharp images of the first `count` pairs of a set, by name."""
+    return {record.name: record.images["sharp"] for record in held_out(name)[:count]}
+
+
+def scikit_photos() -> dict[str, Image]:
+    """The middles of `PHOTOS`, by name."""
+    folder = Path(skimage.data.__file__).parent
+    return {n: central_crop(read_image(folder / n).pixels, 512, 512) for n in PHOTOS}
+
+
 def fingerprint(file: Path) -> Numbers:
     """The name of a file of weights, its SHA-256, and the bytes of all that come with blurkit."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -263,11 +291,20 @@ def fingerprint(file: Path) -> Numbers:
     return {"file": file.name, "sha256": digest, "bytes_in_all": size}
 
 
+def show(results: Numbers, model: Model, write: bool) -> None:
+    """Print the tables of all results; `write` them, and the pictures that the model makes."""
+    pages.tell(benchmarks(results))
+    if write:
+        write_pictures(pages.DOCS / "pictures", model)
+        write_pages(results)
+
+
 def main(arguments: list[str]) -> None:
     parser = pages.options(__doc__)
     parser.add_argument("-c", "--checkpoint", help="weights to measure instead of the shipped ones")
     parser.add_argument("--set", choices=list(HELD_OUT), help="one set of pairs alone")
     parser.add_argument("--quick", action="store_true", help="the first pair of each set alone")
+    parser.add_argument("--default", action="store_true", help="only scores of `blurkit deblur`")
     options = parser.parse_args(arguments)
     partial = options.set or options.quick
     if options.write and (partial or options.checkpoint):
@@ -276,6 +313,10 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(THREADS)
     given = [options.checkpoint] if options.checkpoint else []
     try:
+        if options.default:
+            models = {DEFAULT: blurkit.load()}
+            show(measure_default(models), models[DEFAULT], options.write)
+            return
         weights = blurkit.load(*given or [shipped_file()])
         models = {NETWORK: weights}
         if not given:
@@ -291,13 +332,8 @@ def main(arguments: list[str]) -> None:
             "weights": fingerprint(Path(weights.checkpoint("deblurring").where)),
         }
         results = about | results | measure_rest(models, [f"-c{file}" for file in given])
-        folder = Path(skimage.data.__file__).parent
-        photos = {n: central_crop(read_image(folder / n).pixels, 512, 512) for n in PHOTOS}
-        results["sharp"]["scikit-image"] = untouched(photos, models)
-        pages.tell(benchmarks(results))
-        if options.write:
-            write_pictures(pages.DOCS / "pictures", models[DEFAULT])
-            write_pages(results)
+        results["sharp"]["scikit-image"] = untouched(scikit_photos(), models)
+        show(results, models.get(DEFAULT, weights), options.write)
     except BlurkitError as error:
         sys.exit(f"error: {error}")
 

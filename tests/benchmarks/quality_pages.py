@@ -269,7 +269,8 @@ def benchmarks(results: Results) -> str:
     scores, gained, settings, sharp, reblurred = tables(results)
     parts = [
         f"Measured {results['date']} with `{weights['file']}` (SHA-256 `{weights['sha256'][:12]}`) "
-        f"on {results['machine']}.",
+        f"on {results['machine']}."
+        + (f" Scores of {DEFAULT} are of {results['scored']}." if "scored" in results else ""),
         goals_table(results),
         "### Real pairs never trained on",
         scores,

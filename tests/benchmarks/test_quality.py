@@ -109,6 +109,30 @@ def test_scores_are_those_of_what_the_command_writes(weights: Model, tmp_path: P
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_scores_of_the_default_are_measured_alone(
+    weights: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, models = [pair(0)], {NETWORK: weights, DEFAULT: weights}
+    known, ways = quality.deblurring(records, models), {NETWORK: {"0": 7.0}, DEFAULT: {"0": 7.0}}
+    true = dict(known["pairs"][0]["scores"])
+    known["pairs"][0] |= {"seconds": {DEFAULT: 7.0}, "scores": true | {DEFAULT: {"psnr": 7.0}}}
+    results = {"held_out": {"a": known}, "shake": {"shake": known}, "others": {}}
+    results |= {"sharp": {"a": ways, "scikit-image": dict(ways)}}
+    monkeypatch.setattr(pages, "known", lambda name: results)
+    monkeypatch.setattr(quality, "HELD_OUT", {"a": ()})
+    monkeypatch.setattr(quality, "OTHERS", ())
+    monkeypatch.setattr(quality, "PHOTOS", ())
+    monkeypatch.setattr(quality, "held_out", lambda name: records)
+    monkeypatch.setattr(quality.shake, "pairs", lambda folder: records)
+    made = quality.measure_default({DEFAULT: weights})
+    for each in (made["held_out"]["a"], made["shake"]["shake"]):
+        assert each["pairs"][0]["scores"] == true
+        assert each["pairs"][0]["seconds"] == {DEFAULT: 7.0}
+    assert made["sharp"]["a"][NETWORK] == {"0": 7.0} != made["sharp"]["a"][DEFAULT]
+    assert made["scored"]
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_photo_is_held_to_itself(weights: Model) -> None:
     image = photo(3)
     made = quality.untouched({"photo": image}, {NETWORK: weights})
