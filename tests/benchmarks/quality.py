@@ -6,7 +6,8 @@ python -m tests.benchmarks.quality            measures and prints the tables (ab
     -c FILE          measures the network of other weights alone; not with --write
     --set SET        one set of pairs alone; not with --write
     --quick          the first pair of each set alone; not with --write
-    --default        only scores of `blurkit deblur`: all other figures, times too, stay
+    --default        only scores of `blurkit deblur`: all other figures, times too, stay; not
+                     with -c, --set or --quick
 """
 
 import hashlib
@@ -227,7 +228,7 @@ def measure_sets(names: Sequence[str], models: Models, count: int | None = None)
     records = {name: held_out(name)[:count] for name in names}
     return {
         "held_out": {name: deblurring(each, models, True) for name, each in records.items()},
-        "sharp": {name: untouched(sharp_images(name, count), models) for name in names},
+        "sharp": {name: untouched(sharp_images(each), models) for name, each in records.items()},
         "reblurring": {name: reblurring(each, models[NETWORK]) for name, each in records.items()},
     }
 
@@ -256,25 +257,25 @@ def measure_rest(models: Models, options: Sequence[str]) -> Numbers:
 def measure_default(models: Models) -> Numbers:
     """The figures of the page with the scores that `blurkit deblur`, the only model, has now."""
     results = pages.known("quality")
-    shaken = list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))
-    for kind, records in (
-        ("held_out", {name: held_out(name) for name in HELD_OUT}),
-        ("shake", {"shake": shaken}),
-        ("others", {name: others(name) for name in OTHERS}),
-    ):
+    sets: dict[str, dict[str, Sequence[Record]]] = {
+        "held_out": {name: held_out(name) for name in HELD_OUT},
+        "shake": {"shake": list(shake.pairs(shared_folder("data", "BLURKIT_DATA")))},
+        "others": {name: others(name) for name in OTHERS},
+    }
+    for kind, records in sets.items():
         for name, each in records.items():
             made = deblurring(each, models)["pairs"]
             for old, new in zip(results[kind][name]["pairs"], made, strict=True):
                 old["scores"] |= {DEFAULT: new["scores"][DEFAULT]}
-    for name in HELD_OUT:
-        results["sharp"][name] |= untouched(sharp_images(name), models)
+    for name, each in sets["held_out"].items():
+        results["sharp"][name] |= untouched(sharp_images(each), models)
     results["sharp"]["scikit-image"] |= untouched(scikit_photos(), models)
     return results | {"scored": date.today().isoformat()}
 
 
-def sharp_images(name: str, count: int | None = None) -> dict[str, Image]:
-    """The sharp images of the first `count` pairs of a set, by name."""
-    return {record.name: record.images["sharp"] for record in held_out(name)[:count]}
+def sharp_images(records: Sequence[Record]) -> dict[str, Image]:
+    """The sharp images of pairs, by name."""
+    return {record.name: record.images["sharp"] for record in records}
 
 
 def scikit_photos() -> dict[str, Image]:
@@ -307,8 +308,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--default", action="store_true", help="only scores of `blurkit deblur`")
     options = parser.parse_args(arguments)
     partial = options.set or options.quick
-    if options.write and (partial or options.checkpoint):
-        parser.error("--write wants everything measured: leave -c, --set and --quick out")
+    if (options.write or options.default) and (partial or options.checkpoint):
+        what = "--write" if options.write else "--default"
+        parser.error(f"{what} wants everything measured: leave -c, --set and --quick out")
     os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the commands that are started
     torch.set_num_threads(THREADS)
     given = [options.checkpoint] if options.checkpoint else []

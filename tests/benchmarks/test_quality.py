@@ -146,6 +146,10 @@ def test_only_everything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
             quality.main(["--write", *option])
         assert stopped.value.code == 2
         assert "--write wants everything" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as stopped:
+            quality.main(["--default", *option])
+        assert stopped.value.code == 2
+        assert "--default wants everything" in capsys.readouterr().err
 
 
 def measured(*scores: tuple[float, float, float]) -> dict[str, Any]:
