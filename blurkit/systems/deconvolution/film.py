@@ -19,6 +19,8 @@ from blurkit.systems.deconvolution.fourier import kernel_agreement, kernels_at, 
 from blurkit.systems.deconvolution.photo import Deconvolution
 from blurkit.systems.deconvolution.windows import (
     ALIKE,
+    ENOUGH,
+    SAME,
     SelectedKernel,
     Window,
     batch,
@@ -26,6 +28,7 @@ from blurkit.systems.deconvolution.windows import (
     helped,
     neighbours,
     rectangles,
+    sampled,
     shrunk,
     spread,
     supported,
@@ -260,8 +263,21 @@ class FilmEstimate:
         for place, picture in zip(places, self._choice.each(brief, places, coarse), strict=True):
             canvas.add(place.top, place.left, picture)
         guide = self._moved(before.shown, self._flow(canvas.image(), before.restored, SMOOTHED))
+        earlier = before.kernels or [None] * len(places)
+        kernels = torch.stack(coarse)
+        alike = kernel_agreement(kernels[:, None], kernels)
+        likest = int(alike.sum(1).argmax())
+        group = [n for n, agreed in enumerate(alike[likest].tolist()) if agreed >= SAME]
+        ends: dict[int, SelectedKernel] = {}
+        if len(group) >= ENOUGH and 2 * len(group) > len(places):
+            like = [places[n] for n in group]
+            found = self._common(like, earlier[likest], guide, gamma, size)
+            ends = {n: end for n, end in zip(group, found, strict=True) if end is not None}
+        rest = [n for n in range(len(places)) if n not in ends]
         fine = partial(self._fine, guide=guide, gamma=gamma, size=size)
-        return self._choice.each(fine, places, before.kernels or [None] * len(places))
+        inputs = [places[n] for n in rest], [earlier[n] for n in rest]
+        ends |= zip(rest, self._choice.each(fine, *inputs), strict=True)
+        return [ends[n] for n in range(len(places))]
 
     def _coarse(
         self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
@@ -274,7 +290,7 @@ class FilmEstimate:
         side, seen = (size // 2) | 1, self._options.seen // 2
         photo = central_crop(photo, seen, seen)
         known = [central_crop(guide, seen, seen) for guide in guides]
-        tries = [self._explained(photo, guide, gamma, side) for guide in known]
+        tries = [self._explained([photo], [guide], gamma, side) for guide in known]
         best = max(tries, key=lambda turn: float(turn.agreement))
         if float(best.agreement) > EXPLAINED_WELL:
             return kernels_at(best.kernels.cpu(), size)[0]
@@ -303,7 +319,7 @@ class FilmEstimate:
         """
         seen = self._options.seen
         photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._frame, guide))
-        plain = self._explained(photo, known, gamma, size).kernels.cpu()
+        plain = self._explained([photo], [known], gamma, size).kernels.cpu()
         learned, sure = self._choice.turned(photo, gamma, plain, between(FINE, size), size)
         kernels = [plain, learned]
         alike = float(kernel_agreement(*kernels)[0])
@@ -314,17 +330,62 @@ class FilmEstimate:
         trust = (float(sure[0]) + alike) / 2
         return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))
 
+    def _common(
+        self,
+        places: Sequence[Window],
+        before: Tensor | None,
+        guide: np.ndarray,
+        gamma: float,
+        size: int,
+    ) -> list[SelectedKernel | None]:
+        """Return what `_fine` does, for windows that have one kernel, found from all of them.
+
+        Turns, and what decides between kernels, see some of them. The result is None in a window
+        whose guide explains another kernel, which promises more there.
+        """
+        choice, seen = self._choice, self._options.seen
+        photos, known = (
+            [central_crop(place.cut(x), seen, seen) for place in places]
+            for x in (self._frame, guide)
+        )
+        plain = self._explained(photos, known, gamma, size).kernels.cpu()
+        some = sampled(photos)
+        learned, sure = choice.turned(np.stack(some), gamma, plain, between(FINE, size), size)
+        kernels = [plain, learned]
+        trust = (float(sure[0]) + float(kernel_agreement(*kernels)[0])) / 2
+        if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
+            kernels.append(before[None])
+        promised = partial(choice.gains, kernels=torch.cat(kernels), gamma=gamma)
+        gains = np.mean(choice.each(promised, some), axis=0)
+        best = kernels[int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())]
+
+        def own(photo: np.ndarray, guide: np.ndarray) -> SelectedKernel | None:
+            other = self._explained([photo], [guide], gamma, size).kernels.cpu()
+            unlike = float(kernel_agreement(other[0], best[0])) < SAME
+            gains = choice.gains(photo, torch.cat([best, other]) if unlike else best, gamma)
+            if gains[-1] > gains[0] + EXPLAINED:
+                return None
+            return SelectedKernel(best[0], gamma, trust, float(gains[0]))
+
+        return choice.each(own, photos, known)
+
     @torch.inference_mode()
-    def _explained(self, photo: np.ndarray, guide: np.ndarray, gamma: float, size: int) -> Turn:
-        """Return the turn whose picture is a guide (h, w, 3), from the kernel of least squares."""
+    def _explained(
+        self, parts: Sequence[np.ndarray], guides: Sequence[np.ndarray], gamma: float, size: int
+    ) -> Turn:
+        """Return the turn whose pictures are guides (h, w, 3), from the kernel of least squares.
+
+        It is one kernel for all parts of a frame, each of which has its guide.
+        """
         estimator, device = self._choice.estimator, self._photo.undo.device
         photos, picture = (
-            torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].clamp(0, 1).to(device)
-            for x in (photo, guide)
+            torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).clamp(0, 1).to(device)
+            for x in (parts, guides)
         )
         light = (picture.clamp(1e-4, 1) ** gamma).mean(1)
-        kernels = kernels_between(light, (photos**gamma).mean(1), size, self._options)
-        seen = view(photos, photos.new_tensor([gamma]), size)
+        seen_light = (photos**gamma).mean(1)
+        kernels = kernels_between(light, seen_light, size, self._options, together=True)
+        seen = view(photos, photos.new_full((len(photos),), gamma), size)
         gradients = torch.stack(forward_differences(light), 1)
         return estimator.turn(seen, kernels, picture, gradients * estimator.kept(gradients))
 

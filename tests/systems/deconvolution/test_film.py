@@ -76,6 +76,19 @@ def estimate() -> FilmEstimate:
     return FilmEstimate(Deconvolution(network, WindowOptions(), "cpu"))
 
 
+def test_windows_under_one_blur_find_it_together(estimate: FilmEstimate) -> None:
+    options = WindowOptions(window=112, seen=112)
+    film = FilmEstimate(Deconvolution(estimate._photo.undo.network, options, "cpu"))
+    sharp, blurry = frames("astronaut", 2)
+    for frame, seen in zip(sharp, blurry, strict=True):
+        film.begin(seen / np.float32(255))
+        with patch.object(FilmEstimate, "_fine", autospec=True) as alone:
+            windows = film.windows(seen / np.float32(255))
+        film.end(frame.astype(np.float32), windows, [False] * len(windows))
+    assert len(windows) == 4 and not alone.called
+    assert all((window.kernel == windows[0].kernel).all() for window in windows)
+
+
 def guided(
     estimate: FilmEstimate, *restored: np.ndarray, left: bool = False
 ) -> list[tuple[np.ndarray, float]]:
