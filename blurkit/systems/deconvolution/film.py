@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -311,24 +311,8 @@ class FilmEstimate:
     def _fine(
         self, place: Window, before: Tensor | None, guide: np.ndarray, gamma: float, size: int
     ) -> SelectedKernel:
-        """Return the kernel (size, size) of a window that promises most.
-
-        It is what its guide explains, what the estimator makes of that, or that of the frame before
-        if it is alike. The trust is the mean of the agreement that the estimator expects and of
-        that of the first two.
-        """
-        seen = self._options.seen
-        photo, known = (central_crop(place.cut(x), seen, seen) for x in (self._frame, guide))
-        plain = self._explained([photo], [known], gamma, size).kernels.cpu()
-        learned, sure = self._choice.turned(photo, gamma, plain, between(FINE, size), size)
-        kernels = [plain, learned]
-        alike = float(kernel_agreement(*kernels)[0])
-        if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
-            kernels.append(before[None])
-        gains = self._choice.gains(photo, torch.cat(kernels), gamma)
-        best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
-        trust = (float(sure[0]) + alike) / 2
-        return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))
+        """Return the kernel (size, size) of a window by `_best`."""
+        return self._best(*self._middles([place], guide), before, gamma, size)
 
     def _common(
         self,
@@ -338,36 +322,61 @@ class FilmEstimate:
         gamma: float,
         size: int,
     ) -> list[SelectedKernel | None]:
-        """Return what `_fine` does, for windows that have one kernel, found from all of them.
+        """Return the kernel (size, size) of windows that have one, by `_best`, for each of them.
 
-        Turns, and what decides between kernels, see some of them. The result is None in a window
-        whose guide explains another kernel, which promises more there.
+        The result is None in a window whose guide explains another kernel, which promises more
+        there.
         """
-        choice, seen = self._choice, self._options.seen
-        photos, known = (
-            [central_crop(place.cut(x), seen, seen) for place in places]
-            for x in (self._frame, guide)
-        )
-        plain = self._explained(photos, known, gamma, size).kernels.cpu()
-        some = sampled(photos)
-        learned, sure = choice.turned(np.stack(some), gamma, plain, between(FINE, size), size)
-        kernels = [plain, learned]
-        trust = (float(sure[0]) + float(kernel_agreement(*kernels)[0])) / 2
-        if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
-            kernels.append(before[None])
-        promised = partial(choice.gains, kernels=torch.cat(kernels), gamma=gamma)
-        gains = np.mean(choice.each(promised, some), axis=0)
-        best = kernels[int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())]
+        parts, known = self._middles(places, guide)
+        best = self._best(parts, known, before, gamma, size)
+        kernel = best.kernel[None]
 
-        def own(photo: np.ndarray, guide: np.ndarray) -> SelectedKernel | None:
-            other = self._explained([photo], [guide], gamma, size).kernels.cpu()
-            unlike = float(kernel_agreement(other[0], best[0])) < SAME
-            gains = choice.gains(photo, torch.cat([best, other]) if unlike else best, gamma)
+        def own(part: np.ndarray, guide: np.ndarray) -> SelectedKernel | None:
+            other = self._explained([part], [guide], gamma, size).kernels.cpu()
+            unlike = float(kernel_agreement(other, kernel)[0]) < SAME
+            gains = self._choice.gains(
+                part, torch.cat([kernel, other]) if unlike else kernel, gamma
+            )
             if gains[-1] > gains[0] + EXPLAINED:
                 return None
-            return SelectedKernel(best[0], gamma, trust, float(gains[0]))
+            return replace(best, gain=float(gains[0]))
 
-        return choice.each(own, photos, known)
+        return self._choice.each(own, parts, known)
+
+    def _middles(
+        self, places: Sequence[Window], guide: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return what is looked at of windows, in the frame and in its guide."""
+        seen, images = self._options.seen, (self._frame, guide)
+        parts, known = ([central_crop(p.cut(x), seen, seen) for p in places] for x in images)
+        return parts, known
+
+    def _best(
+        self,
+        parts: Sequence[np.ndarray],
+        guides: Sequence[np.ndarray],
+        before: Tensor | None,
+        gamma: float,
+        size: int,
+    ) -> SelectedKernel:
+        """Return the one kernel (size, size) of a frame's parts that promises most on the mean.
+
+        It is what their guides explain, what the estimator makes of that, or that of the frame
+        before if it is alike. Turns and promises see some of many parts. The trust is the mean of
+        the agreement that the estimator expects and of that of the first two.
+        """
+        plain = self._explained(parts, guides, gamma, size).kernels.cpu()
+        some, sides = sampled(parts), between(FINE, size)
+        learned, sure = self._choice.turned(np.stack(some), gamma, plain, sides, size)
+        kernels = [plain, learned]
+        alike = float(kernel_agreement(*kernels)[0])
+        if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
+            kernels.append(before[None])
+        promised = partial(self._choice.gains, kernels=torch.cat(kernels), gamma=gamma)
+        gains = np.mean(self._choice.each(promised, some), axis=0)
+        best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
+        trust = (float(sure[0]) + alike) / 2
+        return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))
 
     @torch.inference_mode()
     def _explained(
