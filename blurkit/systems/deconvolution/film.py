@@ -1,7 +1,9 @@
 """The blur of a film's frames, each found with the help of the one before: see docs/films.md."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -60,10 +62,11 @@ EXPLAINED = 0.03
 """How much less the kernel that the frame before explains, or its own, must promise than a learned
 one."""
 
-EXPLAINING, EXPLAINED_WELL = 0.85, 0.9
+EXPLAINING, EXPLAINED_WELL = 0.85, (0.9, 0.98)
 """Expected agreement from which a kernel that a guide explains needs no other start in a half-size
-copy, once turned, and from which it needs no turns. In 13 films of eight frames the latter saved 3
-to 32 % of the time, and changed the gain by -0.13 to +0.31 dB, +0.01 on the mean."""
+copy, once turned, and from which it needs no turns, in one part and in several. In 13 films of
+eight frames the latter saved 3 to 32 % of the time, and changed the gain by -0.13 to +0.31 dB,
++0.01 on the mean; a wrong one of several parts had 0.96."""
 
 FIRST, FINE = 15, 29
 """Sides of the kernels of the first learned turn, in half-size copies and in whole frames."""
@@ -77,6 +80,21 @@ SHARPER, EQUAL, AROUND = 6.0, -0.6, 16.0
 for each factor of e by which their squares are larger, under a Gaussian with a deviation of
 `AROUND` pixels. Nine films under drawn blur, of eight frames, gained 0.1 to 1.5 dB on the mean
 before they were written, and no frame lost more than 0.02."""
+
+
+@dataclass(frozen=True)
+class GuidedPart:
+    """The middle of a window (h, w, 3), guides that show it, and its kernel in the frame before."""
+
+    photo: np.ndarray
+    guides: Sequence[np.ndarray]
+    before: Tensor | None
+
+    @classmethod
+    def of(cls, seen: int, before: Tensor | None, *images: np.ndarray) -> GuidedPart:
+        """Return the middle, `seen` pixels wide, of a window and of its guides."""
+        photo, *guides = (central_crop(image, seen, seen) for image in images)
+        return cls(photo, guides, before)
 
 
 @dataclass
@@ -246,61 +264,32 @@ class FilmEstimate:
     def _explaining(
         self, places: Sequence[Window], before: FilmFrame, gamma: float
     ) -> list[SelectedKernel]:
-        """Return the kernels of all windows for a gamma."""
-        size = largest(places[0].cut(self._frame))
+        """Return the kernels of all windows for a gamma, found in half size, then in full size."""
+        size, seen = largest(places[0].cut(self._frame)), self._options.seen
         half, old = shrunk(self._frame, 0.5), shrunk(before.shown, 0.5)
-        halves = [Window(p.top // 2, p.left // 2, p.height // 2, p.width // 2) for p in places]
         guide = self._moved(old, self._coarse_flow)
+        earlier = before.kernels or [None] * len(places)
 
-        def first(place: Window) -> Tensor:
+        def halved(place: Window, before: Tensor | None) -> GuidedPart:
+            place = Window(place.top // 2, place.left // 2, place.height // 2, place.width // 2)
             common = self._moved(old, _common_flow(self._coarse_flow, place), place)
-            return self._coarse(place.cut(half), (place.cut(guide), common), gamma, size)
+            return GuidedPart.of(seen // 2, before, place.cut(half), place.cut(guide), common)
 
-        coarse = self._choice.each(first, halves)
+        parts = self._choice.each(halved, places, earlier)
+        coarse = partial(self._coarse, gamma=gamma, side=(size // 2) | 1)
+        found = self._shared(parts, earlier, coarse)
+        kernels = [kernels_at(best.kernel[None], size)[0] for best in found]
         height, width = self._frame.shape[:2]
         canvas = Canvas(height, width, 3, self._options.overlap)
         brief = partial(self._briefly, gamma=gamma)
-        for place, picture in zip(places, self._choice.each(brief, places, coarse), strict=True):
+        for place, picture in zip(places, self._choice.each(brief, places, kernels), strict=True):
             canvas.add(place.top, place.left, picture)
         guide = self._moved(before.shown, self._flow(canvas.image(), before.restored, SMOOTHED))
-        earlier = before.kernels or [None] * len(places)
-        kernels = torch.stack(coarse)
-        alike = kernel_agreement(kernels[:, None], kernels)
-        likest = int(alike.sum(1).argmax())
-        group = [n for n, agreed in enumerate(alike[likest].tolist()) if agreed >= SAME]
-        ends: dict[int, SelectedKernel] = {}
-        if len(group) >= ENOUGH and 2 * len(group) > len(places):
-            like = [places[n] for n in group]
-            found = self._common(like, earlier[likest], guide, gamma, size)
-            ends = {n: end for n, end in zip(group, found, strict=True) if end is not None}
-        rest = [n for n in range(len(places)) if n not in ends]
-        fine = partial(self._fine, guide=guide, gamma=gamma, size=size)
-        inputs = [places[n] for n in rest], [earlier[n] for n in rest]
-        ends |= zip(rest, self._choice.each(fine, *inputs), strict=True)
-        return [ends[n] for n in range(len(places))]
-
-    def _coarse(
-        self, photo: np.ndarray, guides: Sequence[np.ndarray], gamma: float, size: int
-    ) -> Tensor:
-        """Return the kernel (size, size) of a window in half its size.
-
-        It is what one of its guides explains well, or of kernels that start from these, and from a
-        dot if none of them is `EXPLAINING`, the one that promises most.
-        """
-        side, seen = (size // 2) | 1, self._options.seen // 2
-        photo = central_crop(photo, seen, seen)
-        known = [central_crop(guide, seen, seen) for guide in guides]
-        tries = [self._explained([photo], [guide], gamma, side) for guide in known]
-        best = max(tries, key=lambda turn: float(turn.agreement))
-        if float(best.agreement) > EXPLAINED_WELL:
-            return kernels_at(best.kernels.cpu(), size)[0]
-        starts = torch.cat([turn.kernels for turn in tries])
-        found, sure = self._choice.turned(photo, gamma, starts, between(FIRST, side), side)
-        if float(sure.max()) < EXPLAINING:
-            alone, _ = self._choice.turned(photo, gamma, dots(1), between(0, side), side)
-            found = torch.cat([found, alone])
-        gains = self._choice.gains(photo, found, gamma)
-        return kernels_at(found[int(gains.argmax())][None], size)[0]
+        parts = [
+            GuidedPart.of(seen, own, place.cut(self._frame), place.cut(guide))
+            for place, own in zip(places, earlier, strict=True)
+        ]
+        return self._shared(parts, kernels, partial(self._fine, gamma=gamma, size=size))
 
     def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
@@ -308,88 +297,98 @@ class FilmEstimate:
         picture = self._photo.undo.briefly(photo, trimmed(kernel[None])[0], gamma)
         return picture.permute(1, 2, 0).cpu().numpy()
 
-    def _fine(
-        self, place: Window, before: Tensor | None, guide: np.ndarray, gamma: float, size: int
-    ) -> SelectedKernel:
-        """Return the kernel (size, size) of a window by `_best`."""
-        return self._best(*self._middles([place], guide), before, gamma, size)
-
-    def _common(
+    def _shared(
         self,
-        places: Sequence[Window],
-        before: Tensor | None,
-        guide: np.ndarray,
-        gamma: float,
-        size: int,
-    ) -> list[SelectedKernel | None]:
-        """Return the kernel (size, size) of windows that have one, by `_best`, for each of them.
+        parts: Sequence[GuidedPart],
+        kernels: Sequence[Tensor | None],
+        find: Callable[[Sequence[GuidedPart]], SelectedKernel],
+    ) -> list[SelectedKernel]:
+        """Return what `find` returns of a frame's parts, one kernel in those whose `kernels` agree.
 
-        The result is None in a window whose guide explains another kernel, which promises more
-        there.
+        That is where enough and most do, as under one blur. Where a part's last guide explains
+        another kernel, which promises more, it has its own.
         """
-        parts, known = self._middles(places, guide)
-        best = self._best(parts, known, before, gamma, size)
-        kernel = best.kernel[None]
+        group = _agreed(kernels)
+        ends: dict[int, SelectedKernel] = {}
+        if group:
+            best = find([parts[n] for n in group])
+            side = best.kernel.shape[-1]
 
-        def own(part: np.ndarray, guide: np.ndarray) -> SelectedKernel | None:
-            other = self._explained([part], [guide], gamma, size).kernels.cpu()
-            unlike = float(kernel_agreement(other, kernel)[0]) < SAME
-            gains = self._choice.gains(
-                part, torch.cat([kernel, other]) if unlike else kernel, gamma
-            )
-            if gains[-1] > gains[0] + EXPLAINED:
-                return None
-            return replace(best, gain=float(gains[0]))
+            def promised(part: GuidedPart) -> float | None:
+                other = self._explained([part], best.gamma, side, -1).kernels.cpu()
+                unlike = other[kernel_agreement(other, best.kernel) < SAME]
+                every = torch.cat([best.kernel[None], unlike])
+                gains = self._choice.gains(part.photo, every, best.gamma)
+                return None if gains.max() > gains[0] + EXPLAINED else float(gains[0])
 
-        return self._choice.each(own, parts, known)
+            gains = self._choice.each(promised, [parts[n] for n in group])
+            found = zip(group, gains, strict=True)
+            ends = {n: replace(best, gain=gain) for n, gain in found if gain is not None}
+        rest = [n for n in range(len(parts)) if n not in ends]
+        ends |= zip(rest, self._choice.each(find, [[parts[n]] for n in rest]), strict=True)
+        return [ends[n] for n in range(len(parts))]
 
-    def _middles(
-        self, places: Sequence[Window], guide: np.ndarray
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return what is looked at of windows, in the frame and in its guide."""
-        seen, images = self._options.seen, (self._frame, guide)
-        parts, known = ([central_crop(p.cut(x), seen, seen) for p in places] for x in images)
-        return parts, known
+    def _coarse(self, parts: Sequence[GuidedPart], gamma: float, side: int) -> SelectedKernel:
+        """Return the one kernel (side, side) of a frame's parts in half their size.
 
-    def _best(
-        self,
-        parts: Sequence[np.ndarray],
-        guides: Sequence[np.ndarray],
-        before: Tensor | None,
-        gamma: float,
-        size: int,
-    ) -> SelectedKernel:
-        """Return the one kernel (size, size) of a frame's parts that promises most on the mean.
+        It is what one of their two guides explains well, or of kernels that start from these, and
+        from a dot if none of them is `EXPLAINING`, the one that promises most.
+        """
+        explained = partial(self._explained, parts, gamma, side)
+        tries = self._choice.each(explained, range(2))
+        best = max(tries, key=lambda turn: float(turn.agreement))
+        if (sure := float(best.agreement)) > EXPLAINED_WELL[len(parts) > 1]:
+            return SelectedKernel(best.kernels[0].cpu(), gamma, sure, 0.0)
+        turned = partial(self._turned, parts, gamma, between(FIRST, side))
+        found = self._choice.each(turned, [turn.kernels for turn in tries])
+        if max(float(sure) for _, sure in found) < EXPLAINING:
+            found.append(self._turned(parts, gamma, between(0, side), dots(1)))
+        kernels, trusts = map(torch.cat, zip(*found, strict=True))
+        gains = self._promised(parts, gamma, kernels)
+        n = int(gains.argmax())
+        return SelectedKernel(kernels[n], gamma, float(trusts[n]), float(gains[n]))
+
+    def _fine(self, parts: Sequence[GuidedPart], gamma: float, size: int) -> SelectedKernel:
+        """Return the one kernel (size, size) of a frame's parts that promises most.
 
         It is what their guides explain, what the estimator makes of that, or that of the frame
-        before if it is alike. Turns and promises see some of many parts. The trust is the mean of
-        the agreement that the estimator expects and of that of the first two.
+        before in the first part if it is alike. The trust is the mean of the agreement that the
+        estimator expects and of that of the first two.
         """
-        plain = self._explained(parts, guides, gamma, size).kernels.cpu()
-        some, sides = sampled(parts), between(FINE, size)
-        learned, sure = self._choice.turned(np.stack(some), gamma, plain, sides, size)
-        kernels = [plain, learned]
+        plain = self._explained(parts, gamma, size, -1).kernels.cpu()
+        learned, sure = self._turned(parts, gamma, between(FINE, size), plain)
+        kernels, before = [plain, learned], parts[0].before
         alike = float(kernel_agreement(*kernels)[0])
         if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
             kernels.append(before[None])
-        promised = partial(self._choice.gains, kernels=torch.cat(kernels), gamma=gamma)
-        gains = np.mean(self._choice.each(promised, some), axis=0)
+        gains = self._promised(parts, gamma, torch.cat(kernels))
         best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())
         trust = (float(sure[0]) + alike) / 2
         return SelectedKernel(kernels[best][0], gamma, trust, float(gains[best]))
 
-    @torch.inference_mode()
-    def _explained(
-        self, parts: Sequence[np.ndarray], guides: Sequence[np.ndarray], gamma: float, size: int
-    ) -> Turn:
-        """Return the turn whose pictures are guides (h, w, 3), from the kernel of least squares.
+    def _turned(
+        self, parts: Sequence[GuidedPart], gamma: float, sides: Sequence[int], start: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the one kernel (1, s, s) of some of a frame's parts after learned turns."""
+        photos = np.stack([part.photo for part in sampled(parts)])
+        return self._choice.turned(photos, gamma, start, sides, sides[-1])
 
-        It is one kernel for all parts of a frame, each of which has its guide.
+    def _promised(self, parts: Sequence[GuidedPart], gamma: float, kernels: Tensor) -> np.ndarray:
+        """Return what kernels (N, s, s) promise in some of a frame's parts, on the mean."""
+        promised = partial(self._choice.gains, kernels=kernels, gamma=gamma)
+        photos = [part.photo for part in sampled(parts)]
+        return np.mean(self._choice.each(promised, photos), axis=0)
+
+    @torch.inference_mode()
+    def _explained(self, parts: Sequence[GuidedPart], gamma: float, size: int, guide: int) -> Turn:
+        """Return the turn whose pictures are guides of the parts, from the least-squares kernel.
+
+        It is one kernel for all parts of a frame.
         """
         estimator, device = self._choice.estimator, self._photo.undo.device
         photos, picture = (
             torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).clamp(0, 1).to(device)
-            for x in (parts, guides)
+            for x in ([p.photo for p in parts], [p.guides[guide] for p in parts])
         )
         light = (picture.clamp(1e-4, 1) ** gamma).mean(1)
         seen_light = (photos**gamma).mean(1)
@@ -465,6 +464,18 @@ def series_of(record: Record) -> tuple[str, int] | None:
     if number is None or ("sequence" not in attrs and number[0] != stem):
         return None
     return f"{folder} {attrs.get('sequence')}", int(number[0])
+
+
+def _agreed(kernels: Sequence[Tensor | None]) -> list[int]:
+    """Return which kernels agree with the likest of them, as under one blur, if most do."""
+    known = {n: kernel for n, kernel in enumerate(kernels) if kernel is not None}
+    if len(known) < ENOUGH:
+        return []
+    every = torch.stack([*known.values()])
+    alike = kernel_agreement(every[:, None], every)
+    likest = alike[int(alike.sum(1).argmax())].tolist()
+    group = [n for n, agreed in zip(known, likest, strict=True) if agreed >= SAME]
+    return group if len(group) >= ENOUGH and 2 * len(group) > len(kernels) else []
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

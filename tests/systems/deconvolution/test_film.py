@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from blurkit.io.records import Record, from_float
@@ -12,8 +13,10 @@ from blurkit.model import Model
 from blurkit.options import Placement
 from blurkit.systems.deconvolution.config import WindowOptions
 from blurkit.systems.deconvolution.film import FilmEstimate, series_of
+from blurkit.systems.deconvolution.fourier import kernel_agreement, padded
 from blurkit.systems.deconvolution.inference import deconvolving
 from blurkit.systems.deconvolution.photo import Deconvolution
+from blurkit.systems.deconvolution.windows import Window
 from blurkit.systems.registry import load_networks
 from blurkit.systems.system import load_shipped
 from tests.systems.deconvolution.photos import photo, psnr, shake, taken
@@ -76,17 +79,34 @@ def estimate() -> FilmEstimate:
     return FilmEstimate(Deconvolution(network, WindowOptions(), "cpu"))
 
 
-def test_windows_under_one_blur_find_it_together(estimate: FilmEstimate) -> None:
+def found(estimate: FilmEstimate, sharp: list[np.ndarray], seen: list[np.ndarray]) -> list[Window]:
+    """The windows of the last frame, where the ones before it were restored perfectly."""
     options = WindowOptions(window=112, seen=112)
     film = FilmEstimate(Deconvolution(estimate._photo.undo.network, options, "cpu"))
-    sharp, blurry = frames("astronaut", 2)
-    for frame, seen in zip(sharp, blurry, strict=True):
-        film.begin(seen / np.float32(255))
-        with patch.object(FilmEstimate, "_fine", autospec=True) as alone:
-            windows = film.windows(seen / np.float32(255))
+    for frame, blurry in zip(sharp, seen, strict=True):
+        film.begin(blurry)
+        windows = film.windows(blurry)
         film.end(frame.astype(np.float32), windows, [False] * len(windows))
-    assert len(windows) == 4 and not alone.called
-    assert all((window.kernel == windows[0].kernel).all() for window in windows)
+    return windows
+
+
+def test_windows_under_one_blur_find_it_together(estimate: FilmEstimate) -> None:
+    sharp, blurry = frames("astronaut", 2)
+    first, *others = found(estimate, sharp, [frame / np.float32(255) for frame in blurry])
+    assert len(others) == 3
+    assert all((window.kernel == first.kernel).all() for window in others)
+
+
+def test_a_window_under_another_blur_keeps_its_own(estimate: FilmEstimate) -> None:
+    side, kernels = 240, [shake(n, 11) for n in (2, 3, 7)]
+    wide = photo("coffee", side, side + MOVED)
+    sharp = [wide[:, :side], wide[:, MOVED:]]
+    blurry, now, other = map(taken, [*sharp, sharp[1]], kernels)
+    now[-112:, -112:] = other[-112:, -112:]
+    first, *_, last = found(estimate, sharp, [blurry, now])
+    for window, kernel in ((first, kernels[1]), (last, kernels[2])):
+        true = padded(torch.from_numpy(kernel), window.kernel.shape[-1])
+        assert kernel_agreement(window.kernel, true) > 0.9
 
 
 def guided(
