@@ -28,6 +28,7 @@ from blurkit.systems.deconvolution.windows import (
     batch,
     blurs,
     helped,
+    narrowed,
     neighbours,
     rectangles,
     sampled,
@@ -281,9 +282,11 @@ class FilmEstimate:
         kernels = [kernels_at(best.kernel[None], size)[0] for best in found]
         height, width = self._frame.shape[:2]
         canvas = Canvas(height, width, 3, self._options.overlap)
-        brief = partial(self._briefly, gamma=gamma)
-        for place, picture in zip(places, self._choice.each(brief, places, kernels), strict=True):
-            canvas.add(place.top, place.left, picture)
+        pairs = zip(places, kernels, strict=True)
+        windows = [replace(place, kernel=kernel, gamma=gamma) for place, kernel in pairs]
+        windows = narrowed(windows, self._options.overlap)
+        for window, picture in zip(windows, self._choice.each(self._briefly, windows), strict=True):
+            canvas.add(window.top, window.left, picture)
         guide = self._moved(before.shown, self._flow(canvas.image(), before.restored, SMOOTHED))
         parts = [
             GuidedPart.of(seen, own, place.cut(self._frame), place.cut(guide))
@@ -291,10 +294,10 @@ class FilmEstimate:
         ]
         return self._shared(parts, kernels, partial(self._fine, gamma=gamma, size=size))
 
-    def _briefly(self, place: Window, kernel: Tensor, gamma: float) -> np.ndarray:
+    def _briefly(self, window: Window) -> np.ndarray:
         """Return a window without its blur, by the first step of the network."""
-        photo = batch(self._frame, place)[0]
-        picture = self._photo.undo.briefly(photo, trimmed(kernel[None])[0], gamma)
+        photo, kernel = batch(self._frame, window)[0], trimmed(window.kernel[None])[0]
+        picture = self._photo.undo.briefly(photo, kernel, window.gamma)
         return picture.permute(1, 2, 0).cpu().numpy()
 
     def _shared(

@@ -41,6 +41,7 @@ from blurkit.systems.deconvolution.windows import (
     blurs,
     displacements,
     exposed,
+    narrowed,
     scaled,
     shrunk,
     spread,
@@ -218,7 +219,7 @@ def _blended(
 ) -> Undone:
     """Return what `undone` does, of windows some of which are believed, in the photo itself."""
     fallback = image if otherwise is None else otherwise
-    believed = [window for window in windows if window.believed]
+    believed = narrowed([window for window in windows if window.believed], options.overlap)
     canvas = Canvas(image.shape[0], image.shape[1], 6, options.overlap)
     for window in windows:
         if not window.believed:

@@ -279,6 +279,37 @@ def known(
     return [Window(*place, blur, gamma, centred=False) for place in places]
 
 
+def narrowed(windows: Sequence[Window], overlap: int) -> list[Window]:
+    """Return windows that overlap those beside them no more than needed where both have one kernel.
+
+    That is `overlap` pixels, or the side of the kernel if that is more.
+    """
+
+    def narrow(window: Window) -> Window:
+        kernel, gamma = window.kernel, window.gamma
+        like = [o for o in windows if o.gamma == gamma and torch.equal(o.kernel, kernel)]
+        needed = max(overlap, kernel.shape[-1])
+        beside = [other.left for other in like if other.top == window.top]
+        left, right = part_of_side(window.left, window.width, beside, needed)
+        above = [other.top for other in like if other.left == window.left]
+        top, bottom = part_of_side(window.top, window.height, above, needed)
+        return replace(window, top=top, left=left, height=bottom - top, width=right - left)
+
+    return [narrow(window) for window in windows]
+
+
+def part_of_side(start: int, side: int, others: Sequence[int], overlap: int) -> tuple[int, int]:
+    """Return where a window's part begins and ends that overlaps others by so many pixels."""
+    first, last = start, start + side
+    for other in others:
+        spare = max(0, side - abs(other - start) - overlap)
+        if other < start:
+            first = max(first, start + spare - spare // 2)
+        elif other > start:
+            last = min(last, start + side - spare // 2)
+    return first, last
+
+
 def spread(
     values: Sequence[float], windows: Sequence[Window], image: np.ndarray, overlap: int
 ) -> np.ndarray:

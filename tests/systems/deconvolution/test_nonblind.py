@@ -19,6 +19,7 @@ from blurkit.systems.deconvolution.windows import (
     Window,
     displacements,
     known,
+    narrowed,
     rectangles,
     scaled,
     shrunk,
@@ -165,6 +166,27 @@ def test_what_is_sharp_beside_a_blur_stays(deconvolution: Deconvolution, with_dr
     )
     assert after[0] > before[0] - 2
     assert after[1] > before[1] + 2
+
+
+def test_windows_of_one_kernel_hardly_overlap() -> None:
+    """Where all have one, they overlap by 48 pixels; where one has its own, it stays whole."""
+    places, kernels = rectangles(480, 848, WindowOptions()), torch.rand(2, 41, 41)
+    windows = [Window(*place, kernels[0]) for place in places]
+    for own in (None, 4):
+        if own is not None:
+            windows[own] = replace(windows[own], kernel=kernels[1])
+        parts = narrowed(windows, 48)
+        times = np.zeros((480, 848))
+        for part in parts:
+            times[part.top : part.top + part.height, part.left : part.left + part.width] += 1
+        assert times.min() == 1
+        if own is None:
+            assert [part.width for part in parts] == [332, 280, 332] * 2
+            assert {part.height for part in parts} == {264}
+            assert (times > 1).sum() == 48 * 848 + 2 * 48 * 480 - 2 * 48 * 48
+        else:
+            assert parts[own] == windows[own]
+            assert parts[own - 1].width == windows[own - 1].width
 
 
 # ---- small copies --------------------------------------------------------------------------------
