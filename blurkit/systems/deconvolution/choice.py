@@ -532,11 +532,13 @@ class KernelSelection:
         edges, part = (
             np.ascontiguousarray(central_crop(copy, s, s)) for s in (LONG_EDGES, LONG_SEEN)
         )
-        by_edges = self._edged(edges, known, gamma, 2, self.o)[-1]
-        turned, _ = self.turned(part, gamma, known, [side], side)
-        kernels = torch.cat([known, by_edges, turned])
-        gains = self.gains(copy, kernels, gamma)
-        best = int(gains.argmax())
+        refined = (
+            lambda: self._edged(edges, known, gamma, 2, self.o)[-1],
+            lambda: self.turned(part, gamma, known, [side], side)[0],
+        )
+        kernels = torch.cat([known, *self.each(lambda work: work(), refined)])
+        gains = self.each(partial(self.gain, copy, gamma=gamma), [*kernels])
+        best = int(np.argmax(gains))
         return kernels[best if gains[best] > self.o.margin else 0]
 
     def believes(self, best: SelectedKernel, lenient: float = 1) -> bool:

@@ -479,7 +479,10 @@ class Deconvolution:
             small = [size for size in sizes if size <= LARGEST_L0]
             works += [partial(by_l0, *start) for start in product(small, (o.weight, o.weight / 2))]
         # one thread each, as everywhere: more of them sum otherwise, and another kernel may win
-        made = choice.each(lambda work: work(), works)
+        if len(works) > 1:
+            made = choice.each(lambda work: work(), works)
+        else:  # which shares its own steps among threads
+            made = [works[0]()]
         whole, rivals = made[0], made[len(near) :]
         if len(near) > 1:
             whole = max(made[:2], key=lambda each: choice.gain(photo, each.kernel, each.gamma))
