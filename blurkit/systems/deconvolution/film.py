@@ -362,7 +362,7 @@ class FilmEstimate:
         learned, sure = self._turned(parts, gamma, between(FINE, size), plain)
         kernels, before = [plain, learned], parts[0].before
         alike = float(kernel_agreement(*kernels)[0])
-        if before is not None and kernel_agreement(before, plain[0]) > ALIKE:
+        if before is not None and kernel_agreement(before, torch.cat(kernels)).max() > ALIKE:
             kernels.append(before[None])
         gains = self._promised(parts, gamma, torch.cat(kernels))
         best = int((gains + EXPLAINED * (np.arange(len(gains)) != 1)).argmax())

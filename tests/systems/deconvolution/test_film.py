@@ -109,6 +109,19 @@ def test_a_window_under_another_blur_keeps_its_own(estimate: FilmEstimate) -> No
         assert kernel_agreement(window.kernel, true) > 0.9
 
 
+def test_a_blur_that_stays_keeps_its_kernel(estimate: FilmEstimate) -> None:
+    """That a soft frame explains another one is no reason, if a turn leads back to it."""
+    estimate.forget()
+    kernels, (sharp, _) = [], frames("astronaut", 2)
+    for frame in sharp:
+        blurry, soft = taken(frame, shake(3, 15)), ndimage.gaussian_filter(frame, (2, 2, 0))
+        estimate.begin(blurry)
+        (window,) = estimate.windows(blurry)
+        estimate.end(soft.astype(np.float32), [window], [False])
+        kernels.append(window.kernel)
+    torch.testing.assert_close(*kernels, rtol=0, atol=0)
+
+
 def guided(
     estimate: FilmEstimate, *restored: np.ndarray, left: bool = False
 ) -> list[tuple[np.ndarray, float]]:
