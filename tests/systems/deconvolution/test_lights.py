@@ -206,8 +206,8 @@ def test_lights_are_asked_where_small_copies_are_sure_of_no_long_blur(
     engine, asked = engine_of(deconvolution), list[list[float]]()
     sure = Estimates(dots(1), torch.tensor([0.95]), np.array([0.2]))
     engine.choice.starts = lambda *_, **__: sure  # type: ignore[method-assign]
-    engine._rivalled = lambda *given: asked.append(given[-1])  # type: ignore[method-assign]
-    engine._whole(photo("coffee", 300, 300), [0.3, 0.2], 0, True)
+    engine.whole.rivalled = lambda *given: asked.append(given[-1]())  # type: ignore[method-assign]
+    engine.whole.kernel(photo("coffee", 300, 300), lambda _: [0.3, 0.2], None)
     assert asked == [[0.3, 0.2]]
 
 
@@ -222,7 +222,7 @@ def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
     engine.choice.beside_lamps = lambda *_: 0.14  # type: ignore[method-assign]
     engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
     blurry = taken(night(), shake(3, 25))
-    assert (engine._rivalled(blurry, [], [FULL], [0.1]) is not None) == kept
+    assert (engine.whole.rivalled(blurry, [], [FULL], lambda: [0.1]) is not None) == kept
 
 
 def test_a_kernel_that_lights_show_is_not_used_if_refining_cuts_it_short(

@@ -148,7 +148,7 @@ def test_no_longer_blur_is_looked_for_where_windows_are_sure(deconvolution: Deco
     looked: list[int] = []
     for size, width in ((17, 320), (17, 192), (95, 320)):
         engine = engine_of(deconvolution, window=192, overlap=32, seen=192)
-        engine._whole = lambda *_, size=size: looked.append(size)  # type: ignore
+        engine.whole.kernel = lambda *_, size=size: looked.append(size)  # type: ignore
         engine.windows(taken(photo("coffee", 192, width), shake(1, size), 0.004))
     assert looked == [17, 95]  # a window alone is not sure
 
@@ -160,11 +160,11 @@ def test_the_light_of_a_longer_blur_is_looked_for_again(
     """Windows hold too little of it to tell; a light that is known is not looked for."""
     monkeypatch.setattr(KernelSelection, "light", lambda self, promised: 1)
     engine, asked = engine_of(deconvolution, window=192, overlap=32, seen=192), []
-    engine._whole = lambda photo, gains, light, again: asked.append((light, again))  # type: ignore
+    engine.whole.kernel = lambda photo, promised, light: asked.append(light)  # type: ignore
     blurry = taken(photo("coffee", 192, 320), shake(1, 95), 0.004)
     for light in (None, 1):
         engine.windows(blurry, light=light)
-    assert asked == [(0, True), (1, False)]
+    assert asked == [None, 1]
 
 
 def straight(length: int, trust: float) -> SelectedKernel:
@@ -181,7 +181,7 @@ def test_longer_blur_is_looked_for_where_windows_are_sure_of_a_long_one(
     for length in (15, 27):
         engine = engine_of(deconvolution, window=192, overlap=32, seen=192)
         engine.choice.finished = lambda *_, length=length, **light: straight(length, 0.95)  # type: ignore[method-assign]
-        engine._whole = lambda *_, length=length: looked.append(length)  # type: ignore
+        engine.whole.kernel = lambda *_, length=length: looked.append(length)  # type: ignore
         engine.windows(taken(photo("coffee", 192, 320), shake(1, 17), 0.004))
     assert looked == [27]
 
@@ -205,9 +205,9 @@ def test_two_windows_that_agree_tell_the_light(
         return found[number], replace(own, gain=others[number] if light else 0.5)
 
     engine.choice.in_light = in_light  # type: ignore[method-assign, assignment]
-    engine._starts = lambda parts, *_: found[3 - len(parts) :]  # type: ignore[method-assign]
+    engine.whole.starts = lambda parts, *_: found[3 - len(parts) :]  # type: ignore[method-assign]
     parts = [np.full((96, 96, 3), number, np.float32) for number in range(3)]
-    assert engine._in_light(parts, found, {})[1] == light
+    assert engine.whole.in_light(parts, found, {})[1] == light
     assert len(tried) == asked
 
 
@@ -236,8 +236,57 @@ def test_two_copies_that_surely_show_no_long_blur_are_enough(
     engine.choice.starts = lambda *_, **light: told.append(1) or shown[len(told) - 1]  # type: ignore
     engine.choice.surer = lambda _, found, **light: surer.append(1) or found  # type: ignore
     engine.choice.finished = lambda *_, **light: replace(straight(3, 1), gain=0.0)  # type: ignore
-    assert engine._whole(np.zeros((600, 600, 3), np.float32), [0.5], 0, False) is None
+    assert engine.whole.kernel(np.zeros((600, 600, 3), np.float32), lambda _: [0.5], 0) is None
     assert (len(told), bool(surer)) == (asked, goes_on)
+
+
+@pytest.mark.parametrize(("lengths", "finished"), [((20, 13, 9), 1), ((20, 20, 9), 3)])
+def test_one_copy_is_enough_where_all_surely_show_one_kernel(
+    deconvolution: Deconvolution, lengths: tuple[int, ...], finished: int
+) -> None:
+    """Kernels of 41 pixels have 61, 93 and 139 in the photo."""
+    engine, ended = engine_of(deconvolution), list[int]()
+    shown = [
+        Estimates(straight(length, 1).kernel[None], torch.tensor([0.95]), np.array([0.5]))
+        for length in lengths
+    ]
+    engine.choice.starts = lambda *_, **light: shown.pop(0)  # type: ignore[method-assign]
+    engine.choice.surer = lambda _, found, **light: found  # type: ignore[method-assign]
+    engine.choice.finished = lambda *_, **light: ended.append(1) or straight(3, 1)  # type: ignore
+    engine.whole.kernel(np.zeros((600, 600, 3), np.float32), lambda _: [0.5], 0)
+    assert len(ended) == finished
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "trust", "long"),
+    [
+        ("coffee", 33, 0.95, True),
+        ("coffee", 15, 0.95, False),
+        ("coffee", 15, 0.8, True),
+        ("page", 33, 0.95, False),
+    ],
+)
+@pytest.mark.parametrize("kept", [False, True])
+def test_long_blur_is_looked_for_before_windows_are_finished(
+    deconvolution: Deconvolution, name: str, length: int, trust: float, long: bool, kept: bool
+) -> None:
+    """If it is found, they are not, and it is looked for once."""
+    engine = engine_of(deconvolution, window=64, overlap=8, seen=64)
+    asked, found = list[str](), straight(length, trust)
+    own = Estimates(found.kernel[None], torch.tensor([trust]), np.array([0.5]))
+    engine.choice.from_dots = lambda photos, light: [own] * len(photos)  # type: ignore
+    engine.choice.shared = lambda *_: (own.kernels, own.agreement)  # type: ignore[method-assign]
+    engine.choice.joined = lambda photo, own, *_, **kernel: own  # type: ignore[method-assign]
+    engine.choice.finished = lambda *_, **light: asked.append("finished") or found  # type: ignore
+    engine.choice.refined = lambda parts, found: found  # type: ignore[method-assign]
+    engine.whole.kernel = lambda *_: asked.append("whole") or (found if kept else None)  # type: ignore
+    engine.whole.windows = lambda *_: ["long"]  # type: ignore[method-assign, list-item]
+    picture = photo(name, 96, 160)
+    grey = np.repeat(picture[..., None], 3, 2) if picture.ndim == 2 else picture
+    made = engine.windows(taken(grey, shake(1, 9)))
+    assert (asked[0] == "whole") == long
+    if long:
+        assert asked.count("whole") == 1 and (asked == ["whole"]) == (made == ["long"]) == kept
 
 
 @pytest.mark.parametrize(("length", "sizes"), [(27, [61]), (33, [61, 93])])
@@ -248,7 +297,7 @@ def test_a_kernel_of_a_larger_size_is_tried_where_the_best_one_is_cut(
     engine.choice.enlarged = lambda _, found, size: enlarged.append(size) or found  # type: ignore
     engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
     found = [straight(length, 0.95)] * 3
-    engine._in_full(photo("coffee", 64, 64), found, [61, 93, 139], 0)
+    engine.whole._in_full(photo("coffee", 64, 64), found, [61, 93, 139], 0)
     assert sorted(enlarged) == sizes
 
 
@@ -262,7 +311,9 @@ def test_a_doubtful_kernel_of_the_whole_photo_must_promise_clearly_more(
     """Where a picture repeats itself, a wrong one promises about as much as the right one."""
     engine, found = engine_of(deconvolution), straight(35, trust)
     engine.choice.gain = lambda *_: promised  # type: ignore[method-assign]
-    best = engine._rivalled(photo("coffee", 160, 160).astype(np.float32), [found], [], [own])
+    best = engine.whole.rivalled(
+        photo("coffee", 160, 160).astype(np.float32), [found], [], lambda: [own]
+    )
     assert (best is found) == kept
 
 
@@ -276,9 +327,9 @@ def test_a_long_kernel_that_no_estimate_bears_out_is_not_taken(
     engine.choice.surer = lambda _, found, **light: found  # type: ignore[method-assign]
     long = replace(straight(35, trust), gain=2.0)
     engine.choice.finished = lambda *_, **light: long  # type: ignore[method-assign]
-    engine._in_full = lambda *_: [long]  # type: ignore[method-assign]
-    engine._rivalled = lambda photo, found, *_: found[0] if found else None  # type: ignore
-    best = engine._whole(np.zeros((600, 600, 3), np.float32), [0.5], 0, False)
+    engine.whole._in_full = lambda *_: [long]  # type: ignore[method-assign]
+    engine.whole.rivalled = lambda photo, found, *_: found[0] if found else None  # type: ignore
+    best = engine.whole.kernel(np.zeros((600, 600, 3), np.float32), lambda _: [0.5], 0)
     assert (best is long) == kept
 
 
@@ -290,8 +341,8 @@ def test_longer_blur_must_promise_more_than_that_of_print(
     page = taken(np.repeat(photo("page", 150, 150)[..., None], 3, 2), found.kernel.numpy())
     wrong = replace(found, kernel=found.kernel.T.contiguous())
     engine._printed = lambda *_: ([found], printed)  # type: ignore[method-assign]
-    engine._whole = lambda *_: wrong  # type: ignore[method-assign]
-    engine._long = lambda *_: asked.append(1) or [whole(wrong.kernel, 1, True)]  # type: ignore
+    engine.whole.kernel = lambda *_: wrong  # type: ignore[method-assign]
+    engine.whole.windows = lambda *_: asked.append(1) or [whole(wrong.kernel, 1, True)]  # type: ignore
     engine.windows(page)
     assert bool(asked) != printed
 
