@@ -5,7 +5,7 @@ where windows meet (Hirsch et al., "Efficient filter flow for space-variant mult
 deconvolution", CVPR 2010).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -69,6 +69,10 @@ REST_ROUNDS = (1, 4)
 """How often the kernel of a camera that rested is refined before it is looked at, twice: in most
 photos it promises too little after one round, and is given up. In 29 photos the others added 0.26
 at most; the six that were used had promised at least 0.04 more than was needed to go on."""
+
+READ = 0.15
+"""How much more than the kernel before a coarse one of print must be worth for none in full size to
+be looked for."""
 
 LIKE = 0.8
 """Agreement from which a sure kernel of print may be replaced by what refined it: wrong ones, of
@@ -233,17 +237,16 @@ class Deconvolution:
             return found, False
         most = max(like, key=lambda n: found[n].gain)
         part, first = parts[most], found[most]
-        tries = choice.each(partial(choice.toned, part, first.kernel), sorted({usual, first.gamma}))
+        lights = sorted({usual, first.gamma})
+        works: list[Callable[[], SelectedKernel]]
+        works = [partial(choice.toned, part, first.kernel, gamma) for gamma in lights]
+        if first.trust < o.sure:
+            works += self._inked(photo, part, usual, fine=False)
+        tries = choice.each(lambda work: work(), works)
         if first.trust >= o.sure:  # what is unlike it is no better
             tries = [t for t in tries if kernel_agreement(t.kernel, first.kernel) >= LIKE]
-        else:
-            factors = COARSE / largest(part), 1.0
-            coarse, fine = choice.each(partial(choice.inked, photo, usual), factors)
-            starts = choice.each(partial(choice.of_print, coarse, part, usual), PRINT_WEIGHTS)
-            tries += choice.each(partial(choice.printed, part, usual), unlike(starts, o.voice))
-            starts = choice.each(partial(choice.of_fine_print, fine, part, usual), PRINT_WEIGHTS)
-            kernels = [start.kernels[0] for start in unlike(starts, o.voice)]
-            tries += choice.each(partial(choice.toned, part, gamma=usual), kernels)
+        elif max(map(worth, tries)) < worth(first) + READ:
+            tries += choice.each(lambda work: work(), self._inked(photo, part, usual, fine=True))
         best = max([first, *tries], key=lambda t: worth(t) - o.doubt * (t.gamma != usual) * t.gain)
         if best is first:
             return found, False
@@ -253,6 +256,21 @@ class Deconvolution:
         for n, end in zip(like, ends, strict=True):
             found[n] = end
         return found, len(like) == len(parts)
+
+    def _inked(
+        self, photo: np.ndarray, part: np.ndarray, gamma: float, fine: bool
+    ) -> list[Callable[[], SelectedKernel]]:
+        """Return what refines, in a part of a photo, at most two kernels that its ink shows.
+
+        They are found in a small copy of the photo or, if `fine`, in its own size.
+        """
+        choice = self.choice
+        inked = choice.inked(photo, gamma, 1.0 if fine else COARSE / largest(part))
+        start = partial(choice.of_fine_print if fine else choice.of_print, inked, part, gamma)
+        found = unlike(choice.each(start, PRINT_WEIGHTS), self.options.voice)
+        if fine:
+            return [partial(choice.toned, part, own.kernels[0], gamma) for own in found]
+        return [partial(choice.printed, part, gamma, own) for own in found]
 
     def _rested(
         self, photo: np.ndarray, parts: Sequence[np.ndarray], found: list[SelectedKernel]

@@ -640,6 +640,24 @@ def test_a_shaken_page_can_be_read_again(
     assert psnr(restored, sharp, 20) > psnr(blurry, sharp, 20) + 4
 
 
+@pytest.mark.parametrize(("gain", "fine"), [(0.5, 0), (0.62, 0), (0.3, 5)])
+def test_print_is_found_in_full_size_where_a_small_copy_does_not_show_it(
+    deconvolution: Deconvolution, gain: float, fine: int
+) -> None:
+    engine, first, asked = engine_of(deconvolution), straight(15, 0.7), list[float]()
+    first, coarse = replace(first, gain=0.3), replace(first, gain=gain)
+    start = Estimates(first.kernel[None], torch.tensor([0.7]), np.array([0.3]))
+    engine.choice.inked = lambda *_: torch.zeros(1)  # type: ignore[method-assign]
+    engine.choice.of_print = lambda *_: start  # type: ignore[method-assign]
+    engine.choice.of_fine_print = lambda *known: asked.append(known[-1]) or start  # type: ignore
+    engine.choice.printed = lambda *_: coarse  # type: ignore[method-assign]
+    engine.choice.toned = lambda *_, **gamma: first  # type: ignore[method-assign]
+    engine.choice.readable = lambda part, found, other: other  # type: ignore[method-assign]
+    page = np.repeat(photo("page", 150, 150)[..., None], 3, 2).astype(np.float32)
+    ((found,), printed) = engine._printed(page, [page], [first], 2.2)
+    assert len(asked) == fine and printed == (gain > 0.3) and found.gain == gain
+
+
 def test_a_sharp_texture_of_one_colour_is_no_print(deconvolution: Deconvolution) -> None:
     """Its edges are on one line, too; what is sure is only replaced by what is like it."""
     sharp = np.repeat(photo("brick", 400, 400)[..., None], 3, 2)
