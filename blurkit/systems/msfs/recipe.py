@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from blurkit.nn.blocks import PIXEL_LOSSES, mean_charbonnier, zero
 from blurkit.systems.msfs.config import MSFSConfiguration
-from blurkit.systems.msfs.networks import MSFSNet, Separated
-from blurkit.training.recipe import Batch, Losses, Recipe
+from blurkit.systems.msfs.networks import MSFSNet
+from blurkit.training.recipe import Batch, Losses, Recipe, weighted
 from blurkit.training.steps import gather_values
 
 # ---- Losses --------------------------------------------------------------------------------------
@@ -95,33 +95,21 @@ class MSFSRecipe(Recipe):
         image_loss = PIXEL_LOSSES[c.image_loss]
         images, encoder, decoder = self.network.restore(blur)
         restored = images[0]
-        losses: Losses = {c.image_loss: image_loss(restored, sharp)}
-        weights: dict[str, float] = {c.image_loss: 1.0}
+        terms: dict[str, tuple[float, Tensor]] = {}
+        terms[c.image_loss] = 1.0, image_loss(restored, sharp)
         if c.edge_weight:
-            losses["edge"], weights["edge"] = edge_loss(restored, sharp), c.edge_weight
+            terms["edge"] = c.edge_weight, edge_loss(restored, sharp)
         if c.scales_weight:
             half, quarter = (image_loss(images[i], sharp[..., :: 2 * i, :: 2 * i]) for i in (1, 2))
-            losses["scales"], weights["scales"] = half + quarter, c.scales_weight
-        if c.frequency_separation:
-            losses |= self._on_features(encoder, decoder, restored, sharp)
-            weights |= {"contrastive": c.contrastive_weight, "consistency": c.consistency_weight}
-        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(), losses
-
-    def _on_features(
-        self, encoder: list[Separated], decoder: list[Separated], restored: Tensor, sharp: Tensor
-    ) -> Losses:
-        """Return the losses of Eq. 5 and 6 whose weight is not 0."""
-        c = self.c
-        if not c.contrastive_weight and not c.consistency_weight:
-            return {}
-        with torch.set_grad_enabled(not c.fixed_references):
-            positive = self.network.separate(restored if c.positive == "restored" else sharp)
-        losses = {}
-        if c.contrastive_weight:
-            negatives = [s.high.detach() if c.fixed_references else s.high for s in encoder]
-            anchors, positives = [s.high for s in decoder], [s.high for s in positive]
-            losses["contrastive"] = contrastive_loss(anchors, positives, negatives)
-        if c.consistency_weight:
-            lows = [s.low for s in encoder], [s.low for s in positive]
-            losses["consistency"] = consistency_loss(*lows)
-        return losses
+            terms["scales"] = c.scales_weight, half + quarter
+        if c.frequency_separation and (c.contrastive_weight or c.consistency_weight):
+            with torch.set_grad_enabled(not c.fixed_references):
+                positive = self.network.separate(restored if c.positive == "restored" else sharp)
+            if c.contrastive_weight:
+                negatives = [s.high.detach() if c.fixed_references else s.high for s in encoder]
+                highs = [s.high for s in decoder], [s.high for s in positive], negatives
+                terms["contrastive"] = c.contrastive_weight, contrastive_loss(*highs)
+            if c.consistency_weight:
+                lows = [s.low for s in encoder], [s.low for s in positive]
+                terms["consistency"] = c.consistency_weight, consistency_loss(*lows)
+        return weighted(terms)
