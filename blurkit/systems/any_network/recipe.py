@@ -15,7 +15,7 @@ from blurkit.systems.any_network.config import AnyConfiguration, AnyInputs
 from blurkit.systems.any_network.inference import UserNetwork
 from blurkit.systems.code import UserCode, blamed, find_code
 from blurkit.systems.registry import describe_networks, load_networks, network_name
-from blurkit.training.configuration import Run, TrainingInputs
+from blurkit.training.configuration import Run
 from blurkit.training.recipe import Batch, Losses, Plan, Recipe
 
 
@@ -66,10 +66,9 @@ class AnyRecipe(Recipe):
 
 
 def plan(
-    inputs: TrainingInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
+    inputs: AnyInputs, preset: str, overrides: Mapping[str, Any], run: Run, dry_run: bool
 ) -> Plan:
     """Return the plan for training what `inputs` name; see `tasks.train.plan_training`."""
-    assert isinstance(inputs, AnyInputs)
     loss = inputs.loss or overrides.get("loss") or "psnr"
     if loss not in PIXEL_LOSSES and not inputs.loss:
         raise UsageError(f"--loss {loss}: name it again, since only code that you name is run")
