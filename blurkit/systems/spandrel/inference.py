@@ -68,8 +68,8 @@ class SpandrelNetwork(Wrapper):
         for architecture in architectures:
             if architecture.detect(state):
                 try:
-                    with Undrawn(), warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # about how the architecture is written
+                    # Warnings are about how the architecture is written.
+                    with Undrawn(), warnings.catch_warnings(action="ignore"):
                         return cls(architecture.load(state))
                 except Exception as error:  # each architecture has its own ways to fail
                     reason = one_line(error)[:300]
@@ -118,8 +118,7 @@ class SpandrelNetwork(Wrapper):
         if reason := self.refusal():
             raise BlurkitError(reason)
         given = image.reshape(-1, self.descriptor.input_channels, *image.shape[2:])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how the architecture is written
+        with warnings.catch_warnings(action="ignore"):  # about how the architecture is written
             if self.training:  # where the descriptor would record no gradients
                 result: Tensor = self.descriptor._call_fn(self.model, given.contiguous())
             else:  # spandrel allows one image at a time
@@ -185,16 +184,13 @@ def _without_torchvision() -> Iterator[None]:
 
     It may be missing, or made for another torch, as pip installs it beside one without CUDA.
     """
+    modules: dict[str, ModuleType] = {}
     try:
         import_module("torchvision.transforms.functional")
     except Exception:  # of any class
-        pass
-    else:
-        yield
-        return
-    modules = {name: ModuleType(name) for name in TORCHVISION}
-    for name, members in TORCHVISION.items():
-        vars(modules[name]).update(dict.fromkeys(members))
+        modules = {name: ModuleType(name) for name in TORCHVISION}
+    for name, module in modules.items():
+        vars(module).update(dict.fromkeys(TORCHVISION[name]))
     sys.modules.update(modules)
     try:
         yield
