@@ -76,7 +76,8 @@ class AnyConfiguration(Configuration):
         if not given.network or given.is_file:
             return cls
         code = find_code(given.network)
-        taken = {f.name for kind in (cls, Run, AnyInputs) for f in fields(kind)} | RESERVED
+        taken = {f.name for kind in (cls, Run, AnyInputs) for f in fields(kind)}
+        taken |= {"system", "preset", "config", "shards", "processes"}
         new: list[tuple[str, type, Any]] = []
         literals: dict[str, bool] = {}
         for name, default in arguments_of(code).items():
@@ -105,9 +106,6 @@ class AnyConfiguration(Configuration):
                 with suppress(ValueError, SyntaxError):  # a text without quotes
                     values[name] = ast.literal_eval(values[name])
         return values
-
-
-RESERVED = {"system", "preset", "config", "shards", "processes"}
 
 
 def _is_literal(text: str) -> bool:
