@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -455,13 +455,11 @@ class SphericalAdam(torch.optim.Adam):
         group["radii"] = [_radius(variable) for variable in group["params"]]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one step of Adam, then return to the spheres."""
-        loss = super().step(closure)
+    def step(self) -> None:  # type: ignore[override]
+        super().step()
         for group in self.param_groups:
             for variable, radius in zip(group["params"], group["radii"], strict=True):
                 variable.mul_(radius.to(variable) / _radius(variable))
-        return loss
 
 
 @torch.no_grad()
