@@ -23,7 +23,7 @@ from blurkit.engine.torch_runner import autocast, channels_last
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.checkpoints import load_checkpoint
 from blurkit.nn.blocks import SLOPE, leaky
-from blurkit.systems.kernel_space.networks import CodeExtractor, by
+from blurkit.systems.kernel_space.networks import CodeExtractor
 from blurkit.systems.kernel_space.stylegan import StyleGAN2, StyleGANMapping, StyleGANSynthesis
 from blurkit.systems.registry import describe_networks, load_networks
 from blurkit.systems.search_options import SearchOptions
@@ -365,18 +365,8 @@ class StylePrior(nn.Module):
     def image(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
         """Return the images (N, 3, resolution, resolution), about [0, 1] but not clamped.
 
-        `latents` are (N, layers, latent), `noises` (N or 1, 1, side, side). Raises UsageError for
-        other shapes, as from a search with another generator.
+        `latents` are (N, layers, latent), `noises` (N or 1, 1, side, side), of `noise_sides`.
         """
-        wanted = (self.layers, self.latent)
-        if latents.shape[1:] != wanted:
-            raise UsageError(
-                f"latents of {by(latents.shape[1:])} for a generator of "
-                f"{self.resolution}x{self.resolution} pixels, which takes {by(wanted)}"
-            )
-        sides = [noise.shape[-1] for noise in noises]
-        if sides != self.noise_sides:
-            raise UsageError(f"noise maps of sides {sides}; the generator takes {self.noise_sides}")
         return (self.synthesis(latents, noises) + 1) / 2
 
 

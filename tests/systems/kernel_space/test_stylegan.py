@@ -233,10 +233,6 @@ def test_one_door_to_both(tmp_path: Path, version: int, sides: list[int], diviso
     with torch.no_grad():
         latents = found.latents(v, mean, std)
         assert torch.allclose(image, (found.synthesis(latents, noises) + 1) / 2)
-    with pytest.raises(UsageError, match=r"latents of 8x16 for a generator of 16x16 .* takes 6x16"):
-        found.image(torch.zeros(1, 8, LATENT), noises)
-    with pytest.raises(UsageError, match=r"noise maps of sides \[4, .*the generator takes \[4, "):
-        found.image(latents, noises[:-1])
 
 
 @pytest.mark.parametrize("version", [1, 2])
