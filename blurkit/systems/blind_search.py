@@ -215,11 +215,16 @@ class TiledSearch:
         about = self._about(results)
         if keep_kernel and not ("blind_diverged" in about and results[0].blur is None):
             about |= {"kernel": self.kernel(), "kernel_move": np.array(moved)}
+        context = self.context
+        precision = str(context.dtype).removeprefix("torch.")
+        how = f"{context.options.described()} precision={precision} device={context.device.type}"
+        if len(results) > 1:
+            how += f" tiles={len(results)}"
         about |= {
             "restored_by": by,
-            "restored_with": self.described(),
+            "restored_with": how,
             "restored_strength": float(strength),
-            "blind_config": json.dumps(self.context.options.as_dict()),
+            "blind_config": json.dumps(context.options.as_dict()),
         }
         images = {**self.part.images, "restored": restored}
         return Record(self.record.name, images, self.record.attrs | about)
@@ -240,14 +245,6 @@ class TiledSearch:
         if diverged := max(search.diverged for search in self.searches):
             about["blind_diverged"] = diverged
         return about
-
-    def described(self) -> str:
-        """Return a short description of the search, which records keep."""
-        context = self.context
-        precision = str(context.dtype).removeprefix("torch.")
-        tiles = f" tiles={len(self.searches)}" if len(self.searches) > 1 else ""
-        where = f"precision={precision} device={context.device.type}"
-        return f"{context.options.described()} {where}{tiles}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state from which its searches can be resumed."""
