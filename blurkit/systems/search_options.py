@@ -162,7 +162,6 @@ class SearchOptions(Options):
         return super().resolve("small", **{**values, **given})
 
     def check(self) -> None:
-        """Raise UsageError for invalid values, naming the option."""
         super().check()
         if self.kernel_size % 2 == 0:
             raise UsageError(f"--kernel-size {self.kernel_size}: must be odd")

@@ -219,9 +219,7 @@ class SearchContext:
             raise UsageError("--start-estimate requires an estimator")
         self.estimator = estimator if options.start_estimate else None
         self.operator = self._operator(space)
-        self.features: AutocastFeatures | None = None
-        if features is not None:
-            self.features = AutocastFeatures(features, self.device, self.dtype)
+        self.features = features and AutocastFeatures(features, self.device, self.dtype)
         self.style: tuple[StylePrior, Tensor, Tensor] | None = None
         if options.prior == "stylegan":
             if generator is None:

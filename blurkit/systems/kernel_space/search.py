@@ -191,7 +191,6 @@ class Search:
             return image, self.blur(self.source)
 
     def clear_gradients(self) -> None:
-        """Clear the gradients of the last step."""
         self.image.zero_grad()
         self.blur.zero_grad()
 

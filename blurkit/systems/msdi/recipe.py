@@ -189,7 +189,6 @@ class DeblurRecipe(MSDIRecipe):
         self.optimizers = {"deblur": self.adam(self.network)}
 
     def loss(self, optimizer: str, batch: Batch) -> tuple[Tensor, Losses]:
-        """Return the weighted sum of the losses of the restored image, and its terms."""
         c, blur, sharp = self.c, batch["blur"], batch["sharp"]
         images = self._images(blur, self._maps(blur))
         restored = images[-1]

@@ -191,11 +191,9 @@ class GuidedNAFNet(NAFNet):
         return {**parts, **self.own_options}
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the restored image, both (N, 3, H, W)."""
         with torch.no_grad():
             latents = self.prior_upsampling.eval()(self.net_prior.eval()(image), bottleneck=True)
         return self.restored(image, latents[: len(self.modulations)])
 
     def conditioned(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
-        """Return the modulated features of a level."""
         return self.modulations[level](x, latent)
