@@ -2,9 +2,6 @@
 
 from blurkit.systems.system import Architecture, System, Training
 
-OLD_ENCODER = ("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2.")
-"""Layers that an older release saved but did not use."""
-
 SYSTEM = System(
     "msdi",
     "MSDI-Net",
@@ -25,7 +22,8 @@ SYSTEM = System(
             "encoder",
             "encoder.DegradationEncoder",
             ("layer1.0.weight_orig", "res_"),
-            unused=OLD_ENCODER,
+            # Layers that an older release saved but did not use.
+            unused=("fc_0.", "fc_1.", "layer8_1.", "layer8_2.", "layer9_1.", "layer9_2."),
         ),
         Architecture(
             "MSDI-Net blur-aware encoder",

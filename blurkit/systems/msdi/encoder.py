@@ -19,7 +19,7 @@ from blurkit.systems.system import Shapes
 
 Version = Literal[1, 2]
 EncoderLayers = Literal["official", "paper"]
-FeatureLayers = Literal["blur", "all"]
+FeatureLayers = Literal["official", "all"]
 
 ENCODER_SIZE = 256
 """Side in pixels to which E resizes every image, so that its map always has the same size."""
@@ -59,7 +59,7 @@ class _FirstLayers(nn.Module):
         # Registered last, as in the released state dicts.
         self.conv_7x7 = self._plain_conv(width, 7, padding=3, padding_mode="reflect")
 
-    def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
+    def features(self, x: Tensor, layers: FeatureLayers = "official") -> list[Tensor]:
         """Return the five maps of the blur-aware loss, before their activation.
 
         They are of `layer1`, `conv_7x7`, `layer2`, `layer3`, `layer4`: `width` x 1, 1, 2, 4, 8
@@ -165,15 +165,15 @@ class DegradationEncoder(_FirstLayers):
             code="1d" if shapes.has("out_1d.") else "2d",
         )
 
-    def features(self, x: Tensor, layers: FeatureLayers = "blur") -> list[Tensor]:
+    def features(self, x: Tensor, layers: FeatureLayers = "official") -> list[Tensor]:
         """Return the five maps of the blur-aware loss or, with `layers="all"`, all layers' outputs.
 
         "all" adds `layer5`, `layer6` (version 1), the residual blocks and, last, E's map.
         `x` is (N, 3, H, W) in [0, 1] and is not resized; both sides are at least 32 pixels for
-        "blur" and 128 for "all", whose deepest map has 1/64 (version 1) of the size.
+        "official" and 128 for "all", whose deepest map has 1/64 (version 1) of the size.
         """
         maps = super().features(x)
-        if layers == "blur":
+        if layers == "official":
             return maps
         maps.append(self.layer5(self.activation(maps[-1])))
         if self.version == 1:

@@ -41,11 +41,11 @@ def blur_aware_loss(
     encoder: BlurEncoder | DegradationEncoder,
     restored: Tensor,
     sharp: Tensor,
-    layers: FeatureLayers = "blur",
+    layers: FeatureLayers = "official",
 ) -> Tensor:
     """Return the L1 distance of degradation encoder features, summed over layers (Eq. 7).
 
-    `layers="blur"` uses the five layers of the released code, "all" the whole encoder. The images
+    `layers="official"` uses the five layers of the released code, "all" the whole encoder. Images
     are (N, 3, H, W) in [0, 1] and not resized; no gradient flows into `sharp`.
     """
     with torch.no_grad():

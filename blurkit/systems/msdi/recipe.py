@@ -200,9 +200,8 @@ class DeblurRecipe(MSDIRecipe):
         if c.frequency_weight:
             terms["frequency"] = c.frequency_weight, losses.frequency_loss(restored, sharp)
         if self.blur_encoder is not None:
-            layers: losses.FeatureLayers = "all" if c.blur_layers == "all" else "blur"
-            aware = losses.blur_aware_loss(self.blur_encoder.eval(), restored, sharp, layers)
-            terms["blur"] = c.blur_weight, aware
+            loss = losses.blur_aware_loss(self.blur_encoder.eval(), restored, sharp, c.blur_layers)
+            terms["blur"] = c.blur_weight, loss
         return weighted(terms)
 
     def watched(self, blur: Tensor, sharp: Tensor) -> Losses:

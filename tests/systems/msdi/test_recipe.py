@@ -351,10 +351,7 @@ def test_losses_and_total_of_stage_2(variant: str, training_shards: Path) -> Non
         latents = upsampling(encoder(crops["blur"]), c.inject_bottleneck)
         output = twin.network(crops["blur"], latents)
         first, restored = output if c.generator == "stacked" else (None, output)
-        maps = [
-            encoder.features(image, "all" if c.blur_layers == "all" else "blur")
-            for image in (restored, crops["sharp"])
-        ]
+        maps = [encoder.features(image, c.blur_layers) for image in (restored, crops["sharp"])]
     pixel_loss = minus_psnr if c.pixel_loss == "psnr" else l1
     expected = {c.pixel_loss: pixel_loss(restored, crops["sharp"])}
     total = c.psnr_weight * expected[c.pixel_loss]
