@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,6 @@ from blurkit.training.recipe import Batch, Losses, Patience, Plan, Recipe, featu
 from blurkit.training.steps import gather_values
 
 # ---- Adversarial training ------------------------------------------------------------------------
-
-AnyGenerator = TypeVar("AnyGenerator", BGAN, DBGAN)
 
 
 class Judged(NamedTuple):
@@ -54,8 +52,8 @@ class AdversarialRecipe(Recipe):
             network.normalise = True  # as the released extractor does, unlike MSDI-Net's
         self._patience = Patience()
 
-    def begin(self, role: str, generator: AnyGenerator) -> AnyGenerator:
-        """Return `generator`, once it and the discriminator have initial weights and optimisers."""
+    def begin(self, role: str, generator: nn.Module) -> None:
+        """Give `generator` and the discriminator initial weights and optimisers."""
         self.networks = {role: generator, "discriminator": self.discriminator}
         for network in self.networks.values():
             if self.c.initial_weights == "kaiming":  # a tenth, as in the released code (ESRGAN's)
@@ -63,7 +61,6 @@ class AdversarialRecipe(Recipe):
             elif self.c.initial_deviation:
                 initialise(network, self.c.initial_deviation)
         self.optimizers = {name: self.adam(network) for name, network in self.networks.items()}
-        return generator
 
     @abstractmethod
     def judged(self, batch: Batch) -> Judged:
@@ -153,7 +150,8 @@ class BGANRecipe(AdversarialRecipe):
         super().__init__(c, network, "relativistic")
         if not c.warm_up and c.real_share == 1:
             self.images = ("sharp",)
-        self.generator = self.begin("bgan", BGAN(c.width, c.blocks, c.noise_length))
+        self.generator = BGAN(c.width, c.blocks, c.noise_length)
+        self.begin("bgan", self.generator)
 
     def judged(self, batch: Batch) -> Judged:
         """Return new blurry images, with a new noise vector for each crop."""
@@ -208,7 +206,8 @@ class DBGANRecipe(AdversarialRecipe):
     def __init__(self, c: config.DBGANConfiguration, network: FeatureNetwork | None = None) -> None:
         minus = c.variant == "minus"
         super().__init__(c, network, c.traditional_loss if minus else "relativistic")
-        self.generator = self.begin("deblur", DBGAN(c.width, c.blocks, c.growth))
+        self.generator = DBGAN(c.width, c.blocks, c.growth)
+        self.begin("deblur", self.generator)
 
     def judged(self, batch: Batch) -> Judged:
         """Return restored images, to be compared with the sharp ones in every respect."""
