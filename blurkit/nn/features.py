@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blurkit.errors import BlurkitError, one_line
+from blurkit.io.checkpoints import load_checkpoint
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VARIABLE = "BLURKIT_FEATURES"
@@ -104,8 +105,8 @@ def load_features(path: str | Path, layers: Sequence[str] = ()) -> FeatureNetwor
     rest of the network too. `layers` is as for `FeatureNetwork`. Raises BlurkitError if the file
     cannot be read or holds none of them.
     """
-    path = Path(path)
-    return features_from_state_dict(_read(path), layers, str(path))
+    weights = load_checkpoint(path).networks.get("network", {})
+    return features_from_state_dict(weights, layers, str(path))
 
 
 def features_from_state_dict(
@@ -159,20 +160,6 @@ def find_features(
     except (OSError, RuntimeError) as error:
         raise BlurkitError(f"{VGG19_URL}: {one_line(error)}; {remedy}") from error
     return cached
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise BlurkitError(f"{path}: cannot be read as weights: {one_line(error)}") from error
-    if not isinstance(state_dict, Mapping):
-        raise BlurkitError(f"{path}: holds a {type(state_dict).__name__}, not a state dict")
-    return state_dict
 
 
 # ---- Backbones -----------------------------------------------------------------------------------

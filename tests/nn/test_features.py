@@ -262,7 +262,7 @@ def test_other_vggs_are_not_taken_for_these(tmp_path: Path) -> None:
 
 def test_unusable_files(tmp_path: Path, vgg11: Path) -> None:
     (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(BlurkitError, match=r"text\.pth: cannot be read"):
+    with pytest.raises(BlurkitError, match=r"text\.pth: is not a checkpoint"):
         load_features(tmp_path / "text.pth")
     save_file({"fc.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(BlurkitError, match="none of the known feature networks"):
