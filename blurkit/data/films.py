@@ -94,9 +94,6 @@ def check_film_output(inputs: Sequence[str], output: str | None) -> None:
 VIDEOS = " ".join(sorted(VIDEO_SUFFIXES))
 """The suffixes of videos, for messages."""
 
-_KEPT: tuple[str, ...] = ("source", "icc_profile")
-"""The attributes of a video's frame that hold for an average of frames."""
-
 
 @dataclass(frozen=True)
 class Clip:
@@ -143,14 +140,9 @@ def find_clips(inputs: Sequence[str | Path], average: int) -> Found[Clip]:
 
 
 def windows(clip: Clip, averaging: Averaging) -> list[Clip]:
-    """Split a clip of image files into clips of one window each, jobs for `average_window`."""
+    """Split a clip of image files into clips of one window each, jobs that can run apart."""
     starts = range(0, len(clip.frames) - averaging.average + 1, averaging.step)
     return [replace(clip, frames=clip.frames[s : s + averaging.average]) for s in starts]
-
-
-def average_window(clip: Clip, averaging: Averaging) -> Record:
-    """Return the record of a one-window clip. Raises BlurkitError if a frame cannot be read."""
-    return next(clip_records(clip, averaging))
 
 
 def clip_records(
@@ -211,7 +203,8 @@ def _frames(clip: Clip, on_error: OnError) -> Iterator[tuple[str, Path | Picture
         return
     try:
         for number, frame in enumerate(read_video(clip.source)):
-            kept = {key: frame.attrs[key] for key in _KEPT if key in frame.attrs}
+            # Of a frame's attributes, these hold for an average of frames, too.
+            kept = {k: v for k, v in frame.attrs.items() if k in ("source", "icc_profile")}
             yield f"{number:06d}", Picture(frame.pixels, attrs=kept)
     except BlurkitError as error:
         on_error(str(clip.source), error)

@@ -13,7 +13,6 @@ from xxhash import xxh3_64_digest
 
 from blurkit.data.films import (
     Clip,
-    average_window,
     clip_records,
     film_records,
     find_clips,
@@ -269,7 +268,7 @@ def _apart(item: WorkItem, preparation: Preparation) -> Outcome:
             record = load_scene(item)
         else:
             assert preparation.average is not None
-            record = average_window(item, preparation.average)
+            record = next(clip_records(item, preparation.average))
         return list(_finish(record, preparation))
     except BlurkitError as error:
         return error

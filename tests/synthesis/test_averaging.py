@@ -11,7 +11,7 @@ import pytest
 import scipy.ndimage
 import skimage.data
 
-from blurkit.data.films import average_window, clip_records, find_clips, windows
+from blurkit.data.films import clip_records, find_clips, windows
 from blurkit.errors import BlurkitError, UsageError
 from blurkit.io.images import read_image
 from blurkit.io.records import Image
@@ -45,7 +45,7 @@ def test_published_pairs_come_out_exactly(start: int, frames: Path, shared_data:
     every = windows(clip, Averaging(8, stride=1))
     assert len(every) == 50 - 8 + 1
     window = every[start + 1 - 164]  # the window starts one frame after the number in the name
-    record = average_window(pickle.loads(pickle.dumps(window)), Averaging(8, stride=1))
+    record = next(clip_records(pickle.loads(pickle.dumps(window)), Averaging(8, stride=1)))
     name = f"st{start:04d}_n08.png"
     published = shared_data / "pairs/gopro_avg/train/GOPR0477_11_00"
     for role in ("blur", "sharp"):
@@ -66,7 +66,7 @@ def test_windows_one_after_another_are_the_jobs_run_apart(
     averaging = Averaging(average, stride)
     (clip,) = find_clips([tmp_path], average).items
     records = list(clip_records(clip, averaging))
-    apart = [average_window(window, averaging) for window in windows(clip, averaging)]
+    apart = [next(clip_records(window, averaging)) for window in windows(clip, averaging)]
     assert len(records) == len(apart) == count
     for number, (one, other) in enumerate(zip(records, apart, strict=True)):
         middle = number * averaging.step + average // 2
