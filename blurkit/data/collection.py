@@ -53,10 +53,7 @@ class RecordList(Sequence[Record]):
 
 
 def collect(
-    inputs: Sequence[str],
-    *,
-    image: str = "blur",
-    on_error: OnError = raise_error,
+    inputs: Sequence[str], *, image: str = "blur", on_error: OnError = raise_error
 ) -> RecordList:
     """Collect the records that `read_records` would read; `on_error` is told what was skipped."""
     found = find_items(inputs, image=image)
