@@ -234,16 +234,12 @@ def image_files(root: Path, on_skip: Callable[[Path, str], None] = lambda *_: No
     for path in [root] if is_archive(root) else walk(root, suffixes | {".tar", ".mdb"}, on_skip):
         archive = path.parent if path.name == DATABASE else path
         if is_archive(archive):
-            files += members(archive)
+            tar = archive.suffix.lower() == ".tar"
+            names = _tar_index(archive) if tar else _lmdb_index(archive)
+            files += filter(is_image, (archive / safe_name(name) for name in names))
         elif path.suffix.lower() in suffixes:
             files.append(path)
     return sorted(files, key=lambda path: natural_key(path.relative_to(root)))
-
-
-def members(archive: Path) -> list[Path]:
-    """Return the paths of an archive's images. Raises BlurkitError if it cannot be read."""
-    index = _tar_index(archive) if archive.suffix.lower() == ".tar" else _lmdb_index(archive)
-    return [path for name in index if is_image(path := archive / safe_name(name))]
 
 
 def read_picture(path: Path, decoded: bool = True) -> Picture:
