@@ -51,9 +51,11 @@ class Configuration(Options):
         "none", "Draw new blur for every crop of a sharp record; kinds as in prepare."
     )
     synthetic_share: float = rare(
-        0.0, "With --synthesize: fraction of blurred records that get new blur instead, 0 to 1."
+        0.0,
+        "With --synthesize: fraction of blurred records that get new blur instead, 0 to 1.",
+        maximum=1,
     )
-    mix: float = rare(0.5, "Fraction of crops whose blur an augmentation replaces.")
+    mix: float = rare(0.5, "Fraction of crops whose blur an augmentation replaces.", maximum=1)
     orientations: Literal["all", "flip", "none"] = rare(
         "all", "Draw crops in all eight orientations, flipped left to right, or as is."
     )
@@ -67,10 +69,6 @@ class Configuration(Options):
     def check(self) -> None:
         """Raise UsageError, which names the option, if a value is invalid."""
         super().check()
-        if self.synthetic_share > 1:
-            raise UsageError(f"--synthetic-share {self.synthetic_share}: must be at most 1")
-        if self.mix > 1:
-            raise UsageError(f"--mix {self.mix}: must be at most 1")
         if self.synthetic_share and self.synthesize == "none":
             raise UsageError("--synthetic-share requires --synthesize")
         if self.crop % 16:
