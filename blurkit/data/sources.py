@@ -83,13 +83,11 @@ def find_items(
     for source, item in entries:
         if isinstance(item, ShardSource):
             found.items.append(item)
-            continue
-        name = free_name(names[item.paths], source, taken)
-        if name is None:
+        elif name := free_name(names[item.paths], source, taken):
+            found.items.append(replace(item, name=name))
+        else:
             where = str(item.paths[0])
             found.left_out.append((where, f"{where}: the name {item.name!r} is taken"))
-        else:
-            found.items.append(replace(item, name=name))
     return found
 
 
