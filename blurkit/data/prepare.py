@@ -62,9 +62,7 @@ class Preparation:
     def split_of(self, item: Scene | Clip | Record) -> str | None:
         """Return the split of an item or record; training scenes may be drawn for `val`."""
         split = item.attrs.get("split") if isinstance(item, Record) else item.split
-        if split in (None, "train") and _sequence(item) in self.drawn:
-            return "val"
-        return split
+        return "val" if split in (None, "train") and _sequence(item) in self.drawn else split
 
     def origin(self, name: str) -> str:
         """Return the name of the item that a finished record named `name` came from."""
