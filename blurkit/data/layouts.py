@@ -252,9 +252,6 @@ def read_picture(path: Path, decoded: bool = True) -> Picture:
     return decode_image(io.BytesIO(data), path, decoded)
 
 
-# ---- tar -----------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=64)
 def _tar_index(archive: Path) -> dict[str, tuple[int, int]]:
     """Return where each member's data starts and how long it is, in bytes."""
@@ -287,9 +284,6 @@ def _tar_member(archive: Path, name: str) -> bytes:
     if len(data) < size:
         raise BlurkitError(f"{archive / name}: truncated after {len(data)} of {size} bytes")
     return data
-
-
-# ---- LMDB ----------------------------------------------------------------------------------------
 
 
 def _lmdb_index(archive: Path) -> list[str]:

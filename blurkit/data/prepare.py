@@ -335,8 +335,6 @@ def _where(item: WorkItem | Record) -> str:
     return item.name
 
 
-# ---- Repeats -------------------------------------------------------------------------------------
-
 Item = TypeVar("Item", bound=Scene | ShardSource | Clip)
 
 

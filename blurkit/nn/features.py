@@ -162,9 +162,6 @@ def find_features(
     return cached
 
 
-# ---- Backbones -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Backbone:
     """A network, the keys that identify its files, and its named layers.

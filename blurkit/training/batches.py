@@ -75,8 +75,6 @@ def to_device(loaded: Loaded, images: tuple[str, ...], crop: int, device: torch.
     return {name: turned(tensor, orientations) for name, tensor in batch.items()}
 
 
-# ---- Orientations --------------------------------------------------------------------------------
-
 ORIENTATIONS = {"all": 7, "flip": 2, "none": 0}
 """The bits of an orientation that may be set, by the value of the option `orientations`."""
 

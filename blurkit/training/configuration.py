@@ -156,9 +156,6 @@ class Run:
             )
 
 
-# ---- Saved configurations ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SavedConfiguration:
     """The options of one training of `system` by name; `where` names their file in messages."""

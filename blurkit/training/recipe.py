@@ -206,9 +206,6 @@ def weighted(terms: Mapping[str, tuple[float, Tensor]]) -> tuple[Tensor, Losses]
     return sum(others, first), {name: value for name, (_, value) in terms.items()}
 
 
-# ---- Feature network -----------------------------------------------------------------------------
-
-
 def feature_network(
     want: str, file: str, quiet: bool = False, dry_run: bool = False, layers: Sequence[str] = ()
 ) -> FeatureNetwork | None:
@@ -235,8 +232,6 @@ def feature_network(
         return None
     return load_features(found, layers)
 
-
-# ---- Patience ------------------------------------------------------------------------------------
 
 COLLAPSED_LINES = 3
 """Consecutive log lines that count as a collapse; a single batch of four shows little."""

@@ -141,9 +141,6 @@ def half_state(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# ---- Files beside the output ---------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class RunFiles:
     """The files next to the output `x.pt` of a run, "-" for standard output (then of `train.pt`).
@@ -191,9 +188,6 @@ class RunFiles:
                 f"{self.state}: holds the state of a stopped run; continue it with --resume, or "
                 "give --force to start over"
             )
-
-
-# ---- The log -------------------------------------------------------------------------------------
 
 
 class TrainingLog:
@@ -246,9 +240,6 @@ class TrainingLog:
                 file.write(json.dumps(line) + "\n")
             if self.events:
                 self.events.write(step, fields)
-
-
-# ---- TensorBoard ---------------------------------------------------------------------------------
 
 
 class Events:

@@ -15,8 +15,6 @@ from blurkit.nn.blocks import Buffers, recompute_blocks
 from blurkit.training.distributed import Processes, synchronise_batch_norm
 from blurkit.training.recipe import Batch, Losses, Recipe, parameters_of
 
-# ---- Parts of a batch ----------------------------------------------------------------------------
-
 
 @dataclass
 class Microbatch:
@@ -84,9 +82,6 @@ def gather_values(values: Tensor) -> Tensor:
     whole, part = portion.values_of_all(own), portion.part
     own = own + (values - own) / portion.share
     return torch.cat([whole[: part.start], own, whole[part.stop :]])
-
-
-# ---- One training step of any recipe -------------------------------------------------------------
 
 
 class OptimizerLoss(nn.Module):
