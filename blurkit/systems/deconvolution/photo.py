@@ -205,7 +205,8 @@ class Deconvolution:
                 if self.choice.promised(parts, kernels, best.gamma) < np.mean(gains):
                     return []
         elif promised < o.margin:  # lights may hide what blurs all the rest
-            best = self.whole.rivalled(photo, [], o.long_sizes(size), lambda: gains, True)
+            shown = self.whole.shown(photo, o.long_sizes(size))
+            best = self.whole.rivalled(photo, [], shown, lambda: gains, True)
         else:
             return []
         if best is None or (sure and shape(best.kernel).length < median):

@@ -255,7 +255,7 @@ class WholePhoto:
             lengths = [*map(length_in_photo, (own.kernels[0] for own in found), sizes)]
             certain = sum(float(own.agreement) >= o.sure for own in found)
             if max(lengths) <= HELD * FULL and certain >= min(2, len(sizes)):
-                return self.rivalled(photo, [], sizes, partial(promised, light))
+                return self.rivalled(photo, [], self.shown(photo, sizes), partial(promised, light))
         if self._same(found, sizes):
             found, copies, sizes = found[:1], copies[:1], sizes[:1]
         found = choice.each(partial(choice.surer, light=light), copies, found)
@@ -271,9 +271,12 @@ class WholePhoto:
         held, least = (SHORT, CHANCE) if doubtful else (HELD, FREEDOM)
         better = length > held * FULL and best.gain > least * own
         if not (better and best.trust >= o.trust and choice.believes(best, LENIENT)):
-            return self.rivalled(photo, [], sizes, gains)
-        every = self._in_full(photo, ends, sizes, n)
-        return self.rivalled(photo, every, sizes, gains) if doubtful else every[0]
+            return self.rivalled(photo, [], self.shown(photo, sizes), gains)
+        if not doubtful:
+            return self._in_full(photo, ends, sizes, n, l0=False)[0]
+        shown = self.shown(photo, sizes)
+        every = self._in_full(photo, ends, sizes, n, l0=not shown)  # which lights mislead
+        return self.rivalled(photo, every, shown, gains)
 
     def _same(self, found: Sequence[Estimates], sizes: Sequence[int]) -> bool:
         """Return whether the first of a photo's copies holds the kernel of which all are sure."""
@@ -287,12 +290,16 @@ class WholePhoto:
         return float(min(alike)) >= SAME
 
     def _in_full(
-        self, photo: np.ndarray, found: Sequence[SelectedKernel], sizes: Sequence[int], best: int
+        self,
+        photo: np.ndarray,
+        found: Sequence[SelectedKernel],
+        sizes: Sequence[int],
+        best: int,
+        l0: bool,
     ) -> list[SelectedKernel]:
-        """Return the best of the kernels of copies in full size, and rivals if it is doubtful.
+        """Return the best of the kernels of copies in full size, with `l0` also some by that prior.
 
-        The next larger one is tried, too, if the best one's size cuts the blur. The rivals are
-        kernels of the L0 prior.
+        The next larger one is tried, too, if the best one's size cuts the blur.
         """
         o, choice, first, near = self.options, self.choice, found[best], [best]
         if length_in_photo(first.kernel, sizes[best]) > HELD * sizes[best]:
@@ -303,7 +310,7 @@ class WholePhoto:
             return replace(first, kernel=choice.l0(photo, side, weight, first.gamma)[0])
 
         works = [partial(choice.enlarged, photo, found[n], sizes[n]) for n in near]
-        if first.trust < o.sure:
+        if l0:
             small = [size for size in sizes if size <= LARGEST_L0]
             works += [partial(by_l0, *start) for start in product(small, (o.weight, o.weight / 2))]
         # one thread each, as everywhere: more of them sum otherwise, and another kernel may win
@@ -320,22 +327,20 @@ class WholePhoto:
         self,
         photo: np.ndarray,
         found: Sequence[SelectedKernel],
-        sizes: Sequence[int],
+        shown: Sequence[SelectedKernel],
         gains: Callable[[], Sequence[float]],
         sure: bool = False,
     ) -> SelectedKernel | None:
         """Return the kernel of the whole photo that promises most in some windows, if any.
 
-        It is one of those `found`, all but the first of which by the L0 prior, or what lights show.
-        The result is None if it is no long blur, or promises less than the windows' own kernels,
-        which promise those `gains`. Where windows are `sure`, lights must not mislead.
+        It is one of those `found`, of which all but the first are by the L0 prior, or `shown` by
+        lights. The result is None if it is no long blur, or promises less than the windows' own
+        kernels, which promise those `gains`. Where windows are `sure`, lights must not mislead.
         """
         choice = self.choice
         rivals = [(own, choice.gain, UNLIKELY * (n > 0)) for n, own in enumerate(found)]
-        if lamps := self.lamps(photo, sizes)[:LAMPS_REFINED]:
-            shown = choice.each(partial(choice.of_lights, photo), *zip(*lamps, strict=True))
-            gain = choice.gain if sure else choice.beside_lamps
-            rivals += [(own, gain, 0.0) for own, bright in shown if bright > SHINING]
+        gain = choice.gain if sure else choice.beside_lamps
+        rivals += [(own, gain, 0.0) for own in shown]
         if not rivals:
             return None
         height, width = photo.shape[:2]
@@ -354,6 +359,15 @@ class WholePhoto:
         dark = best < len(found)  # no lights speak for it
         least = max(own + caution * dark, LEAST_LONG + caution)
         return winner if longer and promises[best] > least else None
+
+    def shown(self, photo: np.ndarray, sizes: Sequence[int]) -> list[SelectedKernel]:
+        """Return the kernels that a photo's lights show, of those sizes, and make them shine."""
+        lamps = self.lamps(photo, sizes)[:LAMPS_REFINED]
+        if not lamps:
+            return []
+        refine = partial(self.choice.of_lights, photo)
+        refined = self.choice.each(refine, *zip(*lamps, strict=True))
+        return [own for own, bright in refined if bright > SHINING]
 
     def lamps(
         self, photo: np.ndarray, sizes: Sequence[int]

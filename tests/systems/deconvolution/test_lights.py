@@ -222,7 +222,8 @@ def test_what_lights_show_has_to_promise_enough_and_to_make_them_bright(
     engine.choice.beside_lamps = lambda *_: 0.14  # type: ignore[method-assign]
     engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
     blurry = taken(night(), shake(3, 25))
-    assert (engine.whole.rivalled(blurry, [], [FULL], lambda: [0.1]) is not None) == kept
+    found = engine.whole.shown(blurry, [FULL])
+    assert (engine.whole.rivalled(blurry, [], found, lambda: [0.1]) is not None) == kept
 
 
 def test_a_kernel_that_lights_show_is_not_used_if_refining_cuts_it_short(

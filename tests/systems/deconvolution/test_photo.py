@@ -297,7 +297,7 @@ def test_a_kernel_of_a_larger_size_is_tried_where_the_best_one_is_cut(
     engine.choice.enlarged = lambda _, found, size: enlarged.append(size) or found  # type: ignore
     engine.choice.gain = lambda *_: 0.0  # type: ignore[method-assign]
     found = [straight(length, 0.95)] * 3
-    engine.whole._in_full(photo("coffee", 64, 64), found, [61, 93, 139], 0)
+    engine.whole._in_full(photo("coffee", 64, 64), found, [61, 93, 139], 0, l0=False)
     assert sorted(enlarged) == sizes
 
 
@@ -327,10 +327,14 @@ def test_a_long_kernel_that_no_estimate_bears_out_is_not_taken(
     engine.choice.surer = lambda _, found, **light: found  # type: ignore[method-assign]
     long = replace(straight(35, trust), gain=2.0)
     engine.choice.finished = lambda *_, **light: long  # type: ignore[method-assign]
-    engine.whole._in_full = lambda *_: [long]  # type: ignore[method-assign]
+    l0s = list[bool]()
+    engine.whole._in_full = lambda *_, l0: l0s.append(l0) or [long]  # type: ignore
     engine.whole.rivalled = lambda photo, found, *_: found[0] if found else None  # type: ignore
-    best = engine.whole.kernel(np.zeros((600, 600, 3), np.float32), lambda _: [0.5], 0)
-    assert (best is long) == kept
+    for shown in ([], [long]):
+        engine.whole.shown = lambda *_, shown=shown: shown  # type: ignore
+        best = engine.whole.kernel(np.zeros((600, 600, 3), np.float32), lambda _: [0.5], 0)
+        assert (best is long) == kept
+    assert l0s == ([True, False] if kept else [])  # the prior has no chance where lights shine
 
 
 @pytest.mark.parametrize("printed", [False, True])
