@@ -266,7 +266,8 @@ class Deconvolution:
         They are found in a small copy of the photo or, if `fine`, in its own size.
         """
         choice = self.choice
-        inked = choice.inked(photo, gamma, 1.0 if fine else COARSE / largest(part))
+        factor = 1.0 if fine else COARSE / largest(part)
+        (inked,) = choice.each(partial(choice.inked, photo, gamma), [factor])
         start = partial(choice.of_fine_print if fine else choice.of_print, inked, part, gamma)
         found = unlike(choice.each(start, PRINT_WEIGHTS), self.options.voice)
         if fine:
