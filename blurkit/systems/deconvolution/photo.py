@@ -18,7 +18,6 @@ from blurkit.synthesis.kernels import SMALLEST_SIDE
 from blurkit.systems.deconvolution.choice import (
     COARSE,
     PRINT_WEIGHTS,
-    SHARED,
     KernelSelection,
     largest,
 )
@@ -146,8 +145,7 @@ class Deconvolution:
             light = light or 0  # nothing would tell it, nor be shared
         elif not alone:
             shared = self.whole.shared(cuts, found, lights)
-            join = partial(self.choice.joined, kernel=shared[usual], light=usual, bonus=SHARED)
-            found = self.choice.each(join, cuts, found)
+            found = self.whole.joined(cuts, found, usual, shared)
         first = not (alone or lamps) and self.whole.seem_long(cuts, found)
         if first and (windows := self.whole.at_once(image, cuts, found, shared, light, watch)):
             return windows

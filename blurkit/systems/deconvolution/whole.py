@@ -114,10 +114,18 @@ class WholePhoto:
         shared: Mapping[int, SharedKernel],
         watch: Watch = unwatched,
     ) -> list[Estimates]:
-        """Return what `starts` finds in a photo's parts in a light, and the kernel they share."""
+        """Return what `starts` finds in a photo's parts in a light, and any kernel they share."""
         found = self.starts(parts, light, not shared, watch)
-        if not shared:
-            return found
+        return self.joined(parts, found, light, shared) if shared else found
+
+    def joined(
+        self,
+        parts: Sequence[np.ndarray],
+        found: Sequence[Estimates],
+        light: int,
+        shared: Mapping[int, SharedKernel],
+    ) -> list[Estimates]:
+        """Return the estimates of a photo's parts in a light, each with the kernel they share."""
         join = partial(self.choice.joined, kernel=shared[light], light=light, bonus=SHARED)
         return self.choice.each(join, parts, found)
 
