@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import call
 from typing import TypeVar
 
 import numpy as np
@@ -536,7 +537,7 @@ class KernelSelection:
             lambda: self._edged(edges, known, gamma, 2, self.o)[-1],
             lambda: self.turned(part, gamma, known, [side], side)[0],
         )
-        kernels = torch.cat([known, *self.each(lambda work: work(), refined)])
+        kernels = torch.cat([known, *self.each(call, refined)])
         gains = self.each(partial(self.gain, copy, gamma=gamma), [*kernels])
         best = int(np.argmax(gains))
         return kernels[best if gains[best] > self.o.margin else 0]

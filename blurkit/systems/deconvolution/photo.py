@@ -8,6 +8,7 @@ deconvolution", CVPR 2010).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import call
 
 import numpy as np
 import torch
@@ -241,11 +242,11 @@ class Deconvolution:
         works = [partial(choice.toned, part, first.kernel, gamma) for gamma in lights]
         if first.trust < o.sure:
             works += self._inked(photo, part, usual, fine=False)
-        tries = choice.each(lambda work: work(), works)
+        tries = choice.each(call, works)
         if first.trust >= o.sure:  # what is unlike it is no better
             tries = [t for t in tries if kernel_agreement(t.kernel, first.kernel) >= LIKE]
         elif max(map(worth, tries)) < worth(first) + READ:
-            tries += choice.each(lambda work: work(), self._inked(photo, part, usual, fine=True))
+            tries += choice.each(call, self._inked(photo, part, usual, fine=True))
         best = max([first, *tries], key=lambda t: worth(t) - o.doubt * (t.gamma != usual) * t.gain)
         if best is first:
             return found, False

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, product
+from operator import call
 
 import numpy as np
 from torch import Tensor
@@ -323,7 +324,7 @@ class WholePhoto:
             works += [partial(by_l0, *start) for start in product(small, (o.weight, o.weight / 2))]
         # one thread each, as everywhere: more of them sum otherwise, and another kernel may win
         if len(works) > 1:
-            made = choice.each(lambda work: work(), works)
+            made = choice.each(call, works)
         else:  # which shares its own steps among threads
             made = [works[0]()]
         whole, rivals = made[0], made[len(near) :]
